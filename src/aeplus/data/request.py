@@ -1,0 +1,71 @@
+"""One edit, in the form that everything after the readers works with."""
+
+from dataclasses import dataclass
+
+from aeplus.errors import InputError
+
+SLOT = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A prompt whose answer must survive the edits.
+
+    Attributes:
+        prompt: The complete prompt.
+        answer: The answer expected after it; ``None`` means whatever the unedited model answers.
+    """
+
+    prompt: str
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EditRequest:
+    """One fact to write into the model.
+
+    Attributes:
+        prompt: The prompt with one ``{}`` where the subject stands, such as ``"The capital of {} is"``.
+        subject: The subject, which takes the place of ``{}``.
+        target_new: The answer to be learnt, without a leading space.
+        rephrase: Complete prompts on the same fact in other words. Test prompts: they measure
+            Generalization and reach nothing else.
+        neighborhood: Prompts on other facts. Test prompts: they measure Specificity and reach nothing else.
+        target_true: The answer that was true before the edit, where known.
+        id: What the source calls the record; used in messages.
+
+    Raises:
+        InputError: If ``prompt`` does not hold exactly one ``{}``, or a field is empty.
+    """
+
+    prompt: str
+    subject: str
+    target_new: str
+    rephrase: tuple[str, ...] = ()
+    neighborhood: tuple[Probe, ...] = ()
+    target_true: str | None = None
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        name = f"record {self.id}" if self.id else "the record"
+        for field in ("prompt", "subject", "target_new"):
+            value = getattr(self, field)
+            if not isinstance(value, str) or not value.strip():
+                msg = f"{name}: {field!r} must be a text that is not empty, but is {value!r}; fill it in."
+                raise InputError(msg)
+        if (slots := self.prompt.count(SLOT)) != 1:
+            msg = (
+                f"{name}: 'prompt' must hold one {SLOT} where the subject stands, "
+                f"but {self.prompt!r} holds {slots}; write it like 'The capital of {SLOT} is'."
+            )
+            raise InputError(msg)
+
+    @property
+    def question(self) -> str:
+        """The prompt with the subject in its place. (Not ``str.format``: a subject may hold braces.)"""
+        return self.prompt.replace(SLOT, self.subject)
+
+    @property
+    def subject_end(self) -> int:
+        """Index in :attr:`question` just behind the subject's last character."""
+        return self.prompt.index(SLOT) + len(self.subject)

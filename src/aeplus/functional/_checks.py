@@ -1,0 +1,69 @@
+"""Checks of arguments, shared by the functions of this package."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from aeplus.errors import InputError
+
+
+def working_dtype(*tensors: Tensor) -> torch.dtype:
+    """The widest dtype of `tensors`, and float32 at least: half precision loses too much in a solve."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
+
+
+def check_floating(name: str, tensor: Tensor) -> None:
+    """Refuse a tensor that is not real floating point, with an `InputError`."""
+    if not tensor.is_floating_point():
+        message = f"{name} must hold floating point numbers, but its dtype is {tensor.dtype}: convert it first"
+        raise InputError(message)
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Refuse NaN and infinity, with an `InputError` that counts them."""
+    # a sum is finite only if every term is, so the common case allocates nothing
+    if tensor.numel() and not bool(torch.isfinite(tensor.sum())):
+        bad = tensor.numel() - int(torch.isfinite(tensor).sum())
+        if bad:
+            message = (
+                f"{name} must be finite, but {bad} of its {tensor.numel()} entries are NaN or infinite: "
+                "check the weights and the hidden states it was computed from"
+            )
+            raise InputError(message)
+
+
+def check_shape(name: str, tensor: Tensor, expected: tuple[int | None, ...], meaning: str) -> None:
+    """Refuse a tensor of another shape; `None` in `expected` stands for any size.
+
+    Args:
+        name: The argument's name.
+        tensor: The argument.
+        expected: Its sizes.
+        meaning: The shape in symbols and what it should hold, to end the sentence.
+
+    Raises:
+        InputError: If the number of dimensions or a size differs, or the dtype is not floating point.
+    """
+    check_floating(name, tensor)
+    fits = tensor.dim() == len(expected) and all(
+        want is None or want == size for want, size in zip(expected, tensor.shape, strict=True)
+    )
+    if not fits:
+        sizes = ", ".join("any" if size is None else str(size) for size in expected)
+        message = f"{name} must have shape [{sizes}], but it has {list(tensor.shape)}: pass {meaning}"
+        raise InputError(message)
+
+
+def check_number(name: str, value: float, *, positive: bool = False) -> None:
+    """Refuse NaN and negative numbers; zero and infinity too if `positive`."""
+    fits = 0 < value < math.inf if positive else value >= 0
+    if not fits:
+        wanted = "a positive finite number" if positive else "a number that is not negative"
+        message = f"{name} must be {wanted}, but it is {value}: change {name}"
+        raise InputError(message)

@@ -1,0 +1,131 @@
+"""The regularised least-squares system that solving and searching share (design: one solver for all)."""
+# ruff: noqa: A002  (`filter` is the public argument's name)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aeplus.errors import InputError
+from aeplus.functional._checks import check_finite, check_number, check_shape, working_dtype
+from aeplus.functional.spectrum import Spectrum
+
+
+@dataclass(frozen=True)
+class System:
+    """`K = [K1, √(β Λp) Kp]`, the filter `F = U diag(f) Uᵀ`, the residual `R` and the ridge λ.
+
+    Attributes:
+        residual: `R` in the working dtype, `[o, n]`.
+        keys: `K` in the working dtype, `[d, N]`; the first `n` columns are the new keys.
+        filter: `f` in the working dtype, `[d]`.
+        spectrum: Spectrum of `C`, in the dtype it came in.
+        ridge: λ.
+    """
+
+    residual: Tensor
+    keys: Tensor
+    filter: Tensor
+    spectrum: Spectrum
+    ridge: float
+
+    @property
+    def edits(self) -> int:
+        """New edits `n`."""
+        return self.residual.shape[1]
+
+    def columns(self, mask: Tensor) -> Tensor:
+        """The eigenvectors that `mask [d]` selects, in the working dtype, `[d, count]`."""
+        index = mask.nonzero().flatten()
+        vectors = self.spectrum.vectors
+        count = index.numel()
+        if count and int(index[-1] - index[0]) == count - 1:
+            # filters are mostly steps along the spectrum: a view spares a copy of up to [d, d]
+            selected = vectors[:, int(index[0]) : int(index[0]) + count]
+        else:
+            selected = vectors[:, index]
+        return selected.to(self.keys.dtype)
+
+    def filtered_keys(self) -> Tensor:
+        """`F K`, `[d, N]`, through as few eigenvectors as the filter allows."""
+        support = self.filter != 0
+        if bool(((self.filter == 0) | (self.filter == 1)).all()):
+            if 2 * int(support.sum()) > support.numel():
+                outside = self.columns(~support)
+                return self.keys - outside @ (outside.T @ self.keys)
+            inside = self.columns(support)
+            return inside @ (inside.T @ self.keys)
+        inside = self.columns(support)
+        return inside @ (self.filter[support, None] * (inside.T @ self.keys))
+
+    def factor(self, gram: Tensor) -> Tensor:
+        """Lower Cholesky factor of `gram + λ I`; overwrites `gram`.
+
+        Raises:
+            InputError: If rounding left the matrix indefinite.
+        """
+        gram.diagonal().add_(self.ridge)
+        factor, info = torch.linalg.cholesky_ex(gram)
+        if bool(info):
+            message = (
+                f"the keys' Gram matrix plus ridge {self.ridge} must be positive definite, but in {gram.dtype} "
+                "rounding made it indefinite: raise the ridge, or pass the keys in float64"
+            )
+            raise InputError(message)
+        return factor
+
+
+def assemble(
+    residual: Tensor,
+    keys: Tensor,
+    spectrum: Spectrum,
+    filter: Tensor,
+    ridge: float,
+    prior_keys: Tensor | None,
+    prior_weights: Tensor | None,
+    prior_strength: float,
+) -> System:
+    """Check the arguments of `solve_update` and `relax_filter` and stack their keys.
+
+    Raises:
+        InputError: If a shape does not fit, a number is out of range or a tensor is not finite.
+    """
+    d = spectrum.dimension
+    check_shape("keys", keys, (d, None), "one key of d inputs per edit, in columns [d, n]")
+    n = keys.shape[1]
+    if not n:
+        message = "keys must hold at least one edit, but it has 0 columns: pass a batch that is not empty"
+        raise InputError(message)
+    check_shape("residual", residual, (None, n), "one residual per key, in columns [o, n]")
+    check_shape("filter", filter, (d,), "one factor per eigenvector, [d]")
+    check_number("ridge", ridge, positive=True)
+    check_number("prior_strength", prior_strength)
+    check_finite("residual", residual)
+    check_finite("keys", keys)
+    _check_weights("filter", filter)
+    dtype = working_dtype(residual, keys, spectrum.values, filter)
+    stacked = keys.to(dtype)
+    if prior_keys is not None:
+        check_shape("prior_keys", prior_keys, (d, None), "one earlier key per column [d, m]")
+        check_finite("prior_keys", prior_keys)
+        m = prior_keys.shape[1]
+        scale = torch.ones(m, dtype=dtype, device=keys.device)
+        if prior_weights is not None:
+            check_shape("prior_weights", prior_weights, (m,), "one weight per earlier key, [m]")
+            _check_weights("prior_weights", prior_weights)
+            scale = prior_weights.to(dtype)
+        # √Λp, as inside the norm of Eq. 7
+        stacked = torch.cat([stacked, prior_keys.to(dtype) * (prior_strength * scale).sqrt()], dim=1)
+    elif prior_weights is not None:
+        message = "prior_weights came without prior_keys: pass the earlier keys [d, m] too, or neither"
+        raise InputError(message)
+    return System(residual.to(dtype), stacked, filter.to(dtype), spectrum, ridge)
+
+
+def _check_weights(name: str, weights: Tensor) -> None:
+    check_finite(name, weights)
+    if weights.numel() and bool((weights < 0).any()):
+        message = f"{name} must not be negative, but its smallest entry is {float(weights.min()):.3g}: clamp it at 0"
+        raise InputError(message)

@@ -1,0 +1,55 @@
+"""How much of an update reaches what must be preserved."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from aeplus.functional._checks import check_shape, working_dtype
+from aeplus.functional.solve import LowRankUpdate
+from aeplus.functional.spectrum import Spectrum
+
+_BLOCK = 1024  # eigenvectors at a time: bounds the memory of a product with all d of them
+
+
+def leakage(update: LowRankUpdate, spectrum: Spectrum, weight: Tensor) -> Tensor:
+    """The update's mean squared effect on preserved keys, relative to the weight's: `tr(Δ C Δᵀ) / tr(W C Wᵀ)`.
+
+    Args:
+        update: `Δ`, `[o, d]` in factors; it is not made dense.
+        spectrum: Spectrum of `C`, `[d]` and `[d, d]`.
+        weight: `W`, `[o, d]`.
+
+    Returns:
+        The leakage, a scalar in the dtype of the update.
+
+    Raises:
+        InputError: If the shapes do not fit.
+    """
+    d = spectrum.dimension
+    check_shape("update.right", update.right, (None, d), "an update of a linear with d inputs, [r, d]")
+    check_shape("weight", weight, (update.left.shape[0], d), "the edited weight [o, d]")
+    dtype = working_dtype(update.left, spectrum.values, weight)
+    left = update.left.to(dtype)
+    moved = preserved_moment(update.right.to(dtype), spectrum)  # right C rightᵀ [r, r]
+    ratio = ((left.T @ left) * moved).sum() / preserved_energy(weight.to(dtype), spectrum)
+    return ratio.to(update.left.dtype)
+
+
+def preserved_moment(matrix: Tensor, spectrum: Spectrum) -> Tensor:
+    """`A C Aᵀ` of `A [r, d]`, `[r, r]`."""
+    moment = matrix.new_zeros(matrix.shape[0], matrix.shape[0])
+    for start in range(0, spectrum.dimension, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        scaled = matrix @ spectrum.vectors[:, block].to(matrix.dtype)
+        moment += (scaled * spectrum.values[block].to(matrix.dtype)) @ scaled.T
+    return moment
+
+
+def preserved_energy(matrix: Tensor, spectrum: Spectrum) -> Tensor:
+    """`tr(A C Aᵀ)` of `A [o, d]`, a scalar."""
+    energy = matrix.new_zeros(())
+    for start in range(0, spectrum.dimension, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        scaled = matrix @ spectrum.vectors[:, block].to(matrix.dtype)
+        energy += (scaled.square().sum(0) * spectrum.values[block].to(matrix.dtype)).sum()
+    return energy

@@ -1,0 +1,131 @@
+"""The search for the relaxed projector `P_mod = P + P̃`."""
+# ruff: noqa: A002  (`filter` is the public argument's name)
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aeplus.errors import InputError
+from aeplus.functional._checks import check_number, check_shape
+from aeplus.functional._system import System, assemble
+from aeplus.functional.leakage import preserved_energy, preserved_moment
+from aeplus.functional.spectrum import Spectrum
+
+_LARGEST_BLOCK = 64
+
+
+def relax_filter(
+    residual: Tensor,
+    keys: Tensor,
+    spectrum: Spectrum,
+    filter: Tensor,
+    ridge: float,
+    epsilon: float,
+    prior_keys: Tensor | None = None,
+    prior_weights: Tensor | None = None,
+    prior_strength: float = 1.0,
+    max_leakage: float | None = None,
+    weight: Tensor | None = None,
+    relative: bool = False,
+    max_rank: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Add eigenvectors to a filter for as long as each makes the edit fit noticeably better (Algorithm 1).
+
+    Candidates are the eigenvectors with filter 0, by ascending eigenvalue. One is accepted while it lowers
+    `J(Δ) = ‖R - Δ K1‖² + β ‖Δ Kp Λp^½‖² + λ ‖Δ‖²` (Eq. 7, with β) at its optimum by more than `epsilon`; the
+    search stops at the first that does not. At the optimum `J = λ tr(Q S)` with `S = (G + λ I)⁻¹` and
+    `Q = RᵀR`, and an eigenvector `u` with `g = Kᵀ u` changes `S` by `-(S g)(S g)ᵀ / (1 + gᵀ S g)`, so that a
+    step costs O(N²) for `N = n + m` keys. `J` never rises.
+
+    Args:
+        residual: `R`, `[o, n]`.
+        keys: New keys `K1`, `[d, n]`.
+        spectrum: Spectrum of the preserved keys, `[d]` and `[d, d]`.
+        filter: The filter to start from, `[d]`, usually a `null_space_filter`.
+        ridge: λ, above 0.
+        epsilon: The decrease of `J` that an eigenvector must exceed. `J` falls slowly along a spectrum: set a
+            bound on leakage or rank too where preserved knowledge counts.
+        prior_keys: Keys of earlier edits `Kp`, `[d, m]`.
+        prior_weights: Diagonal of `Λp`, `[m]`; ones by default.
+        prior_strength: β.
+        max_leakage: Stop before the eigenvector with which `tr(Δ C Δᵀ)` would exceed this, as a share of
+            `tr(W C Wᵀ)` if `weight` is given. If the starting filter exceeds it already, usually none is added.
+        weight: `W`, `[o, d]`.
+        relative: Compare the decrease with `epsilon` times the `J` before it.
+        max_rank: Add at most this many eigenvectors.
+
+    Returns:
+        The filter with 1 for every accepted eigenvector, `[d]`, in its dtype, and the trace of `J` after each of
+        them, `[accepted]`, in the dtype of `residual`.
+
+    Raises:
+        InputError: As `solve_update`; if `epsilon`, `max_leakage` or `max_rank` is negative; if `weight` comes
+            without `max_leakage` or in another shape than `[o, d]`.
+    """
+    system = assemble(residual, keys, spectrum, filter, ridge, prior_keys, prior_weights, prior_strength)
+    check_number("epsilon", epsilon)
+    candidates = (filter == 0).nonzero().flatten()
+    if max_rank is not None:
+        check_number("max_rank", max_rank)
+        candidates = candidates[:max_rank]
+    n, dtype = system.edits, system.keys.dtype
+    inverse = torch.cholesky_inverse(system.factor(system.keys.T @ system.filtered_keys()))  # S [N, N]
+    root = torch.linalg.qr(system.residual, mode="r").R  # rootᵀ root = RᵀR, [min(o, n), n]
+    objective = ridge * ((root @ inverse[:n, :n]) * root).sum()
+    guard = _LeakageGuard.build(system, inverse, root, max_leakage, weight)
+    relaxed, trace = filter.clone(), [residual.new_empty(0)]
+    start, size = 0, 1
+    while start < len(candidates):
+        index = candidates[start : start + size]
+        projected = system.keys.T @ spectrum.vectors[:, index].to(dtype)  # g of this block, [N, b]
+        steps = _rank_one_steps(inverse, projected)
+        decrease = ridge * (root @ steps[:n]).square().sum(0)
+        after = objective - decrease.cumsum(0)
+        accepted = decrease > (epsilon * (after + decrease) if relative else epsilon)
+        if guard is not None:
+            accepted &= guard.admits(projected, steps, spectrum.values[index].to(dtype))
+        count = int(accepted.cumprod(0).sum())  # the first refusal ends the search
+        relaxed[index[:count]] = 1
+        trace.append(after[:count].to(residual.dtype))
+        if count < len(index):
+            break
+        inverse.addmm_(steps, steps.T, alpha=-1)
+        objective = after[-1]
+        # begin small, since most searches stop soon; a long one gets matrix products
+        start, size = start + size, min(2 * size, _LARGEST_BLOCK)
+    return relaxed, torch.cat(trace)
+
+
+def _rank_one_steps(inverse: Tensor, projected: Tensor) -> Tensor:
+    """Columns `S g / √(1 + gᵀ S g)`, each with the `S` that the columns before it have left, `[N, b]`.
+
+    The successive `1 + gᵀ S g` are the squared pivots of the Cholesky factor of `I + Gᵀ S G` for the block's
+    `G = [g, …]`, so the whole block takes two products and no loop; `S` itself is changed by the caller.
+    """
+    mapped = inverse @ projected
+    pivots = projected.T @ mapped
+    pivots.diagonal().add_(1)
+    return torch.linalg.solve_triangular(torch.linalg.cholesky(pivots), mapped.T, upper=False).T
+
+
+class _LeakageGuard:
+    """Follows `tr(Δ C Δᵀ) = tr(Xᵀ B X)` along the search, in O(N²) a step and without `Δ`.
+
+    `X = S[:, :n] rootᵀ` gives the update's coordinates on the keys, and `B = Σ f² σ (Kᵀu)(Kᵀu)ᵀ` the preserved
+    moment of the filtered keys.
+    """
+
+    def __init__(self, system: System, inverse: Tensor, root: Tensor, bound: Tensor) -> None:
+        self.root, self.bound = root, bound
+        self.coordinates = inverse[:, : system.edits] @ root.T  # X [N, r]
+        used = system.filter != 0
+        values = system.spectrum.values[used].to(root.dtype)
+        self.moment = _moment_of_keys(system, used, values)
+        self.product = self.moment @ self.coordinates  # B X
+
+    @classmethod
+    def build(
+        cls, system: System, inverse: Tensor, root: Tensor, max_leakage: float | None, weight: Tensor | None
+    ) -> _LeakageGuard | None:
+        pass

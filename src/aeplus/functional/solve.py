@@ -1,0 +1,111 @@
+"""The closed-form update of one linear layer."""
+# ruff: noqa: A002  (`filter` is the public argument's name)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from aeplus.errors import InputError
+from aeplus.functional._system import System, assemble
+from aeplus.functional.spectrum import Spectrum
+
+SolverForm = Literal["auto", "dual", "primal"]
+
+
+@dataclass(frozen=True)
+class LowRankUpdate:
+    """A weight update `Δ = left · right`, kept as factors.
+
+    `solve_update` puts the residual itself on the left and everything that was factorised on the right. `Δ` is
+    linear in the residual, so another residual for the same keys needs no new solve:
+    `dataclasses.replace(update, left=other)`.
+
+    Attributes:
+        left: `[o, r]`.
+        right: `[r, d]`.
+    """
+
+    left: Tensor
+    right: Tensor
+
+    @property
+    def rank(self) -> int:
+        """The number of columns `r` of the factors: an upper bound on the rank of `Δ`."""
+        return self.left.shape[1]
+
+    def dense(self) -> Tensor:
+        """`Δ` as one matrix, `[o, d]`."""
+        return self.left @ self.right
+
+
+def solve_update(
+    residual: Tensor,
+    keys: Tensor,
+    spectrum: Spectrum,
+    filter: Tensor,
+    ridge: float,
+    prior_keys: Tensor | None = None,
+    prior_weights: Tensor | None = None,
+    prior_strength: float = 1.0,
+    form: SolverForm = "auto",
+) -> LowRankUpdate:
+    """Solve for the update that maps new keys to their targets and leaves the rest in place.
+
+    With `K = [K1, √(β Λp) Kp]`, `F = U diag(f) Uᵀ` and `G = Kᵀ F K`, the dual form is
+    `Δ = R · [(G + λ I)⁻¹]_(first n rows) · Kᵀ F`, in as many dimensions as there are keys; the primal form
+    `Δ = R Z1ᵀ (Z Zᵀ + λ I)⁻¹ diag(√f) U_sᵀ` with `Z = diag(√f) U_sᵀ K`, in as many as the filter has entries
+    above 0. Both equal the closed form of Eq. 8 and 9 (a 0/1 filter: AlphaEdit, AlphaEdit+), and with
+    `ridge_filter` and λ = 1 that of MEMIT.
+
+    Computed in the widest dtype of the arguments, in float32 at least. With many strongly weighted earlier keys
+    `G` is large against λ: pass the keys in float64 where float32 is not enough.
+
+    Args:
+        residual: `R = V1 - W K1`, `[o, n]`.
+        keys: New keys `K1`, `[d, n]`.
+        spectrum: Spectrum of the preserved keys, `[d]` and `[d, d]`.
+        filter: Spectral filter `f`, not negative, `[d]`.
+        ridge: λ, above 0.
+        prior_keys: Keys of earlier edits `Kp`, `[d, m]`.
+        prior_weights: Diagonal of `Λp` (Eq. 3), `[m]`; ones by default.
+        prior_strength: β, the weight of all earlier edits together.
+        form: `dual`, `primal`, or the smaller of both.
+
+    Returns:
+        The update of rank at most `n`, in the dtype of `residual`.
+
+    Raises:
+        InputError: If a shape does not fit, `residual` or a key is not finite, `ridge` is not positive, a weight
+            is negative, or `form` is unknown.
+    """
+    if form not in ("auto", "dual", "primal"):
+        message = f"form must be 'auto', 'dual' or 'primal', but it is {form!r}: use one of these"
+        raise InputError(message)
+    system = assemble(residual, keys, spectrum, filter, ridge, prior_keys, prior_weights, prior_strength)
+    if form == "auto":
+        form = "dual" if system.keys.shape[1] <= int((filter != 0).sum()) else "primal"
+    right = _dual(system) if form == "dual" else _primal(system)
+    # a copy: an update that is kept must not change when its caller reuses the residual
+    return LowRankUpdate(residual.clone(), right.to(residual.dtype))
+
+
+def _dual(system: System) -> Tensor:
+    """`[(G + λ I)⁻¹]_(first n rows) · Kᵀ F`, `[n, d]`."""
+    filtered = system.filtered_keys()
+    factor = system.factor(system.keys.T @ filtered)
+    first = torch.eye(factor.shape[0], system.edits, dtype=factor.dtype, device=factor.device)
+    return (filtered @ torch.cholesky_solve(first, factor)).T
+
+
+def _primal(system: System) -> Tensor:
+    """`Z1ᵀ (Z Zᵀ + λ I)⁻¹ diag(√f) U_sᵀ`, `[n, d]`."""
+    support = system.filter != 0
+    root = system.filter[support].sqrt()[:, None]
+    basis = system.columns(support)
+    mapped = root * (basis.T @ system.keys)  # Z [s, N]
+    factor = system.factor(mapped @ mapped.T)
+    return (basis @ (root * torch.cholesky_solve(mapped[:, : system.edits].contiguous(), factor))).T

@@ -1,0 +1,63 @@
+"""Reading and stopping a forward pass."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+
+class _Stop(Exception):  # noqa: N818 - control flow, not an error
+    """Ends a forward pass whose rest nobody needs."""
+
+
+@contextmanager
+def _removed_afterwards(handles: Sequence[RemovableHandle]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def on_input(
+    modules: Sequence[nn.Module], receive: Callable[[int, Tensor], None], *, stop: bool = False
+) -> Iterator[None]:
+    """Hands the input of each module to ``receive(index, input)``; with ``stop`` the pass ends at the last one.
+
+    Args:
+        modules: Modules in the order of the forward pass.
+        receive: Called before the module runs.
+        stop: End the forward pass, and with it the ``with`` block, when the last module's input has been read.
+    """
+
+    def hook(index: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def read(_: nn.Module, args: tuple[Any, ...]) -> None:
+            receive(index, args[0])
+            if stop and index == len(modules) - 1:
+                raise _Stop
+
+        return read
+
+    handles = [m.register_forward_pre_hook(hook(i)) for i, m in enumerate(modules)]
+    with _removed_afterwards(handles):
+        try:
+            yield
+        except _Stop:
+            return
+
+
+@contextmanager
+def on_call(
+    modules: Sequence[nn.Module], receive: Callable[[int, tuple[Any, ...], dict[str, Any]], None]
+) -> Iterator[None]:
+    """Hands the arguments that each module is called with to ``receive(index, args, kwargs)``."""
+
+    def hook(index: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        return lambda _, args, kwargs: receive(index, args, kwargs)
+
+    handles = [m.register_forward_pre_hook(hook(i), with_kwargs=True) for i, m in enumerate(modules)]
+    with _removed_afterwards(handles):
+        yield

@@ -1,0 +1,142 @@
+"""Running part of a decoder again, from a hidden state, without knowing its architecture.
+
+One ordinary forward pass records what each decoder layer is called with (masks, positions, cache). Afterwards
+any run of layers can be repeated from a changed hidden state with those arguments. Everything that does not
+change (the layers below the first edited one, the tokens before the subject's last) is computed once.
+"""
+
+from collections.abc import Sequence
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from transformers.cache_utils import DynamicCache
+
+from aeplus.models.hooks import on_call
+from aeplus.models.sites import Decoder
+
+
+class PrefixCache(DynamicCache):
+    """Keys and values of a prefix, which later passes attend to but do not extend.
+
+    While :attr:`frozen` is false it stores what it is given, like any cache. Then ``update`` joins the stored
+    prefix with the new tokens without storing them, so that the same suffix can be run any number of times.
+    """
+
+    def __init__(self) -> None:
+        # Without a config every layer keeps its whole prefix; sliding windows are left to the attention mask.
+        super().__init__()
+        self.frozen = False
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Joins the prefix of ``layer_idx`` with new keys and values ``[rows, heads, tokens, dimension]``."""
+        if not self.frozen:
+            return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        if layer_idx >= len(self.layers):
+            return key_states, value_states
+        layer = self.layers[layer_idx]
+        return torch.cat([layer.keys, key_states], -2), torch.cat([layer.values, value_states], -2)
+
+    def select(self, rows: Tensor) -> "PrefixCache":
+        """The same prefix for some of the rows, ``rows [r]`` their indices."""
+        chosen = PrefixCache()
+        for index, layer in enumerate(self.layers):
+            if layer.is_initialized:
+                chosen.update(layer.keys[rows], layer.values[rows], index)
+        chosen.frozen = self.frozen
+        return chosen
+
+
+class Replay:
+    """A recorded forward pass of a batch of token rows, of which any run of layers can be repeated.
+
+    Args:
+        decoder: The model.
+        rows: Token ids of each row. Shorter rows are padded on the left.
+        first: First layer that can be replayed; up to the number of layers, which leaves the head alone.
+        suffix: How many tokens at the end of each row can be replayed. What stands before them is computed once
+            and attended to from a cache. ``None`` for all tokens.
+
+    Attributes:
+        hidden: Hidden states ``[rows, tokens, o]`` that enter layer ``first``.
+        output: Hidden states ``[rows, tokens, o]`` behind the final norm.
+    """
+
+    def __init__(
+        self, decoder: Decoder, rows: Sequence[Sequence[int]], first: int, suffix: int | None = None
+    ) -> None:
+        self.decoder = decoder
+        self.first = first
+        self._rows = len(rows)
+        self._calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        width = max(len(row) for row in rows)
+        self._record(rows, width, 0 if suffix is None else width - suffix)
+
+    @torch.no_grad()
+    def _record(self, rows: Sequence[Sequence[int]], width: int, cached: int) -> None:
+        device = self.decoder.device
+        ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows]).to(device)
+        mask = (torch.arange(width) >= torch.tensor([[width - len(row)] for row in rows])).long().to(device)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+
+        self._cache = PrefixCache() if cached else None
+        if self._cache is not None:
+            self._forward(ids[:, :cached], mask[:, :cached], positions[:, :cached])
+            self._cache.frozen = True
+        entered: list[Tensor] = []
+
+        def receive(index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            kwargs = dict(kwargs)
+            hidden, *rest = args if args else (kwargs.pop("hidden_states"),)
+            if index == 0:
+                entered.append(hidden.detach())
+            self._calls[self.first + index] = (tuple(rest), kwargs)
+
+        # The final norm is listed too: where no layer is left to replay, its input is what enters.
+        with on_call([*self.decoder.layers[self.first :], self.decoder.final_norm], receive):
+            self.output = self._forward(ids[:, cached:], mask, positions[:, cached:])
+        self.hidden = entered[0] if entered else self.output
+
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        backbone = self.decoder.backbone
+        extra = {"position_ids": positions} if "position_ids" in signature(backbone.forward).parameters else {}
+        result = backbone(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=self._cache,
+            use_cache=self._cache is not None,
+            **extra,
+        )
+        hidden: Tensor = result.last_hidden_state
+        return hidden
+
+    def run(self, hidden: Tensor, start: int, stop: int) -> Tensor:
+        """Takes hidden states ``[rows, tokens, o]`` that enter layer ``start`` to the input of layer ``stop``."""
+        for index in range(start, stop):
+            args, kwargs = self._calls[index]
+            output = self.decoder.layers[index](hidden, *args, **kwargs)
+            hidden = output[0] if isinstance(output, tuple) else output
+        return hidden
+
+    def select(self, rows: Tensor) -> "Replay":
+        """The same recording for some of the rows, ``rows [r]`` their indices."""
+        chosen = object.__new__(Replay)
+        chosen.decoder, chosen.first = self.decoder, self.first
+        chosen._cache = None if self._cache is None else self._cache.select(rows)
+        chosen._rows = len(rows)
+
+        def pick(value: Any) -> Any:
+            if isinstance(value, PrefixCache):
+                return chosen._cache
+            # What is per row has the rows in front; anything else (flags, counters, broadcast masks) stays.
+            if isinstance(value, Tensor) and value.ndim > 1 and value.shape[0] == self._rows > 1:
+                return value[rows]
+            return value
+
+        chosen._calls = {k: pytree.tree_map(pick, call) for k, call in self._calls.items()}
+        chosen.hidden, chosen.output = self.hidden[rows], self.output[rows]
+        return chosen
