@@ -1,0 +1,40 @@
+"""The mathematics of editing one linear layer: tensors in, tensors out; no model, no Lightning.
+
+Notation, used for the shapes in every docstring of this package:
+
+    d, o    inputs and outputs of the edited linear (`intermediate_size`, `hidden_size`)
+    n, m    edits in this batch; earlier edits; N = n + m
+    W       `[o, d]`  the weight before this batch
+    K1, Kp  `[d, n]`, `[d, m]`  new and earlier keys, one per column
+    R       `[o, n]`  residual: what the new keys' values still lack
+    C       `[d, d]`  mean of `k kᵀ` over preserved text; `C = U diag(σ) Uᵀ`, σ ascending
+    f       `[d]`  spectral filter, how much of each eigenvector of `C` an edit may use
+    Λp      `[m]`  weights of the earlier edits (a diagonal); β their common strength
+    λ       ridge
+    Δ       `[o, d]`  the update, kept as `[o, r] · [r, d]`
+
+Any floating dtype comes back as it came; half precision is computed in float32. Tensors stay on their device.
+Input that cannot be used raises `aeplus.errors.InputError`.
+"""
+
+from aeplus.functional.conflict import conflict, prior_weights
+from aeplus.functional.filters import null_space_filter, ridge_filter
+from aeplus.functional.leakage import leakage
+from aeplus.functional.relax import relax_filter
+from aeplus.functional.smoothing import smoothing_coefficients, smoothing_threshold
+from aeplus.functional.solve import LowRankUpdate, solve_update
+from aeplus.functional.spectrum import Spectrum
+
+__all__ = [
+    "LowRankUpdate",
+    "Spectrum",
+    "conflict",
+    "leakage",
+    "null_space_filter",
+    "prior_weights",
+    "relax_filter",
+    "ridge_filter",
+    "smoothing_coefficients",
+    "smoothing_threshold",
+    "solve_update",
+]

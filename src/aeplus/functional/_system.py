@@ -70,8 +70,8 @@ class System:
         factor, info = torch.linalg.cholesky_ex(gram)
         if bool(info):
             message = (
-                f"the keys' Gram matrix plus ridge {self.ridge} must be positive definite, but in {gram.dtype} "
-                "rounding made it indefinite: raise the ridge, or pass the keys in float64"
+                f"the keys' Gram matrix plus ridge {self.ridge} must be positive definite, but rounding in "
+                f"{gram.dtype} made it indefinite: raise the ridge, or pass the keys in float64"
             )
             raise InputError(message)
         return factor
@@ -127,5 +127,6 @@ def assemble(
 def _check_weights(name: str, weights: Tensor) -> None:
     check_finite(name, weights)
     if weights.numel() and bool((weights < 0).any()):
-        message = f"{name} must not be negative, but its smallest entry is {float(weights.min()):.3g}: clamp it at 0"
+        smallest = float(weights.min())
+        message = f"{name} must not be negative, but its smallest entry is {smallest:.3g}: clamp it at 0"
         raise InputError(message)

@@ -21,9 +21,9 @@ def null_space_filter(spectrum: Spectrum, threshold: float, *, kind: FilterKind 
         spectrum: Spectrum of `C`, `[d]` and `[d, d]`.
         threshold: Where the null space ends, in the unit that `kind` names.
         kind: `absolute`: eigenvalues below `threshold`. The scale of `C` differs from model to model, and so
-            does a good number. `energy`: the largest set of smallest eigenvectors that together hold less than
-            the share `threshold` of the trace. `dimensions`: the share `threshold` of the `d` eigenvectors,
-            smallest first.
+            does a good number. `energy`: the largest set of smallest eigenvectors that together hold less
+            than the share `threshold` of the trace. `dimensions`: the share `threshold` of the `d`
+            eigenvectors, smallest first.
 
     Returns:
         1 for eigenvectors of the null space, 0 for the others, `[d]`, in the dtype of `spectrum.values`.
@@ -52,14 +52,14 @@ def null_space_filter(spectrum: Spectrum, threshold: float, *, kind: FilterKind 
     count = int(inside.sum())
     if count == 0:
         message = (
-            f"a null-space threshold of {threshold} ({kind}) leaves no null space to edit in: the smallest of "
-            f"the {len(values)} eigenvalues is {float(values[0]):.3g}, so raise the threshold"
+            f"a null-space threshold of {threshold} ({kind}) leaves no null space to edit in: the smallest "
+            f"of the {len(values)} eigenvalues is {float(values[0]):.3g}, so raise the threshold"
         )
         raise InputError(message)
     if count == len(values):
         message = (
-            f"a null-space threshold of {threshold} ({kind}) leaves no constraint to preserve anything by: the "
-            f"largest of the {count} eigenvalues is {float(values[-1]):.3g}, so lower the threshold"
+            f"a null-space threshold of {threshold} ({kind}) leaves no constraint to preserve anything by: "
+            f"the largest of the {count} eigenvalues is {float(values[-1]):.3g}, so lower the threshold"
         )
         raise InputError(message)
     return inside.to(spectrum.values.dtype)

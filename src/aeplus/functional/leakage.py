@@ -12,7 +12,7 @@ _BLOCK = 1024  # eigenvectors at a time: bounds the memory of a product with all
 
 
 def leakage(update: LowRankUpdate, spectrum: Spectrum, weight: Tensor) -> Tensor:
-    """The update's mean squared effect on preserved keys, relative to the weight's: `tr(Δ C Δᵀ) / tr(W C Wᵀ)`.
+    """The mean squared effect on preserved keys, update against weight: `tr(Δ C Δᵀ) / tr(W C Wᵀ)`.
 
     Args:
         update: `Δ`, `[o, d]` in factors; it is not made dense.

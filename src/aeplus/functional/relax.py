@@ -50,18 +50,19 @@ def relax_filter(
         prior_weights: Diagonal of `Λp`, `[m]`; ones by default.
         prior_strength: β.
         max_leakage: Stop before the eigenvector with which `tr(Δ C Δᵀ)` would exceed this, as a share of
-            `tr(W C Wᵀ)` if `weight` is given. If the starting filter exceeds it already, usually none is added.
+            `tr(W C Wᵀ)` if `weight` is given. If the starting filter exceeds it already, usually none is
+            added.
         weight: `W`, `[o, d]`.
         relative: Compare the decrease with `epsilon` times the `J` before it.
         max_rank: Add at most this many eigenvectors.
 
     Returns:
-        The filter with 1 for every accepted eigenvector, `[d]`, in its dtype, and the trace of `J` after each of
-        them, `[accepted]`, in the dtype of `residual`.
+        The filter with 1 for every accepted eigenvector, `[d]`, in its dtype, and the trace of `J` after each
+        of them, `[accepted]`, in the dtype of `residual`.
 
     Raises:
-        InputError: As `solve_update`; if `epsilon`, `max_leakage` or `max_rank` is negative; if `weight` comes
-            without `max_leakage` or in another shape than `[o, d]`.
+        InputError: As `solve_update`; if `epsilon`, `max_leakage` or `max_rank` is negative; if `weight`
+            comes without `max_leakage` or in another shape than `[o, d]`.
     """
     system = assemble(residual, keys, spectrum, filter, ridge, prior_keys, prior_weights, prior_strength)
     check_number("epsilon", epsilon)
@@ -70,10 +71,14 @@ def relax_filter(
         check_number("max_rank", max_rank)
         candidates = candidates[:max_rank]
     n, dtype = system.edits, system.keys.dtype
-    inverse = torch.cholesky_inverse(system.factor(system.keys.T @ system.filtered_keys()))  # S [N, N]
+    bound = _leakage_bound(system, max_leakage, weight)
+    filtered = system.filtered_keys()
+    inverse = torch.cholesky_inverse(system.factor(system.keys.T @ filtered))  # S [N, N]
     root = torch.linalg.qr(system.residual, mode="r").R  # rootᵀ root = RᵀR, [min(o, n), n]
     objective = ridge * ((root @ inverse[:n, :n]) * root).sum()
-    guard = _LeakageGuard.build(system, inverse, root, max_leakage, weight)
+    guard = None
+    if bound is not None:
+        guard = _LeakageGuard(root, inverse[:, :n] @ root.T, preserved_moment(filtered.T, spectrum), bound)
     relaxed, trace = filter.clone(), [residual.new_empty(0)]
     start, size = 0, 1
     while start < len(candidates):
@@ -112,20 +117,50 @@ def _rank_one_steps(inverse: Tensor, projected: Tensor) -> Tensor:
 class _LeakageGuard:
     """Follows `tr(Δ C Δᵀ) = tr(Xᵀ B X)` along the search, in O(N²) a step and without `Δ`.
 
-    `X = S[:, :n] rootᵀ` gives the update's coordinates on the keys, and `B = Σ f² σ (Kᵀu)(Kᵀu)ᵀ` the preserved
-    moment of the filtered keys.
+    Attributes:
+        root: `rootᵀ root = RᵀR`, `[r, n]`.
+        coordinates: `X = S[:, :n] rootᵀ`, the update's coordinates on the filtered keys, `[N, r]`.
+        moment: `B = Kᵀ F C F K`, what preserved keys see of the filtered keys, `[N, N]`.
+        bound: The largest leakage allowed.
     """
 
-    def __init__(self, system: System, inverse: Tensor, root: Tensor, bound: Tensor) -> None:
-        self.root, self.bound = root, bound
-        self.coordinates = inverse[:, : system.edits] @ root.T  # X [N, r]
-        used = system.filter != 0
-        values = system.spectrum.values[used].to(root.dtype)
-        self.moment = _moment_of_keys(system, used, values)
-        self.product = self.moment @ self.coordinates  # B X
+    def __init__(self, root: Tensor, coordinates: Tensor, moment: Tensor, bound: Tensor | float) -> None:
+        self.root, self.coordinates, self.moment, self.bound = root, coordinates, moment, bound
+        self.product = moment @ coordinates  # B X
 
-    @classmethod
-    def build(
-        cls, system: System, inverse: Tensor, root: Tensor, max_leakage: float | None, weight: Tensor | None
-    ) -> _LeakageGuard | None:
-        pass
+    def admits(self, projected: Tensor, steps: Tensor, values: Tensor) -> Tensor:
+        """Whether the leakage stays within the bound after each eigenvector of a block; takes them all in.
+
+        Args:
+            projected: `g = Kᵀ u`, `[N, b]`.
+            steps: `S g / √(1 + gᵀ S g)`, `[N, b]`.
+            values: Eigenvalues σ, `[b]`.
+
+        Returns:
+            Booleans, `[b]`.
+        """
+        shares = self.root @ steps[: self.root.shape[1]]  # [r, b]
+        within = []
+        for g, step, share, value in zip(projected.T, steps.T, shares.T, values, strict=True):
+            # X loses step shareᵀ, then B gains σ g gᵀ
+            self.product.addr_(self.moment @ step, share, alpha=-1)
+            self.coordinates.addr_(step, share, alpha=-1)
+            self.product.addr_(value * g, g @ self.coordinates)
+            self.moment.addr_(value * g, g)
+            within.append((self.coordinates * self.product).sum() <= self.bound)
+        return torch.stack(within)
+
+
+def _leakage_bound(system: System, max_leakage: float | None, weight: Tensor | None) -> Tensor | float | None:
+    """The largest `tr(Δ C Δᵀ)` allowed, or None."""
+    if max_leakage is None:
+        if weight is not None:
+            message = "weight came without max_leakage: pass the bound that is relative to it, or neither"
+            raise InputError(message)
+        return None
+    check_number("max_leakage", max_leakage)
+    if weight is None:
+        return max_leakage
+    shape = (system.residual.shape[0], system.keys.shape[0])
+    check_shape("weight", weight, shape, "the edited weight [o, d]")
+    return max_leakage * preserved_energy(weight.to(system.keys.dtype), system.spectrum)

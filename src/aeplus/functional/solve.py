@@ -20,8 +20,8 @@ SolverForm = Literal["auto", "dual", "primal"]
 class LowRankUpdate:
     """A weight update `Δ = left · right`, kept as factors.
 
-    `solve_update` puts the residual itself on the left and everything that was factorised on the right. `Δ` is
-    linear in the residual, so another residual for the same keys needs no new solve:
+    `solve_update` puts the residual itself on the left and everything that was factorised on the right. `Δ`
+    is linear in the residual, so another residual for the same keys needs no new solve:
     `dataclasses.replace(update, left=other)`.
 
     Attributes:
@@ -61,8 +61,8 @@ def solve_update(
     above 0. Both equal the closed form of Eq. 8 and 9 (a 0/1 filter: AlphaEdit, AlphaEdit+), and with
     `ridge_filter` and λ = 1 that of MEMIT.
 
-    Computed in the widest dtype of the arguments, in float32 at least. With many strongly weighted earlier keys
-    `G` is large against λ: pass the keys in float64 where float32 is not enough.
+    Computed in the widest dtype of the arguments, in float32 at least. With many strongly weighted earlier
+    keys `G` is large against λ: pass the keys in float64 where float32 is not enough.
 
     Args:
         residual: `R = V1 - W K1`, `[o, n]`.
@@ -79,8 +79,8 @@ def solve_update(
         The update of rank at most `n`, in the dtype of `residual`.
 
     Raises:
-        InputError: If a shape does not fit, `residual` or a key is not finite, `ridge` is not positive, a weight
-            is negative, or `form` is unknown.
+        InputError: If a shape does not fit, `residual` or a key is not finite, `ridge` is not positive, a
+            weight is negative, or `form` is unknown.
     """
     if form not in ("auto", "dual", "primal"):
         message = f"form must be 'auto', 'dual' or 'primal', but it is {form!r}: use one of these"

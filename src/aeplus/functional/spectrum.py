@@ -33,8 +33,8 @@ class Spectrum:
         d = self.values.numel()
         if self.values.dim() != 1 or self.vectors.shape != (d, d):
             message = (
-                f"a spectrum needs values [d] and vectors [d, d], but values is {list(self.values.shape)} and "
-                f"vectors {list(self.vectors.shape)}: pass all eigenvectors of one matrix, in columns"
+                f"a spectrum needs values [d] and vectors [d, d], but values is {list(self.values.shape)} "
+                f"and vectors {list(self.vectors.shape)}: pass all eigenvectors of one matrix, in columns"
             )
             raise InputError(message)
 
@@ -42,8 +42,8 @@ class Spectrum:
     def from_covariance(cls, covariance: Tensor) -> Spectrum:
         """Decompose a second moment of keys.
 
-        Half precision is decomposed in float32, anything else in its own dtype. Eigenvalues that rounding made
-        negative become 0.
+        Half precision is decomposed in float32, anything else in its own dtype. Eigenvalues that rounding
+        made negative become 0.
 
         Args:
             covariance: `C`, the mean of `k kᵀ` over preserved text, `[d, d]`.
@@ -69,8 +69,8 @@ class Spectrum:
         gap = float((matrix - matrix.T).abs().max())
         if gap > max(_TOLERANCE, precision**0.5) * largest:
             message = (
-                f"covariance must be symmetric, but entries differ from their mirror image by up to {gap:.3g} "
-                f"(largest entry {largest:.3g}): pass the mean of k kᵀ, or (C + Cᵀ) / 2"
+                f"covariance must be symmetric, but entries differ from their mirror image by up to "
+                f"{gap:.3g} (largest entry {largest:.3g}): pass the mean of k kᵀ, or (C + Cᵀ) / 2"
             )
             raise InputError(message)
         # eigh reads one triangle only; averaging lets both halves count

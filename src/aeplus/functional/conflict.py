@@ -1,0 +1,56 @@
+"""Conflict between keys, and how much an earlier edit should still count."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aeplus.functional._checks import check_shape, working_dtype
+
+_BLOCK = 8192  # keys compared at a time: bounds the table of cosines
+
+
+def conflict(keys: Tensor, others: Tensor) -> Tensor:
+    """The closest resemblance of each key to any of the others, `s_i = max_j |cos(k_i, k'_j)|` (Eq. 3).
+
+    Args:
+        keys: `[d, n]`.
+        others: `[d, m]`; may be empty.
+
+    Returns:
+        `s` between 0 and 1, `[n]`, in the dtype of `keys`; 0 without others, and for a key that is 0.
+
+    Raises:
+        InputError: If `keys` and `others` do not have the same number of rows.
+    """
+    check_shape("keys", keys, (None, None), "one key per column, [d, n]")
+    check_shape("others", others, (keys.shape[0], None), "one key of the same d inputs per column, [d, m]")
+    dtype = working_dtype(keys, others)
+    unit = torch.nn.functional.normalize(keys.to(dtype), dim=0)
+    closest = unit.new_zeros(keys.shape[1])
+    for block in others.split(_BLOCK, dim=1):
+        if block.shape[1]:
+            cosines = unit.T @ torch.nn.functional.normalize(block.to(dtype), dim=0)  # [n, block]
+            closest = torch.maximum(closest, cosines.abs().amax(dim=1))
+    return closest.clamp(max=1).to(keys.dtype)  # rounding can exceed 1
+
+
+def prior_weights(prior_keys: Tensor, keys: Tensor) -> Tensor:
+    """The diagonal of `Λp`: an earlier edit counts less the more a new one conflicts with it (Eq. 3 and 7).
+
+    Args:
+        prior_keys: Keys of earlier edits `Kp`, `[d, m]`.
+        keys: New keys `K1`, `[d, n]`.
+
+    Returns:
+        `1 - max_i |cos(kp_j, k1_i)|`, between 0 and 1, `[m]`, in the dtype of `prior_keys`.
+
+    Raises:
+        InputError: If the two do not have the same number of rows.
+    """
+    check_shape("prior_keys", prior_keys, (None, None), "one earlier key per column, [d, m]")
+    check_shape(
+        "keys", keys, (prior_keys.shape[0], None), "one new key of the same d inputs per column, [d, n]"
+    )
+    wide = prior_keys.to(working_dtype(prior_keys, keys))
+    return (1 - conflict(wide, keys)).to(prior_keys.dtype)

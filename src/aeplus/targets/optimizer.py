@@ -1,0 +1,263 @@
+"""Targets v*: the hidden state at the subject's last token that makes the model say the new fact.
+
+For each edit a vector δ, added to the output of the last edited layer, is learnt by gradient (ROME, MEMIT).
+The result is that of the plain optimiser, which takes one edit at a time and runs the whole model each step;
+the work is not. The layers below are run once, and so is every token before the subject's last. Logits are
+computed where a target is predicted and nowhere else. All edits of a batch advance together, rows of equal
+length side by side, and an edit that has converged leaves.
+
+Notation: ``n`` edits, ``c`` contexts, ``o`` hidden size, ``r`` rows of a group.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the name everybody knows
+
+from aeplus.errors import InputError
+from aeplus.models.replay import Replay
+from aeplus.models.sites import Decoder
+from aeplus.targets.rows import BatchRows
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """How targets are learnt. The defaults are MEMIT's.
+
+    Attributes:
+        steps: Most gradient evaluations per edit; one fewer updates than this are made.
+        learning_rate: Adam's learning rate (``v_lr``).
+        clamp: Longest δ, as a share of the norm of the hidden state it is added to.
+        kl_factor: Weight of the KL term on ``"{subject} is a"``.
+        weight_decay: Weight of ``‖δ‖ / ‖h‖²``.
+        stop_loss: An edit whose loss is below this has converged.
+        contexts: How many sampled prefixes a target must hold behind, beside the bare prompt.
+        context_length: Tokens in each prefix.
+        chunk_tokens: Tokens run at once; bounds the memory of a step.
+    """
+
+    steps: int = 25
+    learning_rate: float = 0.5
+    clamp: float = 0.75
+    kl_factor: float = 0.0625
+    weight_decay: float = 0.5
+    stop_loss: float = 0.05
+    contexts: int = 5
+    context_length: int = 10
+    chunk_tokens: int = 4096
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "learning_rate", "clamp", "chunk_tokens", "context_length"):
+            if getattr(self, name) <= 0:
+                msg = f"targets.{name} must be above 0, but {getattr(self, name)} came; choose a positive number."
+                raise InputError(msg)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Learnt targets of ``n`` edits.
+
+    Attributes:
+        values: ``v*`` ``[o, n]``.
+        initial: The hidden states before the edit, ``v0`` ``[o, n]``.
+        loss: Loss of each edit at its target, ``[n]``.
+        steps: Gradient steps each edit took, ``[n]``.
+        converged: Which edits came below the stopping loss, ``[n]``.
+    """
+
+    values: Tensor
+    initial: Tensor
+    loss: Tensor
+    steps: Tensor
+    converged: Tensor
+
+
+@dataclass
+class _Group:
+    """Rows with equally long suffixes, which run without padding.
+
+    ``edit [r]`` says whose row it is. The ``p`` predicted positions are ``row [p]``, ``column [p]`` with the
+    wanted token in ``wanted [p]`` and its share in the edit's loss in ``share [p]``; rows of the KL term have no
+    wanted token but the log-probabilities of the unedited model, ``reference [r, vocabulary]``.
+    """
+
+    replay: Replay
+    edit: Tensor
+    row: Tensor
+    column: Tensor
+    wanted: Tensor
+    share: Tensor
+    reference: Tensor | None = None
+
+    def keep(self, active: Tensor) -> "_Group | None":
+        """The group without the rows of edits that are no longer ``active [n]``."""
+        stays = active[self.edit]
+        if bool(stays.all()):
+            return self
+        rows = stays.nonzero().squeeze(1)
+        if not len(rows):
+            return None
+        renumbered = stays.cumsum(0) - 1
+        kept = stays[self.row]
+        return _Group(
+            self.replay.select(rows),
+            self.edit[rows],
+            renumbered[self.row[kept]],
+            self.column[kept],
+            self.wanted[kept],
+            self.share[kept],
+            None if self.reference is None else self.reference[rows],
+        )
+
+
+def find_targets(
+    decoder: Decoder,
+    rows: BatchRows,
+    layer: int,
+    options: TargetOptions,
+    progress: Callable[[int, int, int], None] | None = None,
+) -> Targets:
+    """Learns the targets of a batch of edits at the output of ``layer``.
+
+    Args:
+        decoder: The model; its parameters must not require gradients.
+        rows: The batch's token rows.
+        layer: The last edited layer.
+        options: How to learn.
+        progress: Called with (step, steps, edits converged) after each step.
+
+    Raises:
+        InputError: If the model's forward pass cannot be replayed, or its hidden states are not finite.
+    """
+    first, n = layer + 1, rows.edits
+    groups, initial = _groups(decoder, rows, first, options.chunk_tokens)
+    if not bool(torch.isfinite(initial).all()):
+        msg = "expected finite hidden states, but the model yields NaN or infinity; check its weights and dtype."
+        raise InputError(msg)
+    _check_replay(decoder, groups[0])
+    norm = initial.norm(dim=1)  # [n]
+
+    delta = torch.zeros_like(initial, requires_grad=True)  # [n, o]
+    adam = torch.optim.Adam([delta], lr=options.learning_rate)
+    active = torch.ones(n, dtype=torch.bool, device=initial.device)
+    loss = torch.zeros_like(norm)
+    steps = torch.zeros(n, dtype=torch.long, device=initial.device)
+    for step in range(options.steps):
+        last = step == options.steps - 1
+        delta.grad = None
+        with torch.set_grad_enabled(not last):  # no update follows the last evaluation
+            decay = options.weight_decay * delta.norm(dim=1) / norm**2
+            current = decay.detach().clone()
+            for group in groups:
+                part = _group_loss(decoder, group, delta, options.kl_factor, n)
+                current += part.detach()
+                if not last:
+                    part.sum().backward()
+            if not last:
+                decay.sum().backward()
+        loss = torch.where(active, current, loss)
+        active = active & (current >= options.stop_loss)
+        if progress is not None:
+            progress(step + 1, options.steps, n - int(active.sum()))
+        if last or not bool(active.any()):
+            break
+        kept = delta.detach().clone()
+        adam.step()
+        with torch.no_grad():
+            length = delta.norm(dim=1)
+            longest = options.clamp * norm
+            delta.mul_(torch.where(length > longest, longest / length, torch.ones_like(length))[:, None])
+            delta.copy_(torch.where(active[:, None], delta, kept))  # who has converged stays where it is
+        steps += active
+        groups = [group for group in (g.keep(active) for g in groups) if group is not None]
+    values = (initial + delta.detach()).T
+    return Targets(values.contiguous(), initial.T.contiguous(), loss, steps, ~active)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One row of a group: what it predicts as (column, token, share), and whether it is an edit's bare prompt."""
+
+    edit: int
+    ids: tuple[int, ...]
+    wanted: list[tuple[int, int, float]]
+    bare: bool = False
+
+
+def _groups(decoder: Decoder, rows: BatchRows, first: int, chunk_tokens: int) -> tuple[list[_Group], Tensor]:
+    """Rows with equal suffixes (subject's last token to the last that predicts), and the bare prompts' ``[n, o]``."""
+    by_length: dict[tuple[bool, int], list[_Member]] = defaultdict(list)
+    for index, row in enumerate(rows.prompts):
+        edit, context = divmod(index, rows.contexts)
+        share = 1.0 / (len(row.answer_ids) * rows.contexts)
+        wanted = [(row.answer - 1 + k - row.mark, token, share) for k, token in enumerate(row.answer_ids)]
+        ids = row.ids[:-1]  # nothing is predicted from the answer's last token
+        by_length[False, len(ids) - row.mark].append(_Member(edit, ids, wanted, context == 0))
+    for edit, row in enumerate(rows.essence):
+        by_length[True, 1].append(_Member(edit, row.ids[: row.mark + 1], [(0, 0, 1.0)]))
+
+    groups: list[_Group] = []
+    initial: dict[int, Tensor] = {}
+    for (essence, length), members in by_length.items():
+        size = max(1, chunk_tokens // length)
+        for start in range(0, len(members), size):
+            part = members[start : start + size]
+            group = _group(decoder, part, first, length)
+            hidden = group.replay.hidden
+            if essence:
+                with torch.no_grad():
+                    logits = decoder.logits(group.replay.run(hidden, first, len(decoder.layers))[:, 0])
+                group.reference = logits.float().log_softmax(-1)
+            initial.update({m.edit: hidden[r, 0].float() for r, m in enumerate(part) if m.bare})
+            groups.append(group)
+    return groups, torch.stack([initial[edit] for edit in range(rows.edits)])
+
+
+def _group(decoder: Decoder, members: list[_Member], first: int, length: int) -> _Group:
+    places = [(r, *wanted) for r, member in enumerate(members) for wanted in member.wanted]
+    row, column, token, share = (list(x) for x in zip(*places, strict=True))
+    replay = Replay(decoder, [m.ids for m in members], first, suffix=length)
+
+    def on_device(values: list[int] | list[float]) -> Tensor:
+        return torch.tensor(values, device=replay.hidden.device)
+
+    return _Group(
+        replay,
+        on_device([m.edit for m in members]),
+        on_device(row),
+        on_device(column),
+        on_device(token),
+        on_device(share),
+    )
+
+
+def _group_loss(decoder: Decoder, group: _Group, delta: Tensor, kl_factor: float, n: int) -> Tensor:
+    """This group's part of every edit's loss, ``[n]``."""
+    hidden = group.replay.hidden
+    moved = hidden[:, 0] + delta[group.edit].to(hidden.dtype)
+    hidden = torch.cat([moved[:, None], hidden[:, 1:]], 1)
+    hidden = group.replay.run(hidden, group.replay.first, len(decoder.layers))
+    logits = decoder.logits(hidden[group.row, group.column]).float()  # [p, vocabulary]
+    if group.reference is None:
+        each = F.cross_entropy(logits, group.wanted, reduction="none") * group.share
+    else:
+        logp = logits.log_softmax(-1)
+        each = kl_factor * (logp.exp() * (logp - group.reference)).sum(-1)  # KL(now ‖ before), as in ROME
+    return each.new_zeros(n).index_add(0, group.edit[group.row], each)
+
+
+@torch.no_grad()
+def _check_replay(decoder: Decoder, group: _Group) -> None:
+    """Replaying an unchanged hidden state must give what the model's own forward pass gave."""
+    replay = group.replay
+    again = decoder.final_norm(replay.run(replay.hidden, replay.first, len(decoder.layers))[:1])
+    expected = replay.output[:1]
+    if not torch.allclose(again, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
+        msg = (
+            f"expected the layers of {type(decoder.model).__name__} to repeat its forward pass, but they do not; "
+            "this architecture does something between its layers that aeplus does not know. Please report it."
+        )
+        raise InputError(msg)
