@@ -32,6 +32,8 @@ class EditRequest:
             Generalization and reach nothing else.
         neighborhood: Prompts on other facts. Test prompts: they measure Specificity and reach nothing else.
         target_true: The answer that was true before the edit, where known.
+        fact: Which fact this is, where edits in other words may change the same one; a later edit of a fact
+            replaces an earlier one. Empty: the prompt and the subject tell.
         id: What the source calls the record; used in messages.
 
     Raises:
@@ -44,6 +46,7 @@ class EditRequest:
     rephrase: tuple[str, ...] = ()
     neighborhood: tuple[Probe, ...] = ()
     target_true: str | None = None
+    fact: str = ""
     id: str = ""
 
     def __post_init__(self) -> None:
@@ -59,6 +62,11 @@ class EditRequest:
                 f"but {self.prompt!r} holds {slots}; write it like 'The capital of {SLOT} is'."
             )
             raise InputError(msg)
+
+    @property
+    def fact_key(self) -> tuple[str, ...]:
+        """Equal for edits of the same fact."""
+        return (self.fact,) if self.fact else (self.prompt.casefold(), self.subject.casefold())
 
     @property
     def question(self) -> str:

@@ -60,21 +60,22 @@ class System:
         inside = self.columns(support)
         return inside @ (self.filter[support, None] * (inside.T @ self.keys))
 
-    def factor(self, gram: Tensor) -> Tensor:
-        """Lower Cholesky factor of `gram + λ I`; overwrites `gram`.
 
-        Raises:
-            InputError: If rounding left the matrix indefinite.
-        """
-        gram.diagonal().add_(self.ridge)
-        factor, info = torch.linalg.cholesky_ex(gram)
-        if bool(info):
-            message = (
-                f"the keys' Gram matrix plus ridge {self.ridge} must be positive definite, but rounding in "
-                f"{gram.dtype} made it indefinite: raise the ridge, or pass the keys in float64"
-            )
-            raise InputError(message)
-        return factor
+def factor(gram: Tensor, shift: float) -> Tensor:
+    """Lower Cholesky factor of `gram + shift · I`; overwrites `gram`.
+
+    Raises:
+        InputError: If rounding left the matrix indefinite.
+    """
+    gram.diagonal().add_(shift)
+    lower, info = torch.linalg.cholesky_ex(gram)
+    if bool(info):
+        message = (
+            f"the keys' Gram matrix plus {shift:g} on its diagonal must be positive definite, but rounding "
+            f"in {gram.dtype} made it indefinite: raise the ridge, or pass the keys in float64"
+        )
+        raise InputError(message)
+    return lower
 
 
 def assemble(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from aeplus.errors import InputError
 from aeplus.functional._checks import check_number, check_shape
-from aeplus.functional._system import System, assemble
+from aeplus.functional._system import System, assemble, factor
 from aeplus.functional.leakage import preserved_energy, preserved_moment
 from aeplus.functional.spectrum import Spectrum
 
@@ -73,7 +73,7 @@ def relax_filter(
     n, dtype = system.edits, system.keys.dtype
     bound = _leakage_bound(system, max_leakage, weight)
     filtered = system.filtered_keys()
-    inverse = torch.cholesky_inverse(system.factor(system.keys.T @ filtered))  # S [N, N]
+    inverse = torch.cholesky_inverse(factor(system.keys.T @ filtered, ridge))  # S [N, N]
     root = torch.linalg.qr(system.residual, mode="r").R  # rootᵀ root = RᵀR, [min(o, n), n]
     objective = ridge * ((root @ inverse[:n, :n]) * root).sum()
     guard = None
@@ -110,8 +110,7 @@ def _rank_one_steps(inverse: Tensor, projected: Tensor) -> Tensor:
     """
     mapped = inverse @ projected
     pivots = projected.T @ mapped
-    pivots.diagonal().add_(1)
-    return torch.linalg.solve_triangular(torch.linalg.cholesky(pivots), mapped.T, upper=False).T
+    return torch.linalg.solve_triangular(factor(pivots, 1.0), mapped.T, upper=False).T
 
 
 class _LeakageGuard:

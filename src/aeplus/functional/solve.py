@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from aeplus.errors import InputError
-from aeplus.functional._system import System, assemble
+from aeplus.functional._system import System, assemble, factor
 from aeplus.functional.spectrum import Spectrum
 
 SolverForm = Literal["auto", "dual", "primal"]
@@ -96,9 +96,9 @@ def solve_update(
 def _dual(system: System) -> Tensor:
     """`[(G + λ I)⁻¹]_(first n rows) · Kᵀ F`, `[n, d]`."""
     filtered = system.filtered_keys()
-    factor = system.factor(system.keys.T @ filtered)
-    first = torch.eye(factor.shape[0], system.edits, dtype=factor.dtype, device=factor.device)
-    return (filtered @ torch.cholesky_solve(first, factor)).T
+    lower = factor(system.keys.T @ filtered, system.ridge)
+    first = torch.eye(len(lower), system.edits, dtype=lower.dtype, device=lower.device)
+    return (filtered @ torch.cholesky_solve(first, lower)).T
 
 
 def _primal(system: System) -> Tensor:
@@ -107,5 +107,5 @@ def _primal(system: System) -> Tensor:
     root = system.filter[support].sqrt()[:, None]
     basis = system.columns(support)
     mapped = root * (basis.T @ system.keys)  # Z [s, N]
-    factor = system.factor(mapped @ mapped.T)
-    return (basis @ (root * torch.cholesky_solve(mapped[:, : system.edits].contiguous(), factor))).T
+    lower = factor(mapped @ mapped.T, system.ridge)
+    return (basis @ (root * torch.cholesky_solve(mapped[:, : system.edits].contiguous(), lower))).T

@@ -92,7 +92,11 @@ class Decoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Final norm and head: hidden states ``[..., o]`` after the last layer to logits ``[..., vocabulary]``."""
-        logits = cast(Tensor, self.head(self.final_norm(hidden)))
+        return self.readout(self.final_norm(hidden))
+
+    def readout(self, normed: Tensor) -> Tensor:
+        """The head: the backbone's output ``[..., o]``, behind the final norm, to logits ``[..., vocabulary]``."""
+        logits = cast(Tensor, self.head(normed))
         # What some architectures do between head and loss (Granite divides, Cohere multiplies, Gemma 2 caps).
         if (scale := getattr(self.config, "logits_scaling", None)) is not None:
             logits = logits / scale

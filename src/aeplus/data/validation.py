@@ -1,0 +1,163 @@
+"""The validation set: what scores the model while edits are smoothed.
+
+It is made from the edits' own prompts, subjects and targets and from preserved facts or text. It never looks
+at ``rephrase``, ``neighborhood`` or ``target_true``: those are test data, and choosing a candidate by them
+would be choosing it by the test.
+"""
+
+import random
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from aeplus.data.paraphrase import MAX_SIMILARITY, paraphrases, similarity
+from aeplus.data.request import EditRequest, Probe
+from aeplus.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationItem:
+    """A paraphrase of an edit's prompt.
+
+    Attributes:
+        request_index: The edit's place in the stream, from 0.
+        prompt: The complete prompt.
+        answer: The edit's target.
+    """
+
+    request_index: int
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationSet:
+    """What a batch is scored on while it is smoothed.
+
+    Attributes:
+        rewrites: Paraphrases of some edits of every batch, in the stream's order. An item is due once its
+            batch is edited, and out of date once a later batch edits the same fact again.
+        preserved: Prompts on preserved knowledge.
+    """
+
+    rewrites: tuple[ValidationItem, ...]
+    preserved: tuple[Probe, ...]
+
+
+def build_validation(
+    requests: Sequence[EditRequest],
+    preserved: Sequence[EditRequest] = (),
+    batch_size: int = 10,
+    share: float = 0.1,
+    preserved_count: int = 30,
+    per_edit: int = 3,
+    seed: int = 0,
+) -> ValidationSet:
+    """Paraphrase a share of the edits and some preserved facts, by templates.
+
+    Args:
+        requests: The stream of edits.
+        preserved: Facts as they are: ``target_new`` is the answer true now. Facts on an edited subject are
+            passed over, as an edit may rightly change them.
+        batch_size: Edits per sequential batch; of each batch at least one edit is paraphrased.
+        share: The share of each batch's edits to paraphrase; 0 for none at all.
+        preserved_count: How many preserved facts to take at most; each gives one prompt, in rotating forms.
+        per_edit: How many paraphrases an edit gives at most. (One would score a batch of ten as 0 or 100.)
+        seed: Which edits, forms and facts are drawn.
+
+    Raises:
+        InputError: If a number is out of its range.
+    """
+    _check(batch_size, share, preserved_count, per_edit)
+    chance = random.Random(seed)
+    by_subject: dict[str, list[str]] = {}
+    for request in requests:
+        by_subject.setdefault(request.subject.casefold(), []).append(request.question)
+
+    def usable(request: EditRequest) -> list[str]:
+        # A fact may be edited again in other words: stay clear of those prompts as well.
+        others = by_subject[request.subject.casefold()]
+        return [
+            text
+            for text in paraphrases(request.prompt, request.subject)
+            if all(similarity(text, other) < MAX_SIMILARITY for other in others)
+        ]
+
+    rewrites = []
+    for start in range(0, len(requests), batch_size) if share > 0 else ():
+        batch = range(start, min(start + batch_size, len(requests)))
+        for index in sorted(chance.sample(batch, max(1, round(share * len(batch))))):
+            texts = usable(requests[index])
+            for text in chance.sample(texts, min(per_edit, len(texts))):
+                rewrites.append(ValidationItem(index, text, requests[index].target_new))
+
+    facts = [fact for fact in preserved if fact.subject.casefold() not in by_subject]
+    probes = []
+    for number, fact in enumerate(chance.sample(facts, min(preserved_count, len(facts)))):
+        if texts := paraphrases(fact.prompt, fact.subject):
+            probes.append(Probe(texts[number % len(texts)], fact.target_new))
+    return ValidationSet(tuple(rewrites), tuple(probes))
+
+
+def _check(batch_size: int, share: float, preserved_count: int, per_edit: int) -> None:
+    if not 0 <= share <= 1:
+        msg = f"The validation share must lie between 0 and 1, but is {share}; 0.1 takes a tenth of the edits."
+        raise InputError(msg)
+    for name, value, least in (
+        ("'batch_size'", batch_size, 1),
+        ("The number of preserved facts", preserved_count, 0),
+        ("The number of paraphrases per edit", per_edit, 1),
+    ):
+        if value < least:
+            msg = f"{name} must be at least {least}, but is {value}; give a larger number."
+            raise InputError(msg)
+
+
+def preserved_snippets(texts: Iterable[str], count: int, seed: int, words: int = 12) -> list[Probe]:
+    """Beginnings of sentences of preserved text, for users without a file of preserved facts.
+
+    Args:
+        texts: The texts; each is read once and not kept.
+        count: How many beginnings to draw.
+        seed: Which are drawn.
+        words: Their length; sentences that end there or before are passed over.
+
+    Returns:
+        Probes without an answer: what the unedited model goes on with is the right answer.
+    """
+    chance = random.Random(seed)
+    drawn: list[str] = []
+    seen: set[str] = set()
+    for text in texts:
+        for sentence in re.split(r"(?<=[.!?])\s+", text):
+            parts = sentence.split()
+            start = " ".join(parts[:words])
+            if len(parts) <= words or start in seen:
+                continue
+            seen.add(start)
+            # Reservoir sampling: every sentence is drawn with the same chance, whatever the texts' length.
+            place = len(drawn) if len(drawn) < count else chance.randrange(len(seen))
+            if place < count:
+                drawn[place : place + 1] = [start]
+    return [Probe(start) for start in drawn]
+
+
+def overlap(validation: ValidationSet, requests: Iterable[EditRequest]) -> set[str]:
+    """Test prompts of the edits that are validation prompts too, but for case and blanks.
+
+    The evaluation drops them from its figures; editing never looks.
+
+    Returns:
+        The test prompts as the edits hold them.
+    """
+    used = {_normal(item.prompt) for item in (*validation.rewrites, *validation.preserved)}
+    tests = (
+        prompt
+        for request in requests
+        for prompt in (*request.rephrase, *(probe.prompt for probe in request.neighborhood))
+    )
+    return {prompt for prompt in tests if _normal(prompt) in used}
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.casefold().split())

@@ -1,0 +1,97 @@
+"""Text whose knowledge is to be preserved: a Wikipedia dump, a text file or a data set."""
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from aeplus.errors import InputError
+
+WIKI_SAMPLE = "wiki-sample"
+_SAMPLE_FILE = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+_PARAGRAPH = 200  # characters; shorter lines are headings, lists and remains of tables
+
+
+def gensim_file(name: str) -> Path:
+    """Path of a file that the installed gensim ships.
+
+    Raises:
+        InputError: If gensim or the file is missing.
+    """
+    spec = importlib.util.find_spec("gensim")
+    path = Path(spec.origin).parent / name if spec is not None and spec.origin else None
+    if path is None or not path.is_file():
+        msg = f"expected gensim's file {name}, but it is not installed; run: pip install gensim."
+        raise InputError(msg)
+    return path
+
+
+def read_texts(source: str) -> Iterator[str]:
+    """Yields paragraphs of plain text.
+
+    Args:
+        source: ``"wiki-sample"`` (206 Wikipedia articles that gensim ships), a MediaWiki dump (``.xml`` or
+            ``.xml.bz2``), a text file with paragraphs, or a ``datasets`` id such as
+            ``"Salesforce/wikitext:wikitext-103-raw-v1"`` with a ``text`` column.
+
+    Raises:
+        InputError: If there is no such source, or it holds no text.
+    """
+    path = gensim_file(_SAMPLE_FILE) if source == WIKI_SAMPLE else Path(source)
+    if path.is_file():
+        texts = _dump(path) if path.name.endswith((".xml", ".bz2")) else _text_file(path)
+    elif re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", source):
+        texts = _dataset(source)
+    else:
+        msg = (
+            f"expected a text file, a Wikipedia dump, a data set id or {WIKI_SAMPLE!r} as corpus, but {source!r} is "
+            "none of these; check the path."
+        )
+        raise InputError(msg)
+    empty = True
+    for text in texts:
+        empty = False
+        yield text
+    if empty:
+        msg = f"expected text in the corpus {source!r}, but it holds none; choose another source."
+        raise InputError(msg)
+
+
+def _dump(path: Path) -> Iterator[str]:
+    if importlib.util.find_spec("gensim") is None:
+        msg = f"reading the Wikipedia dump {path} needs gensim, which is not installed; run: pip install gensim."
+        raise InputError(msg)
+    import bz2
+
+    from gensim.corpora.wikicorpus import extract_pages, filter_wiki
+
+    opened = bz2.open(path) if path.name.endswith(".bz2") else path.open("rb")
+    with opened as file:
+        for _, page, _ in extract_pages(file, filter_namespaces=("0",)):
+            for line in filter_wiki(page, promote_remaining=True, simplify_links=True).splitlines():
+                clean = re.sub(r"'{2,}|\[\[|\]\]|^[*#:;\s]+", "", line).strip()
+                if len(clean) >= _PARAGRAPH and not clean.startswith(("|", "!", "{", "=")):
+                    yield clean
+
+
+def _text_file(path: Path) -> Iterator[str]:
+    for block in re.split(r"\n\s*\n", path.read_text(encoding="utf-8", errors="replace")):
+        if block.strip():
+            yield " ".join(block.split())
+
+
+def _dataset(source: str) -> Iterator[str]:
+    from datasets import load_dataset
+
+    name, _, config = source.partition(":")
+    try:
+        rows = load_dataset(name, config or None, split="train", streaming=True)
+    except Exception as error:
+        msg = f"expected the data set {source!r} on the hub or in the cache, but loading it failed: {error}"
+        raise InputError(msg) from error
+    for row in rows:
+        if "text" not in row:
+            msg = f"expected a 'text' column in {source!r}, but its columns are {sorted(row)}; choose another data set."
+            raise InputError(msg)
+        if row["text"].strip():
+            yield row["text"].strip()

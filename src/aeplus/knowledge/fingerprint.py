@@ -1,0 +1,21 @@
+"""What identifies a model's weights and a corpus, so that nothing is ever taken for something else."""
+
+import hashlib
+from typing import Any
+
+import torch
+
+
+@torch.no_grad()
+def weights_fingerprint(model: Any) -> str:
+    """A digest of every weight of a model: names, shapes, dtypes and values, 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def text_fingerprint(*parts: object) -> str:
+    """A digest of some settings, 16 hexadecimal digits."""
+    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).hexdigest()

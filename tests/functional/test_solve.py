@@ -1,0 +1,209 @@
+import dataclasses
+
+import dense_reference as dense
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aeplus.errors import InputError
+from aeplus.functional import (
+    LowRankUpdate,
+    Spectrum,
+    null_space_filter,
+    prior_weights,
+    relax_filter,
+    ridge_filter,
+    smoothing_coefficients,
+    solve_update,
+)
+
+FORMS = ["auto", "dual", "primal"]
+
+
+@settings(deadline=None, max_examples=50)
+@given(case=dense.cases(), form=st.sampled_from(FORMS))
+def test_every_form_is_the_papers_formula(case: dense.Case, form: str) -> None:
+    update = solve_update(*case.problem, **case.prior, form=form)
+    assert update.rank == case.keys.shape[1]
+    assert dense.relative_error(update.dense(), dense.alphaedit(case)) <= 1e-9
+
+
+@settings(deadline=None, max_examples=25)
+@given(case=dense.cases(), form=st.sampled_from(FORMS), seed=st.integers(0, 100))
+def test_scattered_zero_one_filters(case: dense.Case, form: str, seed: int) -> None:
+    mask = (torch.rand(len(case.filter), generator=torch.Generator().manual_seed(seed)) < 0.5).double()
+    update = solve_update(case.residual, case.keys, case.spectrum, mask, case.ridge, **case.prior, form=form)
+    expected = dense.alphaedit(case, mask)
+    assert (update.dense() - expected).norm() <= 1e-9 * expected.norm() + 1e-12
+
+
+@settings(deadline=None, max_examples=25)
+@given(case=dense.cases(), form=st.sampled_from(FORMS), alpha=st.sampled_from([0.5, 3.0, 200.0]))
+def test_memit_is_a_filter(case: dense.Case, form: str, alpha: float) -> None:
+    soft = ridge_filter(case.spectrum, alpha)
+    update = solve_update(case.residual, case.keys, case.spectrum, soft, 1.0, form=form)
+    assert dense.relative_error(update.dense(), dense.memit(case, alpha)) <= 1e-9
+
+
+def test_the_solution_is_a_minimum_of_the_objective() -> None:
+    case = dense.make_case(0)
+    best = solve_update(*case.problem, **case.prior).dense()
+    lowest = dense.objective(case, best)
+    for seed in range(20):
+        step = torch.randn(best.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        assert dense.objective(case, best + 1e-2 * step @ dense.projector(case)) > lowest
+
+
+def test_weights_default_to_ones_and_no_prior_keys_to_none() -> None:
+    case = dense.make_case(1)
+    ones = torch.ones(4, dtype=torch.float64)
+    torch.testing.assert_close(
+        solve_update(*case.problem, prior_keys=case.prior_keys).dense(),
+        solve_update(*case.problem, prior_keys=case.prior_keys, prior_weights=ones).dense(),
+    )
+    torch.testing.assert_close(
+        solve_update(*case.problem).dense(),
+        solve_update(*case.problem, prior_keys=case.prior_keys[:, :0], prior_weights=ones[:0]).dense(),
+    )
+
+
+def test_alphaedit_plus_with_everything_off_is_alphaedit() -> None:
+    case = dense.make_case(2)
+    case.prior_weights, case.prior_strength = torch.ones(4, dtype=torch.float64), 1.0
+    base = null_space_filter(case.spectrum, float(case.spectrum.values[9]))
+    # no P̃: an infinite ε; no Λp: ones; no smoothing: the last iteration's coefficients
+    mask, trace = relax_filter(case.residual, case.keys, case.spectrum, base, case.ridge, float("inf"))
+    beta = smoothing_coefficients(case.residual.norm(dim=0), 3, 3, 0.0)
+    plus = solve_update(
+        (1 - beta) * case.residual,
+        case.keys,
+        case.spectrum,
+        mask,
+        case.ridge,
+        case.prior_keys,
+        case.prior_weights,
+    )
+    assert not len(trace)
+    assert dense.relative_error(plus.dense(), dense.alphaedit(case)) <= 1e-12
+    # and each part on its own does change the update
+    weights = prior_weights(case.prior_keys, case.keys)
+    assert (solve_update(*case.problem, case.prior_keys, weights).dense() - plus.dense()).norm() > 1e-3
+    wider, _ = relax_filter(case.residual, case.keys, case.spectrum, base, case.ridge, 0.0)
+    assert (wider - base).sum() == 7
+
+
+def test_another_residual_needs_no_new_solve() -> None:
+    case = dense.make_case(3)
+    other = 0.5 * case.residual + 1
+    update = dataclasses.replace(solve_update(*case.problem, **case.prior), left=other)
+    again = solve_update(other, *case.problem[1:], **case.prior)
+    torch.testing.assert_close(update.dense(), again.dense())
+
+
+def test_an_update_does_not_change_with_its_residual() -> None:
+    case = dense.make_case(3)
+    update = solve_update(*case.problem)
+    before = update.dense()
+    case.residual.zero_()
+    torch.testing.assert_close(update.dense(), before)
+
+
+def test_a_filter_of_zeros_gives_no_update() -> None:
+    case = dense.make_case(4)
+    for form in FORMS:
+        update = solve_update(case.residual, case.keys, case.spectrum, 0 * case.filter, 1.0, form=form)
+        assert not update.dense().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("form", FORMS)
+def test_dtype_comes_back(dtype: torch.dtype, form: str) -> None:
+    case = dense.make_case(5)
+    low = [x.to(dtype) for x in (case.residual, case.keys, case.filter, case.prior_keys, case.prior_weights)]
+    spectrum = case.spectrum.to(dtype)
+    update = solve_update(low[0], low[1], spectrum, low[2], case.ridge, low[3], low[4], 2.0, form=form)
+    assert update.left.dtype == update.right.dtype == update.dense().dtype == dtype
+    tolerance = {torch.float16: 1e-2, torch.bfloat16: 1e-1, torch.float32: 1e-5, torch.float64: 1e-12}[dtype]
+    assert dense.relative_error(update.dense().double(), dense.alphaedit(case)) < tolerance
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    """Rounded inputs, exact otherwise: only the rounding of the result may show."""
+    case = dense.make_case(6)
+    bf16 = torch.bfloat16
+    R, K, S, f = case.residual.to(bf16), case.keys.to(bf16), case.spectrum.to(bf16), case.filter.to(bf16)
+    update = solve_update(R, K, S, f, 0.01)
+    exact = solve_update(R.double(), K.double(), S.to(torch.float64), f.double(), 0.01)
+    torch.testing.assert_close(update.right.double(), exact.right, rtol=2**-8, atol=1e-4)
+
+
+def test_a_wider_dtype_among_the_arguments_decides_the_computation() -> None:
+    case = dense.make_case(7)
+    update = solve_update(case.residual.float(), *case.problem[1:])
+    exact = solve_update(case.residual.float().double(), *case.problem[1:])
+    assert update.right.dtype == torch.float32
+    torch.testing.assert_close(update.right, exact.right.float(), rtol=0, atol=0)
+
+
+def test_rank_and_dense() -> None:
+    update = LowRankUpdate(torch.ones(3, 2), torch.ones(2, 4))
+    assert update.rank == 2
+    assert update.dense().tolist() == [[2.0] * 4] * 3
+
+
+nan = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            {"residual": torch.ones(5, 2)},
+            r"residual must have shape \[any, 3\], but it has \[5, 2\]: pass one resid",
+        ),
+        (
+            {"keys": torch.ones(7, 3)},
+            r"keys must have shape \[16, any\], but it has \[7, 3\]: pass one key of d",
+        ),
+        ({"keys": torch.ones(16, 0)}, "keys must hold at least one edit, but it has 0 columns"),
+        (
+            {"keys": torch.ones(16, 3, dtype=torch.int64)},
+            "keys must hold floating point numbers, but its dtype is",
+        ),
+        ({"filter": torch.ones(4)}, r"filter must have shape \[16\], but it has \[4\]: pass one factor per"),
+        ({"filter": -torch.ones(16)}, "filter must not be negative, but its smallest entry is -1: clamp it"),
+        ({"ridge": 0.0}, r"ridge must be a positive finite number, but it is 0\.0: change ridge"),
+        ({"ridge": nan}, "ridge must be a positive finite number, but it is nan"),
+        (
+            {"residual": torch.full((5, 3), nan)},
+            "residual must be finite, but 15 of its 15 entries are NaN or inf",
+        ),
+        ({"keys": torch.full((16, 3), float("inf"))}, "keys must be finite, but 48 of its 48"),
+        ({"prior_keys": torch.ones(7, 4)}, r"prior_keys must have shape \[16, any\], but it has \[7, 4\]"),
+        (
+            {"prior_weights": torch.ones(3)},
+            r"prior_weights must have shape \[4\], but it has \[3\]: pass one weight",
+        ),
+        ({"prior_weights": -torch.ones(4)}, "prior_weights must not be negative"),
+        ({"prior_weights": torch.full((4,), nan)}, "prior_weights must be finite, but 4 of its 4"),
+        ({"prior_strength": -1.0}, r"prior_strength must be a number that is not negative, but it is -1\.0"),
+        ({"prior_keys": None}, "prior_weights came without prior_keys: pass the earlier keys"),
+        ({"form": "fast"}, "form must be 'auto', 'dual' or 'primal', but it is 'fast'"),
+    ],
+)
+def test_error_texts(change: dict, text: str) -> None:
+    case = dense.make_case(0)
+    names = ("residual", "keys", "spectrum", "filter", "ridge")
+    arguments = dict(zip(names, case.problem, strict=True)) | case.prior | change
+    with pytest.raises(InputError, match=text):
+        solve_update(**arguments)
+
+
+def test_indefinite_by_rounding_is_said() -> None:
+    keys = torch.full((2, 3), 1e8)
+    spectrum = Spectrum(torch.tensor([0.1, 0.2]), torch.eye(2))
+    with pytest.raises(
+        InputError, match=r"rounding in torch\.float32 made it indefinite: raise the ridge, or pass"
+    ):
+        solve_update(torch.ones(1, 3), keys, spectrum, torch.ones(2), 1e-9, form="dual")

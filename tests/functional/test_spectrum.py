@@ -1,0 +1,71 @@
+import pytest
+import torch
+
+from aeplus.errors import InputError
+from aeplus.functional import Spectrum
+
+
+def covariance(d: int = 6, keys: int = 40, seed: int = 0) -> torch.Tensor:
+    k = torch.randn(d, keys, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return k @ k.T / keys
+
+
+def test_rebuilds_the_covariance() -> None:
+    C = covariance()
+    spectrum = Spectrum.from_covariance(C)
+    assert spectrum.dimension == 6
+    assert (spectrum.values.diff() >= 0).all()
+    torch.testing.assert_close(spectrum.vectors @ spectrum.values.diag() @ spectrum.vectors.T, C)
+
+
+def test_no_negative_eigenvalue_is_left_of_a_singular_covariance() -> None:
+    spectrum = Spectrum.from_covariance(covariance(keys=2))
+    assert (spectrum.values >= 0).all()
+    assert (spectrum.values[:4] < 1e-12).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_dtype_comes_back(dtype: torch.dtype) -> None:
+    C = covariance()
+    spectrum = Spectrum.from_covariance(C.to(dtype))
+    assert spectrum.values.dtype == spectrum.vectors.dtype == dtype
+    exact = torch.linalg.eigvalsh(C)
+    torch.testing.assert_close(spectrum.values.double(), exact, rtol=0.05, atol=0.02)
+
+
+def test_to_casts_both() -> None:
+    spectrum = Spectrum.from_covariance(covariance()).to(torch.float32)
+    assert spectrum.values.dtype == spectrum.vectors.dtype == torch.float32
+
+
+def test_slight_asymmetry_is_averaged_away() -> None:
+    C = covariance()
+    skew = torch.zeros_like(C)
+    skew[0, 1] = 1e-6
+    spectrum = Spectrum.from_covariance(C + skew)
+    expected = torch.linalg.eigvalsh(C + (skew + skew.T) / 2)
+    torch.testing.assert_close(spectrum.values, expected, rtol=1e-12, atol=0)
+
+
+def test_error_texts() -> None:
+    C = covariance()
+    with pytest.raises(
+        InputError, match=r"square matrix \[d, d\], but it is \[6, 5\]: pass the mean of k kᵀ"
+    ):
+        Spectrum.from_covariance(C[:, :5])
+    with pytest.raises(InputError, match=r"its dtype is torch\.int64: convert it first"):
+        Spectrum.from_covariance(C.long())
+    broken = C.clone()
+    broken[2, 3] = float("nan")
+    with pytest.raises(
+        InputError, match=r"covariance must be finite, but 1 of its 36 entries are NaN or infinite"
+    ):
+        Spectrum.from_covariance(broken)
+    with pytest.raises(
+        InputError, match=r"must be symmetric, but entries differ .* pass the mean of k kᵀ, or"
+    ):
+        Spectrum.from_covariance(C.triu())
+    with pytest.raises(InputError, match="no negative eigenvalue, but its smallest is"):
+        Spectrum.from_covariance(-C)
+    with pytest.raises(InputError, match=r"but values is \[6\] and vectors \[6, 4\]: pass all eigenvectors"):
+        Spectrum(torch.ones(6), torch.ones(6, 4))
