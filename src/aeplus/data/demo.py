@@ -9,9 +9,8 @@ import importlib.util
 import json
 import os
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,6 @@ import torch
 
 from aeplus.data.request import SLOT, EditRequest, Probe
 from aeplus.errors import InputError
-
-BATCH_SIZE = 10
-"""The order of the edits is meant for batches of this size."""
 
 MIN_SHARE = 0.9
 """A form is used if the model answers at least this share of the facts it knows in it."""
@@ -166,55 +162,161 @@ def compose_demo(sections: Mapping[str, Mapping[str, str]], answered: Answered, 
     chance = random.Random(seed)
     forms: dict[str, float] = {}
     taken: set[str] = set()
-    kinds: dict[str, list[EditRequest]] = {"firm": [], "plain": [], "far": []}
-    later: dict[str, EditRequest] = {}  # for each fact's id, how it could be rewritten
-    preserved = []
+    kinds: dict[str, str] = {}
+    firsts: list[EditRequest] = []
+    rewrites: dict[str, EditRequest] = {}  # for each fact's id, how it could be rewritten
+    preserved: list[EditRequest] = []
     for relation in RELATIONS:
         pairs = {a: b for section in relation.sections for a, b in sections.get(section, {}).items()}
         facts = pairs if relation.subject_first else {b: a for a, b in pairs.items()}
         facts = {subject: answer for subject, answer in facts.items() if subject not in taken}
-        known = _known(relation.prompt, facts, answered)
+        sure = _answers(relation.prompt, facts, answered)
         firm, plain, far, around = relation.counts
-        if len(known) < firm + plain + far + around or firm > len(known) // 3:
+        if len(sure) < max(firm + plain + far + around, 3 * firm):
             msg = (
                 f"The demo's edits need a model that answers {firm + plain + far + around} prompts of the form "
-                f"{relation.prompt!r}, but this one answers {len(known)}; take a larger model or edits of your own."
+                f"{relation.prompt!r}, but this one answers {len(sure)}; take a larger model or edits of your own."
             )
             raise InputError(msg)
-        true = {subject: facts[subject] for subject in known}
-        tests = _good_forms(relation, true, answered, forms)
-
-        ranked = sorted(known, key=lambda subject: -known[subject])
-        edited = chance.sample(ranked[: len(ranked) // 3], firm)  # firmly known: among the top third
+        facts = {subject: facts[subject] for subject in sure}
+        rewriting, tests = _good_forms(relation, facts, answered, forms)
+        ranked = sorted(sure, key=lambda subject: -sure[subject])
+        edited = chance.sample(ranked[: len(ranked) // 3], firm)  # firmly known: in the top third
         rest = [subject for subject in ranked if subject not in edited]
         chance.shuffle(rest)
         edited += rest[: plain + far]
         near, spare = rest[plain + far :][:around], rest[plain + far + around :]
-        taken |= {*edited, *near}
-        names = sorted(set(facts.values()))
-        strange = chance.sample(relation.far, far)
-        for place, subject in enumerate(edited):
-            kind = "firm" if place < firm else "plain" if place < firm + plain else "far"
-            wrong = chance.sample([name for name in names if name != facts[subject]], 2)
-            edit = EditRequest(
-                prompt=relation.prompt,
-                subject=subject,
-                target_new=strange.pop() if kind == "far" else wrong[0],
-                rephrase=tuple(form.replace(SLOT, subject) for form in tests),
-                neighborhood=tuple(
-                    Probe(relation.prompt.replace(SLOT, other), facts[other]) for other in chance.sample(near, 5)
-                ),
-                target_true=facts[subject],
-                id=f"{relation.name}-{re.sub(r'[^a-z0-9]+', '-', subject.casefold())}",
-            )
-            kinds[kind].append(edit)
-            if kind != "far":
-                changed = {"prompt": relation.rewriting, "target_new": wrong[1], "id": f"{edit.id}-2"}
-                later[edit.id] = EditRequest(**{name: getattr(edit, name) for name in _FIELDS} | changed)
+        taken.update(edited, near)
         preserved += [EditRequest(relation.prompt, subject, facts[subject]) for subject in spare]
-    edits, kind_of = _ordered(kinds, later, chance)
-    preserved = [fact for fact in preserved if fact.subject not in taken]
-    return DemoSet(edits, preserved, forms, kind_of)
+        strange = iter(chance.sample(relation.far, far))
+        for subject, kind in zip(edited, ["firm"] * firm + ["plain"] * plain + ["far"] * far, strict=True):
+            wrong = chance.sample(sorted(set(facts.values()) - {facts[subject]}), 2)
+            first = EditRequest(
+                relation.prompt,
+                subject,
+                next(strange) if kind == "far" else wrong[0],
+                tuple(form.replace(SLOT, subject) for form in tests),
+                tuple(Probe(relation.prompt.replace(SLOT, s), facts[s]) for s in chance.sample(near, 5)),
+                facts[subject],
+                f"{relation.name}-{subject.casefold()}",
+            )
+            firsts.append(first)
+            kinds[first.id] = kind
+            if kind != "far":
+                again = replace(first, prompt=rewriting, target_new=wrong[1], id=f"{first.id}-2")
+                rewrites[first.id], kinds[again.id] = again, "rewrite"
+    edits = _ordered(firsts, kinds, rewrites, chance)
+    return DemoSet(
+        edits,
+        [fact for fact in preserved if fact.subject not in taken],
+        forms,
+        {edit.id: kinds[edit.id] for edit in edits},
+    )
 
 
-_FIELDS = ("prompt", "subject", "target_new", "rephrase", "neighborhood", "target_true", "id")
+def _ordered(
+    firsts: list[EditRequest],
+    kinds: Mapping[str, str],
+    rewrites: Mapping[str, EditRequest],
+    chance: random.Random,
+) -> list[EditRequest]:
+    """Four batches of ten with two far-fetched edits each; the third rewrites the first, the fourth the second."""
+    chance.shuffle(firsts)
+    far = [edit for edit in firsts if kinds[edit.id] == "far"]
+    near = [edit for edit in firsts if kinds[edit.id] != "far"]
+    first, second, third, fourth = near[:8], near[8:16], near[16:19], near[19:]
+    third += [rewrites[edit.id] for edit in chance.sample(first, 5)]
+    fourth += [rewrites[edit.id] for edit in chance.sample(second, 5)]
+    ordered = []
+    for number, batch in enumerate((first, second, third, fourth)):
+        batch += far[2 * number : 2 * number + 2]
+        chance.shuffle(batch)
+        ordered += batch
+    return ordered
+
+
+def _answers(form: str, facts: Mapping[str, str], answered: Answered) -> dict[str, float]:
+    """The subjects whose fact the model answers in a form, with the answers' probabilities."""
+    sure = answered([form.replace(SLOT, subject) for subject in facts], list(facts.values()))
+    return {subject: p for subject, p in zip(facts, sure, strict=True) if p is not None}
+
+
+def _good_forms(
+    relation: Relation, facts: Mapping[str, str], answered: Answered, forms: dict[str, float]
+) -> tuple[str, list[str]]:
+    """The form of rewrites (the edits' own if the model fails in the other) and two test forms.
+
+    Args:
+        relation: Whose forms to try.
+        facts: The facts that the model knows.
+        answered: Asks the model.
+        forms: Gets the share of the facts answered in each form that was tried.
+    """
+    good: list[str] = []
+    for form in relation.tests:
+        if len(good) < 2:
+            forms[form] = len(_answers(form, facts, answered)) / len(facts)
+            good += [form] if forms[form] >= MIN_SHARE else []
+    if not good:
+        msg = (
+            f"The demo's edits need a model that answers {MIN_SHARE:.0%} of what it knows in a form such as "
+            f"{relation.tests[0]!r}, but this one does in none; take a larger model or edits of your own."
+        )
+        raise InputError(msg)
+    forms[relation.rewriting] = len(_answers(relation.rewriting, facts, answered)) / len(facts)
+    return relation.rewriting if forms[relation.rewriting] >= MIN_SHARE else relation.prompt, good
+
+
+@torch.no_grad()
+def answer_probabilities(
+    model: Any, tokenizer: Any, prompts: Sequence[str], answers: Sequence[str], batch_size: int = 64
+) -> list[float | None]:
+    """The probabilities of answers whose every token is the model's first choice; ``None`` for the others."""
+    rows: list[tuple[int, list[int], int]] = []
+    for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        # Both at once: a tokenizer of the SentencePiece kind would add a blank of its own to a lone answer.
+        start, ids = tokenizer(prompt).input_ids, tokenizer(f"{prompt} {answer}").input_ids
+        rows.append((index, ids, next((i for i, (a, b) in enumerate(zip(start, ids)) if a != b), len(start))))  # noqa: B905
+    rows.sort(key=lambda row: len(row[1]))
+    result: list[float | None] = [None] * len(rows)
+    for at in range(0, len(rows), batch_size):
+        batch = rows[at : at + batch_size]
+        # The last token predicts nothing asked for. Padding stands behind all that is read: no mask needed.
+        width, low = max(len(ids) for _, ids, _ in batch) - 1, min(start for *_, start in batch) - 1
+        inputs = torch.tensor([(ids + [0] * width)[:width] for _, ids, _ in batch], device=model.device)
+        keep = torch.arange(low, width, device=model.device)
+        logits = model(input_ids=inputs, logits_to_keep=keep, use_cache=False).logits.float()
+        for row, (index, ids, start) in zip(logits, batch, strict=True):
+            wanted = torch.tensor(ids[start:], device=row.device)
+            said = row[start - 1 - low : len(ids) - 1 - low].log_softmax(-1)
+            if torch.equal(said.argmax(-1), wanted):
+                result[index] = said.gather(1, wanted[:, None]).sum().exp().item()
+    return result
+
+
+def write_demo(demo: DemoSet, folder: str | Path) -> tuple[Path, Path]:
+    """Write a demo set as plain JSON Lines, ``edits.jsonl`` and ``preserved.jsonl``, and ``forms.json``.
+
+    Each file is whole or not there: it is written beside its place and then moved.
+
+    Returns:
+        The paths of the edits and of the preserved facts.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    edits, preserved = folder / "edits.jsonl", folder / "preserved.jsonl"
+    lines = [asdict(edit) | {"kind": demo.kinds.get(edit.id, "")} for edit in demo.edits]
+    _write(edits, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    facts = [{"prompt": f.prompt, "subject": f.subject, "target_new": f.target_new} for f in demo.preserved]
+    _write(preserved, "".join(json.dumps(fact, ensure_ascii=False) + "\n" for fact in facts))
+    _write(folder / "forms.json", json.dumps(demo.forms, ensure_ascii=False, indent=2) + "\n")
+    return edits, preserved
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -40,5 +40,6 @@ def fill_neighborhoods(
         return tuple(Probe(text) for text in chance.sample(questions, min(count, len(questions))))
 
     return [
-        request if request.neighborhood else replace(request, neighborhood=drawn(request)) for request in requests
+        request if request.neighborhood else replace(request, neighborhood=drawn(request))
+        for request in requests
     ]

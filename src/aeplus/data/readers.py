@@ -108,7 +108,9 @@ def _file_records(path: Path) -> Iterator[Any]:
         msg = f"Expected UTF-8 text, but {path} is not ({error.reason} at byte {error.start}); convert it."
         raise InputError(msg) from error
     except OSError as error:
-        msg = f"Expected a readable file, but {path} cannot be read ({error.strerror}); check its permissions."
+        msg = (
+            f"Expected a readable file, but {path} cannot be read ({error.strerror}); check its permissions."
+        )
         raise InputError(msg) from error
     if not text.strip():
         msg = f"Expected edits, but {path} is empty; give a file with at least one record."
@@ -132,7 +134,9 @@ def _load(text: str, path: Path, line: int = 1) -> Any:
     except (ValueError, RecursionError) as error:
         line += getattr(error, "lineno", 1) - 1
         why = getattr(error, "msg", str(error))
-        msg = f"Expected a JSON array or JSON Lines, but line {line} of {path} is not JSON ({why}); correct it."
+        msg = (
+            f"Expected a JSON array or JSON Lines, but line {line} of {path} is not JSON ({why}); correct it."
+        )
         raise InputError(msg) from error
 
 
@@ -256,16 +260,26 @@ class _Format(NamedTuple):
 
 # What decides comes first: a record of a later format never has an earlier one's fields.
 _FORMATS = (
-    _Format("CounterFact (requested_rewrite)", lambda r: isinstance(r.get("requested_rewrite"), Mapping), _counterfact),
+    _Format(
+        "CounterFact (requested_rewrite)",
+        lambda r: isinstance(r.get("requested_rewrite"), Mapping),
+        _counterfact,
+    ),
     _Format("ZsRE (src, subject, answers or alt)", lambda r: {"src", "subject"} <= r.keys(), _zsre),
-    _Format("plain (prompt, subject, target_new)", lambda r: {"prompt", "subject", "target_new"} <= r.keys(), _plain),
+    _Format(
+        "plain (prompt, subject, target_new)",
+        lambda r: {"prompt", "subject", "target_new"} <= r.keys(),
+        _plain,
+    ),
 )
 
 
 def _parser(record: Any) -> Callable[[Record, Target], EditRequest]:
     names = f"{', '.join(form.name for form in _FORMATS[:-1])} or {_FORMATS[-1].name}"
     if not isinstance(record, Mapping):
-        msg = f"expected an object with the fields of a format, {names}, but it is {record!r:.80}; correct it."
+        msg = (
+            f"expected an object with the fields of a format, {names}, but it is {record!r:.80}; correct it."
+        )
         raise InputError(msg)
     for form in _FORMATS:
         if form.recognises(record):

@@ -49,7 +49,7 @@ def questions(
     ]
 
 
-def test_items(requests: Sequence[EditRequest], dropped: frozenset[str] = frozenset()) -> list[tuple[str, str, str | None]]:
+def edit_items(requests: Sequence[EditRequest], dropped: frozenset[str] = frozenset()) -> list[tuple[str, str, str | None]]:
     """The test prompts of some edits as (aspect, prompt, answer).
 
     An edit whose fact is edited again later in the sequence is no longer expected to hold, and is left out.

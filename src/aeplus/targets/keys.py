@@ -1,0 +1,57 @@
+"""Keys of a batch of edits, layer after layer, while the layers change.
+
+The rows end at the subject's last token and are run once up to the first edited layer. From there each layer is
+run again as it is edited, so a key always sees the layers below as they are now, prefix tokens included.
+"""
+
+import torch
+from torch import Tensor
+
+from aeplus.models.hooks import on_input
+from aeplus.models.replay import Replay
+from aeplus.models.sites import Decoder, EditSite
+from aeplus.targets.rows import BatchRows
+
+
+class KeyReader:
+    """Walks a batch's rows up through the edited layers.
+
+    Args:
+        decoder: The model, with its weights as before the batch.
+        rows: The batch's token rows.
+        sites: The edited layers, ascending.
+    """
+
+    def __init__(self, decoder: Decoder, rows: BatchRows, sites: list[EditSite]) -> None:
+        self.decoder, self.sites, self.contexts = decoder, sites, rows.contexts
+        self._all = Replay(decoder, rows.up_to_subject(), sites[0].layer)
+        self._bare_rows = torch.arange(0, len(rows.prompts), rows.contexts, device=decoder.device)
+        self._bare = self._all.select(self._bare_rows)
+        self.restart()
+
+    def restart(self) -> None:
+        """Goes back to the first edited layer."""
+        self._hidden = self._all.hidden
+        self._layer = self.sites[0].layer
+
+    @torch.no_grad()
+    def read(self, site: EditSite) -> tuple[Tensor, Tensor]:
+        """Keys at a site and the current values at the last edited layer.
+
+        A key is the mean over two kinds of template, the bare prompt and the sampled contexts (MEMIT).
+
+        Args:
+            site: At or above the site read before; what lies between runs with its present weights.
+
+        Returns:
+            Keys ``[d, n]`` and values ``[o, n]``.
+        """
+        self._hidden = self._all.run(self._hidden, self._layer, site.layer)
+        self._layer = site.layer
+        inputs: list[Tensor] = []
+        with on_input([site.module], lambda _, x: inputs.append(x[:, -1].float()), stop=True):
+            self._all.run(self._hidden, site.layer, site.layer + 1)
+        keys = inputs[0].unflatten(0, (-1, self.contexts))  # [n, c, d]
+        mean = keys[:, 0] if self.contexts == 1 else (keys[:, 0] + keys[:, 1:].mean(1)) / 2
+        values = self._bare.run(self._hidden[self._bare_rows], site.layer, self.sites[-1].layer + 1)
+        return mean.T.contiguous(), values[:, -1].float().T.contiguous()
