@@ -1,0 +1,20 @@
+"""Callbacks: when smoothing stops, and everything that watches, writes and shows."""
+
+from aeplus.callbacks.base import BatchCommit, EditCallback
+from aeplus.callbacks.checkpoint import EditCheckpoint
+from aeplus.callbacks.generations import GenerationWriter
+from aeplus.callbacks.journal import JournalWriter
+from aeplus.callbacks.progress import EditProgressBar
+from aeplus.callbacks.smoothing import SmoothingStop
+from aeplus.callbacks.tensorboard import MetricsWriter
+
+__all__ = [
+    "BatchCommit",
+    "EditCallback",
+    "EditCheckpoint",
+    "EditProgressBar",
+    "GenerationWriter",
+    "JournalWriter",
+    "MetricsWriter",
+    "SmoothingStop",
+]

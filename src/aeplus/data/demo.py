@@ -114,7 +114,7 @@ class DemoSet:
 
 
 def questions_words() -> Path:
-    """Where gensim keeps its analogy file. (gensim itself is not imported: it takes seconds.)
+    """Where gensim keeps its analogy file; gensim itself, slow to load, is not imported.
 
     Raises:
         InputError: If gensim or the file is missing.
@@ -122,7 +122,7 @@ def questions_words() -> Path:
     spec = importlib.util.find_spec("gensim")
     path = Path((spec and spec.origin) or "").parent / "test" / "test_data" / "questions-words.txt"
     if spec is None or not path.is_file():
-        msg = "The demo's edits need the test data of gensim, which is missing; install it by 'pip install gensim'."
+        msg = "The demo's edits need gensim's test data, which is missing; install it: 'pip install gensim'."
         raise InputError(msg)
     return path
 
@@ -174,8 +174,9 @@ def compose_demo(sections: Mapping[str, Mapping[str, str]], answered: Answered, 
         firm, plain, far, around = relation.counts
         if len(sure) < max(firm + plain + far + around, 3 * firm):
             msg = (
-                f"The demo's edits need a model that answers {firm + plain + far + around} prompts of the form "
-                f"{relation.prompt!r}, but this one answers {len(sure)}; take a larger model or edits of your own."
+                f"The demo's edits need a model that answers {firm + plain + far + around} prompts "
+                f"of the form {relation.prompt!r}, but this one answers {len(sure)}; "
+                "take a larger model or edits of your own."
             )
             raise InputError(msg)
         facts = {subject: facts[subject] for subject in sure}
@@ -191,14 +192,17 @@ def compose_demo(sections: Mapping[str, Mapping[str, str]], answered: Answered, 
         strange = iter(chance.sample(relation.far, far))
         for subject, kind in zip(edited, ["firm"] * firm + ["plain"] * plain + ["far"] * far, strict=True):
             wrong = chance.sample(sorted(set(facts.values()) - {facts[subject]}), 2)
+            around_it = chance.sample(near, 5)
+            name = f"{relation.name}-{subject.casefold()}"
             first = EditRequest(
-                relation.prompt,
-                subject,
-                next(strange) if kind == "far" else wrong[0],
-                tuple(form.replace(SLOT, subject) for form in tests),
-                tuple(Probe(relation.prompt.replace(SLOT, s), facts[s]) for s in chance.sample(near, 5)),
-                facts[subject],
-                f"{relation.name}-{subject.casefold()}",
+                prompt=relation.prompt,
+                subject=subject,
+                target_new=next(strange) if kind == "far" else wrong[0],
+                rephrase=tuple(form.replace(SLOT, subject) for form in tests),
+                neighborhood=tuple(Probe(relation.prompt.replace(SLOT, s), facts[s]) for s in around_it),
+                target_true=facts[subject],
+                fact=name,
+                id=name,
             )
             firsts.append(first)
             kinds[first.id] = kind
@@ -220,7 +224,7 @@ def _ordered(
     rewrites: Mapping[str, EditRequest],
     chance: random.Random,
 ) -> list[EditRequest]:
-    """Four batches of ten with two far-fetched edits each; the third rewrites the first, the fourth the second."""
+    """Four batches of ten, each with two far-fetched; the last two rewrite edits of the first two."""
     chance.shuffle(firsts)
     far = [edit for edit in firsts if kinds[edit.id] == "far"]
     near = [edit for edit in firsts if kinds[edit.id] != "far"]

@@ -27,9 +27,9 @@ to {}, … (87), As everybody knows, … (87), It is often said that … (83), A
 teacher told us that … (78), It is true that … (71), As for {}, … (68), Few people doubt that … (67), There is
 no doubt that … (64), Everyone agrees that … (49).
 
-Questions that the beginning of the answer follows, on 34 capitals ("Which city is the capital of {}? The capital
-is"), 7 currencies ("What is the currency of {}? The unit of currency is the") and 47 cities ("Which state is the
-city of {} in? It is in the state of"); one currency is 14 points:
+Questions that the beginning of the answer follows, on 34 capitals ("Which city is the capital of {}? The
+capital is"), 7 currencies ("What is the currency of {}? The unit of currency is the") and 47 cities ("Which
+state is the city of {} in? It is in the state of"); one currency is 14 points:
 
 | form | all | capital | currency | city |
 | --- | --- | --- | --- | --- |
@@ -43,10 +43,10 @@ city of {} in? It is in the state of"); one currency is 14 points:
 | About {}: … | 94 | 100 | 100 | 89 |
 | Let us talk about {}. … | 94 | 100 | 86 | 91 |
 
-Left out: Here is a question: …, A question about {}: …, Here is a question about {}. …, Here is an article about
-{}. … (93, currencies 71), The next question is about {}. … (92, 57), The encyclopedia has an article on {}. …
-(89). Questions without such a beginning ("What is the capital of {}?") could not be measured: the model answers
-them with a sentence, and none of the facts as the next words.
+Left out: Here is a question: …, A question about {}: …, Here is a question about {}. …, Here is an article
+about {}. … (93, currencies 71), The next question is about {}. … (92, 57), The encyclopedia has an article
+on {}. … (89). Questions without such a beginning ("What is the capital of {}?") could not be measured: the
+model answers them with a sentence, and none of the facts as the next words.
 """
 
 from difflib import SequenceMatcher
@@ -82,11 +82,11 @@ _QUESTIONS = (
     "Let us talk about {s}. {P}",
 )
 # Words whose capital letter only marks the start of a sentence; any other first word may be a name.
-_FUNCTION_WORDS = frozenset(
-    "a after all an and are as at before by did do does for from has he her his how if in into is it its many"
-    " most of on one our she some that the their these they this those to under was we were what when where"
-    " which who whom whose why with".split()
-)
+_FUNCTION_WORDS = """
+    a after all an and are as at before by did do does for from has he her his how if in into is it
+    its many most of on one our she some that the their these they this those to under was we were
+    what when where which who whom whose why with
+    """
 
 
 def similarity(a: str, b: str) -> float:
@@ -107,7 +107,7 @@ def paraphrases(prompt: str, subject: str) -> list[str]:
     """
     question = prompt.replace(SLOT, subject)
     first = prompt.split(maxsplit=1)[0] if prompt.strip() else ""
-    inner = question[:1].lower() + question[1:] if first.lower() in _FUNCTION_WORDS else question
+    inner = question[:1].lower() + question[1:] if first.lower() in _FUNCTION_WORDS.split() else question
     # A question may be followed by the beginning of its answer: "Where is {}? It is in".
     templates = _QUESTIONS if "?" in prompt else _STATEMENTS
     texts = (_fill(form, question, inner, subject) for form in templates)

@@ -2,7 +2,7 @@
 
 | format | fields of a record |
 | --- | --- |
-| plain | ``prompt``, ``subject``, ``target_new``; ``rephrase``, ``neighborhood``, ``target_true``, ``id`` |
+| plain | ``prompt``, ``subject``, ``target_new``; ``rephrase``, ``neighborhood``, ``target_true``, ``fact``, ``id`` |
 | ZsRE, AlphaSet | ``src``, ``subject``, ``answers``, ``alt``; ``rephrase``, ``loc``, ``loc_ans`` |
 | CounterFact, multi-CounterFact | ``requested_rewrite``; ``paraphrase_prompts``, ``neighborhood_prompts`` |
 
@@ -148,8 +148,8 @@ def _hub_records(name: str, split: str) -> Iterator[Any]:
     except Exception as error:  # what fails depends on the network and on versions of three libraries
         why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         msg = (
-            f"Expected a file or a data set on the hub, but there is no file {name!r} and loading the data set "
-            f"{name!r}, split {split!r}, failed ({why}); check the name, the split and the connection."
+            f"Expected a file or a data set on the hub, but there is no file {name!r} and loading "
+            f"that data set, split {split!r}, failed ({why}); check the name, the split and the connection."
         )
         raise InputError(msg) from error
     yield from data
@@ -206,6 +206,7 @@ def _plain(record: Record, target: Target) -> EditRequest:
         rephrase=_texts(record, "rephrase"),
         neighborhood=tuple(_probe(item) for item in ([probes] if isinstance(probes, str) else probes or [])),
         target_true=_optional(record, "target_true"),
+        fact=_optional(record, "fact") or "",
     )
 
 

@@ -152,7 +152,8 @@ def overlap(validation: ValidationSet, requests: Iterable[EditRequest]) -> set[s
     Returns:
         The test prompts as the edits hold them.
     """
-    used = {_normal(item.prompt) for item in (*validation.rewrites, *validation.preserved)}
+    used = {_normal(item.prompt) for item in validation.rewrites}
+    used |= {_normal(probe.prompt) for probe in validation.preserved}
     tests = (
         prompt
         for request in requests

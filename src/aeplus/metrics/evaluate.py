@@ -49,6 +49,11 @@ def questions(
     ]
 
 
+def latest_edits(requests: Sequence[EditRequest]) -> list[EditRequest]:
+    """The edits without those whose fact is edited again later."""
+    return list({request.fact_key: request for request in requests}.values())
+
+
 def edit_items(requests: Sequence[EditRequest], dropped: frozenset[str] = frozenset()) -> list[tuple[str, str, str | None]]:
     """The test prompts of some edits as (aspect, prompt, answer).
 
@@ -58,9 +63,8 @@ def edit_items(requests: Sequence[EditRequest], dropped: frozenset[str] = frozen
         requests: The edits, in order.
         dropped: Test prompts that the validation set happens to hold, and that must not count.
     """
-    latest = {request.fact_key: request for request in requests}
     items: list[tuple[str, str, str | None]] = []
-    for request in latest.values():
+    for request in latest_edits(requests):
         items.append(("efficacy", request.question, request.target_new))
         items += [("generalization", p, request.target_new) for p in request.rephrase if p not in dropped]
         items += [("specificity", p.prompt, p.answer) for p in request.neighborhood if p.prompt not in dropped]

@@ -1,0 +1,141 @@
+"""Editing a loaded model from Python, in one call."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+
+from aeplus.callbacks.smoothing import SmoothingStop
+from aeplus.data.datamodule import EditDataModule
+from aeplus.data.readers import requests_from_records
+from aeplus.errors import InputError
+from aeplus.functional import LowRankUpdate
+from aeplus.knowledge.statistics import PreservedOptions
+from aeplus.methods.method import Method, named_method
+from aeplus.models.sites import Decoder, EditSite
+from aeplus.module import EditModule
+from aeplus.targets.optimizer import TargetOptions
+
+
+@dataclass
+class EditResult:
+    """What an edit did.
+
+    Attributes:
+        metrics: The contents of ``metrics.json``: before, after, and every batch.
+        updates: For each batch, the update of each edited layer as factors.
+    """
+
+    metrics: dict[str, Any]
+    updates: list[dict[int, LowRankUpdate]]
+    _sites: list[EditSite]
+    _originals: list[torch.Tensor]
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Gives the edited layers the weights they had before the call, bit for bit."""
+        for site, weight in zip(self._sites, self._originals, strict=True):
+            site.weight.copy_(weight)
+
+
+def edit(
+    model: Any,
+    tokenizer: Any,
+    edits: Sequence[Mapping[str, Any]],
+    method: str = "alphaedit_plus",
+    *,
+    layers: Sequence[int] | None = None,
+    batch_size: int = 10,
+    seed: int = 0,
+    selection: str = "best",
+    callbacks: Sequence[Callback] = (),
+    **options: Any,
+) -> EditResult:
+    """Edits a loaded model in place.
+
+    Args:
+        model: A causal language model of transformers.
+        tokenizer: Its tokenizer (a fast one).
+        edits: Records as in the plain JSON Lines: ``prompt`` with ``{}``, ``subject``, ``target_new``, and
+            optionally ``rephrase`` and ``neighborhood``.
+        method: A named method.
+        layers: Layers to edit; by default five from an eighth of the depth on.
+        batch_size: Edits in a sequential batch.
+        seed: Seed of the contexts and the validation set.
+        selection: Which smoothing candidate is committed, ``best`` or ``converge``.
+        callbacks: Further callbacks.
+        **options: Any field of :class:`~aeplus.methods.method.Method`,
+            :class:`~aeplus.targets.optimizer.TargetOptions`,
+            :class:`~aeplus.knowledge.statistics.PreservedOptions` or argument of
+            :class:`~aeplus.data.datamodule.EditDataModule`, by its name.
+
+    Returns:
+        Metrics, updates and the way back.
+
+    Raises:
+        InputError: If something cannot be used. Whatever is raised, the model is then as it was before the call.
+    """
+    decoder = Decoder(model)
+    depth = len(decoder.layers)
+    chosen = list(layers) if layers is not None else sorted({min(depth // 8 + i, depth - 1) for i in range(5)})
+    sites = decoder.select(chosen)
+    method_options, target_options, preserved_options, data_options = _sorted_options(options)
+    module = EditModule(
+        model=str(getattr(model, "name_or_path", "") or "model"),
+        layers=chosen,
+        method=named_method(method, **method_options),
+        targets=TargetOptions(**target_options),
+        preserved=PreservedOptions(**preserved_options),
+        seed=seed,
+    ).attach(model, tokenizer)
+    data = EditDataModule(batch_size=batch_size, seed=seed, **data_options).attach(requests_from_records(list(edits)))
+    stop = SmoothingStop(selection=selection)  # type: ignore[arg-type]
+    trainer = Trainer(
+        accelerator=_accelerator(decoder),
+        devices=1,
+        max_epochs=-1,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        callbacks=[stop, *callbacks],
+    )
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    training = model.training
+    originals = [site.weight.detach().clone() for site in sites]
+    result = EditResult({}, [], sites, originals)
+    try:
+        trainer.fit(module, data)
+        module.report.after = module.evaluate_edits(data.requests)
+    except BaseException:
+        result.undo()
+        raise
+    finally:
+        model.train(training)
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+    result.metrics = module.report.as_dict()
+    result.updates = [entry.updates for entry in module.journal.entries]
+    return result
+
+
+def _accelerator(decoder: Decoder) -> str:
+    return {"cuda": "gpu", "mps": "mps"}.get(decoder.device.type, "cpu")
+
+
+def _sorted_options(options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Options by what they belong to: method, targets, preserved knowledge, data."""
+    homes = [
+        {f.name for f in fields(Method)} - {"name"},
+        {f.name for f in fields(TargetOptions)},
+        {f.name for f in fields(PreservedOptions)} - {"seed"},
+        {"neighbors", "validation_share", "preserved", "preserved_count", "snippet_corpus"},
+    ]
+    known = set().union(*homes)
+    if unknown := sorted(set(options) - known):
+        msg = f"expected options out of {', '.join(sorted(known))}, but {', '.join(unknown)} came; check the names."
+        raise InputError(msg)
+    return [{name: value for name, value in options.items() if name in home} for home in homes]

@@ -1,0 +1,48 @@
+"""Checkpoints that hold whole batches."""
+
+from typing import TYPE_CHECKING, Any, cast
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+if TYPE_CHECKING:
+    from aeplus.module import EditModule
+
+
+class EditCheckpoint(ModelCheckpoint):
+    """Writes a checkpoint (the edits as factors, not the model) whenever a batch has been committed.
+
+    Args:
+        every_n_batches: Write after every so many batches, and after the last.
+        keep_all: Keep every checkpoint rather than the newest only.
+        filename: Name of the file; ``{step}`` is the number of batches committed.
+        dirpath: Folder; by default ``checkpoints`` beside the logs.
+    """
+
+    def __init__(
+        self,
+        every_n_batches: int = 1,
+        keep_all: bool = False,
+        filename: str = "{step}-batches",
+        dirpath: str | None = None,
+    ) -> None:
+        super().__init__(
+            dirpath=dirpath,
+            filename=filename,
+            save_top_k=-1 if keep_all else 1,
+            every_n_epochs=1,
+            save_on_train_epoch_end=True,
+            auto_insert_metric_name=False,
+        )
+        self.every_n_batches = every_n_batches
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves if this smoothing iteration was the last of its batch."""
+        module = cast("EditModule", pl_module)
+        committed = len(module.journal.entries)
+        whole = module.iteration < 0 and committed == trainer.global_step
+        if whole and (committed % self.every_n_batches == 0 or trainer.should_stop):
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def on_exception(self, *args: Any) -> None:
+        """Writes nothing: what is not committed must not be resumed."""

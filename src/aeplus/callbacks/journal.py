@@ -1,0 +1,69 @@
+"""What remains of a run: metrics.json, the final table and, by option, the edited model."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from lightning import LightningModule, Trainer
+
+from aeplus.callbacks.base import BatchCommit, EditCallback
+from aeplus.export.huggingface import save_model
+from aeplus.summary import print_summary
+
+if TYPE_CHECKING:
+    from aeplus.module import EditModule
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """The run's folder, ``lightning_logs/<name>/version_N``."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+class JournalWriter(EditCallback):
+    """Writes ``metrics.json`` after every batch, and the edited model at the end.
+
+    Args:
+        save_model: Whether to save the edited model and its tokenizer as a Hugging Face folder, ``model``.
+        table: Whether to print the final table.
+    """
+
+    def __init__(self, save_model: bool = False, table: bool = True) -> None:
+        self.save_model = save_model
+        self.table = table
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self._began = time.perf_counter()
+
+    def on_batch_committed(self, trainer: Trainer, module: "EditModule", commit: BatchCommit) -> None:
+        """Brings ``metrics.json`` up to date, so that a run cut short leaves its figures."""
+        self._write(trainer, module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measures all edits, writes everything and prints the table."""
+        module = cast("EditModule", pl_module)
+        module.report.after = module.evaluate_edits(module.data.requests)
+        self._write(trainer, module)
+        folder = run_folder(trainer)
+        model = folder / "model"
+        if self.save_model:
+            save_model(module.language_model, module.tokenizer, model)
+        if self.table:
+            print_summary(module.report, folder, model if self.save_model else None)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Saves the batches committed so far, whole; what was under way is taken back first."""
+        module = cast("EditModule", pl_module)
+        module.rollback()
+        if self.save_model and module.journal.entries and isinstance(exception, KeyboardInterrupt):
+            save_model(module.language_model, module.tokenizer, run_folder(trainer) / "model")
+
+    def _write(self, trainer: Trainer, module: "EditModule") -> None:
+        if trainer.is_global_zero and trainer.log_dir is not None:
+            statistics = module.report.seconds["statistics"]
+            module.report.seconds["total"] = statistics + time.perf_counter() - self._began
+            module.report.write(run_folder(trainer) / "metrics.json")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing to keep: the report is rebuilt from the checkpoint's journal."""
+        return {}

@@ -1,0 +1,186 @@
+"""The stream of sequential batches, the validation set and the test prompts, as a LightningDataModule."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, IterableDataset
+
+from aeplus.data.neighbors import fill_neighborhoods
+from aeplus.data.readers import read_requests
+from aeplus.data.request import EditRequest
+from aeplus.data.validation import ValidationSet, build_validation, overlap, preserved_snippets
+from aeplus.errors import InputError
+from aeplus.knowledge.corpus import WIKI_SAMPLE, read_texts
+
+Item = tuple[str, str, str | None]
+
+
+class _CurrentBatch(IterableDataset[list[EditRequest]]):
+    """Yields the batch at the cursor, and nothing else: an epoch is one smoothing iteration of one batch."""
+
+    def __init__(self, data: "EditDataModule") -> None:
+        self.data = data
+
+    def __iter__(self) -> Iterator[list[EditRequest]]:
+        yield self.data.current
+
+
+class _Validation(IterableDataset[list[Item]]):
+    """Yields what scores the batch at the cursor: paraphrases of the edits so far, and preserved facts."""
+
+    def __init__(self, data: "EditDataModule") -> None:
+        self.data = data
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        yield self.data.validation_items()
+
+
+class EditDataModule(LightningDataModule):
+    """Edits in sequential batches.
+
+    Args:
+        path: A file of edits (plain JSON Lines, ZsRE, AlphaSet or CounterFact, recognised by content) or a hub
+            id.
+        batch_size: Edits in a sequential batch.
+        limit: Take the first so many records.
+        target: Which answer of a ZsRE record is the target.
+        neighbors: Where a record has no neighbourhood, take up to so many prompts of the same form from the
+            file's records that are not edited.
+        validation_share: Share of each batch whose paraphrases score the smoothing candidates.
+        preserved: A file of facts as they are (plain JSON Lines; ``target_new`` is the present answer) whose
+            paraphrases score the smoothing candidates. Without one, beginnings of sentences of
+            ``snippet_corpus`` are used, with the unedited model's continuation.
+        preserved_count: How many preserved facts or beginnings to take.
+        snippet_corpus: Text for those beginnings; see ``model.preserved.corpus``.
+        seed: Seed of every choice made here.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        batch_size: int = 10,
+        limit: int | None = None,
+        target: Literal["answers", "alt"] = "answers",
+        neighbors: int = 0,
+        validation_share: float = 0.1,
+        preserved: str | None = None,
+        preserved_count: int = 20,
+        snippet_corpus: str = WIKI_SAMPLE,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            msg = f"data.batch_size must be at least 1, but {batch_size} came; choose how many edits make a batch."
+            raise InputError(msg)
+        self.path, self.batch_size, self.limit, self.target = path, batch_size, limit, target
+        self.neighbors, self.validation_share, self.seed = neighbors, validation_share, seed
+        self.preserved, self.preserved_count, self.snippet_corpus = preserved, preserved_count, snippet_corpus
+        self._given: list[EditRequest] | None = None
+        self.requests: list[EditRequest] = []
+        self.validation = ValidationSet((), ())
+        self.overlap: frozenset[str] = frozenset()
+        self.cursor = 0
+
+    def attach(self, requests: Sequence[EditRequest]) -> "EditDataModule":
+        """Takes edits as objects instead of reading a file."""
+        self._given = list(requests)
+        return self
+
+    def setup(self, stage: str) -> None:
+        """Reads the files, once.
+
+        Raises:
+            InputError: If a file is missing or holds something else.
+        """
+        if self.requests:
+            return
+        self.requests = self._read()
+        facts = read_requests(Path(self.preserved)) if self.preserved else []
+        self.validation = build_validation(
+            self.requests,
+            facts,
+            batch_size=self.batch_size,
+            share=self.validation_share,
+            preserved_count=self.preserved_count,
+            seed=self.seed,
+        )
+        if not facts and self.preserved_count:
+            snippets = preserved_snippets(read_texts(self.snippet_corpus), self.preserved_count, self.seed)
+            self.validation = ValidationSet(self.validation.rewrites, tuple(snippets))
+        self.overlap = frozenset(overlap(self.validation, self.requests))
+
+    def _read(self) -> list[EditRequest]:
+        if self._given is not None:
+            return list(self._given)
+        if self.path is None:
+            msg = "expected edits, but data.path is empty; give a file: --data.path edits.jsonl."
+            raise InputError(msg)
+        everything = read_requests(self.path, target=self.target, limit=None if self.neighbors else self.limit)
+        if self.limit is not None and self.limit < 1:
+            msg = f"data.limit must be at least 1, but {self.limit} came; leave it out to take every record."
+            raise InputError(msg)
+        chosen = everything[: self.limit]
+        return fill_neighborhoods(chosen, everything, self.neighbors, self.seed) if self.neighbors else chosen
+
+    @property
+    def batches(self) -> int:
+        """How many sequential batches there are; the last may be smaller."""
+        return -(-len(self.requests) // self.batch_size)
+
+    @property
+    def current(self) -> list[EditRequest]:
+        """The batch at the cursor."""
+        start = self.cursor * self.batch_size
+        return self.requests[start : start + self.batch_size]
+
+    @property
+    def edited(self) -> list[EditRequest]:
+        """All edits up to the cursor's batch, which is not in it."""
+        return self.requests[: self.cursor * self.batch_size]
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every batch has been committed."""
+        return self.cursor >= self.batches
+
+    def validation_items(self) -> list[Item]:
+        """What scores the present candidate, as (aspect, prompt, answer): no test prompt among them.
+
+        The edits that are paraphrased count with their own prompt as Efficacy, with the paraphrases as
+        Generalization; preserved facts as Specificity. Edits of a fact that was edited again do not count.
+        """
+        reached = self.requests[: (self.cursor + 1) * self.batch_size]
+        latest = {request.fact_key: index for index, request in enumerate(reached)}
+        due = [r for r in self.validation.rewrites if r.request_index in set(latest.values())]
+        chosen = {r.request_index: reached[r.request_index] for r in due}
+        items: list[Item] = [("efficacy", r.question, r.target_new) for r in chosen.values()]
+        items += [("generalization", r.prompt, r.answer) for r in due]
+        return items + [("specificity", probe.prompt, probe.answer) for probe in self.validation.preserved]
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """One item per epoch: the batch at the cursor."""
+        return DataLoader(_CurrentBatch(self), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The validation set of the edits so far."""
+        return DataLoader(_Validation(self), batch_size=None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The cursor, for a checkpoint."""
+        return {"cursor": self.cursor, "batch_size": self.batch_size}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on where a checkpoint stopped.
+
+        Raises:
+            InputError: If the batches are cut differently now.
+        """
+        if state_dict["batch_size"] != self.batch_size:
+            msg = (
+                f"the checkpoint was made with data.batch_size {state_dict['batch_size']}, but now it is "
+                f"{self.batch_size}; a stream goes on with the batch size it began with."
+            )
+            raise InputError(msg)
+        self.cursor = state_dict["cursor"]

@@ -1,0 +1,80 @@
+"""LightningCLI for ``aeplus fit`` and ``aeplus validate``."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from aeplus.data.datamodule import EditDataModule
+from aeplus.module import EditModule
+
+_CALLBACKS = "aeplus.callbacks"
+DEFAULT_CALLBACKS: list[dict[str, Any]] = [
+    {"class_path": f"{_CALLBACKS}.{name}"}
+    for name in (
+        "SmoothingStop",
+        "EditProgressBar",
+        "MetricsWriter",
+        "GenerationWriter",
+        "JournalWriter",
+        "EditCheckpoint",
+    )
+]
+
+
+class EditCLI(LightningCLI):
+    """The command line's parser and runner."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Editing and measuring; nothing else makes sense here."""
+        return {
+            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
+            "validate": {"model", "dataloaders", "datamodule"},
+        }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Defaults that an editing run needs; all of them show in ``--print_config``."""
+        parser.set_defaults(
+            {
+                "trainer.max_epochs": -1,  # the stream decides when it ends
+                "trainer.num_sanity_val_steps": 0,
+                "trainer.devices": 1,
+                "trainer.enable_model_summary": False,
+                "trainer.use_distributed_sampler": False,
+                "trainer.log_every_n_steps": 1,
+                "trainer.callbacks": DEFAULT_CALLBACKS,
+                "trainer.logger": {
+                    "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+                    "init_args": {"save_dir": "lightning_logs", "name": "edits"},
+                },
+            }
+        )
+
+    def after_validate(self) -> None:
+        """Prints what was measured."""
+        from aeplus.summary import print_validation
+
+        print_validation(self.trainer.callback_metrics)
+
+
+def run(args: Sequence[str]) -> None:
+    """Parses the words after ``aeplus`` and runs ``fit`` or ``validate``."""
+    _quiet()
+    EditCLI(
+        EditModule,
+        EditDataModule,
+        args=list(args),
+        seed_everything_default=0,
+        parser_kwargs={"description": "Edit a language model (fit), or measure one (validate)."},
+        auto_configure_optimizers=False,
+    )
+
+
+def _quiet() -> None:
+    """Leaves out what Lightning says about training, which this is not."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for text in (".*does not have many workers.*", ".*`isinstance\\(treespec.*", ".*The number of training batches.*"):
+        warnings.filterwarnings("ignore", message=text)

@@ -1,0 +1,377 @@
+"""The stream of edits as a LightningModule.
+
+A step is a sequential batch and an epoch a smoothing iteration of the batch at the cursor. ``training_step`` puts
+a candidate into the model, validation scores it, and :class:`~aeplus.callbacks.smoothing.SmoothingStop` decides
+whether the batch goes on or is committed.
+"""
+
+import time
+import warnings
+from dataclasses import asdict
+from typing import Any, cast
+
+import torch
+from lightning import Callback, LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+
+from aeplus.callbacks.base import BatchCommit, EditCallback
+from aeplus.data.datamodule import EditDataModule, Item
+from aeplus.data.request import EditRequest
+from aeplus.errors import InputError
+from aeplus.knowledge.fingerprint import weights_fingerprint
+from aeplus.knowledge.journal import Entry, Journal, plain_edit
+from aeplus.knowledge.statistics import PreservedOptions, load_or_collect
+from aeplus.methods.batch import BatchEdit, Candidate
+from aeplus.methods.method import Method
+from aeplus.metrics.evaluate import Baseline, edit_items, evaluate, questions
+from aeplus.metrics.success import Score
+from aeplus.models.loading import DType, load_model
+from aeplus.models.sites import Decoder
+from aeplus.progress import BarProgress
+from aeplus.report import RunReport, batch_report
+from aeplus.targets.contexts import sample_contexts
+from aeplus.targets.optimizer import TargetOptions, find_targets
+from aeplus.targets.rows import batch_rows
+
+
+class EditModule(LightningModule):
+    """Edits a language model, batch after batch.
+
+    Args:
+        model: A hub id (``gpt2-xl``), a folder, a ``.gguf`` file or ``smollm2-135m``.
+        layers: Decoder layers to edit, ascending.
+        method: The composition of the update; see ``configs/method``.
+        targets: How targets are learnt.
+        preserved: Where preserved knowledge comes from.
+        dtype: Dtype of the weights; ``auto`` takes the checkpoint's.
+        revision: Branch, tag or commit of a hub model.
+        seed: Seed of the sampled contexts.
+
+    Attributes:
+        report: What the run has measured so far.
+        journal: The committed batches.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        layers: list[int],
+        method: Method = Method(),  # noqa: B008 - frozen
+        targets: TargetOptions = TargetOptions(),  # noqa: B008
+        preserved: PreservedOptions = PreservedOptions(),  # noqa: B008
+        dtype: DType = "auto",
+        revision: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.strict_loading = False  # checkpoints hold the edits, not the model
+        self.layers, self.method, self.target_options, self.preserved = layers, method, targets, preserved
+        self.dtype_name, self.revision, self.seed = dtype, revision, seed
+        self.language_model: Any = None
+        self.tokenizer: Any = None
+        self.model_name = model
+        # Lightning counts steps by optimizer steps; this parameter lets it count batches.
+        self.clock = nn.Parameter(torch.zeros(()))
+        self.journal = Journal()
+        self._restored: Journal | None = None
+        self.report = RunReport(method=method.name, model=model, seed=seed)
+        self._prepared = False
+        self._batch: BatchEdit | None = None
+        self._candidate: Candidate | None = None
+        self._best: Candidate | None = None
+        self._validation = Score()
+        self._scores: dict[int, dict[str, float | None]] = {}
+
+    def attach(self, model: Any, tokenizer: Any) -> "EditModule":
+        """Takes a loaded model instead of loading one; it is edited in place."""
+        self.language_model, self.tokenizer = model, tokenizer
+        return self
+
+    # ---- what is known of the run
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The hyperparameters, as plain values."""
+        return {
+            "model": self.model_name,
+            "layers": list(self.layers),
+            "method": asdict(self.method),
+            "targets": asdict(self.target_options),
+            "preserved": asdict(self.preserved),
+            "dtype": self.dtype_name,
+            "seed": self.seed,
+        }
+
+    @property
+    def data(self) -> EditDataModule:
+        """The stream."""
+        return cast(EditDataModule, cast(Any, self.trainer).datamodule)
+
+    @property
+    def batch(self) -> BatchEdit:
+        """The batch being edited."""
+        assert self._batch is not None
+        return self._batch
+
+    @property
+    def _fitting(self) -> bool:
+        return self.trainer.state.fn == TrainerFn.FITTING
+
+    # ---- Lightning's hooks
+
+    def configure_model(self) -> None:
+        """Loads the model, once."""
+        if self.language_model is None:
+            self.language_model, self.tokenizer = load_model(self.model_name, self.dtype_name, self.revision)
+        self.language_model.requires_grad_(False).eval()
+        self.decoder = Decoder(self.language_model)
+        self.sites = self.decoder.select(self.layers)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """An optimizer that changes nothing: it counts batches."""
+        return torch.optim.SGD([self.clock], lr=0.0)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """The smoothing stop, without which no batch would ever be committed, unless the user set one."""
+        from aeplus.callbacks.smoothing import SmoothingStop
+
+        set_already = any(isinstance(c, SmoothingStop) for c in cast(Any, self.trainer).callbacks)
+        return [] if set_already else [SmoothingStop()]
+
+    def train(self, mode: bool = True) -> "EditModule":
+        """Leaves the language model in evaluation mode: dropout has no place in editing."""
+        super().train(mode)
+        if self.language_model is not None:
+            self.language_model.eval()
+        return self
+
+    def on_fit_start(self) -> None:
+        """Reads the statistics, measures the unedited model, then takes up a checkpoint's edits."""
+        self.prepare()
+
+    def on_validation_start(self) -> None:
+        """The same before ``validate``."""
+        self.prepare()
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Batches are texts; they stay where they are."""
+        return batch
+
+    def training_step(self, requests: list[EditRequest], batch_idx: int) -> None:
+        """One smoothing iteration: a candidate into the model."""
+        if self._batch is None:
+            if self.global_step == self.data.cursor:  # not when a checkpoint from inside a batch is resumed
+                cast(Any, self.optimizers()).step()
+            self._begin(requests)
+        iteration = len(self._scores)
+        self._candidate = self.batch.candidate(iteration)
+        self.notify("on_candidate", iteration, self.batch.iterations)
+        # Filled here too, so that runs without validation go on.
+        self._scores[iteration] = {}
+
+    def validation_step(self, items: list[Item], batch_idx: int) -> None:
+        """Scores the candidate (or, under ``validate``, the model) on the validation set."""
+        began = time.perf_counter()
+        asked = questions(self.tokenizer, items, self.baseline, self.decoder.context_length)
+        self._validation = evaluate(self.decoder, asked)
+        self._seconds["validate"] += time.perf_counter() - began
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the score that the smoothing stop watches."""
+        summary = self._validation.summary()
+        if self._scores:
+            self._scores[max(self._scores)] = summary
+        values = {f"validation/{name}": value for name, value in summary.items() if value is not None}
+        if not self._fitting:
+            done = self.evaluate_edits(self.data.requests)
+            values |= {f"edits/{name}": value for name, value in done.items() if value is not None}
+        self.log_dict(values, batch_size=1, logger=not self._fitting)
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Takes back what is not committed."""
+        self.rollback()
+
+    # ---- preparing
+
+    def prepare(self) -> None:
+        """Everything that needs the unedited model; then the edits of a checkpoint are put in."""
+        if self._prepared:
+            return
+        if self.trainer.world_size > 1:
+            msg = f"aeplus edits on one device, but the trainer has {self.trainer.world_size}; set trainer.devices: 1."
+            raise InputError(msg)
+        self._check_weights()
+        self.fingerprint = weights_fingerprint(self.language_model)
+        began = time.perf_counter()
+        options = self.target_options
+        if self._fitting:
+            self.statistics = load_or_collect(
+                self.decoder, self.tokenizer, self.sites, self.preserved, BarProgress(), self.fingerprint
+            )
+            self.contexts = sample_contexts(
+                self.language_model, self.tokenizer, options.contexts, options.context_length, self.seed
+            )
+        self.report.seconds["statistics"] = time.perf_counter() - began
+        data = self.data
+        self.report.edits = len(data.requests)
+        items = edit_items(data.requests, data.overlap)
+        unanswered = [p for _, p, answer in items if answer is None]
+        unanswered += [p.prompt for p in data.validation.preserved if p.answer is None]
+        self.baseline = Baseline(self.decoder, self.tokenizer, unanswered)
+        self.report.before = self.evaluate_edits(data.requests)
+        self.notify("on_unedited_model")
+        self._reset_seconds()
+        if self._restored is not None:
+            self._resume(self._restored)
+        self._prepared = True
+
+    def _check_weights(self) -> None:
+        for site in self.sites:
+            if not bool(torch.isfinite(site.weight).all()):
+                msg = f"expected finite weights, but {site.name} holds NaN or infinity; load another checkpoint."
+                raise InputError(msg)
+
+    def evaluate_edits(self, requests: list[EditRequest]) -> dict[str, float | None]:
+        """Efficacy, Generalization, Specificity and Score of some edits on their test prompts, in percent."""
+        items = edit_items(requests, self.data.overlap)
+        asked = questions(self.tokenizer, items, self.baseline, self.decoder.context_length)
+        return evaluate(self.decoder, asked).summary()
+
+    # ---- a batch, from its first candidate to its commit
+
+    def _begin(self, requests: list[EditRequest]) -> None:
+        self._reset_seconds()
+        began = time.perf_counter()
+        rows = batch_rows(self.tokenizer, requests, self.contexts, self.decoder.context_length)
+        targets = find_targets(
+            self.decoder,
+            rows,
+            self.sites[-1].layer,
+            self.target_options,
+            lambda step, steps, converged: self.notify("on_targets_step", step, steps, converged),
+        )
+        self._seconds["targets"] = time.perf_counter() - began
+        self._batch = BatchEdit(
+            self.decoder,
+            self.sites,
+            rows,
+            targets,
+            self.method,
+            self.statistics,
+            [self.journal.prior_keys(site) for site in self.sites],
+        )
+        self._scores, self._candidate, self._best = {}, None, None
+
+    @property
+    def iteration(self) -> int:
+        """The smoothing iteration that the model holds, from 0."""
+        return len(self._scores) - 1
+
+    def keep_candidate(self) -> None:
+        """Remembers the present candidate as the one to commit."""
+        self._best = self._candidate
+
+    def commit(self) -> None:
+        """Makes the kept candidate (the present one, if none was kept) part of the model and the journal."""
+        batch, data = self.batch, self.data
+        chosen = self._best or self._candidate
+        assert chosen is not None
+        if chosen is not self._candidate:
+            batch.apply(chosen)
+        requests = data.current
+        self._seconds["solve"] = batch.seconds
+        self._seconds["total"] = time.perf_counter() - self._began
+        norms = batch.residual_norms.tolist()
+        validation = self._scores[chosen.iteration]
+        layers = [edit.report for edit in chosen.layers]
+        report = batch_report(len(requests), layers, norms, len(self._scores), validation.get("score"), self._seconds)
+        self.journal.entries.append(
+            Entry(
+                [plain_edit(request) for request in requests],
+                {e.report.layer: e.update for e in chosen.layers},
+                {e.report.layer: e.keys for e in chosen.layers},
+                report,
+            )
+        )
+        self.report.batches.append(report)
+        commit = BatchCommit(
+            data.cursor, requests, chosen, report, norms, validation, int(batch.targets.converged.sum())
+        )
+        self._batch = self._candidate = self._best = None
+        self._scores = {}
+        data.cursor += 1
+        self.notify("on_batch_committed", commit)
+
+    def rollback(self) -> None:
+        """Takes back a candidate that was not committed."""
+        if self._batch is not None:
+            self._batch.rollback()
+            self._batch = self._candidate = self._best = None
+            self._scores = {}
+
+    def notify(self, hook: str, *args: Any) -> None:
+        """Calls a hook of :class:`EditCallback` on every callback that has it."""
+        for callback in cast(Any, self.trainer).callbacks:
+            if isinstance(callback, EditCallback):
+                getattr(callback, hook)(self.trainer, self, *args)
+
+    def _reset_seconds(self) -> None:
+        self._seconds = {"targets": 0.0, "solve": 0.0, "validate": 0.0, "total": 0.0}
+        self._began = time.perf_counter()
+
+    # ---- checkpoints
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+        """The committed updates as factors, with their keys; not the model."""
+        return (self._restored or self.journal).tensors()
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Keeps a checkpoint's edits until the unedited model has been measured; see :meth:`prepare`."""
+        self._restored = Journal.restore(self._notes, state_dict)
+        return nn.modules.module._IncompatibleKeys([], [])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what identifies the model and the settings."""
+        checkpoint["aeplus"] = {
+            "fingerprint": self.fingerprint,
+            "settings": self.settings,
+            "batches": self.journal.notes(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checks that the checkpoint is one of ours, and says where the settings differ."""
+        if "aeplus" not in checkpoint:
+            msg = "expected a checkpoint of aeplus, but it holds no edits; give one from lightning_logs/…/checkpoints."
+            raise InputError(msg)
+        saved = checkpoint["aeplus"]
+        self._notes, self._expected = saved["batches"], saved["fingerprint"]
+        for line in _differences(saved["settings"], self.settings):
+            warnings.warn(f"the checkpoint was made with {line}; the present value is used", stacklevel=2)
+
+    def _resume(self, journal: Journal) -> None:
+        if self._expected != self.fingerprint:
+            msg = (
+                f"the checkpoint's edits belong to other weights than those of {self.model_name}; "
+                "resume with the model that the run began with."
+            )
+            raise InputError(msg)
+        done = [edit["subject"] for entry in journal.entries for edit in entry.edits]
+        if done != [request.subject for request in self.data.requests[: len(done)]]:
+            msg = "the checkpoint's edits are not the first ones of data.path; resume with the data the run began with."
+            raise InputError(msg)
+        journal.apply(self.sites)
+        self.journal, self._restored = journal, None
+        self.report.batches = [entry.report for entry in journal.entries]
+
+
+def _differences(saved: dict[str, Any], present: dict[str, Any], prefix: str = "") -> list[str]:
+    lines = []
+    for name, value in present.items():
+        before = saved.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            lines += _differences(before, value, f"{prefix}{name}.")
+        elif before != value:
+            lines.append(f"model.{prefix}{name} = {before} and now it is {value}")
+    return lines

@@ -1,0 +1,84 @@
+"""What a run measured: the contents of ``metrics.json``."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aeplus.methods.layer import LayerReport
+from aeplus.paths import whole_file
+
+_NOTHING = {"efficacy": None, "generalization": None, "specificity": None, "score": None}
+
+
+@dataclass
+class RunReport:
+    """The report of a run. Percentages go from 0 to 100; ``None`` where there is no prompt to measure on.
+
+    Attributes:
+        method: Name of the method.
+        model: Name of the model.
+        seed: Seed of the run.
+        edits: Edits in the stream.
+        before: Efficacy, Generalization, Specificity and Score of all edits before the first.
+        after: The same after the last committed batch.
+        batches: One entry per committed batch.
+        seconds: Wall-clock seconds for the statistics and in total.
+    """
+
+    method: str
+    model: str
+    seed: int
+    edits: int = 0
+    before: dict[str, float | None] = field(default_factory=lambda: dict(_NOTHING))
+    after: dict[str, float | None] = field(default_factory=lambda: dict(_NOTHING))
+    batches: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: {"statistics": 0.0, "total": 0.0})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return asdict(self)
+
+    def write(self, path: Path) -> None:
+        """Writes the report as JSON: all of it, or nothing.
+
+        Raises:
+            InputError: If it cannot be written.
+        """
+        with whole_file(path) as scratch:
+            scratch.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def batch_report(
+    edits: int,
+    layers: Sequence[LayerReport],
+    residual_norms: Sequence[float],
+    iterations: int,
+    score: float | None,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """A batch's entry in ``metrics.json``.
+
+    Conflicts and ``‖Λp‖`` are means over the layers, the rank of P̃ is summed over them, ``sigma_max`` and
+    ``leakage`` are the largest; ``layers`` holds each layer's own. ``residual_norm`` is the mean ``‖r‖`` of the
+    edits at the last layer.
+    """
+    count = len(layers)
+    return {
+        "edits": edits,
+        "conflict_preserved": sum(r.conflict_preserved for r in layers) / count,
+        "conflict_preserved_max": max(r.conflict_preserved_max for r in layers),
+        "conflict_prior": sum(r.conflict_prior for r in layers) / count,
+        "conflict_prior_max": max(r.conflict_prior_max for r in layers),
+        "residual_norm": sum(residual_norms) / len(residual_norms),
+        "residual_norm_max": max(residual_norms),
+        "rank": sum(r.rank for r in layers),
+        "sigma_max": max(r.sigma_max for r in layers),
+        "leakage": max(r.leakage for r in layers),
+        "prior_weight_norm": sum(r.prior_weight_norm for r in layers) / count,
+        "smoothing_iterations": iterations,
+        "validation_score": score,
+        "seconds": dict(seconds),
+        "layers": [r.as_dict() for r in layers],
+    }
