@@ -11,6 +11,7 @@ import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -280,7 +281,8 @@ def answer_probabilities(
     for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         # Both at once: a tokenizer of the SentencePiece kind would add a blank of its own to a lone answer.
         start, ids = tokenizer(prompt).input_ids, tokenizer(f"{prompt} {answer}").input_ids
-        rows.append((index, ids, next((i for i, (a, b) in enumerate(zip(start, ids)) if a != b), len(start))))  # noqa: B905
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(start, ids, strict=False)))
+        rows.append((index, ids, shared))
     rows.sort(key=lambda row: len(row[1]))
     result: list[float | None] = [None] * len(rows)
     for at in range(0, len(rows), batch_size):

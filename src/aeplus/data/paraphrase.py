@@ -82,11 +82,11 @@ _QUESTIONS = (
     "Let us talk about {s}. {P}",
 )
 # Words whose capital letter only marks the start of a sentence; any other first word may be a name.
-_FUNCTION_WORDS = """
-    a after all an and are as at before by did do does for from has he her his how if in into is it
-    its many most of on one our she some that the their these they this those to under was we were
-    what when where which who whom whose why with
-    """
+_FUNCTION_WORDS = (
+    "a after all an and are as at before by did do does for from has he her his how if in into is it its "
+    "many most of on one our she some that the their these they this those to under was we were what when "
+    "where which who whom whose why with"
+)
 
 
 def similarity(a: str, b: str) -> float:

@@ -1,10 +1,11 @@
 """Reads edits: from a local file or the hub, in any of the accepted formats, told apart by their content.
 
-| format | fields of a record |
-| --- | --- |
-| plain | ``prompt``, ``subject``, ``target_new``; ``rephrase``, ``neighborhood``, ``target_true``, ``fact``, ``id`` |
-| ZsRE, AlphaSet | ``src``, ``subject``, ``answers``, ``alt``; ``rephrase``, ``loc``, ``loc_ans`` |
-| CounterFact, multi-CounterFact | ``requested_rewrite``; ``paraphrase_prompts``, ``neighborhood_prompts`` |
+- plain: ``prompt``, ``subject``, ``target_new``, and by choice ``rephrase``, ``neighborhood``,
+  ``target_true``, ``fact``, ``id``;
+- ZsRE, AlphaSet: ``src``, ``subject``, ``answers`` or ``alt``, and by choice ``rephrase``, ``loc``,
+  ``loc_ans``;
+- CounterFact, multi-CounterFact: ``requested_rewrite``, and by choice ``paraphrase_prompts``,
+  ``neighborhood_prompts``.
 
 Other fields are ignored. Texts lose the blanks at their ends: a prompt that ends in one is split into other
 tokens than the model was trained on.
