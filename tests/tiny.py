@@ -51,8 +51,10 @@ def tiny_model(kind: str = "llama", seed: int = 0, attention: str = "sdpa", **ch
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim > 1:  # random models answer alike everywhere; larger weights tell prompts apart
+            if parameter.ndim > 1:  # fresh models answer alike everywhere; larger weights tell prompts apart
                 parameter.mul_(4.0)
+        if not model.config.get_text_config().tie_word_embeddings:
+            model.get_output_embeddings().weight.mul_(6.0)
     return model.eval().requires_grad_(False)
 
 

@@ -76,5 +76,5 @@ def run(args: Sequence[str]) -> None:
 def _quiet() -> None:
     """Leaves out what Lightning says about training, which this is not."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    for text in (".*does not have many workers.*", ".*`isinstance\\(treespec.*", ".*The number of training batches.*"):
-        warnings.filterwarnings("ignore", message=text)
+    for text in ("does not have many workers", "in eval mode at the start", "LightningCLI's args parameter"):
+        warnings.filterwarnings("ignore", message=f".*{text}")

@@ -155,10 +155,6 @@ class EditModule(LightningModule):
         """The same before ``validate``."""
         self.prepare()
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Batches are texts; they stay where they are."""
-        return batch
-
     def training_step(self, requests: list[EditRequest], batch_idx: int) -> None:
         """One smoothing iteration: a candidate into the model."""
         if self._batch is None:

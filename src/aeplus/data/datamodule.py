@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -158,6 +159,10 @@ class EditDataModule(LightningDataModule):
         items: list[Item] = [("efficacy", r.question, r.target_new) for r in chosen.values()]
         items += [("generalization", r.prompt, r.answer) for r in due]
         return items + [("specificity", probe.prompt, probe.answer) for probe in self.validation.preserved]
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Batches are texts; they stay where they are."""
+        return batch
 
     def train_dataloader(self) -> DataLoader[Any]:
         """One item per epoch: the batch at the cursor."""

@@ -56,32 +56,46 @@ class Replay:
 
     Args:
         decoder: The model.
-        rows: Token ids of each row. Shorter rows are padded on the left.
+        rows: Token ids of each row.
         first: First layer that can be replayed; up to the number of layers, which leaves the head alone.
         suffix: How many tokens at the end of each row can be replayed. What stands before them is computed once
             and attended to from a cache. ``None`` for all tokens.
 
     Attributes:
-        hidden: Hidden states ``[rows, tokens, o]`` that enter layer ``first``.
+        hidden: Hidden states ``[rows, tokens, o]`` that enter layer ``first``. With ``suffix`` every row's
+            suffix starts at token 0 and shorter ones are padded behind; without, rows are padded in front.
         output: Hidden states ``[rows, tokens, o]`` behind the final norm.
     """
 
     def __init__(
-        self, decoder: Decoder, rows: Sequence[Sequence[int]], first: int, suffix: int | None = None
+        self,
+        decoder: Decoder,
+        rows: Sequence[Sequence[int]],
+        first: int,
+        suffix: Sequence[int] | None = None,
     ) -> None:
         self.decoder = decoder
         self.first = first
         self._rows = len(rows)
         self._calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
-        width = max(len(row) for row in rows)
-        self._record(rows, width, 0 if suffix is None else width - suffix)
+        self._record([list(row) for row in rows], suffix)
 
     @torch.no_grad()
-    def _record(self, rows: Sequence[Sequence[int]], width: int, cached: int) -> None:
+    def _record(self, rows: list[list[int]], suffix: Sequence[int] | None) -> None:
         device = self.decoder.device
-        ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows]).to(device)
-        mask = (torch.arange(width) >= torch.tensor([[width - len(row)] for row in rows])).long().to(device)
+        fronts = [len(row) for row in rows] if suffix is None else [len(r) - n for r, n in zip(rows, suffix, strict=True)]
+        ends = [0] * len(rows) if suffix is None else list(suffix)
+        front, end = max(fronts), max(ends)
+        cached = 0 if suffix is None else front
+        padded = [
+            [0] * (front - f) + row + [0] * (end - e) for row, f, e in zip(rows, fronts, ends, strict=True)
+        ]
+        ids = torch.tensor(padded).to(device)
+        # Nothing attends to padding behind a row, since attention is causal; it needs no mask.
+        mask = (torch.arange(front + end) >= torch.tensor([[front - f] for f in fronts])).long().to(device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        if (limit := self.decoder.context_length) is not None:
+            positions = positions.clamp(max=limit - 1)
 
         self._cache = PrefixCache() if cached else None
         if self._cache is not None:

@@ -3,15 +3,15 @@
 For each edit a vector δ, added to the output of the last edited layer, is learnt by gradient (ROME, MEMIT).
 The result is that of the plain optimiser, which takes one edit at a time and runs the whole model each step;
 the work is not. The layers below are run once, and so is every token before the subject's last. Logits are
-computed where a target is predicted and nowhere else. All edits of a batch advance together, rows of equal
+computed where a target is predicted and nowhere else. All edits of a batch advance together, rows of similar
 length side by side, and an edit that has converged leaves.
 
 Notation: ``n`` edits, ``c`` contexts, ``o`` hidden size, ``r`` rows of a group.
 """
 
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,10 @@ from aeplus.errors import InputError
 from aeplus.models.replay import Replay
 from aeplus.models.sites import Decoder
 from aeplus.targets.rows import BatchRows
+
+# What one more part costs, in tokens (two cores, 135M parameters: its weights are read once more). On a GPU, where
+# launches dominate, the optimum is flat.
+_PART_COST = 20
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,11 @@ class Targets:
 
 @dataclass
 class _Group:
-    """Rows with equally long suffixes, which run without padding.
+    """Rows that run together; token 0 of each is the subject's last.
 
     ``edit [r]`` says whose row it is. The ``p`` predicted positions are ``row [p]``, ``column [p]`` with the
-    wanted token in ``wanted [p]`` and its share in the edit's loss in ``share [p]``; rows of the KL term have no
-    wanted token but the log-probabilities of the unedited model, ``reference [r, vocabulary]``.
+    wanted token in ``wanted [p]`` and its share in the edit's loss in ``share [p]``. The rows of the KL term are
+    ``essence [q]``, with the log-probabilities of the unedited model, ``reference [q, vocabulary]``.
     """
 
     replay: Replay
@@ -90,7 +94,8 @@ class _Group:
     column: Tensor
     wanted: Tensor
     share: Tensor
-    reference: Tensor | None = None
+    essence: Tensor
+    reference: Tensor
 
     def keep(self, active: Tensor) -> "_Group | None":
         """The group without the rows of edits that are no longer ``active [n]``."""
@@ -101,7 +106,7 @@ class _Group:
         if not len(rows):
             return None
         renumbered = stays.cumsum(0) - 1
-        kept = stays[self.row]
+        kept, asked = stays[self.row], stays[self.essence]
         return _Group(
             self.replay.select(rows),
             self.edit[rows],
@@ -109,7 +114,8 @@ class _Group:
             self.column[kept],
             self.wanted[kept],
             self.share[kept],
-            None if self.reference is None else self.reference[rows],
+            renumbered[self.essence[asked]],
+            self.reference[asked],
         )
 
 
@@ -179,58 +185,82 @@ def find_targets(
 
 @dataclass(frozen=True)
 class _Member:
-    """One row of a group: what it predicts as (column, token, share), and whether it is an edit's bare prompt."""
+    """One row: whose it is, how many tokens at its end are run, what it predicts as (column, token, share).
+
+    A row that predicts nothing is the KL term's. ``bare`` marks an edit's prompt without context.
+    """
 
     edit: int
     ids: tuple[int, ...]
+    suffix: int
     wanted: list[tuple[int, int, float]]
     bare: bool = False
 
 
 def _groups(decoder: Decoder, rows: BatchRows, first: int, chunk_tokens: int) -> tuple[list[_Group], Tensor]:
-    """Rows with equal suffixes (subject's last token to the last that predicts), and the bare prompts' ``[n, o]``."""
-    by_length: dict[tuple[bool, int], list[_Member]] = defaultdict(list)
+    """Rows in groups, from the subject's last token to the last that predicts, and the bare prompts' ``[n, o]``."""
+    members: list[_Member] = []
     for index, row in enumerate(rows.prompts):
         edit, context = divmod(index, rows.contexts)
         share = 1.0 / (len(row.answer_ids) * rows.contexts)
         wanted = [(row.answer - 1 + k - row.mark, token, share) for k, token in enumerate(row.answer_ids)]
         ids = row.ids[:-1]  # nothing is predicted from the answer's last token
-        by_length[False, len(ids) - row.mark].append(_Member(edit, ids, wanted, context == 0))
+        members.append(_Member(edit, ids, len(ids) - row.mark, wanted, context == 0))
     for edit, row in enumerate(rows.essence):
-        by_length[True, 1].append(_Member(edit, row.ids[: row.mark + 1], [(0, 0, 1.0)]))
+        members.append(_Member(edit, row.ids[: row.mark + 1], 1, []))
 
     groups: list[_Group] = []
     initial: dict[int, Tensor] = {}
-    for (essence, length), members in by_length.items():
-        size = max(1, chunk_tokens // length)
-        for start in range(0, len(members), size):
-            part = members[start : start + size]
-            group = _group(decoder, part, first, length)
-            hidden = group.replay.hidden
-            if essence:
-                with torch.no_grad():
-                    logits = decoder.logits(group.replay.run(hidden, first, len(decoder.layers))[:, 0])
-                group.reference = logits.float().log_softmax(-1)
-            initial.update({m.edit: hidden[r, 0].float() for r, m in enumerate(part) if m.bare})
-            groups.append(group)
+    for part in _parts(members, chunk_tokens):
+        group = _group(decoder, part, first)
+        hidden = group.replay.hidden
+        initial.update({m.edit: hidden[r, 0].float() for r, m in enumerate(part) if m.bare})
+        groups.append(group)
     return groups, torch.stack([initial[edit] for edit in range(rows.edits)])
 
 
-def _group(decoder: Decoder, members: list[_Member], first: int, length: int) -> _Group:
-    places = [(r, *wanted) for r, member in enumerate(members) for wanted in member.wanted]
-    row, column, token, share = (list(x) for x in zip(*places, strict=True))
-    replay = Replay(decoder, [m.ids for m in members], first, suffix=length)
+def _parts(members: list[_Member], chunk_tokens: int) -> list[list[_Member]]:
+    """Rows that run together, padded to the longest suffix among them.
 
-    def on_device(values: list[int] | list[float]) -> Tensor:
+    Few rows at a time waste a processor, padding wastes tokens: parts are cut, in order of length, where that
+    makes the sum of padded tokens and the cost of one more part least.
+    """
+    ordered = sorted(members, key=lambda m: m.suffix)
+    best: list[tuple[float, int]] = [(0.0, 0)]  # least cost of the first i rows, and where their last part starts
+    for stop in range(1, len(ordered) + 1):
+        longest = ordered[stop - 1].suffix
+        starts = range(max(0, stop - max(1, chunk_tokens // longest)), stop)
+        best.append(min((best[s][0] + (stop - s) * longest + _PART_COST, s) for s in starts))
+    parts: list[list[_Member]] = []
+    stop = len(ordered)
+    while stop:
+        start = best[stop][1]
+        parts.append(ordered[start:stop])
+        stop = start
+    return parts
+
+
+def _group(decoder: Decoder, members: list[_Member], first: int) -> _Group:
+    replay = Replay(decoder, [m.ids for m in members], first, [m.suffix for m in members])
+
+    def on_device(values: list[Any]) -> Tensor:
         return torch.tensor(values, device=replay.hidden.device)
 
+    places = [(r, *wanted) for r, member in enumerate(members) for wanted in member.wanted]
+    row, column, token, share = (list(x) for x in zip(*places, strict=True)) if places else ([], [], [], [])
+    essence = [r for r, member in enumerate(members) if not member.wanted]
+    with torch.no_grad():
+        hidden = replay.run(replay.hidden, first, len(decoder.layers))
+        reference = decoder.logits(hidden[essence, 0]).float().log_softmax(-1)
     return _Group(
         replay,
         on_device([m.edit for m in members]),
-        on_device(row),
-        on_device(column),
-        on_device(token),
+        on_device(row).long(),
+        on_device(column).long(),
+        on_device(token).long(),
         on_device(share),
+        on_device(essence).long(),
+        reference,
     )
 
 
@@ -240,13 +270,18 @@ def _group_loss(decoder: Decoder, group: _Group, delta: Tensor, kl_factor: float
     moved = hidden[:, 0] + delta[group.edit].to(hidden.dtype)
     hidden = torch.cat([moved[:, None], hidden[:, 1:]], 1)
     hidden = group.replay.run(hidden, group.replay.first, len(decoder.layers))
-    logits = decoder.logits(hidden[group.row, group.column]).float()  # [p, vocabulary]
-    if group.reference is None:
-        each = F.cross_entropy(logits, group.wanted, reduction="none") * group.share
-    else:
-        logp = logits.log_softmax(-1)
-        each = kl_factor * (logp.exp() * (logp - group.reference)).sum(-1)  # KL(now ‖ before), as in ROME
-    return each.new_zeros(n).index_add(0, group.edit[group.row], each)
+    q, p = len(group.essence), len(group.row)
+    places = torch.cat([hidden[group.row, group.column], hidden[group.essence, 0]])
+    logits = decoder.logits(places).float()  # [p + q, vocabulary]
+    loss = delta.new_zeros(n)
+    if p:
+        nll = F.cross_entropy(logits[:p], group.wanted, reduction="none") * group.share
+        loss = loss.index_add(0, group.edit[group.row], nll)
+    if q:
+        logp = logits[p:].log_softmax(-1)
+        kl = (logp.exp() * (logp - group.reference)).sum(-1)  # KL(now ‖ before), as in ROME
+        loss = loss.index_add(0, group.edit[group.essence], kl_factor * kl)
+    return loss
 
 
 @torch.no_grad()

@@ -1,0 +1,47 @@
+import pytest
+import torch
+from tiny import CONFIGS, tiny_model
+
+from aeplus.models.replay import Replay
+from aeplus.models.sites import Decoder
+
+ROWS = [[7, 8, 9], [11] * 7, list(range(20, 32)), list(range(40, 65))]
+SUFFIX = [3, 2, 3, 1]
+EAGER_ONLY = ("gptj", "gemma2")
+CASES = [(k, a) for k in CONFIGS for a in ("sdpa", "eager") if a == "eager" or k not in EAGER_ONLY]
+
+
+@pytest.mark.parametrize(("kind", "attention"), CASES)
+@pytest.mark.parametrize("first", [0, 2, 4])
+def test_replay_repeats_the_models_logits(kind: str, attention: str, first: int) -> None:
+    model = tiny_model(kind, attention=attention)
+    decoder = Decoder(model)
+    expected = [model(torch.tensor([row])).logits[0, -n:] for row, n in zip(ROWS, SUFFIX, strict=True)]
+    replay = Replay(decoder, ROWS, first, SUFFIX)
+    logits = decoder.logits(replay.run(replay.hidden, first, 4))
+    for i, n in enumerate(SUFFIX):
+        torch.testing.assert_close(logits[i, :n], expected[i], rtol=1e-4, atol=1e-5)
+    again = decoder.logits(replay.run(replay.hidden, first, 4))
+    torch.testing.assert_close(again, logits)  # the cache does not grow
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "mistral"])
+def test_selected_rows_keep_their_logits(kind: str) -> None:
+    decoder = Decoder(tiny_model(kind))
+    replay = Replay(decoder, ROWS, 2, SUFFIX)
+    chosen = replay.select(torch.tensor([3, 1]))
+    torch.testing.assert_close(
+        chosen.run(chosen.hidden, 2, 4), replay.run(replay.hidden, 2, 4)[[3, 1]], rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "mistral"])
+def test_whole_rows_without_cache(kind: str) -> None:
+    model = tiny_model(kind)
+    decoder = Decoder(model)
+    replay = Replay(decoder, ROWS, 1)
+    logits = decoder.logits(replay.run(replay.hidden, 1, 4))
+    for i, row in enumerate(ROWS):
+        torch.testing.assert_close(
+            logits[i, -len(row) :], model(torch.tensor([row])).logits[0], rtol=1e-4, atol=1e-5
+        )

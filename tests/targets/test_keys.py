@@ -1,0 +1,57 @@
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer
+
+from aeplus.data.request import EditRequest
+from aeplus.models.sites import Decoder
+from aeplus.targets.contexts import sample_contexts
+from aeplus.targets.keys import KeyReader
+from aeplus.targets.rows import batch_rows
+
+REQUESTS = [EditRequest("The capital of {} is", "France", "Rome"), EditRequest("{} speaks", "London", "it")]
+CONTEXTS = ["", "The man is. ", "You. "]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2"])
+def test_keys_and_values_follow_the_layers_as_they_change(kind: str) -> None:
+    """Against whole forward passes, one row at a time, after each layer's edit."""
+    model = tiny_model(kind, attention="eager")
+    decoder = Decoder(model)
+    sites = decoder.select([1, 2])
+    tokenizer = tiny_tokenizer()
+    rows = batch_rows(tokenizer, REQUESTS, CONTEXTS)
+    reader = KeyReader(decoder, rows, sites)
+    for site in sites:
+        keys, values = reader.read(site)
+        for edit in range(len(REQUESTS)):
+            parts = []
+            for context in range(3):
+                row = rows.prompts[edit * 3 + context]
+                seen: dict[str, torch.Tensor] = {}
+                hooks = [
+                    site.module.register_forward_pre_hook(lambda _, x: seen.update(key=x[0][0, -1])),
+                    decoder.layers[2].register_forward_hook(
+                        lambda _, __, out: seen.update(value=(out[0] if isinstance(out, tuple) else out)[0, -1])
+                    ),
+                ]
+                model(torch.tensor([row.ids[: row.mark + 1]]))
+                for hook in hooks:
+                    hook.remove()
+                parts.append(seen["key"])
+                if context == 0:
+                    torch.testing.assert_close(values[:, edit], seen["value"], rtol=1e-4, atol=1e-5)
+            mean = (parts[0] + (parts[1] + parts[2]) / 2) / 2
+            torch.testing.assert_close(keys[:, edit], mean, rtol=1e-4, atol=1e-5)
+        site.weight.add_(0.05 * torch.randn(site.weight.shape))
+
+
+def test_contexts_are_sampled_with_a_seed() -> None:
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    state = torch.random.get_rng_state()
+    first = sample_contexts(model, tokenizer, 3, 5, seed=1)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert first == sample_contexts(model, tokenizer, 3, 5, seed=1)
+    assert first != sample_contexts(model, tokenizer, 3, 5, seed=2)
+    assert first[0] == ""
+    assert len(first) == 4
+    assert all(text.endswith(". ") for text in first[1:])

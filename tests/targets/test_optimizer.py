@@ -1,0 +1,99 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from reference_targets import plain_targets
+from tiny import CONFIGS, tiny_model, tiny_tokenizer
+
+from aeplus.data.request import EditRequest
+from aeplus.errors import InputError
+from aeplus.models.sites import Decoder
+from aeplus.targets.optimizer import TargetOptions, find_targets
+from aeplus.targets.rows import BatchRows, batch_rows
+
+REQUESTS = [
+    EditRequest("The capital of {} is", "France", "Rome"),
+    EditRequest("{} speaks", "London", "French in Italy"),
+    EditRequest("In {}", "Paris the city", "one"),
+]
+# Answers of one token right behind the subject: what a random model can learn.
+EASY = [
+    EditRequest("The capital of {}", "France", "London"),
+    EditRequest("{}", "London", "Paris"),
+    EditRequest("In {}", "Paris the city", "Italy"),
+]
+CONTEXTS = ["", "The man is. ", "You. "]
+OPTIONS = TargetOptions(steps=7, learning_rate=0.5, clamp=3.0)
+
+
+def rows_of(side: str = "right", bos: bool = False) -> BatchRows:
+    return batch_rows(tiny_tokenizer(side, bos), REQUESTS, CONTEXTS)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("bos", [False, True])
+def test_equal_to_the_plain_optimiser(kind: str, bos: bool) -> None:
+    decoder = Decoder(tiny_model(kind, attention="eager"))
+    rows = rows_of(bos=bos)
+    found = find_targets(decoder, rows, 1, OPTIONS)
+    expected, steps = plain_targets(decoder, rows, 1, OPTIONS)
+    assert found.steps.tolist() == steps.tolist()
+    moved = (expected - found.initial).norm()
+    assert moved > 0
+    assert (found.values - expected).norm() / moved < 2e-5
+
+
+def test_edits_that_converge_leave_and_stay_where_they_are() -> None:
+    decoder = Decoder(tiny_model("llama"))
+    rows = batch_rows(tiny_tokenizer(), EASY, CONTEXTS)
+    # A stopping loss that the edits reach one after the other.
+    options = replace(OPTIONS, steps=15, stop_loss=1.5, kl_factor=0.01)
+    found = find_targets(decoder, rows, 1, options)
+    expected, steps = plain_targets(decoder, rows, 1, options)
+    assert len(set(steps.tolist())) > 1
+    assert found.steps.tolist() == steps.tolist()
+    assert (found.values - expected).norm() / (expected - found.initial).norm() < 2e-5
+    assert bool((found.loss[found.converged] < 1.5).all())
+
+
+def test_chunks_change_nothing() -> None:
+    decoder = Decoder(tiny_model("llama"))
+    whole = find_targets(decoder, rows_of(), 1, OPTIONS)
+    parts = find_targets(decoder, rows_of(), 1, replace(OPTIONS, chunk_tokens=5))
+    torch.testing.assert_close(whole.values, parts.values, rtol=1e-4, atol=1e-5)
+
+
+def test_last_layer_can_be_edited() -> None:
+    decoder = Decoder(tiny_model("llama"))
+    rows = batch_rows(tiny_tokenizer(), EASY, CONTEXTS)
+    found = find_targets(decoder, rows, 3, OPTIONS)
+    expected, _ = plain_targets(decoder, rows, 3, OPTIONS)
+    torch.testing.assert_close(found.values, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_target_says_the_new_answer() -> None:
+    decoder = Decoder(tiny_model("llama"))
+    rows = batch_rows(tiny_tokenizer(), EASY, CONTEXTS)
+    found = find_targets(decoder, rows, 1, replace(OPTIONS, steps=60, clamp=8.0, kl_factor=0.0, weight_decay=0.0))
+    assert bool(found.converged.all())
+    assert bool((found.loss < 0.05).all())
+
+
+def test_clamp_bounds_the_shift() -> None:
+    decoder = Decoder(tiny_model("llama"))
+    found = find_targets(decoder, rows_of(), 1, replace(OPTIONS, clamp=0.5))
+    shift = (found.values - found.initial).norm(dim=0)
+    assert bool((shift <= 0.5 * found.initial.norm(dim=0) * 1.0001).all())
+
+
+def test_nan_weights_are_named() -> None:
+    model = tiny_model("llama")
+    model.model.layers[0].mlp.up_proj.weight[0, 0] = torch.nan
+    with pytest.raises(InputError, match="expected finite hidden states, but the model yields NaN"):
+        find_targets(Decoder(model), rows_of(), 1, OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["steps", "learning_rate", "clamp"])
+def test_bad_options(name: str) -> None:
+    with pytest.raises(InputError, match=f"targets.{name} must be above 0, but 0 came"):
+        TargetOptions(**{name: 0})

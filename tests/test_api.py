@@ -1,0 +1,68 @@
+import pytest
+import torch
+from test_bad_input import SMALL
+from tiny import tiny_model, tiny_tokenizer
+
+import aeplus
+from aeplus.callbacks import EditCallback
+
+EDITS = [
+    {"prompt": "The capital of {}", "subject": "France", "target_new": "London"},
+    {"prompt": "In {}", "subject": "Rome", "target_new": "Paris"},
+    {"prompt": "The capital of {}", "subject": "Spain", "target_new": "Italy"},
+]
+OPTIONS = {
+    **SMALL,
+    "steps": 25,
+    "clamp": 6.0,
+    "kl_factor": 0.0,
+    "ridge": 0.01,
+    "prior_strength": 1.0,
+    "threshold": 0.8,
+    "threshold_kind": "dimensions",
+    "smoothing_steps": 2,
+    "batch_size": 2,
+}
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("method", ["alphaedit", "alphaedit_plus"])
+def test_edits_reach_their_targets_and_can_be_undone(kind: str, method: str) -> None:
+    """Both Conv1D (GPT-2) and Linear (Llama)."""
+    model, tokenizer = tiny_model(kind), tiny_tokenizer()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    result = aeplus.edit(model, tokenizer, EDITS, method, **OPTIONS)
+    assert result.metrics["before"]["efficacy"] == 0.0
+    assert result.metrics["after"]["efficacy"] == 100.0
+    assert [batch["edits"] for batch in result.metrics["batches"]] == [2, 1]
+    changed = {n for n, t in model.state_dict().items() if not torch.equal(before[n], t)}
+    assert len(changed) == 2  # the two edited layers and nothing else
+    total = sum(updates[1].dense() for updates in result.updates)
+    name = next(n for n in changed if ".1." in n)
+    shift = model.state_dict()[name] - before[name]
+    torch.testing.assert_close(shift.T if kind == "gpt2" else shift, total, rtol=1e-4, atol=1e-5)
+    result.undo()
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_left_padding_changes_nothing() -> None:
+    weights = []
+    for side in ("left", "right"):
+        model = tiny_model("llama")
+        aeplus.edit(model, tiny_tokenizer(side), EDITS, **OPTIONS)
+        weights.append(model.state_dict()["model.layers.2.mlp.down_proj.weight"])
+    assert torch.equal(*weights)
+
+
+def test_a_failing_callback_takes_everything_back() -> None:
+    class Fails(EditCallback):
+        def on_batch_committed(self, trainer: object, module: object, commit: object) -> None:
+            msg = "no"
+            raise RuntimeError(msg)
+
+    model = tiny_model("llama")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(RuntimeError, match="no"):
+        aeplus.edit(model, tiny_tokenizer(), EDITS, callbacks=[Fails()], **OPTIONS)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in model.parameters())

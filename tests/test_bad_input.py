@@ -1,0 +1,185 @@
+"""One clear sentence, exit status 2, no traceback, nothing half written."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, records
+from safetensors.torch import load_file, save_file
+from tiny import tiny_model, tiny_tokenizer
+
+import aeplus
+from aeplus.cli import main
+from aeplus.errors import InputError
+from aeplus.paths import whole_file, whole_folder
+
+PLUS = f"{ROOT}/configs/method/alphaedit_plus.yaml"
+
+
+@pytest.fixture
+def run(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Runs ``fit`` with some words added, expects status 2 and gives what was said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["aeplus"])
+
+    def call(*words: str) -> str:
+        try:
+            status = main(["fit", "--config", f"{workplace}/tiny.yaml", "--config", PLUS, *words])
+        except SystemExit as stop:  # the parser's own errors
+            status = int(stop.code or 0)
+        said = capsys.readouterr().err
+        assert status == 2, said
+        assert "Traceback" not in said
+        assert not list(tmp_path.rglob("metrics.json"))
+        return said
+
+    return call
+
+
+def edits(folder: Path, *changed: dict[str, object]) -> str:
+    path = folder / "edits.jsonl"
+    path.write_text("".join(json.dumps({**records()[i], **change}) + "\n" for i, change in enumerate(changed)))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--model.model", "./nowhere"], "expected a model folder at ./nowhere, but there is none; check the path"),
+        (["--model.model", "no-such-model"], "expected a model at 'no-such-model'"),
+        (["--model.model", "x.gguf"], "expected a GGUF file at x.gguf, but there is none"),
+        (["--data.path", "nowhere.jsonl"], "nowhere.jsonl does not exist; check the path"),
+        (["--data.batch_size", "0"], "batch_size must be at least 1, but 0 came"),
+        (["--data.limit", "0"], "limit"),
+        (["--model.layers", "[1, 0]"], "layers must be distinct and ascending, but [1, 0] came"),
+        (["--model.layers", "[0, 9]"], "layers must lie between 0 and 2 for this model, but [0, 9] came"),
+        (["--model.method.threshold", "1e-9", "--model.method.threshold_kind", "absolute"], "leaves no null space"),
+        (["--model.method.threshold", "1e9", "--model.method.threshold_kind", "absolute"], "leaves no constraint"),
+        (["--model.method.ridge", "0"], "ridge must be above 0, but 0"),
+        (["--model.preserved.corpus", "nothing.txt"], "as corpus, but 'nothing.txt' is none of these"),
+        (["--model.preserved.window", "100000", "--model.preserved.tokens", "100000"], "tokens of text in the corpus"),
+        (["--model.nonsense", "1"], "nonsense"),
+        (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt"),
+    ],
+)
+def test_bad_settings(run: Callable[..., str], words: list[str], text: str) -> None:
+    assert text in run(*words)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"subject": "Peru", "prompt": "The capital of France is"}, "record 1"),
+        ({"target_new": " "}, "record 1"),
+        ({"prompt": "{} or {}"}, "record 1"),
+    ],
+)
+def test_bad_record(run: Callable[..., str], tmp_path: Path, change: dict[str, object], text: str) -> None:
+    assert text in run("--data.path", edits(tmp_path, change))
+
+
+def test_wrong_fields_name_the_record(run: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "edits.jsonl"
+    path.write_text(json.dumps(records()[0]) + '\n{"question": "?"}\n')
+    assert "record 2" in run("--data.path", str(path))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "not json"])
+def test_bad_file(run: Callable[..., str], tmp_path: Path, content: str) -> None:
+    path = tmp_path / "edits.jsonl"
+    path.write_text(content)
+    assert "edits.jsonl" in run("--data.path", str(path))
+
+
+def test_target_longer_than_the_context(run: Callable[..., str], tmp_path: Path) -> None:
+    said = run("--data.path", edits(tmp_path, {"target_new": "Paris " * 200}))
+    assert "must fit the model's context of 128 tokens" in said
+
+
+def test_folder_without_weights(run: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "expected weights (*.safetensors or *.bin) in the folder" in run("--model.model", "empty")
+
+
+def test_nan_in_weights(run: Callable[..., str], workplace: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(workplace / "model", tmp_path / "broken")
+    weights = load_file(tmp_path / "broken" / "model.safetensors")
+    weights["model.layers.1.mlp.down_proj.weight"][0, 0] = torch.nan
+    save_file(weights, tmp_path / "broken" / "model.safetensors", {"format": "pt"})
+    said = run("--model.model", "./broken")
+    assert "expected finite weights, but model.layers.1.mlp.down_proj.weight holds NaN" in said
+
+
+def test_foreign_checkpoint(run: Callable[..., str], tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.4", "loops": {}, "callbacks": {}}, "x.ckpt")
+    assert "expected a checkpoint of aeplus" in run("--ckpt_path", "x.ckpt")
+
+
+def test_no_command_and_a_wrong_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["edit"]) == 2
+    assert "expected a command out of fit, validate, demo-data, but 'edit' came" in capsys.readouterr().err
+
+
+def test_python_interface_takes_everything_back() -> None:
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    good = {"prompt": "The capital of {}", "subject": "France", "target_new": "Paris"}
+    with pytest.raises(InputError, match="leaves no null space"):
+        aeplus.edit(model, tokenizer, [good], threshold=1e-12, **SMALL)
+    with pytest.raises(InputError, match="but 'magic' came"):
+        aeplus.edit(model, tokenizer, [good], method="magic")
+    with pytest.raises(InputError, match="but colour came"):
+        aeplus.edit(model, tokenizer, [good], colour="red")
+    with pytest.raises(InputError, match="record 1"):
+        aeplus.edit(model, tokenizer, [{"prompt": "x"}])
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+SMALL = {
+    "layers": [1, 2],
+    "tokens": 600,
+    "window": 32,
+    "contexts": 1,
+    "context_length": 4,
+    "steps": 3,
+    "preserved_count": 0,
+    "corpus": str(ROOT / "README.md"),
+}
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("old")
+
+    def half() -> None:
+        with whole_file(path) as scratch:
+            scratch.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        half()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["x.json"]
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "old").write_text("old")
+
+    def full() -> None:
+        with whole_folder(folder) as scratch:
+            scratch.mkdir()
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match=r"could not write .*model: No space left on device; free space there"):
+        full()
+    assert (folder / "old").read_text() == "old"

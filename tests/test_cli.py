@@ -1,0 +1,240 @@
+"""The commands, run in-process as a user would."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, records, small_config
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from aeplus.cli import main
+
+PLUS = f"{ROOT}/configs/method/alphaedit_plus.yaml"
+
+
+@pytest.fixture
+def here(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["aeplus"])
+    return tmp_path
+
+
+def run_folder(here: Path, version: int = 0) -> Path:
+    return here / "lightning_logs" / "edits" / f"version_{version}"
+
+
+def edited_weights(folder: Path) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+SAVE = [
+    "--trainer.callbacks+=aeplus.callbacks.JournalWriter",
+    "--trainer.callbacks.save_model=true",
+]
+
+
+def fit(workplace: Path, *more: str, method: str = PLUS) -> int:
+    return main(["fit", "--config", f"{workplace}/tiny.yaml", "--config", method, *more])
+
+
+def test_fit_writes_everything_and_validate_measures_it(
+    workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(workplace) == 0
+    folder = run_folder(here)
+    assert "7 edits of" in capsys.readouterr().out
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics) == {"method", "model", "seed", "edits", "before", "after", "batches", "seconds"}
+    assert metrics["method"] == "alphaedit_plus"
+    assert [batch["edits"] for batch in metrics["batches"]] == [3, 3, 1]
+    assert set(metrics["before"]) == {"efficacy", "generalization", "specificity", "score"}
+    for name in (
+        "conflict_preserved conflict_prior residual_norm rank sigma_max leakage prior_weight_norm "
+        "smoothing_iterations validation_score"
+    ).split():
+        assert isinstance(metrics["batches"][0][name], int | float), name
+    assert set(metrics["batches"][0]["seconds"]) == {"targets", "solve", "validate", "total"}
+    assert metrics["after"]["efficacy"] > metrics["before"]["efficacy"]
+    assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["layers"] == [0, 1]
+
+    events = EventAccumulator(str(folder)).Reload()
+    tags = set(events.Tags()["scalars"])
+    for tag in (
+        "validation/score edits/efficacy edits/score conflict/preserved_mean conflict/preserved_max "
+        "conflict/prior_mean conflict/prior_max residual/mean relaxation/rank relaxation/sigma_max leakage "
+        "prior_weights/norm smoothing/iterations seconds/targets seconds/solve seconds/validate"
+    ).split():
+        assert tag in tags, tag
+    assert [event.step for event in events.Scalars("leakage")] == [1, 2, 3]
+    assert {"hyperparameters/text_summary", "generations/text_summary"} <= set(events.Tags()["tensors"])
+
+    checkpoint = next((folder / "checkpoints").glob("*.ckpt"))
+    assert checkpoint.stat().st_size < 2e6
+    assert "language_model" not in str(list(torch.load(checkpoint, weights_only=True)["state_dict"]))
+    assert main(["validate", "--config", f"{workplace}/tiny.yaml", "--ckpt_path", str(checkpoint)]) == 0
+    shown = re.search(r"edits\s+│\s+([\d.]+)", capsys.readouterr().out)
+    assert shown is not None
+    assert float(shown[1]) == pytest.approx(metrics["after"]["efficacy"], abs=0.05)
+
+
+def test_resume_ends_with_the_same_weights(workplace: Path, here: Path) -> None:
+    whole = ["--trainer.callbacks", "[{class_path: aeplus.callbacks.JournalWriter, init_args: {save_model: true}}, "
+             "{class_path: aeplus.callbacks.EditCheckpoint, init_args: {keep_all: true}}]"]
+    assert fit(workplace, *whole) == 0
+    first = run_folder(here)
+    checkpoint = first / "checkpoints" / "1-batches.ckpt"
+    assert fit(workplace, *whole, "--ckpt_path", str(checkpoint)) == 0
+    second = run_folder(here, 1)
+    assert [p.name for p in sorted((second / "checkpoints").iterdir())] == ["2-batches.ckpt", "3-batches.ckpt"]
+    uninterrupted, resumed = edited_weights(first / "model"), edited_weights(second / "model")
+    for name, weight in uninterrupted.items():
+        assert torch.equal(weight, resumed[name]), name
+    before, after = (json.loads((f / "metrics.json").read_text()) for f in (first, second))
+    assert len(after["batches"]) == 3
+    assert before["after"] == after["after"]
+
+
+def test_saved_model_loads_with_plain_transformers(workplace: Path, here: Path) -> None:
+    callbacks = "[{class_path: aeplus.callbacks.JournalWriter, init_args: {save_model: true}}]"
+    assert fit(workplace, "--trainer.callbacks", callbacks) == 0
+    folder = run_folder(here)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    model = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    hits = 0
+    for record in records():
+        text = record["prompt"].replace("{}", record["subject"])
+        ids = tokenizer(f"{text} {record['target_new']}", return_tensors="pt")["input_ids"]
+        start = len(tokenizer(text)["input_ids"])
+        best = model(ids).logits[0, start - 1 : -1].argmax(-1)
+        hits += bool((best == ids[0, start:]).all())
+    assert 100 * hits / 7 == pytest.approx(metrics["after"]["efficacy"])
+
+
+def test_everything_off_equals_alphaedit(workplace: Path, here: Path) -> None:
+    off = ["--model.method.relax=false", "--model.method.prior=equal", "--model.method.smooth=false"]
+    save = ["--trainer.callbacks", "[{class_path: aeplus.callbacks.JournalWriter, init_args: {save_model: true}}]"]
+    assert fit(workplace, *off, *save) == 0
+    assert fit(workplace, *save, method=f"{ROOT}/configs/method/alphaedit.yaml") == 0
+    assert fit(workplace, *save) == 0
+    first, second, third = (edited_weights(run_folder(here, i) / "model") for i in range(3))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], third[name]) for name in first)  # the parts do something
+
+
+def test_test_prompts_reach_nothing(workplace: Path, here: Path) -> None:
+    """Changing every test prompt changes nothing in the edited weights."""
+    changed = [{**r, "rephrase": "Nothing of the kind", "neighborhood": ["Peru", "What"]} for r in records()]
+    (here / "changed.jsonl").write_text("".join(json.dumps(r) + "\n" for r in changed))
+    save = ["--trainer.callbacks", "[{class_path: aeplus.callbacks.JournalWriter, init_args: {save_model: true}}]"]
+    assert fit(workplace, *save) == 0
+    assert fit(workplace, *save, "--data.path", "changed.jsonl") == 0
+    first, second = (edited_weights(run_folder(here, i) / "model") for i in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_order_of_batches_matters(workplace: Path, here: Path) -> None:
+    turned = list(reversed(records()))
+    (here / "turned.jsonl").write_text("".join(json.dumps(r) + "\n" for r in turned))
+    save = ["--trainer.callbacks", "[{class_path: aeplus.callbacks.JournalWriter, init_args: {save_model: true}}]"]
+    for path in (f"{workplace}/edits.jsonl", "turned.jsonl"):
+        assert fit(workplace, *save, "--data.path", path) == 0
+    first, second = (edited_weights(run_folder(here, i) / "model") for i in range(2))
+    assert any(not torch.allclose(first[name], second[name], atol=1e-5) for name in first)
+
+
+def test_standard_model_checkpoint_resumes_too(workplace: Path, here: Path) -> None:
+    """Lightning's own ModelCheckpoint may write in the midst of a batch; the batch is then done again."""
+    save = "{class_path: aeplus.callbacks.JournalWriter, init_args: {save_model: true}}"
+    standard = "{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {save_top_k: -1}}"
+    assert fit(workplace, "--trainer.callbacks", f"[{save}, {standard}]") == 0
+    first = run_folder(here)
+    checkpoint = sorted((first / "checkpoints").iterdir())[0]
+    assert fit(workplace, "--trainer.callbacks", f"[{save}]", "--ckpt_path", str(checkpoint)) == 0
+    one, two = edited_weights(first / "model"), edited_weights(run_folder(here, 1) / "model")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_changed_settings_on_resume_are_reported(
+    workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(workplace) == 0
+    checkpoint = next((run_folder(here) / "checkpoints").iterdir())
+    with pytest.warns(UserWarning, match=r"made with model\.method\.ridge = 0\.01 and now it is 0\.5"):
+        assert main(
+            ["validate", "--config", f"{workplace}/tiny.yaml", "--model.method.ridge=0.5", "--ckpt_path", str(checkpoint)]
+        ) == 0
+
+
+def test_help_needs_no_torch(here: Path) -> None:
+    code = "import sys; from aeplus.cli import main; main(['--help']); assert 'torch' not in sys.modules"
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - began < 1.0
+    assert "validate" in done.stdout
+
+
+def test_every_option_is_documented(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for name in ("--model.layers", "--model.method.epsilon", "--model.targets.clamp", "--data.neighbors"):
+        assert name in text
+    parts = re.split(r"\n  (?=--)", text)
+    ours = [p for p in parts if re.match(r"--(model|data)\.", p) and "CONFIG" not in p and ".help" not in p]
+    silent = [p.split()[0] for p in ours if len(" ".join(p.split())) < 40 or not re.search(r"[a-z]{3,} .*\(", p, re.S)]
+    assert len(ours) > 35
+    assert silent == []
+
+
+def test_print_config_composes(workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        fit(workplace, "--model.method.smooth=false", "--print_config")
+    config = yaml.safe_load(capsys.readouterr().out)
+    method = config["model"]["method"]
+    assert (method["name"], method["relax"], method["smooth"], method["ridge"]) == ("alphaedit_plus", True, False, 0.01)
+    names = [callback["class_path"].rsplit(".", 1)[1] for callback in config["trainer"]["callbacks"]]
+    assert "SmoothingStop" in names
+
+
+def test_ctrl_c_leaves_whole_batches(workplace: Path, here: Path) -> None:
+    """The run is interrupted inside the second batch; its checkpoint then goes on to the same weights."""
+    config = small_config(workplace).replace("steps: 8", "steps: 4000")
+    (here / "slow.yaml").write_text(config)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    words = ["fit", "--config", f"{workplace}/tiny.yaml", "--config", PLUS]
+    slow = ["fit", "--config", "slow.yaml", "--config", PLUS]
+    code = "from aeplus.cli import entry_point; entry_point()"
+    run = [sys.executable, "-c", code]
+    assert subprocess.run([*run, *words], env=environment, capture_output=True, check=False).returncode == 0
+    process = subprocess.Popen([*run, *slow], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    deadline = time.time() + 60
+    folder = run_folder(here, 1)
+    while not list(folder.glob("events*")) and time.time() < deadline:
+        time.sleep(0.2)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert b"Traceback" not in errors
+    for checkpoint in (folder / "checkpoints").glob("*"):
+        assert torch.load(checkpoint, weights_only=True)["aeplus"]["batches"]
+
+
+def test_demo_config_is_what_make_runs() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert "configs/demo.yaml" in makefile
+    assert shutil.which("make") is None or subprocess.run(
+        ["make", "-n", "demo"], cwd=ROOT, capture_output=True, check=False
+    ).returncode == 0
