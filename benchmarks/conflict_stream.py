@@ -1,12 +1,12 @@
-"""Builds a stream in which edits are later rewritten with another answer (conflict with prior edits).
+r"""Builds a stream in which edits are later rewritten with another answer (conflict with prior edits).
 
     python benchmarks/conflict_stream.py --edits counterfact.jsonl --out stream.jsonl
-    aeplus fit --config configs/model/smollm2-135m.yaml --config configs/method/alphaedit_plus.yaml \\
+    aeplus fit --config configs/model/smollm2-135m.yaml --config configs/method/alphaedit_plus.yaml \
         --data.path stream.jsonl --data.batch_size 5
 
 From plain JSON Lines with several records per prompt form it takes ``--count`` records and writes them, then as
 many rewrites: the same fact in other words, with the answer of another record of the same form. The first words
-are a rewrite's test paraphrase, beside a third form. All other records follow, as a pool of neighbours.
+are a rewrite's test paraphrase, beside a third form. Its neighbours are other records' prompts of the form.
 """
 
 import argparse

@@ -103,9 +103,7 @@ def main() -> None:
     update = solve_update(residual, keys, spectrum, chosen, ridge, prior_keys, weights)
     solved = time.perf_counter() - began
     ours = searched + solved
-    print(
-        f"ours:  search {searched:.2f} s for {len(trace)} accepted eigenvectors, final solve {solved:.2f} s"
-    )
+    print(f"ours:  search {searched:.2f} s for {len(trace)} accepted eigenvectors, final solve {solved:.2f} s")
     print(f"       {ours / args.candidates:.3f} s per step, everything included")
 
     if not args.dense_steps:
@@ -123,9 +121,7 @@ def main() -> None:
             error = float((delta - update.dense()).norm() / delta.norm())
         del delta
     dense = building + solving
-    print(
-        f"dense: {dense:.2f} s per step ({building:.2f} s projecting, {solving:.2f} s in torch.linalg.solve)"
-    )
+    print(f"dense: {dense:.2f} s per step ({building:.2f} s projecting, {solving:.2f} s in torch.linalg.solve)")
     print(f"       mean of {args.dense_steps} measured of {args.candidates} steps; the others were not run")
     step_time = ours / args.candidates
     print(f"ratio per step, dense step / (ours / candidates): {dense / step_time:.0f}")

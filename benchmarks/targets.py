@@ -12,7 +12,6 @@ import time
 from dataclasses import replace
 
 import torch
-from reference_targets import plain_targets
 
 from aeplus.data.readers import read_requests
 from aeplus.models.loading import load_model
@@ -20,6 +19,7 @@ from aeplus.models.sites import Decoder
 from aeplus.targets.contexts import sample_contexts
 from aeplus.targets.optimizer import TargetOptions, find_targets
 from aeplus.targets.rows import batch_rows
+from reference_targets import plain_targets
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def main() -> None:
     moved = (expected - found.initial).norm(dim=0)
     error = ((found.values - expected).norm(dim=0) / moved).max()
     print(f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, seed {options.seed}")
-    print(f"{options.model}, layer {options.layer}, {len(requests)} edits, {len(contexts)} contexts, {options.steps} steps")
+    print(f"{options.model}, layer {options.layer}, {len(requests)} edits, {len(contexts)} contexts")
     print(f"batched: {batched:.1f} s (median of {options.runs}: {', '.join(f'{t:.1f}' for t in sorted(times))})")
     print(f"plain:   {plain:.1f} s (1 run)")
     print(f"ratio:   {plain / batched:.2f}")

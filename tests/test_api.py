@@ -1,10 +1,10 @@
 import pytest
 import torch
-from test_bad_input import SMALL
-from tiny import tiny_model, tiny_tokenizer
 
 import aeplus
 from aeplus.callbacks import EditCallback
+from test_bad_input import SMALL
+from tiny import tiny_model, tiny_tokenizer
 
 EDITS = [
     {"prompt": "The capital of {}", "subject": "France", "target_new": "London"},

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, records
 from safetensors.torch import load_file, save_file
-from tiny import tiny_model, tiny_tokenizer
 
 import aeplus
 from aeplus.cli import main
 from aeplus.errors import InputError
 from aeplus.paths import whole_file, whole_folder
+from conftest import ROOT, records
+from tiny import tiny_model, tiny_tokenizer
 
 PLUS = f"{ROOT}/configs/method/alphaedit_plus.yaml"
 

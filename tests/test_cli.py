@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import ROOT, records, small_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aeplus.cli import main
+from conftest import ROOT, records, small_config
 
 PLUS = f"{ROOT}/configs/method/alphaedit_plus.yaml"
 
@@ -58,10 +58,17 @@ def test_fit_writes_everything_and_validate_measures_it(
     assert metrics["method"] == "alphaedit_plus"
     assert [batch["edits"] for batch in metrics["batches"]] == [3, 3, 1]
     assert set(metrics["before"]) == {"efficacy", "generalization", "specificity", "score"}
-    for name in (
-        "conflict_preserved conflict_prior residual_norm rank sigma_max leakage prior_weight_norm "
-        "smoothing_iterations validation_score"
-    ).split():
+    for name in [
+        "conflict_preserved",
+        "conflict_prior",
+        "residual_norm",
+        "rank",
+        "sigma_max",
+        "leakage",
+        "prior_weight_norm",
+        "smoothing_iterations",
+        "validation_score",
+    ]:
         assert isinstance(metrics["batches"][0][name], int | float), name
     assert set(metrics["batches"][0]["seconds"]) == {"targets", "solve", "validate", "total"}
     assert metrics["after"]["efficacy"] > metrics["before"]["efficacy"]
@@ -69,11 +76,24 @@ def test_fit_writes_everything_and_validate_measures_it(
 
     events = EventAccumulator(str(folder)).Reload()
     tags = set(events.Tags()["scalars"])
-    for tag in (
-        "validation/score edits/efficacy edits/score conflict/preserved_mean conflict/preserved_max "
-        "conflict/prior_mean conflict/prior_max residual/mean relaxation/rank relaxation/sigma_max leakage "
-        "prior_weights/norm smoothing/iterations seconds/targets seconds/solve seconds/validate"
-    ).split():
+    for tag in [
+        "validation/score",
+        "edits/efficacy",
+        "edits/score",
+        "conflict/preserved_mean",
+        "conflict/preserved_max",
+        "conflict/prior_mean",
+        "conflict/prior_max",
+        "residual/mean",
+        "relaxation/rank",
+        "relaxation/sigma_max",
+        "leakage",
+        "prior_weights/norm",
+        "smoothing/iterations",
+        "seconds/targets",
+        "seconds/solve",
+        "seconds/validate",
+    ]:
         assert tag in tags, tag
     assert [event.step for event in events.Scalars("leakage")] == [1, 2, 3]
     assert {"hyperparameters/text_summary", "generations/text_summary"} <= set(events.Tags()["tensors"])
@@ -88,8 +108,11 @@ def test_fit_writes_everything_and_validate_measures_it(
 
 
 def test_resume_ends_with_the_same_weights(workplace: Path, here: Path) -> None:
-    whole = ["--trainer.callbacks", "[{class_path: aeplus.callbacks.JournalWriter, init_args: {save_model: true}}, "
-             "{class_path: aeplus.callbacks.EditCheckpoint, init_args: {keep_all: true}}]"]
+    whole = [
+        "--trainer.callbacks",
+        "[{class_path: aeplus.callbacks.JournalWriter, init_args: {save_model: true}}, "
+        "{class_path: aeplus.callbacks.EditCheckpoint, init_args: {keep_all: true}}]",
+    ]
     assert fit(workplace, *whole) == 0
     first = run_folder(here)
     checkpoint = first / "checkpoints" / "1-batches.ckpt"
@@ -171,9 +194,19 @@ def test_changed_settings_on_resume_are_reported(
     assert fit(workplace) == 0
     checkpoint = next((run_folder(here) / "checkpoints").iterdir())
     with pytest.warns(UserWarning, match=r"made with model\.method\.ridge = 0\.01 and now it is 0\.5"):
-        assert main(
-            ["validate", "--config", f"{workplace}/tiny.yaml", "--model.method.ridge=0.5", "--ckpt_path", str(checkpoint)]
-        ) == 0
+        assert (
+            main(
+                [
+                    "validate",
+                    "--config",
+                    f"{workplace}/tiny.yaml",
+                    "--model.method.ridge=0.5",
+                    "--ckpt_path",
+                    str(checkpoint),
+                ]
+            )
+            == 0
+        )
 
 
 def test_help_needs_no_torch(here: Path) -> None:
@@ -235,6 +268,7 @@ def test_ctrl_c_leaves_whole_batches(workplace: Path, here: Path) -> None:
 def test_demo_config_is_what_make_runs() -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert "configs/demo.yaml" in makefile
-    assert shutil.which("make") is None or subprocess.run(
-        ["make", "-n", "demo"], cwd=ROOT, capture_output=True, check=False
-    ).returncode == 0
+    assert (
+        shutil.which("make") is None
+        or subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, check=False).returncode == 0
+    )

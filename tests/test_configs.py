@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, records
 
 from aeplus.cli import main
 from aeplus.methods.method import METHODS
+from conftest import ROOT, records
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
@@ -21,9 +21,7 @@ def test_all_are_found() -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(ROOT / "configs")))
-def test_config_runs_small(
-    path: Path, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_config_runs_small(path: Path, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The config under test first, then what makes it small."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["aeplus"])

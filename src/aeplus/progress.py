@@ -22,4 +22,8 @@ class BarProgress(Progress):
         from tqdm.auto import tqdm
 
         with tqdm(total=total, desc=name, unit_scale=True, leave=False) as bar:
-            yield lambda done: bar.update(done) and None
+
+            def advance(done: int) -> None:
+                bar.update(done)
+
+            yield advance

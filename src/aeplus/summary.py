@@ -25,7 +25,9 @@ def print_summary(report: RunReport, folder: Path, model: Path | None) -> None:
     table.add_row("before", *(_percent(report.before[name]) for name in _NAMES))
     table.add_row("after", *(_percent(report.after[name]) for name in _NAMES), style="bold")
     console.print(table)
-    console.print(f"{report.seconds['total']:.0f} s, {report.seconds['statistics']:.0f} s of it statistics", style="dim")
+    console.print(
+        f"{report.seconds['total']:.0f} s, {report.seconds['statistics']:.0f} s of it statistics", style="dim"
+    )
     for what, place in (("metrics", folder / "metrics.json"), ("edited model", model)):
         if place is not None:
             console.print(f"{what}: {place}", soft_wrap=True)

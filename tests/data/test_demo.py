@@ -51,9 +51,7 @@ def test_read_pairs(tmp_path: Path) -> None:
 
 def test_gensim_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        InputError, match=r"^The demo's edits need gensim.*install it: 'pip install gensim'\.$"
-    ):
+    with pytest.raises(InputError, match=r"^The demo's edits need gensim.*install it: 'pip install gensim'\.$"):
         questions_words()
 
 
@@ -121,9 +119,7 @@ def test_a_model_that_knows_too_little() -> None:
     def plain_only(prompts: Sequence[str], answers: Sequence[str]) -> list[float | None]:
         return [0.5 if prompt.startswith("The unit") else None for prompt in prompts]
 
-    with pytest.raises(
-        InputError, match=r"in a form such as 'In \{\}, the unit of currency is the', but this one"
-    ):
+    with pytest.raises(InputError, match=r"in a form such as 'In \{\}, the unit of currency is the', but this one"):
         compose_demo(SECTIONS, plain_only)
 
 

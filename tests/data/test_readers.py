@@ -187,8 +187,7 @@ def test_a_complete_prompt_is_a_plain_prompt_too() -> None:
         ),
         (
             [{**PLAIN, "prompt": "{} and {}"}],
-            "DIR/edits.dat, record 1: 'prompt' must hold one {} where the subject stands, "
-            "but '{} and {}' holds 2;",
+            "DIR/edits.dat, record 1: 'prompt' must hold one {} where the subject stands, but '{} and {}' holds 2;",
         ),
         (
             [{**PLAIN, "prompt": "Who?"}],
@@ -229,9 +228,7 @@ def test_damaged_bytes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^Expected a whole gzip file, but .* is damaged"):
         read_requests(path)
     path.write_bytes(b"\xff\xfe{")
-    with pytest.raises(
-        InputError, match=r"^Expected UTF-8 text, but .* is not \(invalid start byte at byte 0\)"
-    ):
+    with pytest.raises(InputError, match=r"^Expected UTF-8 text, but .* is not \(invalid start byte at byte 0\)"):
         read_requests(path)
 
 

@@ -56,16 +56,12 @@ def make_case(
 
     vectors = torch.linalg.qr(randn(d, d)).Q
     # distinct eigenvalues, so that the order of the search is not a matter of rounding
-    values = (
-        torch.arange(d, dtype=torch.float64) + 1 + 0.5 * torch.rand(d, generator=g, dtype=torch.float64)
-    ) / d
+    values = (torch.arange(d, dtype=torch.float64) + 1 + 0.5 * torch.rand(d, generator=g, dtype=torch.float64)) / d
     covariance = vectors @ torch.diag(values) @ vectors.T
     mask = (torch.arange(d) < null).double()
     weights = torch.rand(m, generator=g, dtype=torch.float64)
     spectrum = Spectrum(values, vectors)
-    return Case(
-        randn(o, n), randn(d, n), randn(d, m), weights, beta, covariance, spectrum, mask, ridge, randn(o, d)
-    )
+    return Case(randn(o, n), randn(d, n), randn(d, m), weights, beta, covariance, spectrum, mask, ridge, randn(o, d))
 
 
 @st.composite

@@ -71,13 +71,9 @@ def test_large_half_precision_keys_do_not_overflow() -> None:
 
 
 def test_error_texts() -> None:
-    with pytest.raises(
-        InputError, match=r"others must have shape \[5, any\], but it has \[4, 2\]: pass one key"
-    ):
+    with pytest.raises(InputError, match=r"others must have shape \[5, any\], but it has \[4, 2\]: pass one key"):
         conflict(torch.ones(5, 2), torch.ones(4, 2))
     with pytest.raises(InputError, match=r"keys must have shape \[any, any\], but it has \[5\]"):
         conflict(torch.ones(5), torch.ones(5, 2))
-    with pytest.raises(
-        InputError, match=r"keys must have shape \[5, any\], but it has \[4, 2\]: pass one new key"
-    ):
+    with pytest.raises(InputError, match=r"keys must have shape \[5, any\], but it has \[4, 2\]: pass one new key"):
         prior_weights(torch.ones(5, 2), torch.ones(4, 2))

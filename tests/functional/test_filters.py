@@ -55,21 +55,15 @@ def test_error_texts() -> None:
         null_space_filter(S, 0.1)
     with pytest.raises(InputError, match="leaves no null space"):
         null_space_filter(S, float("nan"))
-    with pytest.raises(
-        InputError, match=r"leaves no constraint .* largest of the 3 eigenvalues is 1, so lower"
-    ):
+    with pytest.raises(InputError, match=r"leaves no constraint .* largest of the 3 eigenvalues is 1, so lower"):
         null_space_filter(S, 2.0)
-    with pytest.raises(
-        InputError, match=r"leaves no null space .* \(dimensions\)|\(dimensions\) leaves no null"
-    ):
+    with pytest.raises(InputError, match=r"leaves no null space .* \(dimensions\)|\(dimensions\) leaves no null"):
         null_space_filter(S, 0.1, kind="dimensions")
     with pytest.raises(InputError, match="leaves no constraint"):
         null_space_filter(S, 0.9, kind="dimensions")
     with pytest.raises(InputError, match=r"kind 'energy' is a share between 0 and 1, but it is 1\.5"):
         null_space_filter(S, 1.5, kind="energy")
-    with pytest.raises(
-        InputError, match="kind must be 'absolute', 'energy' or 'dimensions', but it is 'rank'"
-    ):
+    with pytest.raises(InputError, match="kind must be 'absolute', 'energy' or 'dimensions', but it is 'rank'"):
         null_space_filter(S, 0.3, kind="rank")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="alpha must be a positive finite number, but it is 0"):
         ridge_filter(S, 0)

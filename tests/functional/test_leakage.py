@@ -45,9 +45,7 @@ def test_dtype_comes_back(dtype: torch.dtype) -> None:
 def test_error_texts() -> None:
     case = dense.make_case(0)
     update = solve_update(*case.problem)
-    with pytest.raises(
-        InputError, match=r"weight must have shape \[5, 16\], but it has \[16, 5\]: pass the edited"
-    ):
+    with pytest.raises(InputError, match=r"weight must have shape \[5, 16\], but it has \[16, 5\]: pass the edited"):
         leakage(update, case.spectrum, case.weight.T)
     with pytest.raises(InputError, match=r"update.right must have shape \[any, 16\], but it has \[1, 3\]"):
         leakage(LowRankUpdate(torch.ones(5, 1), torch.ones(1, 3)), case.spectrum, case.weight)

@@ -101,16 +101,12 @@ def test_leakage_bound_is_the_dense_one(case: dense.Case, share: float) -> None:
 def test_leakage_bound_over_several_blocks_and_relative_to_the_weight(o: int) -> None:
     case = dense.make_case(4, d=40, null=2, n=6, m=9, o=o)
     energy = float(dense.leakage(case, case.weight))
-    start, end = (
-        float(dense.leakage(case, dense.alphaedit(case, f))) for f in (case.filter, case.filter * 0 + 1)
-    )
+    start, end = (float(dense.leakage(case, dense.alphaedit(case, f))) for f in (case.filter, case.filter * 0 + 1))
     lengths = []
     for bound in (0.9 * start, *(start + share * (end - start) for share in (0.1, 0.3, 0.6, 0.9))):
         expected, _ = dense.search(case, 0.0, max_leakage=bound)
         absolute, _ = relax_filter(*case.problem, 0.0, **case.prior, max_leakage=bound)
-        relative, trace = relax_filter(
-            *case.problem, 0.0, **case.prior, max_leakage=bound / energy, weight=case.weight
-        )
+        relative, trace = relax_filter(*case.problem, 0.0, **case.prior, max_leakage=bound / energy, weight=case.weight)
         assert torch.equal(absolute, expected)
         assert torch.equal(relative, expected)
         update = solve_update(*case.problem[:3], relative, case.ridge, **case.prior)

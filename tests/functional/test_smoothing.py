@@ -16,9 +16,7 @@ def test_against_a_loop() -> None:
     for T in (1, 2, 5):
         for t in range(T + 1):
             expected = [(T - t) / (2 * T) if norm > 2.5 else 0.0 for norm in NORMS.tolist()]
-            torch.testing.assert_close(
-                smoothing_coefficients(NORMS, t, T, 2.5), torch.tensor(expected).double()
-            )
+            torch.testing.assert_close(smoothing_coefficients(NORMS, t, T, 2.5), torch.tensor(expected).double())
 
 
 def test_threshold_is_the_eightieth_percentile() -> None:
@@ -45,9 +43,7 @@ def test_dtype_comes_back(dtype: torch.dtype) -> None:
 
 
 def test_error_texts() -> None:
-    with pytest.raises(
-        InputError, match="T must be at least 1 smoothing iteration, but it is 0: raise T, or turn"
-    ):
+    with pytest.raises(InputError, match="T must be at least 1 smoothing iteration, but it is 0: raise T, or turn"):
         smoothing_coefficients(NORMS, 0, 0, 1.0)
     for t in (-1, 4):
         with pytest.raises(InputError, match=f"t must be between 0 and T = 3, but it is {t}"):

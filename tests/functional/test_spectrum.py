@@ -49,21 +49,15 @@ def test_slight_asymmetry_is_averaged_away() -> None:
 
 def test_error_texts() -> None:
     C = covariance()
-    with pytest.raises(
-        InputError, match=r"square matrix \[d, d\], but it is \[6, 5\]: pass the mean of k kᵀ"
-    ):
+    with pytest.raises(InputError, match=r"square matrix \[d, d\], but it is \[6, 5\]: pass the mean of k kᵀ"):
         Spectrum.from_covariance(C[:, :5])
     with pytest.raises(InputError, match=r"its dtype is torch\.int64: convert it first"):
         Spectrum.from_covariance(C.long())
     broken = C.clone()
     broken[2, 3] = float("nan")
-    with pytest.raises(
-        InputError, match=r"covariance must be finite, but 1 of its 36 entries are NaN or infinite"
-    ):
+    with pytest.raises(InputError, match=r"covariance must be finite, but 1 of its 36 entries are NaN or infinite"):
         Spectrum.from_covariance(broken)
-    with pytest.raises(
-        InputError, match=r"must be symmetric, but entries differ .* pass the mean of k kᵀ, or"
-    ):
+    with pytest.raises(InputError, match=r"must be symmetric, but entries differ .* pass the mean of k kᵀ, or"):
         Spectrum.from_covariance(C.triu())
     with pytest.raises(InputError, match="no negative eigenvalue, but its smallest is"):
         Spectrum.from_covariance(-C)

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_model, tiny_tokenizer
 
 from aeplus.errors import InputError
 from aeplus.knowledge import statistics as module
@@ -10,6 +9,7 @@ from aeplus.knowledge.corpus import read_texts
 from aeplus.knowledge.statistics import PreservedOptions, collect, load_or_collect
 from aeplus.models.sites import Decoder
 from aeplus.progress import Progress
+from tiny import tiny_model, tiny_tokenizer
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_renamed_cache_file_is_refused(
     with pytest.raises(InputError, match="belong to another model or corpus; delete the file"):
         load_or_collect(decoder, tokenizer, decoder.select([2]), options, Progress())
     one.with_name("layer_0.safetensors").write_bytes(b"damaged")
-    with pytest.raises(InputError, match="cannot be read .*delete it and run again"):
+    with pytest.raises(InputError, match=r"cannot be read .*delete it and run again"):
         load_or_collect(decoder, tokenizer, decoder.select([0]), options, Progress())
 
 

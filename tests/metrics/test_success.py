@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_model, tiny_tokenizer
 from torch import multiprocessing
 
 from aeplus.data.request import EditRequest, Probe
@@ -12,6 +11,7 @@ from aeplus.metrics.predict import predict
 from aeplus.metrics.success import Efficacy, Score, Specificity, exact_match
 from aeplus.models.sites import Decoder
 from aeplus.models.tokens import encode
+from tiny import tiny_model, tiny_tokenizer
 
 
 def test_every_token_must_be_right() -> None:

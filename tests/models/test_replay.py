@@ -1,9 +1,9 @@
 import pytest
 import torch
-from tiny import CONFIGS, tiny_model
 
 from aeplus.models.replay import Replay
 from aeplus.models.sites import Decoder
+from tiny import CONFIGS, tiny_model
 
 ROWS = [[7, 8, 9], [11] * 7, list(range(20, 32)), list(range(40, 65))]
 SUFFIX = [3, 2, 3, 1]
@@ -42,6 +42,4 @@ def test_whole_rows_without_cache(kind: str) -> None:
     replay = Replay(decoder, ROWS, 1)
     logits = decoder.logits(replay.run(replay.hidden, 1, 4))
     for i, row in enumerate(ROWS):
-        torch.testing.assert_close(
-            logits[i, -len(row) :], model(torch.tensor([row])).logits[0], rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(logits[i, -len(row) :], model(torch.tensor([row])).logits[0], rtol=1e-4, atol=1e-5)

@@ -1,10 +1,10 @@
 import pytest
 import torch
 from torch import nn
-from tiny import CONFIGS, tiny_model
 
 from aeplus.errors import InputError
 from aeplus.models.sites import Decoder
+from tiny import CONFIGS, tiny_model
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -42,7 +42,7 @@ def test_model_without_mlp_lists_what_was_found() -> None:
     model = tiny_model("llama")
     for layer in model.model.layers:
         layer.mlp = nn.Identity()
-    with pytest.raises(InputError, match="has 0; its projections are: self_attn.q_proj 32→32"):
+    with pytest.raises(InputError, match=r"has 0; its projections are: self_attn\.q_proj 32→32"):
         Decoder(model)
 
 

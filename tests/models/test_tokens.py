@@ -1,8 +1,8 @@
 import pytest
-from tiny import tiny_tokenizer
 
 from aeplus.errors import InputError
 from aeplus.models.tokens import encode
+from tiny import tiny_tokenizer
 
 
 @pytest.mark.parametrize("bos", [False, True])

@@ -1,12 +1,12 @@
 import pytest
 import torch
-from tiny import tiny_model, tiny_tokenizer
 
 from aeplus.data.request import EditRequest
 from aeplus.models.sites import Decoder
 from aeplus.targets.contexts import sample_contexts
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.rows import batch_rows
+from tiny import tiny_model, tiny_tokenizer
 
 REQUESTS = [EditRequest("The capital of {} is", "France", "Rome"), EditRequest("{} speaks", "London", "it")]
 CONTEXTS = ["", "The man is. ", "You. "]
@@ -29,9 +29,11 @@ def test_keys_and_values_follow_the_layers_as_they_change(kind: str) -> None:
                 row = rows.prompts[edit * 3 + context]
                 seen: dict[str, torch.Tensor] = {}
                 hooks = [
-                    site.module.register_forward_pre_hook(lambda _, x: seen.update(key=x[0][0, -1])),
+                    site.module.register_forward_pre_hook(lambda _, x, seen=seen: seen.update(key=x[0][0, -1])),
                     decoder.layers[2].register_forward_hook(
-                        lambda _, __, out: seen.update(value=(out[0] if isinstance(out, tuple) else out)[0, -1])
+                        lambda _, __, out, seen=seen: seen.update(
+                            value=(out[0] if isinstance(out, tuple) else out)[0, -1]
+                        )
                     ),
                 ]
                 model(torch.tensor([row.ids[: row.mark + 1]]))

@@ -2,14 +2,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from reference_targets import plain_targets
-from tiny import CONFIGS, tiny_model, tiny_tokenizer
 
 from aeplus.data.request import EditRequest
 from aeplus.errors import InputError
 from aeplus.models.sites import Decoder
 from aeplus.targets.optimizer import TargetOptions, find_targets
 from aeplus.targets.rows import BatchRows, batch_rows
+from reference_targets import plain_targets
+from tiny import CONFIGS, tiny_model, tiny_tokenizer
 
 REQUESTS = [
     EditRequest("The capital of {} is", "France", "Rome"),

@@ -1,0 +1,1 @@
+"""Edits: readers, the stream, the validation set, the demo."""

@@ -39,7 +39,4 @@ def fill_neighborhoods(
         chance = random.Random(f"{seed} {request.question}")
         return tuple(Probe(text) for text in chance.sample(questions, min(count, len(questions))))
 
-    return [
-        request if request.neighborhood else replace(request, neighborhood=drawn(request))
-        for request in requests
-    ]
+    return [request if request.neighborhood else replace(request, neighborhood=drawn(request)) for request in requests]

@@ -32,9 +32,7 @@ _FILE_ENDINGS = {".json", ".jsonl", ".ndjson", ".gz", ".txt", ".csv"}
 _LOC_PREFIX = "nq question: "
 
 
-def read_requests(
-    source: str | Path, limit: int | None = None, target: Target = "answers"
-) -> list[EditRequest]:
+def read_requests(source: str | Path, limit: int | None = None, target: Target = "answers") -> list[EditRequest]:
     """Read the edits of a file or of a data set on the hub.
 
     Args:
@@ -109,9 +107,7 @@ def _file_records(path: Path) -> Iterator[Any]:
         msg = f"Expected UTF-8 text, but {path} is not ({error.reason} at byte {error.start}); convert it."
         raise InputError(msg) from error
     except OSError as error:
-        msg = (
-            f"Expected a readable file, but {path} cannot be read ({error.strerror}); check its permissions."
-        )
+        msg = f"Expected a readable file, but {path} cannot be read ({error.strerror}); check its permissions."
         raise InputError(msg) from error
     if not text.strip():
         msg = f"Expected edits, but {path} is empty; give a file with at least one record."
@@ -135,9 +131,7 @@ def _load(text: str, path: Path, line: int = 1) -> Any:
     except (ValueError, RecursionError) as error:
         line += getattr(error, "lineno", 1) - 1
         why = getattr(error, "msg", str(error))
-        msg = (
-            f"Expected a JSON array or JSON Lines, but line {line} of {path} is not JSON ({why}); correct it."
-        )
+        msg = f"Expected a JSON array or JSON Lines, but line {line} of {path} is not JSON ({why}); correct it."
         raise InputError(msg) from error
 
 
@@ -279,9 +273,7 @@ _FORMATS = (
 def _parser(record: Any) -> Callable[[Record, Target], EditRequest]:
     names = f"{', '.join(form.name for form in _FORMATS[:-1])} or {_FORMATS[-1].name}"
     if not isinstance(record, Mapping):
-        msg = (
-            f"expected an object with the fields of a format, {names}, but it is {record!r:.80}; correct it."
-        )
+        msg = f"expected an object with the fields of a format, {names}, but it is {record!r:.80}; correct it."
         raise InputError(msg)
     for form in _FORMATS:
         if form.recognises(record):

@@ -70,7 +70,7 @@ class EditRequest:
 
     @property
     def question(self) -> str:
-        """The prompt with the subject in its place. (Not ``str.format``: a subject may hold braces.)"""
+        """The prompt with the subject in its place, even one that holds braces."""
         return self.prompt.replace(SLOT, self.subject)
 
     @property

@@ -101,9 +101,7 @@ def build_validation(
 
 def _check(batch_size: int, share: float, preserved_count: int, per_edit: int) -> None:
     if not 0 <= share <= 1:
-        msg = (
-            f"The validation share must lie between 0 and 1, but is {share}; 0.1 takes a tenth of the edits."
-        )
+        msg = f"The validation share must lie between 0 and 1, but is {share}; 0.1 takes a tenth of the edits."
         raise InputError(msg)
     for name, value, least in (
         ("'batch_size'", batch_size, 1),

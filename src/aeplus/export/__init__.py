@@ -1,0 +1,1 @@
+"""The edited model in other forms."""

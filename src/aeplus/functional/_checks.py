@@ -21,9 +21,7 @@ def working_dtype(*tensors: Tensor) -> torch.dtype:
 def check_floating(name: str, tensor: Tensor) -> None:
     """Refuse a tensor that is not real floating point, with an `InputError`."""
     if not tensor.is_floating_point():
-        message = (
-            f"{name} must hold floating point numbers, but its dtype is {tensor.dtype}: convert it first"
-        )
+        message = f"{name} must hold floating point numbers, but its dtype is {tensor.dtype}: convert it first"
         raise InputError(message)
 
 

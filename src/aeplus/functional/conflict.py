@@ -49,8 +49,6 @@ def prior_weights(prior_keys: Tensor, keys: Tensor) -> Tensor:
         InputError: If the two do not have the same number of rows.
     """
     check_shape("prior_keys", prior_keys, (None, None), "one earlier key per column, [d, m]")
-    check_shape(
-        "keys", keys, (prior_keys.shape[0], None), "one new key of the same d inputs per column, [d, n]"
-    )
+    check_shape("keys", keys, (prior_keys.shape[0], None), "one new key of the same d inputs per column, [d, n]")
     wide = prior_keys.to(working_dtype(prior_keys, keys))
     return (1 - conflict(wide, keys)).to(prior_keys.dtype)

@@ -56,9 +56,7 @@ def smoothing_threshold(residual_norms: Tensor, share: float = 0.2) -> Tensor:
     """
     check_shape("residual_norms", residual_norms, (None,), "one norm per edit, [n]")
     if not residual_norms.numel():
-        message = (
-            "residual_norms must hold at least one edit, but it is empty: pass a batch that is not empty"
-        )
+        message = "residual_norms must hold at least one edit, but it is empty: pass a batch that is not empty"
         raise InputError(message)
     if not 0 <= share <= 1:
         message = f"share must be between 0 and 1, but it is {share}: pass 0.2 for the top 20 %"

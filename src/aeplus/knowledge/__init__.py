@@ -1,0 +1,1 @@
+"""What the model knows: statistics of preserved knowledge, and the journal of edits."""

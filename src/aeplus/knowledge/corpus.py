@@ -65,8 +65,7 @@ def _dump(path: Path) -> Iterator[str]:
 
     from gensim.corpora.wikicorpus import extract_pages, filter_wiki
 
-    opened = bz2.open(path) if path.name.endswith(".bz2") else path.open("rb")
-    with opened as file:
+    with bz2.open(path) if path.name.endswith(".bz2") else path.open("rb") as file:
         for _, page, _ in extract_pages(file, filter_namespaces=("0",)):
             for line in filter_wiki(page, promote_remaining=True, simplify_links=True).splitlines():
                 clean = re.sub(r"'{2,}|\[\[|\]\]|^[*#:;\s]+", "", line).strip()

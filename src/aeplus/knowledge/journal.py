@@ -64,9 +64,7 @@ class Journal:
 
     def notes(self) -> list[dict[str, Any]]:
         """Everything small, as plain values, for a checkpoint."""
-        return [
-            {"edits": e.edits, "report": e.report, "layers": list(e.updates)} for e in self.entries
-        ]
+        return [{"edits": e.edits, "report": e.report, "layers": list(e.updates)} for e in self.entries]
 
     @classmethod
     def restore(cls, notes: list[dict[str, Any]], tensors: dict[str, Tensor]) -> "Journal":

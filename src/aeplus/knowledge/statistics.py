@@ -191,9 +191,7 @@ def _windows(tokenizer: Any, options: PreservedOptions) -> Iterator[Tensor]:
 def _corpus_fingerprint(options: PreservedOptions) -> str:
     path = Path(options.corpus)
     version = f"{path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else ""
-    return text_fingerprint(
-        options.corpus, version, options.tokens, options.window, options.sample, options.seed
-    )
+    return text_fingerprint(options.corpus, version, options.tokens, options.window, options.sample, options.seed)
 
 
 def _path(fingerprint: str, corpus: str, layer: int) -> Path:
@@ -225,6 +223,4 @@ def _load(path: Path, identity: str) -> LayerStatistics:
     if metadata.get("identity") != identity:
         msg = f"the statistics in {path} belong to another model or corpus; delete the file and run again."
         raise InputError(msg)
-    return LayerStatistics(
-        Spectrum(tensors["values"], tensors["vectors"]), tensors["keys"], int(metadata["tokens"])
-    )
+    return LayerStatistics(Spectrum(tensors["values"], tensors["vectors"]), tensors["keys"], int(metadata["tokens"]))

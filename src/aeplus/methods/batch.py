@@ -140,7 +140,5 @@ class BatchEdit:
         targets = self.targets
         if not self.smooths:
             return targets.values
-        beta = fn.smoothing_coefficients(
-            self.residual_norms, iteration, self.method.smoothing_steps, self._threshold
-        )
+        beta = fn.smoothing_coefficients(self.residual_norms, iteration, self.method.smoothing_steps, self._threshold)
         return targets.values + beta * (targets.initial - targets.values)

@@ -98,9 +98,7 @@ class LayerSolver:
     def _base_filter(self) -> Tensor:
         if self.method.filter == "covariance":
             return fn.ridge_filter(self.statistics.spectrum, self.method.alpha)
-        return fn.null_space_filter(
-            self.statistics.spectrum, self.method.threshold, kind=self.method.threshold_kind
-        )
+        return fn.null_space_filter(self.statistics.spectrum, self.method.threshold, kind=self.method.threshold_kind)
 
     def _priors(self, keys: Tensor) -> dict[str, Tensor | float]:
         if self.method.prior == "none" or not self.prior_keys.shape[1]:

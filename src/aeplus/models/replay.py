@@ -83,13 +83,13 @@ class Replay:
     @torch.no_grad()
     def _record(self, rows: list[list[int]], suffix: Sequence[int] | None) -> None:
         device = self.decoder.device
-        fronts = [len(row) for row in rows] if suffix is None else [len(r) - n for r, n in zip(rows, suffix, strict=True)]
+        fronts = (
+            [len(row) for row in rows] if suffix is None else [len(r) - n for r, n in zip(rows, suffix, strict=True)]
+        )
         ends = [0] * len(rows) if suffix is None else list(suffix)
         front, end = max(fronts), max(ends)
         cached = 0 if suffix is None else front
-        padded = [
-            [0] * (front - f) + row + [0] * (end - e) for row, f, e in zip(rows, fronts, ends, strict=True)
-        ]
+        padded = [[0] * (front - f) + row + [0] * (end - e) for row, f, e in zip(rows, fronts, ends, strict=True)]
         ids = torch.tensor(padded).to(device)
         # Nothing attends to padding behind a row, since attention is causal; it needs no mask.
         mask = (torch.arange(front + end) >= torch.tensor([[front - f] for f in fronts])).long().to(device)

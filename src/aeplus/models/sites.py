@@ -81,9 +81,7 @@ class Decoder:
         """
         count = len(self.layers)
         if not layers or list(layers) != sorted(set(layers)):
-            msg = (
-                f"layers must be distinct and ascending, but {list(layers)} came; write for example [4, 5, 6]."
-            )
+            msg = f"layers must be distinct and ascending, but {list(layers)} came; write for example [4, 5, 6]."
             raise InputError(msg)
         if layers[0] < 0 or layers[-1] >= count:
             msg = f"layers must lie between 0 and {count - 1} for this model, but {list(layers)} came; choose others."
@@ -159,9 +157,7 @@ def _down_projection(layer: nn.Module, config: Any) -> nn.Module:
     exact = [c for c in candidates if _fan(c)[0] == inner]
     candidates = exact if len(candidates) > 1 and exact else candidates
     if len(candidates) != 1:
-        seen = ", ".join(
-            f"{name} {_fan(m)[0]}→{_fan(m)[1]}" for name, m in layer.named_modules() if _is_projection(m)
-        )
+        seen = ", ".join(f"{name} {_fan(m)[0]}→{_fan(m)[1]}" for name, m in layer.named_modules() if _is_projection(m))
         msg = (
             f"expected one MLP down-projection to hidden size {hidden} per decoder layer, but {type(layer).__name__} "
             f"has {len(candidates)}; its projections are: {seen or 'none'}. Mixtures of experts cannot be edited."

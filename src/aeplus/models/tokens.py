@@ -52,7 +52,7 @@ def encode(
     """
     if not getattr(tokenizer, "is_fast", False):
         msg = (
-            f"expected a fast tokenizer, which knows where each token stands in the text, but {type(tokenizer).__name__} "
+            f"expected a fast tokenizer, which knows where tokens stand in the text, but {type(tokenizer).__name__} "
             "is a slow one; load it with AutoTokenizer.from_pretrained(..., use_fast=True)."
         )
         raise InputError(msg)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - the name everybody knows
+from torch.nn import functional as F
 
 from aeplus.errors import InputError
 from aeplus.models.replay import Replay
