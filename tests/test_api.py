@@ -21,6 +21,7 @@ OPTIONS = {
     "threshold": 0.8,
     "threshold_kind": "dimensions",
     "smoothing_steps": 2,
+    "max_rank": 2,
     "batch_size": 2,
 }
 

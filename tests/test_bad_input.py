@@ -123,6 +123,11 @@ def test_foreign_checkpoint(run: Callable[..., str], tmp_path: Path) -> None:
     assert "expected a checkpoint of aeplus" in run("--ckpt_path", "x.ckpt")
 
 
+def test_damaged_checkpoint(run: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "x.ckpt").write_bytes(b"damaged")
+    assert "expected a checkpoint of aeplus in --ckpt_path, but the file cannot be read" in run("--ckpt_path", "x.ckpt")
+
+
 def test_no_command_and_a_wrong_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["edit"]) == 2
     assert "expected a command out of fit, validate, demo-data, but 'edit' came" in capsys.readouterr().err

@@ -3,11 +3,14 @@
 import logging
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from aeplus.data.datamodule import EditDataModule
+from aeplus.errors import InputError
 from aeplus.module import EditModule
 
 _CALLBACKS = "aeplus.callbacks"
@@ -53,6 +56,13 @@ class EditCLI(LightningCLI):
             }
         )
 
+    def before_instantiate_classes(self) -> None:
+        """Looks for the checkpoint before the model is loaded."""
+        path = self.config[self.subcommand].get("ckpt_path")
+        if path is not None and not Path(path).is_file():
+            msg = f"expected a checkpoint at {path}, but there is none; give one from lightning_logs/…/checkpoints."
+            raise InputError(msg)
+
     def after_validate(self) -> None:
         """Prints what was measured."""
         from aeplus.summary import print_validation
@@ -63,18 +73,29 @@ class EditCLI(LightningCLI):
 def run(args: Sequence[str]) -> None:
     """Parses the words after ``aeplus`` and runs ``fit`` or ``validate``."""
     _quiet()
-    EditCLI(
-        EditModule,
-        EditDataModule,
-        args=list(args),
-        seed_everything_default=0,
-        parser_kwargs={"description": "Edit a language model (fit), or measure one (validate)."},
-        auto_configure_optimizers=False,
-    )
+    try:
+        EditCLI(
+            EditModule,
+            EditDataModule,
+            args=list(args),
+            seed_everything_default=0,
+            parser_kwargs={"description": "Edit a language model (fit), or measure one (validate)."},
+            auto_configure_optimizers=False,
+        )
+    except (UnpicklingError, EOFError) as error:
+        msg = f"expected a checkpoint of aeplus in --ckpt_path, but the file cannot be read ({error}); take another."
+        raise InputError(msg) from error
 
 
 def _quiet() -> None:
     """Leaves out what Lightning says about training, which this is not."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    for text in ("does not have many workers", "in eval mode at the start", "LightningCLI's args parameter"):
+    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in (
+        "does not have many workers",
+        "isinstance\\(treespec",
+        "The dirpath has changed",
+        "in eval mode at the start",
+        "LightningCLI's args parameter",
+    ):
         warnings.filterwarnings("ignore", message=f".*{text}")

@@ -1,5 +1,6 @@
 """What remains of a run: metrics.json, the final table and, by option, the edited model."""
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -55,8 +56,16 @@ class JournalWriter(EditCallback):
         """Saves the batches committed so far, whole; what was under way is taken back first."""
         module = cast("EditModule", pl_module)
         module.rollback()
-        if self.save_model and module.journal.entries and isinstance(exception, KeyboardInterrupt):
+        committed = len(module.journal.entries)
+        if not committed or not isinstance(exception, KeyboardInterrupt):
+            return
+        if self.save_model:
             save_model(module.language_model, module.tokenizer, run_folder(trainer) / "model")
+        checkpoints = sorted(run_folder(trainer).glob("checkpoints/*.ckpt"), key=lambda p: p.stat().st_mtime)
+        how = f"; go on with --ckpt_path {checkpoints[-1]}" if checkpoints else ""
+        print(
+            f"\ninterrupted after {committed} of {module.data.batches} batches, which are whole{how}", file=sys.stderr
+        )
 
     def _write(self, trainer: Trainer, module: "EditModule") -> None:
         if trainer.is_global_zero and trainer.log_dir is not None:

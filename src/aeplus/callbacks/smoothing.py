@@ -20,9 +20,10 @@ class SmoothingStop(EarlyStopping):
             ``converge`` (Algorithm 1, line 19): commit the first whose score differs from the one before by at
             most ``min_delta``. With a small validation set two scores are easily equal, and ``converge`` then
             commits half-smoothed targets.
-        min_delta: δ, in points of the score (0 to 100). For ``best``, what counts as worse.
-        patience: For ``best``: iterations without improvement before the search ends. A tie is an improvement,
-            since the later candidate is smoothed less.
+        min_delta: δ of ``converge``, in points of the score (0 to 100).
+        tie: For ``best``: scores this close, in points, are a tie. One of twenty preserved prompts is 1.7 points,
+            and a candidate should not stay smoothed for the sake of one.
+        patience: For ``best``: iterations below the best before the search ends. A tie is not below.
         monitor: What to watch.
         verbose: Log each decision.
     """
@@ -31,20 +32,21 @@ class SmoothingStop(EarlyStopping):
         self,
         selection: Literal["best", "converge"] = "best",
         min_delta: float = 0.02,
+        tie: float = 2.0,
         patience: int = 2,
         monitor: str = "validation/score",
         verbose: bool = False,
     ) -> None:
-        if patience < 1 or min_delta < 0:
+        if patience < 1 or min_delta < 0 or tie < 0:
             msg = (
-                "SmoothingStop needs patience of at least 1 and min_delta of at least 0, but "
-                f"patience={patience} and min_delta={min_delta} came."
+                "SmoothingStop needs patience of at least 1 and min_delta and tie of at least 0, but "
+                f"patience={patience}, min_delta={min_delta} and tie={tie} came; choose others."
             )
             raise InputError(msg)
         super().__init__(
             monitor=monitor,
             # EarlyStopping asks for more than min_delta of improvement; a tie must pass, so it is negative.
-            min_delta=-1e-6 if selection == "best" else min_delta,
+            min_delta=-(tie + 1e-3) if selection == "best" else min_delta,
             patience=patience,
             mode="max",
             strict=False,
@@ -71,9 +73,11 @@ class SmoothingStop(EarlyStopping):
             settled = self._last is not None and bool((score - self._last).abs() <= self.tolerance)
             self._last = score.clone()
             return last or settled
+        best = self.best_score
         stop, _ = self._evaluate_stopping_criteria(score.squeeze())
         if self.wait_count == 0:
             module.keep_candidate()
+            self.best_score = torch.maximum(best.to(score.device), score.squeeze())  # ties must not add up
         return last or stop
 
     def _forget(self) -> None:

@@ -149,14 +149,16 @@ class EditDataModule(LightningDataModule):
     def validation_items(self) -> list[Item]:
         """What scores the present candidate, as (aspect, prompt, answer): no test prompt among them.
 
-        The edits that are paraphrased count with their own prompt as Efficacy, with the paraphrases as
-        Generalization; preserved facts as Specificity. Edits of a fact that was edited again do not count.
+        Efficacy is asked by the batch's own edit prompts, which the targets were learnt on, and those of the edits
+        paraphrased before; Generalization by the paraphrases, Specificity by preserved facts. Edits of a fact
+        that was edited again do not count.
         """
         reached = self.requests[: (self.cursor + 1) * self.batch_size]
         latest = {request.fact_key: index for index, request in enumerate(reached)}
         due = [r for r in self.validation.rewrites if r.request_index in set(latest.values())]
-        chosen = {r.request_index: reached[r.request_index] for r in due}
-        items: list[Item] = [("efficacy", r.question, r.target_new) for r in chosen.values()]
+        chosen = {r.request_index for r in due} | {i for i in latest.values() if i >= self.cursor * self.batch_size}
+        asked = (reached[i] for i in sorted(chosen))
+        items: list[Item] = [("efficacy", r.question, r.target_new) for r in asked]
         items += [("generalization", r.prompt, r.answer) for r in due]
         return items + [("specificity", probe.prompt, probe.answer) for probe in self.validation.preserved]
 
