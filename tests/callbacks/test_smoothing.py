@@ -71,5 +71,5 @@ def test_without_validation_the_unsmoothed_targets() -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(InputError, match="needs patience of at least 1 .* but patience=0"):
+    with pytest.raises(InputError, match=r"needs patience of at least 1 .* but patience=0"):
         SmoothingStop(patience=0)

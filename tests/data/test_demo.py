@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
 
 from aeplus.data.demo import (
     RELATIONS,
     DemoSet,
-    answer_probabilities,
+    build_demo,
     compose_demo,
-    questions_words,
     read_pairs,
     write_demo,
 )
@@ -22,6 +20,7 @@ from aeplus.data.paraphrase import paraphrases
 from aeplus.data.readers import read_requests
 from aeplus.data.validation import build_validation, overlap
 from aeplus.errors import InputError
+from tiny import tiny_model, tiny_tokenizer
 
 SECTIONS = {
     "capital-common-countries": {f"Seat{i}": f"Land{i}" for i in range(20)},
@@ -51,8 +50,8 @@ def test_read_pairs(tmp_path: Path) -> None:
 
 def test_gensim_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"^The demo's edits need gensim.*install it: 'pip install gensim'\.$"):
-        questions_words()
+    with pytest.raises(InputError, match=r"questions-words\.txt, but it is not installed; run: pip install gensim\.$"):
+        build_demo(tiny_model(), tiny_tokenizer())
 
 
 def test_counts_and_order(demo: DemoSet) -> None:
@@ -136,50 +135,3 @@ def test_write(demo: DemoSet, tmp_path: Path) -> None:
     ]
     assert json.loads((edits.parent / "forms.json").read_text("utf-8")) == demo.forms
     assert len(list(edits.parent.iterdir())) == 3
-
-
-class Letters:
-    """A tokenizer of letters."""
-
-    def __call__(self, text: str) -> object:
-        return type("Encoding", (), {"input_ids": [1, *map(ord, text)]})
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 64])
-def test_answer_probabilities_against_one_by_one(batch_size: int) -> None:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=128,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-    )
-    model = LlamaForCausalLM(config).eval()
-    prompts = ["ab", "abcdef", "b", "x y z"]
-    tokens = Letters()
-
-    def following(prompt: str) -> torch.Tensor:
-        with torch.no_grad():
-            return model(torch.tensor([tokens(prompt).input_ids])).logits[0, -1].softmax(-1)  # type: ignore[attr-defined]
-
-    # The blank before the answer must be the model's choice as well: make it so by the head's weight.
-    with torch.no_grad():
-        model.lm_head.weight[ord(" ")] = 0
-        for prompt in prompts:
-            ids = torch.tensor([tokens(prompt).input_ids])  # type: ignore[attr-defined]
-            model.lm_head.weight[ord(" ")] += 0.2 * model.model(ids).last_hidden_state[0, -1]
-    answers = []
-    for prompt in prompts:
-        best = following(f"{prompt} ").argmax().item()
-        answers.append(chr(int(best)) if prompt != "b" else chr((int(best) + 1) % 128))
-    result = answer_probabilities(model, tokens, prompts, answers, batch_size)
-    for prompt, answer, found in zip(prompts, answers, result, strict=True):
-        blank, letter = following(prompt), following(f"{prompt} ")
-        expected = blank[ord(" ")] * letter[ord(answer)]
-        right = blank.argmax() == ord(" ") and letter.argmax() == ord(answer)
-        assert found == (pytest.approx(expected.item(), rel=1e-4) if right else None)
-    assert 2 <= sum(found is not None for found in result) < 4

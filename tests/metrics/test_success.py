@@ -7,10 +7,10 @@ from torch import multiprocessing
 
 from aeplus.data.request import EditRequest, Probe
 from aeplus.metrics.evaluate import Baseline, edit_items, evaluate, questions
-from aeplus.metrics.predict import predict
+from aeplus.metrics.predict import answer_probabilities, predict
 from aeplus.metrics.success import Efficacy, Score, Specificity, exact_match
 from aeplus.models.sites import Decoder
-from aeplus.models.tokens import encode
+from aeplus.models.tokens import TokenRow, encode
 from tiny import tiny_model, tiny_tokenizer
 
 
@@ -72,6 +72,23 @@ def test_predictions_equal_one_row_at_a_time(side: str, bos: bool, kind: str) ->
         best = model(torch.tensor([row.ids])).logits[0].argmax(-1).tolist()
         stop = len(row.ids) - 1 if row.answer < len(row.ids) else len(row.ids)
         assert list(tokens) == best[row.answer - 1 : stop]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 8, 1000])
+def test_answer_probabilities_equal_one_row_at_a_time(batch_tokens: int) -> None:
+    model = tiny_model("llama")
+    starts, rows, expected = [[5, 6, 7], [8, 9], [10] * 6, [5, 6, 7]], [], []
+    for number, ids in enumerate(starts):
+        prompt, probability = list(ids), 1.0
+        for _ in range(2):
+            chances = model(torch.tensor([ids])).logits[0, -1].softmax(-1)
+            ids = [*ids, int(chances.argmax())]
+            probability *= float(chances.max())
+        if number == 1:
+            ids = [*ids[:-1], (ids[-1] + 1) % 300]  # one token is not the first choice
+        rows.append(TokenRow(tuple(ids), len(prompt)))
+        expected.append(None if number == 1 else pytest.approx(probability, rel=1e-4))
+    assert answer_probabilities(Decoder(model), rows, batch_tokens) == expected
 
 
 def test_an_unknown_answer_is_the_unedited_models() -> None:

@@ -5,20 +5,20 @@ edits (with prior edits) and far-fetched targets (inconsistency). What the model
 measured on the model when the set is built.
 """
 
-import importlib.util
 import json
-import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from aeplus.data.request import SLOT, EditRequest, Probe
 from aeplus.errors import InputError
+from aeplus.knowledge.corpus import gensim_file
+from aeplus.metrics.predict import answer_probabilities
+from aeplus.models.sites import Decoder
+from aeplus.models.tokens import encode
+from aeplus.paths import whole_file
 
 MIN_SHARE = 0.9
 """A form is used if the model answers at least this share of the facts it knows in it."""
@@ -114,20 +114,6 @@ class DemoSet:
     kinds: dict[str, str] = field(default_factory=dict)
 
 
-def questions_words() -> Path:
-    """Where gensim keeps its analogy file; gensim itself, slow to load, is not imported.
-
-    Raises:
-        InputError: If gensim or the file is missing.
-    """
-    spec = importlib.util.find_spec("gensim")
-    path = Path((spec and spec.origin) or "").parent / "test" / "test_data" / "questions-words.txt"
-    if spec is None or not path.is_file():
-        msg = "The demo's edits need gensim's test data, which is missing; install it: 'pip install gensim'."
-        raise InputError(msg)
-    return path
-
-
 def read_pairs(path: Path) -> dict[str, dict[str, str]]:
     """Read the analogy file: for each section, its pairs from first to second word."""
     sections: dict[str, dict[str, str]] = {}
@@ -151,11 +137,12 @@ def build_demo(model: Any, tokenizer: Any, seed: int = 0) -> DemoSet:
     Raises:
         InputError: If gensim is missing or the model knows too little.
     """
+    decoder = Decoder(model)
 
     def answered(prompts: Sequence[str], answers: Sequence[str]) -> list[float | None]:
-        return answer_probabilities(model, tokenizer, prompts, answers)
+        return answer_probabilities(decoder, encode(tokenizer, prompts, answers))
 
-    return compose_demo(read_pairs(questions_words()), answered, seed)
+    return compose_demo(read_pairs(gensim_file("test/test_data/questions-words.txt")), answered, seed)
 
 
 def compose_demo(sections: Mapping[str, Mapping[str, str]], answered: Answered, seed: int = 0) -> DemoSet:
@@ -272,34 +259,6 @@ def _good_forms(
     return relation.rewriting if forms[relation.rewriting] >= MIN_SHARE else relation.prompt, good
 
 
-@torch.no_grad()
-def answer_probabilities(
-    model: Any, tokenizer: Any, prompts: Sequence[str], answers: Sequence[str], batch_size: int = 64
-) -> list[float | None]:
-    """The probabilities of answers whose every token is the model's first choice; ``None`` for the others."""
-    rows: list[tuple[int, list[int], int]] = []
-    for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        # Both at once: a tokenizer of the SentencePiece kind would add a blank of its own to a lone answer.
-        start, ids = tokenizer(prompt).input_ids, tokenizer(f"{prompt} {answer}").input_ids
-        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(start, ids, strict=False)))
-        rows.append((index, ids, shared))
-    rows.sort(key=lambda row: len(row[1]))
-    result: list[float | None] = [None] * len(rows)
-    for at in range(0, len(rows), batch_size):
-        batch = rows[at : at + batch_size]
-        # The last token predicts nothing asked for. Padding stands behind all that is read: no mask needed.
-        width, low = max(len(ids) for _, ids, _ in batch) - 1, min(start for *_, start in batch) - 1
-        inputs = torch.tensor([(ids + [0] * width)[:width] for _, ids, _ in batch], device=model.device)
-        keep = torch.arange(low, width, device=model.device)
-        logits = model(input_ids=inputs, logits_to_keep=keep, use_cache=False).logits.float()
-        for row, (index, ids, start) in zip(logits, batch, strict=True):
-            wanted = torch.tensor(ids[start:], device=row.device)
-            said = row[start - 1 - low : len(ids) - 1 - low].log_softmax(-1)
-            if torch.equal(said.argmax(-1), wanted):
-                result[index] = said.gather(1, wanted[:, None]).sum().exp().item()
-    return result
-
-
 def write_demo(demo: DemoSet, folder: str | Path) -> tuple[Path, Path]:
     """Write a demo set as plain JSON Lines, ``edits.jsonl`` and ``preserved.jsonl``, and ``forms.json``.
 
@@ -309,20 +268,12 @@ def write_demo(demo: DemoSet, folder: str | Path) -> tuple[Path, Path]:
         The paths of the edits and of the preserved facts.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     edits, preserved = folder / "edits.jsonl", folder / "preserved.jsonl"
     lines = [asdict(edit) | {"kind": demo.kinds.get(edit.id, "")} for edit in demo.edits]
-    _write(edits, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     facts = [{"prompt": f.prompt, "subject": f.subject, "target_new": f.target_new} for f in demo.preserved]
-    _write(preserved, "".join(json.dumps(fact, ensure_ascii=False) + "\n" for fact in facts))
-    _write(folder / "forms.json", json.dumps(demo.forms, ensure_ascii=False, indent=2) + "\n")
+    for path, records in ((edits, lines), (preserved, facts)):
+        with whole_file(path) as scratch:
+            scratch.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), "utf-8")
+    with whole_file(folder / "forms.json") as scratch:
+        scratch.write_text(json.dumps(demo.forms, ensure_ascii=False, indent=2) + "\n", "utf-8")
     return edits, preserved
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, "utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

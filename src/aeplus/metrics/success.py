@@ -106,7 +106,8 @@ class Score(Metric):
 
     def summary(self) -> dict[str, float | None]:
         """All four values in percent; ``None`` where an aspect has no prompt."""
-        values = {**self._parts(), "score": self.compute()}
+        parts = self._parts()
+        values = {**parts, "score": torch.stack(list(parts.values())).nanmean()}
         return {name: None if bool(value.isnan()) else float(value) for name, value in values.items()}
 
     def reset(self) -> None:
