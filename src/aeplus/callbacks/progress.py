@@ -60,7 +60,7 @@ class EditProgressBar(EditCallback, ProgressBar):
 
     def _show(self, module: "EditModule", text: str) -> None:
         if self._bar is not None:
-            self._bar.set_description_str(f"batch {module.data.cursor + 1}/{module.data.batches}")
+            self._bar.set_description_str(f"batch {module.data.cursor + 1}/{module.data.batches}", refresh=False)
             self._bar.set_postfix_str(text)
 
     def _close(self) -> None:
