@@ -1,5 +1,7 @@
 """Editing a loaded model from Python, in one call."""
 
+import signal
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -92,9 +94,13 @@ def edit(
     ).attach(model, tokenizer)
     data = EditDataModule(batch_size=batch_size, seed=seed, **data_options).attach(requests_from_records(list(edits)))
     stop = SmoothingStop(selection=selection)  # type: ignore[arg-type]
+    device = decoder.device
+    if len({parameter.device for parameter in model.parameters()}) > 1:
+        msg = "expected a model on one device, but its weights lie on several; load it without device_map."
+        raise InputError(msg)
     trainer = Trainer(
-        accelerator=_accelerator(decoder),
-        devices=1,
+        accelerator={"cuda": "gpu", "mps": "mps"}.get(device.type, "cpu"),
+        devices=[device.index or 0] if device.type == "cuda" else 1,
         max_epochs=-1,
         num_sanity_val_steps=0,
         logger=False,
@@ -105,25 +111,27 @@ def edit(
     )
     flags = [(p, p.requires_grad) for p in model.parameters()]
     training = model.training
-    originals = [site.weight.detach().clone() for site in sites]
-    result = EditResult({}, [], sites, originals)
+    handler = signal.getsignal(signal.SIGINT)
+    result = EditResult({}, [], sites, [site.weight.detach().clone() for site in sites])
     try:
         trainer.fit(module, data)
+        model.to(device)  # Lightning leaves it on the CPU
         module.report.after = module.evaluate_edits(data.requests)
-    except BaseException:
+    except BaseException as error:
+        model.to(device)
         result.undo()
+        if isinstance(error, SystemExit) and trainer.interrupted:  # Lightning's answer to Ctrl-C would end the caller
+            raise KeyboardInterrupt from error
         raise
     finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
         model.train(training)
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
     result.metrics = module.report.as_dict()
     result.updates = [entry.updates for entry in module.journal.entries]
     return result
-
-
-def _accelerator(decoder: Decoder) -> str:
-    return {"cuda": "gpu", "mps": "mps"}.get(decoder.device.type, "cpu")
 
 
 def _sorted_options(options: Mapping[str, Any]) -> list[dict[str, Any]]:

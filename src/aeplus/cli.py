@@ -1,5 +1,6 @@
 """The command line. Nothing heavy is imported until a command needs it, so ``aeplus --help`` answers at once."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -65,9 +66,20 @@ def main(args: Sequence[str] | None = None) -> int:
 
         run(words)
     except InputError as error:
-        print(f"aeplus: error: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        print("\naeplus: interrupted", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        return _refuse(f"could not write {error.filename or 'a file'}: {error.strerror}; free space and go on.")
     return 0
+
+
+def _refuse(sentence: str) -> int:
+    print(f"aeplus: error: {sentence}", file=sys.stderr)
+    return 2
 
 
 def _demo_data(words: list[str]) -> int:

@@ -4,9 +4,9 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
+import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from aeplus.data.datamodule import EditDataModule
@@ -56,12 +56,20 @@ class EditCLI(LightningCLI):
             }
         )
 
-    def before_instantiate_classes(self) -> None:
-        """Looks for the checkpoint before the model is loaded."""
-        path = self.config[self.subcommand].get("ckpt_path")
-        if path is not None and not Path(path).is_file():
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Looks at the checkpoint before anything else is done."""
+        super().parse_arguments(parser, args)
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path is None:
+            return
+        if not Path(path).is_file():
             msg = f"expected a checkpoint at {path}, but there is none; give one from lightning_logs/…/checkpoints."
             raise InputError(msg)
+        try:
+            torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            msg = f"expected a checkpoint of aeplus at {path}, but the file cannot be read; take another."
+            raise InputError(msg) from error
 
     def after_validate(self) -> None:
         """Prints what was measured."""
@@ -73,18 +81,14 @@ class EditCLI(LightningCLI):
 def run(args: Sequence[str]) -> None:
     """Parses the words after ``aeplus`` and runs ``fit`` or ``validate``."""
     _quiet()
-    try:
-        EditCLI(
-            EditModule,
-            EditDataModule,
-            args=list(args),
-            seed_everything_default=0,
-            parser_kwargs={"description": "Edit a language model (fit), or measure one (validate)."},
-            auto_configure_optimizers=False,
-        )
-    except (UnpicklingError, EOFError) as error:
-        msg = f"expected a checkpoint of aeplus in --ckpt_path, but the file cannot be read ({error}); take another."
-        raise InputError(msg) from error
+    EditCLI(
+        EditModule,
+        EditDataModule,
+        args=list(args),
+        seed_everything_default=False,  # model.seed and data.seed decide; nothing else is left to chance
+        parser_kwargs={"description": "Edit a language model (fit), or measure one (validate)."},
+        auto_configure_optimizers=False,
+    )
 
 
 def _quiet() -> None:

@@ -23,6 +23,7 @@ from aeplus.knowledge.fingerprint import weights_fingerprint
 from aeplus.knowledge.journal import Entry, Journal, plain_edit
 from aeplus.knowledge.statistics import PreservedOptions, load_or_collect
 from aeplus.methods.batch import BatchEdit, Candidate
+from aeplus.methods.layer import base_filter
 from aeplus.methods.method import Method
 from aeplus.metrics.evaluate import Baseline, edit_items, evaluate, questions
 from aeplus.metrics.success import Score
@@ -158,7 +159,7 @@ class EditModule(LightningModule):
     def training_step(self, requests: list[EditRequest], batch_idx: int) -> None:
         """One smoothing iteration: a candidate into the model."""
         if self._batch is None:
-            if self.global_step == self.data.cursor:  # not when a checkpoint from inside a batch is resumed
+            if self.global_step == len(self.journal.entries):  # not when a checkpoint from inside a batch is resumed
                 cast(Any, self.optimizers()).step()
             self._begin(requests)
         iteration = len(self._scores)
@@ -185,8 +186,8 @@ class EditModule(LightningModule):
             values |= {f"edits/{name}": value for name, value in done.items() if value is not None}
         self.log_dict(values, batch_size=1, logger=not self._fitting)
 
-    def on_exception(self, exception: BaseException) -> None:
-        """Takes back what is not committed."""
+    def on_train_end(self) -> None:
+        """Takes back what is not committed, where the run was stopped inside a batch."""
         self.rollback()
 
     # ---- preparing
@@ -195,33 +196,50 @@ class EditModule(LightningModule):
         """Everything that needs the unedited model; then the edits of a checkpoint are put in."""
         if self._prepared:
             return
-        if self.trainer.world_size > 1:
-            msg = f"aeplus edits on one device, but the trainer has {self.trainer.world_size}; set trainer.devices: 1."
-            raise InputError(msg)
+        self._check_trainer()
         self._check_weights()
         self.fingerprint = weights_fingerprint(self.language_model)
+        if self._restored is not None:
+            self._check_restored(self._restored)
         began = time.perf_counter()
         options = self.target_options
         if self._fitting:
             self.statistics = load_or_collect(
                 self.decoder, self.tokenizer, self.sites, self.preserved, BarProgress(), self.fingerprint
             )
+            for statistics in self.statistics:
+                base_filter(self.method, statistics.spectrum)  # a bad threshold is told before the work, not after
             self.contexts = sample_contexts(
                 self.language_model, self.tokenizer, options.contexts, options.context_length, self.seed
             )
         self.report.seconds["statistics"] = time.perf_counter() - began
         data = self.data
         self.report.edits = len(data.requests)
-        items = edit_items(data.requests, data.overlap)
-        unanswered = [p for _, p, answer in items if answer is None]
-        unanswered += [p.prompt for p in data.validation.preserved if p.answer is None]
+        probes = [probe for request in data.requests for probe in request.neighborhood]
+        unanswered = [probe.prompt for probe in (*probes, *data.validation.preserved) if probe.answer is None]
         self.baseline = Baseline(self.decoder, self.tokenizer, unanswered)
         self.report.before = self.evaluate_edits(data.requests)
         self.notify("on_unedited_model")
         self._reset_seconds()
         if self._restored is not None:
-            self._resume(self._restored)
+            self._restored.apply(self.sites)
+            self.journal, self._restored = self._restored, None
+            self.report.batches = [entry.report for entry in self.journal.entries]
+        if self._fitting and data.exhausted:
+            self.trainer.should_stop = True  # a finished run was resumed
         self._prepared = True
+
+    def _check_trainer(self) -> None:
+        trainer = self.trainer
+        if trainer.world_size > 1:
+            msg = f"aeplus edits on one device, but the trainer has {trainer.world_size}; set trainer.devices: 1."
+            raise InputError(msg)
+        if trainer.precision != "32-true":
+            msg = (
+                f"expected trainer.precision 32-true, but {trainer.precision} came; choose the weights' dtype by "
+                "model.dtype instead."
+            )
+            raise InputError(msg)
 
     def _check_weights(self) -> None:
         for site in self.sites:
@@ -292,12 +310,11 @@ class EditModule(LightningModule):
             )
         )
         self.report.batches.append(report)
-        commit = BatchCommit(
-            data.cursor, requests, chosen, report, norms, validation, int(batch.targets.converged.sum())
-        )
+        index, converged = len(self.journal.entries) - 1, int(batch.targets.converged.sum())
+        commit = BatchCommit(index, requests, chosen, report, norms, validation, converged)
         self._batch = self._candidate = self._best = None
         self._scores = {}
-        data.cursor += 1
+        data.cursor += len(requests)
         self.notify("on_batch_committed", commit)
 
     def rollback(self) -> None:
@@ -332,7 +349,7 @@ class EditModule(LightningModule):
         """Adds what identifies the model and the settings."""
         checkpoint["aeplus"] = {
             "fingerprint": self.fingerprint,
-            "settings": self.settings,
+            "settings": {"model": self.settings, "data": self.data.settings},
             "batches": self.journal.notes(),
         }
 
@@ -343,23 +360,27 @@ class EditModule(LightningModule):
             raise InputError(msg)
         saved = checkpoint["aeplus"]
         self._notes, self._expected = saved["batches"], saved["fingerprint"]
-        for line in _differences(saved["settings"], self.settings):
+        for line in _differences(saved["settings"], {"model": self.settings, "data": self.data.settings}):
             warnings.warn(f"the checkpoint was made with {line}; the present value is used", stacklevel=2)
 
-    def _resume(self, journal: Journal) -> None:
+    def _check_restored(self, journal: Journal) -> None:
         if self._expected != self.fingerprint:
             msg = (
                 f"the checkpoint's edits belong to other weights than those of {self.model_name}; "
                 "resume with the model that the run began with."
             )
             raise InputError(msg)
-        done = [edit["subject"] for entry in journal.entries for edit in entry.edits]
-        if done != [request.subject for request in self.data.requests[: len(done)]]:
-            msg = "the checkpoint's edits are not the first ones of data.path; resume with the data the run began with."
+        edited = list(journal.entries[0].updates) if journal.entries else self.layers
+        if edited != self.layers:
+            msg = f"the checkpoint edited layers {edited}, but model.layers is {self.layers}; resume with those."
             raise InputError(msg)
-        journal.apply(self.sites)
-        self.journal, self._restored = journal, None
-        self.report.batches = [entry.report for entry in journal.entries]
+        done = [(e["prompt"], e["subject"], e["target_new"]) for entry in journal.entries for e in entry.edits]
+        if done != [(r.prompt, r.subject, r.target_new) for r in self.data.requests[: len(done)]]:
+            msg = (
+                f"the checkpoint's {len(done)} edits are not the first ones of the present data; resume with the data "
+                "the run began with (further edits may follow at the end)."
+            )
+            raise InputError(msg)
 
 
 def _differences(saved: dict[str, Any], present: dict[str, Any], prefix: str = "") -> list[str]:
@@ -369,5 +390,5 @@ def _differences(saved: dict[str, Any], present: dict[str, Any], prefix: str = "
         if isinstance(value, dict) and isinstance(before, dict):
             lines += _differences(before, value, f"{prefix}{name}.")
         elif before != value:
-            lines.append(f"model.{prefix}{name} = {before} and now it is {value}")
+            lines.append(f"{prefix}{name} = {before} and now it is {value}")
     return lines

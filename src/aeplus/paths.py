@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from aeplus.errors import InputError
 
 
@@ -37,8 +39,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
         if path.is_dir():
             shutil.rmtree(path)
         os.replace(scratch / path.name, path)
-    except OSError as error:
-        msg = f"could not write {path}: {error.strerror or error}; free space there or choose another place."
+    except (OSError, SafetensorError) as error:  # what safetensors raises is no OSError, even on a full disk
+        reason = getattr(error, "strerror", None) or error
+        msg = f"could not write {path}: {reason}; free space there or choose another place."
         raise InputError(msg) from error
     finally:
         if scratch is not None:

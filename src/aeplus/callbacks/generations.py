@@ -65,6 +65,7 @@ class GenerationWriter(EditCallback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints and logs before and after."""
         module = cast("EditModule", pl_module)
+        module.rollback()
         after = generate(module.decoder, module.tokenizer, self._prompts, self.length)
         self._log(trainer, after, len(module.journal.entries))
         if self.table:

@@ -3,7 +3,7 @@
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from lightning import LightningModule, Trainer
 
@@ -43,6 +43,7 @@ class JournalWriter(EditCallback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures all edits, writes everything and prints the table."""
         module = cast("EditModule", pl_module)
+        module.rollback()  # a run may be stopped inside a batch, by max_epochs or max_time
         module.report.after = module.evaluate_edits(module.data.requests)
         self._write(trainer, module)
         folder = run_folder(trainer)
@@ -53,7 +54,7 @@ class JournalWriter(EditCallback):
             print_summary(module.report, folder, model if self.save_model else None)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Saves the batches committed so far, whole; what was under way is taken back first."""
+        """After Ctrl-C, saves the batches committed so far, whole; what was under way is taken back first."""
         module = cast("EditModule", pl_module)
         module.rollback()
         committed = len(module.journal.entries)
@@ -64,7 +65,8 @@ class JournalWriter(EditCallback):
         checkpoints = sorted(run_folder(trainer).glob("checkpoints/*.ckpt"), key=lambda p: p.stat().st_mtime)
         how = f"; go on with --ckpt_path {checkpoints[-1]}" if checkpoints else ""
         print(
-            f"\ninterrupted after {committed} of {module.data.batches} batches, which are whole{how}", file=sys.stderr
+            f"\ninterrupted after {committed} of {committed + module.data.batches} batches, which are whole{how}",
+            file=sys.stderr,
         )
 
     def _write(self, trainer: Trainer, module: "EditModule") -> None:
@@ -72,7 +74,3 @@ class JournalWriter(EditCallback):
             statistics = module.report.seconds["statistics"]
             module.report.seconds["total"] = statistics + time.perf_counter() - self._began
             module.report.write(run_folder(trainer) / "metrics.json")
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing to keep: the report is rebuilt from the checkpoint's journal."""
-        return {}

@@ -19,6 +19,7 @@ class EditProgressBar(EditCallback, ProgressBar):
         super().__init__()
         self._bar: Any = None
         self._on = True
+        self._text = ""
 
     def disable(self) -> None:
         """Shows nothing from now on."""
@@ -41,9 +42,14 @@ class EditProgressBar(EditCallback, ProgressBar):
 
     def on_candidate(self, trainer: Trainer, module: "EditModule", iteration: int, iterations: int) -> None:
         """Shows the smoothing iteration and the last score."""
+        self._text = f"smoothing {iteration}/{iterations - 1}" if iterations > 1 else "solved"
+        self._show(module, self._text)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Shows the candidate's score."""
         score = trainer.callback_metrics.get("validation/score")
-        text = f"smoothing {iteration}/{iterations - 1}" if iterations > 1 else "solved"
-        self._show(module, text if score is None else f"{text}, score {float(score):.1f}")
+        if score is not None:
+            self._show(cast("EditModule", pl_module), f"{self._text}, score {float(score):.1f}")
 
     def on_batch_committed(self, trainer: Trainer, module: "EditModule", commit: BatchCommit) -> None:
         """Advances by a batch."""
@@ -60,7 +66,8 @@ class EditProgressBar(EditCallback, ProgressBar):
 
     def _show(self, module: "EditModule", text: str) -> None:
         if self._bar is not None:
-            self._bar.set_description_str(f"batch {module.data.cursor + 1}/{module.data.batches}", refresh=False)
+            done = len(module.journal.entries)
+            self._bar.set_description_str(f"batch {done + 1}/{done + module.data.batches}", refresh=False)
             self._bar.set_postfix_str(text)
 
     def _close(self) -> None:

@@ -43,6 +43,11 @@ class SmoothingStop(EarlyStopping):
                 f"patience={patience}, min_delta={min_delta} and tie={tie} came; choose others."
             )
             raise InputError(msg)
+        if selection not in ("best", "converge"):
+            msg = (
+                f"SmoothingStop's selection must be 'best' or 'converge', but {selection!r} came; choose one of these."
+            )
+            raise InputError(msg)
         super().__init__(
             monitor=monitor,
             # EarlyStopping asks for more than min_delta of improvement; a tie must pass, so it is negative.
@@ -63,7 +68,8 @@ class SmoothingStop(EarlyStopping):
         if self._batch_is_done(module, score):
             self._forget()
             module.commit()
-            trainer.should_stop = module.data.exhausted
+            if module.data.exhausted:
+                trainer.should_stop = True
 
     def _batch_is_done(self, module: "EditModule", score: torch.Tensor | None) -> bool:
         last = module.iteration + 1 >= module.batch.iterations
@@ -86,8 +92,9 @@ class SmoothingStop(EarlyStopping):
         self.best_score = torch.tensor(-torch.inf)
         self._last = None
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing was stopped early: the stream is done."""
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Takes back what is not committed."""
+        cast("EditModule", pl_module).rollback()
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: a checkpoint lies between two batches."""

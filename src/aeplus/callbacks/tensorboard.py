@@ -31,9 +31,10 @@ class MetricsWriter(EditCallback):
         """Logs the hyperparameters and the unedited model."""
         module = cast("EditModule", pl_module)
         for logger in trainer.loggers:
-            logger.log_hyperparams(module.settings)
+            settings = {"model": module.settings, "data": module.data.settings}
+            logger.log_hyperparams(settings)
             if isinstance(logger, TensorBoardLogger):
-                text = json.dumps(module.settings, indent=2)
+                text = json.dumps(settings, indent=2)
                 logger.experiment.add_text("hyperparameters", f"```\n{text}\n```", 0)
         if not module.journal.entries:
             self._log(trainer, {f"edits/{k}": v for k, v in module.report.before.items()}, 0)

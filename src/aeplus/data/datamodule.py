@@ -1,6 +1,7 @@
 """The stream of sequential batches, the validation set and the test prompts, as a LightningDataModule."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,9 +81,9 @@ class EditDataModule(LightningDataModule):
         self.preserved, self.preserved_count, self.snippet_corpus = preserved, preserved_count, snippet_corpus
         self._given: list[EditRequest] | None = None
         self.requests: list[EditRequest] = []
-        self.validation = ValidationSet((), ())
+        self.validation = ValidationSet((), (), {})
         self.overlap: frozenset[str] = frozenset()
-        self.cursor = 0
+        self.cursor = 0  # edits committed
 
     def attach(self, requests: Sequence[EditRequest]) -> "EditDataModule":
         """Takes edits as objects instead of reading a file."""
@@ -109,11 +110,14 @@ class EditDataModule(LightningDataModule):
         )
         if not facts and self.preserved_count:
             snippets = preserved_snippets(read_texts(self.snippet_corpus), self.preserved_count, self.seed)
-            self.validation = ValidationSet(self.validation.rewrites, tuple(snippets))
+            self.validation = replace(self.validation, preserved=tuple(snippets))
         self.overlap = frozenset(overlap(self.validation, self.requests))
 
     def _read(self) -> list[EditRequest]:
         if self._given is not None:
+            if not self._given:
+                msg = "expected at least one edit, but the list is empty; give prompt, subject and target_new of one."
+                raise InputError(msg)
             return list(self._given)
         if self.path is None:
             msg = "expected edits, but data.path is empty; give a file: --data.path edits.jsonl."
@@ -127,38 +131,40 @@ class EditDataModule(LightningDataModule):
 
     @property
     def batches(self) -> int:
-        """How many sequential batches there are; the last may be smaller."""
-        return -(-len(self.requests) // self.batch_size)
+        """How many sequential batches are still to be edited; the last may be smaller."""
+        return -(-(len(self.requests) - self.cursor) // self.batch_size)
 
     @property
     def current(self) -> list[EditRequest]:
         """The batch at the cursor."""
-        start = self.cursor * self.batch_size
-        return self.requests[start : start + self.batch_size]
+        return self.requests[self.cursor : self.cursor + self.batch_size]
 
     @property
     def edited(self) -> list[EditRequest]:
         """All edits up to the cursor's batch, which is not in it."""
-        return self.requests[: self.cursor * self.batch_size]
+        return self.requests[: self.cursor]
 
     @property
     def exhausted(self) -> bool:
         """Whether every batch has been committed."""
-        return self.cursor >= self.batches
+        return self.cursor >= len(self.requests)
 
     def validation_items(self) -> list[Item]:
         """What scores the present candidate, as (aspect, prompt, answer): no test prompt among them.
 
-        Efficacy is asked by the batch's own edit prompts, which the targets were learnt on, and those of the edits
-        paraphrased before; Generalization by the paraphrases, Specificity by preserved facts. Edits of a fact
-        that was edited again do not count.
+        Efficacy is asked by one paraphrase of every edit of the batch, so that no smoothed edit goes unasked;
+        Generalization by several paraphrases of a share of all edits so far; Specificity by preserved facts. Edits
+        of a fact that was edited again do not count.
         """
-        reached = self.requests[: (self.cursor + 1) * self.batch_size]
+        reached = self.requests[: self.cursor + self.batch_size]
         latest = {request.fact_key: index for index, request in enumerate(reached)}
-        due = [r for r in self.validation.rewrites if r.request_index in set(latest.values())]
-        chosen = {r.request_index for r in due} | {i for i in latest.values() if i >= self.cursor * self.batch_size}
-        asked = (reached[i] for i in sorted(chosen))
-        items: list[Item] = [("efficacy", r.question, r.target_new) for r in asked]
+        counts = set(latest.values())
+        items: list[Item] = [
+            ("efficacy", self.validation.firsts[i].prompt, reached[i].target_new)
+            for i in sorted(counts)
+            if i >= self.cursor and i in self.validation.firsts
+        ]
+        due = (r for r in self.validation.rewrites if r.request_index in counts)
         items += [("generalization", r.prompt, r.answer) for r in due]
         return items + [("specificity", probe.prompt, probe.answer) for probe in self.validation.preserved]
 
@@ -174,20 +180,16 @@ class EditDataModule(LightningDataModule):
         """The validation set of the edits so far."""
         return DataLoader(_Validation(self), batch_size=None)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The hyperparameters, as plain values."""
+        names = "path batch_size limit target neighbors validation_share preserved preserved_count snippet_corpus seed"
+        return {name: getattr(self, name) for name in names.split()}
+
     def state_dict(self) -> dict[str, Any]:
-        """The cursor, for a checkpoint."""
-        return {"cursor": self.cursor, "batch_size": self.batch_size}
+        """How many edits are committed, for a checkpoint."""
+        return {"cursor": self.cursor}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on where a checkpoint stopped.
-
-        Raises:
-            InputError: If the batches are cut differently now.
-        """
-        if state_dict["batch_size"] != self.batch_size:
-            msg = (
-                f"the checkpoint was made with data.batch_size {state_dict['batch_size']}, but now it is "
-                f"{self.batch_size}; a stream goes on with the batch size it began with."
-            )
-            raise InputError(msg)
+        """Goes on where a checkpoint stopped."""
         self.cursor = state_dict["cursor"]

@@ -7,8 +7,8 @@ would be choosing it by the test.
 
 import random
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from aeplus.data.paraphrase import MAX_SIMILARITY, paraphrases, similarity
 from aeplus.data.request import EditRequest, Probe
@@ -38,10 +38,12 @@ class ValidationSet:
         rewrites: Paraphrases of some edits of every batch, in the stream's order. An item is due once its
             batch is edited, and out of date once a later batch edits the same fact again.
         preserved: Prompts on preserved knowledge.
+        firsts: One further paraphrase of every edit that has one, by the edit's place in the stream.
     """
 
     rewrites: tuple[ValidationItem, ...]
     preserved: tuple[Probe, ...]
+    firsts: Mapping[int, ValidationItem] = field(default_factory=dict)
 
 
 def build_validation(
@@ -84,6 +86,7 @@ def build_validation(
         ]
 
     rewrites = []
+    firsts: dict[int, ValidationItem] = {}
     for start in range(0, len(requests), batch_size) if share > 0 else ():
         batch = range(start, min(start + batch_size, len(requests)))
         for index in sorted(chance.sample(batch, max(1, round(share * len(batch))))):
@@ -91,12 +94,17 @@ def build_validation(
             for text in chance.sample(texts, min(per_edit, len(texts))):
                 rewrites.append(ValidationItem(index, text, requests[index].target_new))
 
+    if share > 0:
+        for index, request in enumerate(requests):
+            if texts := usable(request):
+                firsts[index] = ValidationItem(index, texts[(seed + index) % len(texts)], request.target_new)
+
     facts = [fact for fact in preserved if fact.subject.casefold() not in by_subject]
     probes = []
     for number, fact in enumerate(chance.sample(facts, min(preserved_count, len(facts)))):
         if texts := paraphrases(fact.prompt, fact.subject):
             probes.append(Probe(texts[number % len(texts)], fact.target_new))
-    return ValidationSet(tuple(rewrites), tuple(probes))
+    return ValidationSet(tuple(rewrites), tuple(probes), firsts)
 
 
 def _check(batch_size: int, share: float, preserved_count: int, per_edit: int) -> None:
@@ -151,6 +159,7 @@ def overlap(validation: ValidationSet, requests: Iterable[EditRequest]) -> set[s
         The test prompts as the edits hold them.
     """
     used = {_normal(item.prompt) for item in validation.rewrites}
+    used |= {_normal(item.prompt) for item in validation.firsts.values()}
     used |= {_normal(probe.prompt) for probe in validation.preserved}
     tests = (
         prompt

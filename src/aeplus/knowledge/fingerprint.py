@@ -1,6 +1,7 @@
 """What identifies a model's weights and a corpus, so that nothing is ever taken for something else."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,15 @@ def weights_fingerprint(model: Any) -> str:
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def file_fingerprint(path: Path) -> str:
+    """A digest of a file's content, 16 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=8)
+    with path.open("rb") as file:
+        while block := file.read(1 << 24):
+            digest.update(block)
     return digest.hexdigest()
 
 

@@ -48,10 +48,7 @@ class Journal:
         """Adds every committed update, in the order of the run, so that rounding is the same too."""
         for entry in self.entries:
             for site in sites:
-                update = entry.updates[site.layer]
-                weight = site.weight
-                dense = update.left.to(weight.device) @ update.right.to(weight.device)
-                weight.add_(dense.to(weight))
+                site.add(entry.updates[site.layer])
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything large, under flat names, for a checkpoint."""

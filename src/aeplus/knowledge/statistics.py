@@ -23,6 +23,8 @@ from aeplus.models.sites import Decoder, EditSite
 from aeplus.paths import cache_dir, whole_file
 from aeplus.progress import Progress
 
+_SAMPLE = "A tokenizer is known by how it cuts 1 sentence: naïve, isn't it?"
+
 
 @dataclass(frozen=True)
 class PreservedOptions:
@@ -91,7 +93,7 @@ def load_or_collect(
         InputError: If the corpus cannot be read, or the keys are not finite.
     """
     fingerprint = fingerprint or weights_fingerprint(decoder.model)
-    corpus = _corpus_fingerprint(options)
+    corpus = text_fingerprint(_corpus_fingerprint(options), tokenizer(_SAMPLE)["input_ids"])
     paths = {site.layer: _path(fingerprint, corpus, site.layer) for site in sites}
     missing = [site for site in sites if not paths[site.layer].is_file()]
     if missing:
@@ -112,7 +114,10 @@ def collect(
     Raises:
         InputError: If the text is too short, or the keys are not finite.
     """
-    device = decoder.device
+    device, limit = decoder.device, decoder.context_length
+    if limit is not None and min(options.window, options.tokens) > limit:
+        msg = f"preserved.window must fit the model's context of {limit} tokens, but is {options.window}; lower it."
+        raise InputError(msg)
     generator = torch.Generator().manual_seed(options.seed)
     sums = [_Running(site.weight.shape[1], options.sample, device) for site in sites]
     modules = [site.module for site in sites]

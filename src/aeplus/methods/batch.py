@@ -42,13 +42,6 @@ class Candidate:
     layers: list[LayerEdit]
 
 
-@torch.no_grad()
-def add_update(site: EditSite, update: fn.LowRankUpdate) -> None:
-    """Adds an update to a site's weight in place."""
-    weight = site.weight
-    weight.add_(update.dense().to(weight))
-
-
 class BatchEdit:
     """The edit of one batch, up to its commit.
 
@@ -114,7 +107,7 @@ class BatchEdit:
                 residual = (wanted - values) / (len(self.sites) - left)
                 update, report = solver.solve(residual, keys)
                 update = fn.LowRankUpdate(update.left.float(), update.right.float())  # as it will be stored
-                add_update(site, update)
+                site.add(update)
                 edits.append(LayerEdit(update, keys, report))
         except BaseException:
             self.rollback()
@@ -133,7 +126,7 @@ class BatchEdit:
         """Sets the model to a candidate made before."""
         self.rollback()
         for site, edit in zip(self.sites, candidate.layers, strict=True):
-            add_update(site, edit.update)
+            site.add(edit.update)
 
     def _wanted(self, iteration: int) -> Tensor:
         """``v^t = v + β(t) (v0 − v)``, ``[o, n]``."""

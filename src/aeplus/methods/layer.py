@@ -43,6 +43,17 @@ class LayerReport:
         return asdict(self)
 
 
+def base_filter(method: Method, spectrum: fn.Spectrum) -> Tensor:
+    """The filter ``[d]`` before any relaxation.
+
+    Raises:
+        InputError: If the threshold leaves no null space or no constraint.
+    """
+    if method.filter == "covariance":
+        return fn.ridge_filter(spectrum, method.alpha)
+    return fn.null_space_filter(spectrum, method.threshold, kind=method.threshold_kind)
+
+
 class LayerSolver:
     """Solves one layer of one batch. The filter is searched once, on the first residual (Algorithm 1).
 
@@ -64,7 +75,7 @@ class LayerSolver:
         self.weight = weight.to(dtype)
         self.prior_keys = prior_keys.to(weight.device, dtype)
         self._filter: Tensor | None = None
-        self._base = self._base_filter()
+        self._base = base_filter(method, self.statistics.spectrum)
         self._ridge = 1.0 if method.filter == "covariance" else method.ridge
 
     def solve(self, residual: Tensor, keys: Tensor) -> tuple[fn.LowRankUpdate, LayerReport]:
@@ -94,11 +105,6 @@ class LayerSolver:
                 )
         update = fn.solve_update(residual, keys, spectrum, self._filter, self._ridge, **priors)  # type: ignore[arg-type]
         return update, self._report(update, residual, keys, priors.get("prior_weights"))
-
-    def _base_filter(self) -> Tensor:
-        if self.method.filter == "covariance":
-            return fn.ridge_filter(self.statistics.spectrum, self.method.alpha)
-        return fn.null_space_filter(self.statistics.spectrum, self.method.threshold, kind=self.method.threshold_kind)
 
     def _priors(self, keys: Tensor) -> dict[str, Tensor | float]:
         if self.method.prior == "none" or not self.prior_keys.shape[1]:

@@ -5,7 +5,7 @@ model and an ablation is one switch.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 from aeplus.errors import InputError
 from aeplus.functional.filters import FilterKind
@@ -32,7 +32,8 @@ class Method:
         epsilon: ε: an eigenvector joins P̃ if the objective falls by more than this.
         relative: Whether ε is a share of the objective rather than an absolute number.
         max_rank: Most eigenvectors in P̃.
-        max_leakage: Largest ``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` that P̃ may lead to.
+        max_leakage: Largest ``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` that P̃ may lead to on the residuals of its search, which are
+            those of the first smoothing iteration; later ones can leak up to four times as much.
         smoothing_steps: T: smoothing iterations run from 0 to at most T.
         smoothing_share: Share of a batch's edits to smooth, those with the largest residuals.
         smoothing_threshold: τ_r: smooth edits whose residual norm is above this, instead of a share.
@@ -63,8 +64,13 @@ class Method:
             if not getattr(self, name) > 0:
                 msg = f"method.{name} must be above 0, but {getattr(self, name)} came; choose a positive number."
                 raise InputError(msg)
-        for name in ("prior_strength", "epsilon"):
-            if not getattr(self, name) >= 0:
+        for name in ("filter", "prior", "threshold_kind"):
+            choices = get_args(get_type_hints(Method)[name])
+            if getattr(self, name) not in choices:
+                msg = f"method.{name} must be one of {', '.join(choices)}, but {getattr(self, name)!r} came."
+                raise InputError(msg)
+        for name in ("prior_strength", "epsilon", "max_rank", "max_leakage", "smoothing_threshold"):
+            if not (getattr(self, name) or 0) >= 0:
                 msg = f"method.{name} must not be negative, but {getattr(self, name)} came; choose 0 or more."
                 raise InputError(msg)
         if not 0 <= self.smoothing_share <= 1:

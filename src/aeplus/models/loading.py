@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aeplus.errors import InputError
-from aeplus.knowledge.fingerprint import text_fingerprint
+from aeplus.knowledge.fingerprint import file_fingerprint
 from aeplus.paths import cache_dir, whole_folder
 
 # Models that a package ships, so that they need no hub: name → (package, file in it).
@@ -28,14 +28,18 @@ def load_model(name: str, dtype: DType = "auto", revision: str | None = None) ->
     Raises:
         InputError: If there is no such model, or its folder holds no weights.
     """
+    import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = _folder(name)
     source: str | Path = folder if folder is not None else name
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
-    except (OSError, ValueError, ImportError) as error:
+        # Lightning moves the model; under its device context transformers would want accelerate for that.
+        with torch.device("cpu"):
+            model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         msg = f"expected a model at {name!r} (a hub id, a folder or a .gguf file), but loading it failed: {reason}"
         raise InputError(msg) from error
@@ -71,8 +75,7 @@ def _folder(name: str) -> Path | None:
 
 def _converted(path: Path) -> Path:
     """A GGUF file's model as a Hugging Face folder in the cache, made on first use."""
-    stat = path.stat()
-    key = text_fingerprint(path.name, stat.st_size)
+    key = file_fingerprint(path)
     folder = cache_dir() / "models" / f"{path.stem}-{key}"
     if folder.is_dir():
         return folder

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from aeplus.errors import InputError
+from aeplus.functional import LowRankUpdate
 
 _ACTIVATION_HOMES = ("torch.nn.modules.activation", "transformers.activations")
 
@@ -36,6 +37,13 @@ class EditSite:
         """The weight as ``W [o, d]``; ``Conv1D`` stores the transpose, of which this is a view."""
         weight = cast(Tensor, self.module.weight)
         return weight.T if isinstance(self.module, Conv1D) else weight
+
+    @torch.no_grad()
+    def add(self, update: LowRankUpdate) -> None:
+        """Adds an update in place; the sum is rounded to the weight's dtype once."""
+        weight = self.weight
+        delta = update.left.to(weight.device) @ update.right.to(weight.device)
+        weight.copy_(weight.to(torch.promote_types(weight.dtype, delta.dtype)) + delta)
 
 
 class Decoder:

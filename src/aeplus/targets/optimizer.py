@@ -58,6 +58,10 @@ class TargetOptions:
             if getattr(self, name) <= 0:
                 msg = f"targets.{name} must be above 0, but {getattr(self, name)} came; choose a positive number."
                 raise InputError(msg)
+        for name in ("contexts", "kl_factor", "weight_decay", "stop_loss"):
+            if getattr(self, name) < 0:
+                msg = f"targets.{name} must not be negative, but {getattr(self, name)} came; choose 0 or more."
+                raise InputError(msg)
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,11 @@ def find_targets(
                     part.sum().backward()
             if not last:
                 decay.sum().backward()
+        if not bool(torch.isfinite(current).all()):
+            msg = (
+                "expected a finite loss, but it is NaN or infinite for some edit; use model.dtype float32 or bfloat16."
+            )
+            raise InputError(msg)
         loss = torch.where(active, current, loss)
         active = active & (current >= options.stop_loss)
         if progress is not None:
