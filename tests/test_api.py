@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 import torch
 
@@ -61,9 +63,34 @@ def test_a_failing_callback_takes_everything_back() -> None:
             msg = "no"
             raise RuntimeError(msg)
 
-    model = tiny_model("llama")
+    model = tiny_model("llama").requires_grad_(True).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(RuntimeError, match="no"):
         aeplus.edit(model, tiny_tokenizer(), EDITS, callbacks=[Fails()], **OPTIONS)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert model.training
+
+
+def test_ctrl_c_reaches_the_caller() -> None:
+    """Lightning answers Ctrl-C by ending the process; a library must not."""
+
+    class Interrupts(EditCallback):
+        def on_candidate(self, trainer: object, module: object, iteration: int, iterations: int) -> None:
+            raise KeyboardInterrupt
+
+    model = tiny_model("llama")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        aeplus.edit(model, tiny_tokenizer(), EDITS, callbacks=[Interrupts()], **OPTIONS)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert signal.getsignal(signal.SIGINT) == handler
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights(dtype: torch.dtype) -> None:
+    model = tiny_model("llama").to(dtype)
+    result = aeplus.edit(model, tiny_tokenizer(), EDITS, "alphaedit", **OPTIONS)
+    assert result.metrics["after"]["efficacy"] > result.metrics["before"]["efficacy"]
+    assert model.dtype == dtype

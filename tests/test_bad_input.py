@@ -125,7 +125,7 @@ def test_foreign_checkpoint(run: Callable[..., str], tmp_path: Path) -> None:
 
 def test_damaged_checkpoint(run: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "x.ckpt").write_bytes(b"damaged")
-    assert "expected a checkpoint of aeplus in --ckpt_path, but the file cannot be read" in run("--ckpt_path", "x.ckpt")
+    assert "expected a checkpoint of aeplus at x.ckpt, but the file cannot be read" in run("--ckpt_path", "x.ckpt")
 
 
 def test_no_command_and_a_wrong_one(capsys: pytest.CaptureFixture[str]) -> None:

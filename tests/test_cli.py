@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -17,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aeplus.cli import main
-from conftest import ROOT, records, small_config
+from conftest import ROOT, records
 
 PLUS = f"{ROOT}/configs/method/alphaedit_plus.yaml"
 
@@ -37,10 +35,7 @@ def edited_weights(folder: Path) -> dict[str, torch.Tensor]:
     return AutoModelForCausalLM.from_pretrained(folder).state_dict()
 
 
-SAVE = [
-    "--trainer.callbacks+=aeplus.callbacks.JournalWriter",
-    "--trainer.callbacks.save_model=true",
-]
+SAVE = ["--trainer.callbacks", "[{class_path: aeplus.callbacks.JournalWriter, init_args: {save_model: true}}]"]
 
 
 def fit(workplace: Path, *more: str, method: str = PLUS) -> int:
@@ -128,8 +123,7 @@ def test_resume_ends_with_the_same_weights(workplace: Path, here: Path) -> None:
 
 
 def test_saved_model_loads_with_plain_transformers(workplace: Path, here: Path) -> None:
-    callbacks = "[{class_path: aeplus.callbacks.JournalWriter, init_args: {save_model: true}}]"
-    assert fit(workplace, "--trainer.callbacks", callbacks) == 0
+    assert fit(workplace, *SAVE) == 0
     folder = run_folder(here)
     metrics = json.loads((folder / "metrics.json").read_text())
     model = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
@@ -146,10 +140,9 @@ def test_saved_model_loads_with_plain_transformers(workplace: Path, here: Path) 
 
 def test_everything_off_equals_alphaedit(workplace: Path, here: Path) -> None:
     off = ["--model.method.relax=false", "--model.method.prior=equal", "--model.method.smooth=false"]
-    save = ["--trainer.callbacks", "[{class_path: aeplus.callbacks.JournalWriter, init_args: {save_model: true}}]"]
-    assert fit(workplace, *off, *save) == 0
-    assert fit(workplace, *save, method=f"{ROOT}/configs/method/alphaedit.yaml") == 0
-    assert fit(workplace, *save) == 0
+    assert fit(workplace, *off, *SAVE) == 0
+    assert fit(workplace, *SAVE, method=f"{ROOT}/configs/method/alphaedit.yaml") == 0
+    assert fit(workplace, *SAVE) == 0
     first, second, third = (edited_weights(run_folder(here, i) / "model") for i in range(3))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], third[name]) for name in first)  # the parts do something
@@ -159,21 +152,55 @@ def test_test_prompts_reach_nothing(workplace: Path, here: Path) -> None:
     """Changing every test prompt changes nothing in the edited weights."""
     changed = [{**r, "rephrase": "Nothing of the kind", "neighborhood": ["Peru", "What"]} for r in records()]
     (here / "changed.jsonl").write_text("".join(json.dumps(r) + "\n" for r in changed))
-    save = ["--trainer.callbacks", "[{class_path: aeplus.callbacks.JournalWriter, init_args: {save_model: true}}]"]
-    assert fit(workplace, *save) == 0
-    assert fit(workplace, *save, "--data.path", "changed.jsonl") == 0
+    assert fit(workplace, *SAVE) == 0
+    assert fit(workplace, *SAVE, "--data.path", "changed.jsonl") == 0
     first, second = (edited_weights(run_folder(here, i) / "model") for i in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_order_of_batches_matters(workplace: Path, here: Path) -> None:
-    turned = list(reversed(records()))
-    (here / "turned.jsonl").write_text("".join(json.dumps(r) + "\n" for r in turned))
-    save = ["--trainer.callbacks", "[{class_path: aeplus.callbacks.JournalWriter, init_args: {save_model: true}}]"]
-    for path in (f"{workplace}/edits.jsonl", "turned.jsonl"):
-        assert fit(workplace, *save, "--data.path", path) == 0
+    """The same batches in another order: sequential editing must tell them apart."""
+    streams = {"kept.jsonl": records()[:6], "swapped.jsonl": records()[3:6] + records()[:3]}
+    for name, stream in streams.items():
+        (here / name).write_text("".join(json.dumps(r) + "\n" for r in stream))
+        assert fit(workplace, *SAVE, "--data.path", name, "--data.validation_share=0") == 0
     first, second = (edited_weights(run_folder(here, i) / "model") for i in range(2))
     assert any(not torch.allclose(first[name], second[name], atol=1e-5) for name in first)
+
+
+def test_a_finished_stream_can_grow(workplace: Path, here: Path) -> None:
+    """Resuming a finished run does nothing; with records added behind, it edits those and no others."""
+    (here / "edits.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records()[:4]))
+    keep = [*SAVE, "--trainer.callbacks+=aeplus.callbacks.EditCheckpoint", "--data.path", "edits.jsonl"]
+    assert fit(workplace, *keep) == 0
+    checkpoint = ["--ckpt_path", str(next((run_folder(here) / "checkpoints").iterdir()))]
+    assert fit(workplace, *keep, *checkpoint) == 0
+    first, again = (edited_weights(run_folder(here, i) / "model") for i in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    (here / "edits.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records()))
+    assert fit(workplace, *keep, *checkpoint) == 0
+    metrics = json.loads((run_folder(here, 2) / "metrics.json").read_text())
+    assert [batch["edits"] for batch in metrics["batches"]] == [3, 1, 3]
+    assert metrics["after"]["efficacy"] == 100.0
+
+
+def test_rewritten_facts_count_once(workplace: Path, here: Path) -> None:
+    stream = [
+        {"prompt": "The capital of {}", "subject": s, "target_new": "Paris", "fact": s, "neighborhood": [f"In {s}"]}
+        for s in ("Oslo", "Rome", "Spain")
+    ]
+    stream += [{**r, "prompt": "In the town of {}", "target_new": "Italy", "neighborhood": ["In Peru"]} for r in stream]
+    (here / "edits.jsonl").write_text("".join(json.dumps(r) + "\n" for r in stream))
+    assert fit(workplace, "--data.path", "edits.jsonl") == 0
+    metrics = json.loads((run_folder(here) / "metrics.json").read_text())
+    assert metrics["edits"] == 6
+    assert metrics["after"]["efficacy"] == 100.0
+
+
+def test_a_run_stopped_inside_a_batch_holds_whole_batches_only(workplace: Path, here: Path) -> None:
+    assert fit(workplace, *SAVE, "--trainer.max_epochs=1") == 0  # the first of three smoothing iterations
+    original, saved = edited_weights(workplace / "model"), edited_weights(run_folder(here) / "model")
+    assert all(torch.equal(original[name], saved[name]) for name in original)
 
 
 def test_standard_model_checkpoint_resumes_too(workplace: Path, here: Path) -> None:
@@ -241,34 +268,52 @@ def test_print_config_composes(workplace: Path, here: Path, capsys: pytest.Captu
     assert "SmoothingStop" in names
 
 
+INTERRUPT = """
+import os, signal
+from aeplus.callbacks import EditCallback
+
+class Interrupt(EditCallback):
+    def on_candidate(self, trainer, module, iteration, iterations):
+        if len(module.journal.entries) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
 def test_ctrl_c_leaves_whole_batches(workplace: Path, here: Path) -> None:
-    """The run is interrupted inside the second batch; its checkpoint then goes on to the same weights."""
-    config = small_config(workplace).replace("steps: 8", "steps: 4000")
-    (here / "slow.yaml").write_text(config)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    words = ["fit", "--config", f"{workplace}/tiny.yaml", "--config", PLUS]
-    slow = ["fit", "--config", "slow.yaml", "--config", PLUS]
+    """Interrupted with a candidate of the second batch in the model; what is left goes on to the same weights."""
+    (here / "interrupting.py").write_text(INTERRUPT)
+    callbacks = [*SAVE, "--trainer.callbacks+=aeplus.callbacks.EditCheckpoint"]
+    words = ["fit", "--config", f"{workplace}/tiny.yaml", "--config", PLUS, *callbacks]
+    words += ["--trainer.callbacks+=interrupting.Interrupt"]
     code = "from aeplus.cli import entry_point; entry_point()"
-    run = [sys.executable, "-c", code]
-    assert subprocess.run([*run, *words], env=environment, capture_output=True, check=False).returncode == 0
-    process = subprocess.Popen([*run, *slow], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-    deadline = time.time() + 60
-    folder = run_folder(here, 1)
-    while not list(folder.glob("events*")) and time.time() < deadline:
-        time.sleep(0.2)
-    time.sleep(1.0)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert b"Traceback" not in errors
-    for checkpoint in (folder / "checkpoints").glob("*"):
-        assert torch.load(checkpoint, weights_only=True)["aeplus"]["batches"]
+    environment = {**os.environ, "PYTHONPATH": str(here)}
+    done = subprocess.run([sys.executable, "-c", code, *words], env=environment, capture_output=True, check=False)
+    assert done.returncode != 0
+    assert b"Traceback" not in done.stderr
+    assert b"interrupted after 1 of 3 batches, which are whole; go on with --ckpt_path" in done.stderr
+    (checkpoint,) = (run_folder(here) / "checkpoints").iterdir()
+
+    assert fit(workplace, *SAVE, "--data.limit=3") == 0  # the first batch alone
+    assert fit(workplace, *SAVE) == 0
+    assert fit(workplace, *SAVE, "--ckpt_path", str(checkpoint)) == 0
+    left, first, whole, resumed = (edited_weights(run_folder(here, i) / "model") for i in range(4))
+    # Another process may use another number of threads, and so round differently.
+    for one, two in ((left, first), (whole, resumed)):
+        assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
+    assert any(not torch.allclose(first[name], whole[name], atol=1e-2) for name in first)
 
 
-def test_demo_config_is_what_make_runs() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    assert "configs/demo.yaml" in makefile
-    assert (
-        shutil.which("make") is None
-        or subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, check=False).returncode == 0
+def test_full_disk_while_saving(workplace: Path, here: Path) -> None:
+    """The model does not fit; what was said is one sentence, and no half of a model is left."""
+    assert fit(workplace) == 0  # so that the statistics are in the cache
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000));"
+        "from aeplus.cli import entry_point; entry_point()"
     )
+    words = ["fit", "--config", f"{workplace}/tiny.yaml", "--config", PLUS, *SAVE]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.search(r"aeplus: error: could not write .*model: .*; free space there", done.stderr)
+    assert not (run_folder(here, 1) / "model").exists()
+    assert (run_folder(here, 1) / "metrics.json").is_file()

@@ -24,7 +24,7 @@ class RunReport:
         before: Efficacy, Generalization, Specificity and Score of all edits before the first.
         after: The same after the last committed batch.
         batches: One entry per committed batch.
-        seconds: Wall-clock seconds for the statistics and in total.
+        seconds: Wall-clock seconds for statistics and contexts, and in total with loading and evaluation.
     """
 
     method: str

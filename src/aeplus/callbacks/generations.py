@@ -62,7 +62,7 @@ class GenerationWriter(EditCallback):
             now = generate(module.decoder, module.tokenizer, self._prompts, self.length)
             self._log(trainer, now, commit.index + 1)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints and logs before and after."""
         module = cast("EditModule", pl_module)
         module.rollback()

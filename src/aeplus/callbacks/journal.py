@@ -32,7 +32,7 @@ class JournalWriter(EditCallback):
         self.save_model = save_model
         self.table = table
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Starts the clock."""
         self._began = time.perf_counter()
 
@@ -40,7 +40,7 @@ class JournalWriter(EditCallback):
         """Brings ``metrics.json`` up to date, so that a run cut short leaves its figures."""
         self._write(trainer, module)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures all edits, writes everything and prints the table."""
         module = cast("EditModule", pl_module)
         module.rollback()  # a run may be stopped inside a batch, by max_epochs or max_time
@@ -71,6 +71,5 @@ class JournalWriter(EditCallback):
 
     def _write(self, trainer: Trainer, module: "EditModule") -> None:
         if trainer.is_global_zero and trainer.log_dir is not None:
-            statistics = module.report.seconds["statistics"]
-            module.report.seconds["total"] = statistics + time.perf_counter() - self._began
+            module.report.seconds["total"] = time.perf_counter() - self._began
             module.report.write(run_folder(trainer) / "metrics.json")

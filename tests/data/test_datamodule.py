@@ -1,0 +1,98 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from aeplus.data.datamodule import EditDataModule
+from aeplus.data.request import EditRequest, Probe
+from aeplus.data.validation import ValidationSet
+from aeplus.errors import InputError
+
+NAMES = [f"Town{i}" for i in range(8)]
+EDITS = [
+    EditRequest("The mayor of {} is", name, f"Ann {i}", (f"{name} is led by",), (Probe(f"Who rules {i}? It is", None),))
+    for i, name in enumerate(NAMES)
+]
+
+
+def module(edits: list[EditRequest], **options: int) -> EditDataModule:
+    data = EditDataModule(batch_size=3, preserved_count=0, **options).attach(edits)
+    data.setup("fit")
+    return data
+
+
+def test_batches_in_order_and_the_last_is_smaller() -> None:
+    data = module(EDITS)
+    seen = []
+    while not data.exhausted:
+        (batch,) = data.train_dataloader()
+        seen.append([edit.subject for edit in batch])
+        data.cursor += len(batch)
+    assert seen == [NAMES[:3], NAMES[3:6], NAMES[6:]]
+
+
+def validation_of(edits: list[EditRequest]) -> list[list[tuple[str, str, str | None]]]:
+    data = module(edits)
+    items = []
+    for cursor in (0, 3, 6):
+        data.cursor = cursor
+        items.append(data.validation_items())
+    return items
+
+
+def test_no_test_prompt_reaches_validation() -> None:
+    changed = [replace(e, rephrase=("garbage",), neighborhood=(Probe("nonsense"),), target_true="no") for e in EDITS]
+    items = validation_of(EDITS)
+    assert items == validation_of(changed)
+    tests = {p for e in EDITS for p in (*e.rephrase, *(n.prompt for n in e.neighborhood), e.question)}
+    assert not tests & {prompt for batch in items for _, prompt, _ in batch}
+    leaking = [replace(e, prompt="{} is led by", rephrase=()) for e in EDITS]  # the comparison can fail
+    assert items != validation_of(leaking)
+
+
+def test_every_edit_of_the_batch_is_asked_and_earlier_ones_stay() -> None:
+    first, second, _ = validation_of(EDITS)
+    asked = [answer for aspect, _, answer in second if aspect == "efficacy"]
+    assert asked == ["Ann 3", "Ann 4", "Ann 5"]
+    earlier = {answer for aspect, _, answer in first if aspect == "generalization"}
+    assert earlier < {answer for aspect, _, answer in second if aspect == "generalization"}
+
+
+def test_rewritten_edits_are_not_asked() -> None:
+    again = [*EDITS[:3], replace(EDITS[0], target_new="Bob", prompt="The head of {} is", fact="f")]
+    again[0] = replace(again[0], fact="f")
+    data = module(again)
+    data.cursor = 3
+    assert "Ann 0" not in {answer for _, _, answer in data.validation_items()}
+
+
+def test_a_colliding_test_prompt_is_left_out_of_the_figures() -> None:
+    data = module(EDITS)
+    (collides,) = {item.prompt for item in data.validation.rewrites if item.request_index < 3 and item.prompt} - {
+        item.prompt for item in data.validation.rewrites[1:]
+    }
+    edits = [replace(EDITS[0], rephrase=(collides.upper(),)), *EDITS[1:]]
+    assert module(edits).overlap == {collides.upper()}
+
+
+def test_neighbours_come_from_records_that_are_not_edited(tmp_path: Path) -> None:
+    path = tmp_path / "edits.jsonl"
+    records = [{"prompt": "The mayor of {} is", "subject": n, "target_new": "Ann"} for n in NAMES]
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    data = EditDataModule(str(path), limit=3, neighbors=4, preserved_count=0)
+    data.setup("fit")
+    found = {probe.prompt for edit in data.requests for probe in edit.neighborhood}
+    assert found <= {f"The mayor of {name} is" for name in NAMES[3:]}
+    assert all(len(edit.neighborhood) == 4 for edit in data.requests)
+
+
+def test_no_edits_at_all() -> None:
+    with pytest.raises(InputError, match="expected at least one edit, but the list is empty"):
+        module([])
+    with pytest.raises(InputError, match=r"data\.path is empty; give a file"):
+        EditDataModule().setup("fit")
+
+
+def test_validation_can_be_turned_off() -> None:
+    assert module(EDITS, validation_share=0).validation == ValidationSet((), ())

@@ -1,0 +1,114 @@
+"""A batch's candidates on a real forward pass, against the dense formulas and the way back."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from aeplus.data.request import EditRequest
+from aeplus.errors import InputError
+from aeplus.functional import Spectrum
+from aeplus.knowledge.statistics import LayerStatistics
+from aeplus.methods.batch import BatchEdit
+from aeplus.methods.method import Method, named_method
+from aeplus.models.sites import Decoder
+from aeplus.targets.keys import KeyReader
+from aeplus.targets.optimizer import Targets
+from aeplus.targets.rows import batch_rows
+from tiny import tiny_model, tiny_tokenizer
+
+REQUESTS = [EditRequest("The capital of {}", s, "Paris") for s in ("France", "Rome", "Spain", "Oslo", "Peru")]
+NUMBERS: dict[str, Any] = {"ridge": 0.1, "threshold": 0.5, "threshold_kind": "dimensions", "prior_strength": 1.0}
+
+
+def make(kind: str, method: Method) -> tuple[Decoder, BatchEdit, Targets]:
+    decoder = Decoder(tiny_model(kind))
+    sites = decoder.select([1, 2])
+    d = sites[0].weight.shape[1]
+    rows = batch_rows(tiny_tokenizer(), REQUESTS, ["", "You. "])
+    _, current = KeyReader(decoder, rows, sites).read(sites[0])
+    generator = torch.Generator().manual_seed(0)
+    shift = torch.randn(current.shape, generator=generator) * torch.tensor([0.1, 0.2, 0.3, 0.4, 2.0])
+    done = torch.ones(5, dtype=torch.bool)
+    targets = Targets(current + shift, current, torch.zeros(5), torch.zeros(5), done)
+    keys = torch.randn(d, 200, generator=generator, dtype=torch.float64)
+    statistics = LayerStatistics(Spectrum.from_covariance(keys @ keys.T / 200), keys[:, :50], 200)
+    priors = [torch.randn(d, 3, generator=generator) for _ in sites]
+    return decoder, BatchEdit(decoder, sites, rows, targets, method, [statistics, statistics], priors), targets
+
+
+def weights(decoder: Decoder) -> list[torch.Tensor]:
+    return [site.weight.clone() for site in decoder.sites]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_candidates_start_from_the_batchs_weights_and_can_be_taken_back(kind: str) -> None:
+    decoder, batch, _ = make(kind, named_method("alphaedit_plus", **NUMBERS, smoothing_steps=2))
+    start = weights(decoder)
+    first = batch.candidate(0)
+    after_first = weights(decoder)
+    batch.candidate(2)
+    after_last = weights(decoder)
+    assert not torch.equal(after_first[1], after_last[1])
+    batch.apply(first)  # what `best` does when the last candidate is not the best
+    assert all(torch.equal(a, b) for a, b in zip(weights(decoder), after_first, strict=True))
+    batch.candidate(2)
+    assert all(torch.equal(a, b) for a, b in zip(weights(decoder), after_last, strict=True))
+    batch.rollback()
+    assert all(torch.equal(a, b) for a, b in zip(weights(decoder), start, strict=True))
+
+
+def test_only_very_inconsistent_edits_are_smoothed() -> None:
+    _, batch, targets = make("llama", named_method("alphaedit_plus", **NUMBERS, smoothing_steps=4))
+    assert batch.smooths
+    assert batch.iterations == 5
+    half, full = batch._wanted(0), batch._wanted(4)
+    torch.testing.assert_close(full, targets.values)
+    torch.testing.assert_close(half[:, :4], targets.values[:, :4])
+    torch.testing.assert_close(half[:, 4], (targets.values + targets.initial)[:, 4] / 2)
+
+
+def test_residuals_are_spread_over_the_layers_left() -> None:
+    """Layer by layer against the dense formula, keys and values read again after each layer."""
+    decoder, batch, targets = make("llama", named_method("alphaedit", **NUMBERS))
+    candidate = batch.candidate(0)
+    edits = [(edit.update.dense(), edit.keys) for edit in candidate.layers]
+    batch.rollback()
+    rows = batch_rows(tiny_tokenizer(), REQUESTS, ["", "You. "])
+    sites = decoder.select([1, 2])
+    reader = KeyReader(decoder, rows, sites)
+    for left, (site, (update, keys)) in zip((2, 1), zip(sites, edits, strict=True), strict=True):
+        read, values = reader.read(site)
+        torch.testing.assert_close(read, keys)
+        residual = ((targets.values - values) / left).double()
+        solver = batch._solvers[2 - left]
+        basis = solver.statistics.spectrum.vectors[:, solver._base == 1]
+        p, k, kp = basis @ basis.T, keys.double(), solver.prior_keys
+        inner = k @ k.T @ p + kp @ kp.T @ p + 0.1 * torch.eye(len(p), dtype=torch.float64)
+        dense = residual @ k.T @ p @ torch.linalg.inv(inner)
+        assert (update - dense).norm() / dense.norm() < 1e-5
+        site.weight.add_(update)
+
+
+def test_nan_residual_takes_everything_back() -> None:
+    decoder, batch, targets = make("llama", named_method("alphaedit", **NUMBERS))
+    start = weights(decoder)
+    targets.values[0, 0] = torch.nan
+    with pytest.raises(InputError, match="residual"):
+        batch.candidate(0)
+    assert all(torch.equal(a, b) for a, b in zip(weights(decoder), start, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ({"prior": "conflcit"}, "method.prior must be one of none, equal, conflict, but 'conflcit' came"),
+        ({"filter": "x"}, "method.filter must be one of null_space, covariance"),
+        ({"max_rank": -1}, "method.max_rank must not be negative, but -1 came"),
+        ({"ridge": 0.0}, "method.ridge must be above 0, but 0.0 came"),
+        ({"smoothing_share": 2.0}, "method.smoothing_share must lie between 0 and 1, but 2.0 came"),
+    ],
+)
+def test_bad_methods(numbers: dict[str, Any], text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        named_method("alphaedit_plus", **numbers)
