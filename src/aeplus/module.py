@@ -16,6 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from aeplus.callbacks.base import BatchCommit, EditCallback
+from aeplus.checks import check_resumable, check_trainer, check_weights, differences
 from aeplus.data.datamodule import EditDataModule, Item
 from aeplus.data.request import EditRequest
 from aeplus.errors import InputError
@@ -196,11 +197,17 @@ class EditModule(LightningModule):
         """Everything that needs the unedited model; then the edits of a checkpoint are put in."""
         if self._prepared:
             return
-        self._check_trainer()
-        self._check_weights()
+        check_trainer(self.trainer)
+        check_weights(self.sites)
         self.fingerprint = weights_fingerprint(self.language_model)
         if self._restored is not None:
-            self._check_restored(self._restored)
+            if self._expected != self.fingerprint:
+                msg = (
+                    f"the checkpoint's edits belong to other weights than those of {self.model_name}; "
+                    "resume with the model that the run began with."
+                )
+                raise InputError(msg)
+            check_resumable(self._restored, self.layers, self.data.requests)
         began = time.perf_counter()
         options = self.target_options
         if self._fitting:
@@ -228,24 +235,6 @@ class EditModule(LightningModule):
         if self._fitting and data.exhausted:
             self.trainer.should_stop = True  # a finished run was resumed
         self._prepared = True
-
-    def _check_trainer(self) -> None:
-        trainer = self.trainer
-        if trainer.world_size > 1:
-            msg = f"aeplus edits on one device, but the trainer has {trainer.world_size}; set trainer.devices: 1."
-            raise InputError(msg)
-        if trainer.precision != "32-true":
-            msg = (
-                f"expected trainer.precision 32-true, but {trainer.precision} came; choose the weights' dtype by "
-                "model.dtype instead."
-            )
-            raise InputError(msg)
-
-    def _check_weights(self) -> None:
-        for site in self.sites:
-            if not bool(torch.isfinite(site.weight).all()):
-                msg = f"expected finite weights, but {site.name} holds NaN or infinity; load another checkpoint."
-                raise InputError(msg)
 
     def evaluate_edits(self, requests: list[EditRequest]) -> dict[str, float | None]:
         """Efficacy, Generalization, Specificity and Score of some edits on their test prompts, in percent."""
@@ -360,35 +349,5 @@ class EditModule(LightningModule):
             raise InputError(msg)
         saved = checkpoint["aeplus"]
         self._notes, self._expected = saved["batches"], saved["fingerprint"]
-        for line in _differences(saved["settings"], {"model": self.settings, "data": self.data.settings}):
+        for line in differences(saved["settings"], {"model": self.settings, "data": self.data.settings}):
             warnings.warn(f"the checkpoint was made with {line}; the present value is used", stacklevel=2)
-
-    def _check_restored(self, journal: Journal) -> None:
-        if self._expected != self.fingerprint:
-            msg = (
-                f"the checkpoint's edits belong to other weights than those of {self.model_name}; "
-                "resume with the model that the run began with."
-            )
-            raise InputError(msg)
-        edited = list(journal.entries[0].updates) if journal.entries else self.layers
-        if edited != self.layers:
-            msg = f"the checkpoint edited layers {edited}, but model.layers is {self.layers}; resume with those."
-            raise InputError(msg)
-        done = [(e["prompt"], e["subject"], e["target_new"]) for entry in journal.entries for e in entry.edits]
-        if done != [(r.prompt, r.subject, r.target_new) for r in self.data.requests[: len(done)]]:
-            msg = (
-                f"the checkpoint's {len(done)} edits are not the first ones of the present data; resume with the data "
-                "the run began with (further edits may follow at the end)."
-            )
-            raise InputError(msg)
-
-
-def _differences(saved: dict[str, Any], present: dict[str, Any], prefix: str = "") -> list[str]:
-    lines = []
-    for name, value in present.items():
-        before = saved.get(name)
-        if isinstance(value, dict) and isinstance(before, dict):
-            lines += _differences(before, value, f"{prefix}{name}.")
-        elif before != value:
-            lines.append(f"{prefix}{name} = {before} and now it is {value}")
-    return lines
