@@ -161,8 +161,8 @@ def find_targets(
         with torch.set_grad_enabled(not last):  # no update follows the last evaluation
             decay = options.weight_decay * delta.norm(dim=1) / norm**2
             current = decay.detach().clone()
-            for group in groups:
-                part = _group_loss(decoder, group, delta, options.kl_factor, n)
+            for bundle in _bundles(groups, options.chunk_tokens):
+                part = _loss(decoder, bundle, delta, options.kl_factor, n)
                 current += part.detach()
                 if not last:
                     part.sum().backward()
@@ -259,8 +259,8 @@ def _group(decoder: Decoder, members: list[_Member], first: int) -> _Group:
     row, column, token, share = (list(x) for x in zip(*places, strict=True)) if places else ([], [], [], [])
     essence = [r for r, member in enumerate(members) if not member.wanted]
     with torch.no_grad():
-        hidden = replay.run(replay.hidden, first, len(decoder.layers))
-        reference = decoder.logits(hidden[essence, 0]).float().log_softmax(-1)
+        # The unedited model's own pass has been recorded: its output stands behind the final norm.
+        reference = decoder.readout(replay.output[essence, 0]).float().log_softmax(-1)
     return _Group(
         replay,
         on_device([m.edit for m in members]),
@@ -273,23 +273,39 @@ def _group(decoder: Decoder, members: list[_Member], first: int) -> _Group:
     )
 
 
-def _group_loss(decoder: Decoder, group: _Group, delta: Tensor, kl_factor: float, n: int) -> Tensor:
-    """This group's part of every edit's loss, ``[n]``."""
-    hidden = group.replay.hidden
-    moved = hidden[:, 0] + delta[group.edit].to(hidden.dtype)
-    hidden = torch.cat([moved[:, None], hidden[:, 1:]], 1)
-    hidden = group.replay.run(hidden, group.replay.first, len(decoder.layers))
-    q, p = len(group.essence), len(group.row)
-    places = torch.cat([hidden[group.row, group.column], hidden[group.essence, 0]])
-    logits = decoder.logits(places).float()  # [p + q, vocabulary]
+def _bundles(groups: list[_Group], chunk_tokens: int) -> list[list[_Group]]:
+    """Groups that share one pass through the head, whose weight is the largest to read."""
+    bundles: list[list[_Group]] = []
+    room = 0
+    for group in groups:
+        tokens = group.replay.hidden.shape[0] * group.replay.hidden.shape[1]
+        if not bundles or tokens > room:
+            bundles.append([])
+            room = chunk_tokens
+        bundles[-1].append(group)
+        room -= tokens
+    return bundles
+
+
+def _loss(decoder: Decoder, groups: list[_Group], delta: Tensor, kl_factor: float, n: int) -> Tensor:
+    """The part of every edit's loss that some groups hold, ``[n]``."""
+    places: list[Tensor] = []
+    for group in groups:
+        hidden = group.replay.hidden
+        moved = hidden[:, 0] + delta[group.edit].to(hidden.dtype)
+        hidden = torch.cat([moved[:, None], hidden[:, 1:]], 1)
+        hidden = group.replay.run(hidden, group.replay.first, len(decoder.layers))
+        places += [hidden[group.row, group.column], hidden[group.essence, 0]]
+    parts = decoder.logits(torch.cat(places)).float().split([len(part) for part in places])
     loss = delta.new_zeros(n)
-    if p:
-        nll = F.cross_entropy(logits[:p], group.wanted, reduction="none") * group.share
-        loss = loss.index_add(0, group.edit[group.row], nll)
-    if q:
-        logp = logits[p:].log_softmax(-1)
-        kl = (logp.exp() * (logp - group.reference)).sum(-1)  # KL(now ‖ before), as in ROME
-        loss = loss.index_add(0, group.edit[group.essence], kl_factor * kl)
+    for group, answers, essence in zip(groups, parts[::2], parts[1::2], strict=True):
+        if len(answers):
+            nll = F.cross_entropy(answers, group.wanted, reduction="none") * group.share
+            loss = loss.index_add(0, group.edit[group.row], nll)
+        if len(essence):
+            logp = essence.log_softmax(-1)
+            kl = (logp.exp() * (logp - group.reference)).sum(-1)  # KL(now ‖ before), as in ROME
+            loss = loss.index_add(0, group.edit[group.essence], kl_factor * kl)
     return loss
 
 
