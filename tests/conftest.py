@@ -4,19 +4,16 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "functional"), str(ROOT / "benchmarks")]
 torch.set_num_threads(2)
 
+from small import records, small_config  # noqa: E402
 from tiny import tiny_model, tiny_tokenizer  # noqa: E402
-
-TARGETS = ["Paris", "Italy", "London", "France"]  # one token each
-SUBJECTS = ["France", "Italy", "London", "Paris", "Rome", "Spain", "Oslo"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,36 +38,3 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "edits.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records()))
     (folder / "tiny.yaml").write_text(small_config(folder))
     return folder
-
-
-def records() -> list[dict[str, Any]]:
-    """Seven edits."""
-    return [
-        {
-            "prompt": "The capital of {}",  # answered right behind the subject: a random model can learn that
-            "subject": subject,
-            "target_new": TARGETS[i % len(TARGETS)],
-            "rephrase": f"In the city of {subject}",
-            "neighborhood": ["The capital of Peru is"],
-        }
-        for i, subject in enumerate(SUBJECTS)
-    ]
-
-
-def small_config(folder: Path) -> str:
-    """A config that runs any method on the tiny model within seconds."""
-    return f"""
-model:
-  model: {folder}/model
-  layers: [0, 1]
-  method: {{threshold: 0.5, threshold_kind: dimensions, ridge: 0.01, prior_strength: 1.0, smoothing_steps: 2}}
-  targets: {{steps: 8, contexts: 1, context_length: 4, learning_rate: 0.5, clamp: 4.0}}
-  preserved: {{corpus: {folder}/text.txt, tokens: 1500, window: 32}}
-data:
-  path: {folder}/edits.jsonl
-  batch_size: 3
-  preserved_count: 3
-  snippet_corpus: {folder}/text.txt
-trainer:
-  accelerator: cpu
-"""

@@ -5,7 +5,7 @@ import torch
 
 import aeplus
 from aeplus.callbacks import EditCallback
-from test_bad_input import SMALL
+from small import SMALL
 from tiny import tiny_model, tiny_tokenizer
 
 EDITS = [

@@ -14,7 +14,7 @@ import aeplus
 from aeplus.cli import main
 from aeplus.errors import InputError
 from aeplus.paths import whole_file, whole_folder
-from conftest import ROOT, records
+from small import ROOT, SMALL, records
 from tiny import tiny_model, tiny_tokenizer
 
 PLUS = f"{ROOT}/configs/method/alphaedit_plus.yaml"
@@ -146,18 +146,6 @@ def test_python_interface_takes_everything_back() -> None:
     with pytest.raises(InputError, match="record 1"):
         aeplus.edit(model, tokenizer, [{"prompt": "x"}])
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-
-
-SMALL = {
-    "layers": [1, 2],
-    "tokens": 600,
-    "window": 32,
-    "contexts": 1,
-    "context_length": 4,
-    "steps": 3,
-    "preserved_count": 0,
-    "corpus": str(ROOT / "README.md"),
-}
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

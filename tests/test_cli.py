@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aeplus.cli import main
-from conftest import ROOT, records
+from small import ROOT, records
 
 PLUS = f"{ROOT}/configs/method/alphaedit_plus.yaml"
 

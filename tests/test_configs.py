@@ -9,7 +9,7 @@ import yaml
 
 from aeplus.cli import main
 from aeplus.methods.method import METHODS
-from conftest import ROOT, records
+from small import ROOT, records
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 

@@ -14,8 +14,8 @@ from aeplus.models.loading import load_model
 from aeplus.models.sites import Decoder
 from aeplus.targets.optimizer import TargetOptions, find_targets
 from aeplus.targets.rows import batch_rows
-from conftest import ROOT
 from reference_targets import plain_targets
+from small import ROOT
 
 MODEL = f"{ROOT}/configs/model/smollm2-135m.yaml"
 PLUS = f"{ROOT}/configs/method/alphaedit_plus.yaml"

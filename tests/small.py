@@ -1,0 +1,51 @@
+"""Edits and settings that run within seconds."""
+
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+TARGETS = ["Paris", "Italy", "London", "France"]  # one token each
+SUBJECTS = ["France", "Italy", "London", "Paris", "Rome", "Spain", "Oslo"]
+SMALL: dict[str, Any] = {
+    "layers": [1, 2],
+    "tokens": 600,
+    "window": 32,
+    "contexts": 1,
+    "context_length": 4,
+    "steps": 3,
+    "preserved_count": 0,
+    "corpus": str(ROOT / "README.md"),
+}
+
+
+def records() -> list[dict[str, Any]]:
+    """Seven edits."""
+    return [
+        {
+            "prompt": "The capital of {}",  # answered right behind the subject: a random model can learn that
+            "subject": subject,
+            "target_new": TARGETS[i % len(TARGETS)],
+            "rephrase": f"In the city of {subject}",
+            "neighborhood": ["The capital of Peru is"],
+        }
+        for i, subject in enumerate(SUBJECTS)
+    ]
+
+
+def small_config(folder: Path) -> str:
+    """A config that runs any method on the tiny model within seconds."""
+    return f"""
+model:
+  model: {folder}/model
+  layers: [0, 1]
+  method: {{threshold: 0.5, threshold_kind: dimensions, ridge: 0.01, prior_strength: 1.0, smoothing_steps: 2}}
+  targets: {{steps: 8, contexts: 1, context_length: 4, learning_rate: 0.5, clamp: 4.0}}
+  preserved: {{corpus: {folder}/text.txt, tokens: 1500, window: 32}}
+data:
+  path: {folder}/edits.jsonl
+  batch_size: 3
+  preserved_count: 3
+  snippet_corpus: {folder}/text.txt
+trainer:
+  accelerator: cpu
+"""
