@@ -63,7 +63,10 @@ def edits(folder: Path, *changed: dict[str, object]) -> str:
         (["--model.method.threshold", "1e9", "--model.method.threshold_kind", "absolute"], "leaves no constraint"),
         (["--model.method.ridge", "0"], "ridge must be above 0, but 0"),
         (["--model.preserved.corpus", "nothing.txt"], "as corpus, but 'nothing.txt' is none of these"),
-        (["--model.preserved.window", "100000", "--model.preserved.tokens", "100000"], "tokens of text in the corpus"),
+        (
+            ["--model.preserved.window", "100000", "--model.preserved.tokens", "100000"],
+            "preserved.window must fit the model's context of 128 tokens",
+        ),
         (["--model.nonsense", "1"], "nonsense"),
         (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt"),
     ],
