@@ -35,10 +35,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-        yield scratch / path.name
+        yield scratch / "new"
         if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(scratch / path.name, path)
+            os.replace(
+                path, scratch / "old"
+            )  # a folder cannot be replaced; the old one goes only once the new is whole
+        os.replace(scratch / "new", path)
     except (OSError, SafetensorError) as error:  # what safetensors raises is no OSError, even on a full disk
         reason = getattr(error, "strerror", None) or error
         msg = f"could not write {path}: {reason}; free space there or choose another place."
