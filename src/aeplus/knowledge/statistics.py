@@ -20,6 +20,7 @@ from aeplus.knowledge.corpus import WIKI_SAMPLE, read_texts
 from aeplus.knowledge.fingerprint import text_fingerprint, weights_fingerprint
 from aeplus.models.hooks import on_input
 from aeplus.models.sites import Decoder, EditSite
+from aeplus.options import require_positive
 from aeplus.paths import cache_dir, whole_file
 from aeplus.progress import Progress
 
@@ -47,10 +48,7 @@ class PreservedOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "window", "sample", "batch"):
-            if getattr(self, name) < 1:
-                msg = f"preserved.{name} must be at least 1, but {getattr(self, name)} came; choose a larger number."
-                raise InputError(msg)
+        require_positive(self, "preserved", "tokens", "window", "sample", "batch")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Literal, get_args, get_type_hints
 
 from aeplus.errors import InputError
 from aeplus.functional.filters import FilterKind
+from aeplus.options import require_not_negative, require_positive
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,14 @@ class Method:
     double: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "alpha", "ridge", "smoothing_steps"):
-            if not getattr(self, name) > 0:
-                msg = f"method.{name} must be above 0, but {getattr(self, name)} came; choose a positive number."
-                raise InputError(msg)
+        require_positive(self, "method", "threshold", "alpha", "ridge", "smoothing_steps")
+        require_not_negative(
+            self, "method", "prior_strength", "epsilon", "max_rank", "max_leakage", "smoothing_threshold"
+        )
         for name in ("filter", "prior", "threshold_kind"):
             choices = get_args(get_type_hints(Method)[name])
             if getattr(self, name) not in choices:
                 msg = f"method.{name} must be one of {', '.join(choices)}, but {getattr(self, name)!r} came."
-                raise InputError(msg)
-        for name in ("prior_strength", "epsilon", "max_rank", "max_leakage", "smoothing_threshold"):
-            if not (getattr(self, name) or 0) >= 0:
-                msg = f"method.{name} must not be negative, but {getattr(self, name)} came; choose 0 or more."
                 raise InputError(msg)
         if not 0 <= self.smoothing_share <= 1:
             msg = (

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from aeplus.errors import InputError
 from aeplus.models.sites import Decoder
+from aeplus.options import require_not_negative, require_positive
 from aeplus.targets.groups import Group, build_groups, bundle_groups
 from aeplus.targets.rows import BatchRows
 
@@ -49,14 +50,8 @@ class TargetOptions:
     chunk_tokens: int = 4096
 
     def __post_init__(self) -> None:
-        for name in ("steps", "learning_rate", "clamp", "chunk_tokens", "context_length"):
-            if getattr(self, name) <= 0:
-                msg = f"targets.{name} must be above 0, but {getattr(self, name)} came; choose a positive number."
-                raise InputError(msg)
-        for name in ("contexts", "kl_factor", "weight_decay", "stop_loss"):
-            if getattr(self, name) < 0:
-                msg = f"targets.{name} must not be negative, but {getattr(self, name)} came; choose 0 or more."
-                raise InputError(msg)
+        require_positive(self, "targets", "steps", "learning_rate", "clamp", "chunk_tokens", "context_length")
+        require_not_negative(self, "targets", "contexts", "kl_factor", "weight_decay", "stop_loss")
 
 
 @dataclass(frozen=True)
