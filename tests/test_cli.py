@@ -268,6 +268,33 @@ def test_print_config_composes(workplace: Path, here: Path, capsys: pytest.Captu
     assert "SmoothingStop" in names
 
 
+CHOOSING = """
+from aeplus.callbacks import SmoothingStop
+
+class FirstOfAll(SmoothingStop):
+    def _batch_is_done(self, module, score):
+        if module.iteration == 0:
+            module.keep_candidate()
+        return module.iteration + 1 == module.batch.iterations
+
+class FirstAtOnce(SmoothingStop):
+    def _batch_is_done(self, module, score):
+        return True
+"""
+
+
+def test_an_earlier_candidate_can_be_committed(workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Committing the first of three candidates leaves the weights of stopping at the first."""
+    (here / "choosing.py").write_text(CHOOSING)
+    monkeypatch.syspath_prepend(here)
+    for name in ("FirstOfAll", "FirstAtOnce"):
+        assert fit(workplace, *SAVE, f"--trainer.callbacks+=choosing.{name}") == 0
+    assert fit(workplace, *SAVE) == 0
+    late, early, last = (edited_weights(run_folder(here, i) / "model") for i in range(3))
+    assert all(torch.equal(late[name], early[name]) for name in late)
+    assert any(not torch.equal(late[name], last[name]) for name in late)
+
+
 INTERRUPT = """
 import os, signal
 from aeplus.callbacks import EditCallback

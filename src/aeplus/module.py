@@ -188,7 +188,7 @@ class EditModule(LightningModule):
         self.log_dict(values, batch_size=1, logger=not self._fitting)
 
     def on_train_end(self) -> None:
-        """Takes back what is not committed, where the run was stopped inside a batch."""
+        """Takes back what is not committed, where max_epochs or max_time ended the run inside a batch."""
         self.rollback()
 
     # ---- preparing

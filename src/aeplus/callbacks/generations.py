@@ -65,7 +65,6 @@ class GenerationWriter(EditCallback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints and logs before and after."""
         module = cast("EditModule", pl_module)
-        module.rollback()
         after = generate(module.decoder, module.tokenizer, self._prompts, self.length)
         self._log(trainer, after, len(module.journal.entries))
         if self.table:

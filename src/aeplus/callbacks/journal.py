@@ -43,7 +43,6 @@ class JournalWriter(EditCallback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures all edits, writes everything and prints the table."""
         module = cast("EditModule", pl_module)
-        module.rollback()  # a run may be stopped inside a batch, by max_epochs or max_time
         module.report.after = module.evaluate_edits(module.data.requests)
         self._write(trainer, module)
         folder = run_folder(trainer)

@@ -87,8 +87,7 @@ class SmoothingStop(EarlyStopping):
         return last or stop
 
     def _forget(self) -> None:
-        """Ready for the next batch."""
-        self.wait_count = 0
+        """Ready for the next batch, whose first score is always an improvement and so resets the patience."""
         self.best_score = torch.tensor(-torch.inf)
         self._last = None
 
