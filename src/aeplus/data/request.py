@@ -10,15 +10,25 @@ SLOT = "{}"
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A prompt whose answer must survive the edits.
+    """A test prompt beside the edit's own.
 
     Attributes:
         prompt: The complete prompt.
         answer: The answer expected after it; ``None`` means whatever the unedited model answers.
+        aliases: Other answers that count as right.
+        axis: What the prompt tests, where a data set names it (``portability/reasoning``, RippleEdits'
+            ``compositionality_I``, ``multi_hop``); empty for a neighbourhood prompt.
     """
 
     prompt: str
     answer: str | None = None
+    aliases: tuple[str, ...] = ()
+    axis: str = ""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """All that count as right; none where the unedited model's answer does."""
+        return () if self.answer is None else (self.answer, *self.aliases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +42,14 @@ class EditRequest:
         rephrase: Complete prompts on the same fact in other words. Test prompts: they measure
             Generalization and reach nothing else.
         neighborhood: Prompts on other facts. Test prompts: they measure Specificity and reach nothing else.
+        axes: Further test prompts, each with the axis it tests; reported axis by axis.
+        generation: Prompts to go on from freely (CounterFact's ``generation_prompts``). Test prompts: they
+            measure fluency and consistency and reach nothing else.
+        aliases: Other spellings of ``target_new`` that count as right where prompts ask for it.
         target_true: The answer that was true before the edit, where known.
         fact: Which fact this is, where edits in other words may change the same one; a later edit of a fact
             replaces an earlier one. Empty: the prompt and the subject tell.
+        case: What a record is called that makes several edits (MQuAKE); its questions test them together.
         id: What the source calls the record; used in messages.
 
     Raises:
@@ -46,8 +61,12 @@ class EditRequest:
     target_new: str
     rephrase: tuple[str, ...] = ()
     neighborhood: tuple[Probe, ...] = ()
+    axes: tuple[Probe, ...] = ()
+    generation: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     target_true: str | None = None
     fact: str = ""
+    case: str = ""
     id: str = ""
 
     def __post_init__(self) -> None:
