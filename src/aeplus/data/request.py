@@ -1,7 +1,7 @@
 """One edit, in the form that everything after the readers works with."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aeplus.errors import InputError
 
@@ -82,6 +82,10 @@ class EditRequest:
                 f"but {self.prompt!r} holds {slots}; write it like 'The capital of {SLOT} is'."
             )
             raise InputError(msg)
+
+    def without_tests(self) -> "EditRequest":
+        """The edit alone, with nothing that could test it."""
+        return replace(self, rephrase=(), neighborhood=(), axes=(), generation=(), aliases=(), target_true=None)
 
     @property
     def fact_key(self) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -101,7 +100,7 @@ def strip(data: EditDataModule) -> None:
         msg = "expected edits, but --data.path is missing; give a file: --data.path edits.jsonl."
         raise InputError(msg)
     requests = read_requests(data.path, limit=data.limit, target=data.target)
-    data.attach([replace(request, rephrase=(), neighborhood=(), target_true=None) for request in requests])
+    data.attach([request.without_tests() for request in requests])
     data.batch_size = len(requests)
     data.setup("fit")
     asked = {aspect for aspect, _, _ in data.validation_items()}
