@@ -63,6 +63,29 @@ def test_chunks_change_nothing() -> None:
     torch.testing.assert_close(whole.values, parts.values, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "mistral", "gemma2"])
+def test_layers_above_in_bfloat16_give_nearly_the_same(kind: str) -> None:
+    model = tiny_model(kind, attention="eager" if kind == "gemma2" else "sdpa")
+    decoder, before = Decoder(model), {name: p.clone() for name, p in model.named_parameters()}
+    full = find_targets(decoder, rows_of(), 1, OPTIONS)
+    narrow = find_targets(decoder, rows_of(), 1, replace(OPTIONS, precision="bfloat16"))
+    difference = (narrow.values - full.values).norm() / (full.values - full.initial).norm()
+    assert 0 < difference < 0.15
+    assert torch.equal(narrow.initial, full.initial)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_a_model_in_half_precision_stays_in_its_own() -> None:
+    decoder = Decoder(tiny_model("llama").bfloat16())
+    full = find_targets(decoder, rows_of(), 1, OPTIONS)
+    assert torch.equal(find_targets(decoder, rows_of(), 1, replace(OPTIONS, precision="bfloat16")).values, full.values)
+
+
+def test_bad_precision() -> None:
+    with pytest.raises(InputError, match=r"targets\.precision must be full or bfloat16, but 'int8' came"):
+        TargetOptions(precision="int8")  # type: ignore[arg-type]
+
+
 def test_last_layer_can_be_edited() -> None:
     decoder = Decoder(tiny_model("llama"))
     rows = batch_rows(tiny_tokenizer(), EASY, CONTEXTS)

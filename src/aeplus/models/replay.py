@@ -5,12 +5,13 @@ any run of layers can be repeated from a changed hidden state with those argumen
 change (the layers below the first edited one, the tokens before the subject's last) is computed once.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from transformers.cache_utils import DynamicCache
 
@@ -42,14 +43,14 @@ class PrefixCache(DynamicCache):
         layer = self.layers[layer_idx]
         return torch.cat([layer.keys, key_states], -2), torch.cat([layer.values, value_states], -2)
 
-    def select(self, rows: Tensor) -> "PrefixCache":
-        """The same prefix for some of the rows, ``rows [r]`` their indices."""
-        chosen = PrefixCache()
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "PrefixCache":
+        """The same prefix with every tensor changed: some of the rows picked, or another dtype."""
+        changed = PrefixCache()
         for index, layer in enumerate(self.layers):
             if layer.is_initialized:
-                chosen.update(layer.keys[rows], layer.values[rows], index)
-        chosen.frozen = self.frozen
-        return chosen
+                changed.update(change(layer.keys), change(layer.values), index)
+        changed.frozen = self.frozen
+        return changed
 
 
 class Replay:
@@ -77,6 +78,8 @@ class Replay:
     ) -> None:
         self.decoder = decoder
         self.first = first
+        self._layers: Mapping[int, nn.Module] = dict(enumerate(decoder.layers))
+        self._dtype: torch.dtype | None = None
         self._rows = len(rows)
         self._calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self._record([list(row) for row in rows], suffix)
@@ -131,11 +134,26 @@ class Replay:
 
     def run(self, hidden: Tensor, start: int, stop: int) -> Tensor:
         """Takes hidden states ``[rows, tokens, o]`` that enter layer ``start`` to the input of layer ``stop``."""
+        dtype, hidden = hidden.dtype, hidden.to(self._dtype or hidden.dtype)
         for index in range(start, stop):
             args, kwargs = self._calls[index]
-            output = self.decoder.layers[index](hidden, *args, **kwargs)
+            output = self._layers[index](hidden, *args, **kwargs)
             hidden = output[0] if isinstance(output, tuple) else output
-        return hidden
+        return hidden.to(dtype)
+
+    def narrow(self, layers: Sequence[nn.Module], dtype: torch.dtype) -> None:
+        """From now on, runs copies of the layers in another dtype; what it takes and gives keeps its own.
+
+        Args:
+            layers: The copies, from layer ``first`` on.
+            dtype: Their dtype.
+        """
+
+        def narrowed(value: Tensor) -> Tensor:
+            return value.to(dtype) if value.is_floating_point() else value
+
+        self._layers, self._dtype = dict(enumerate(layers, self.first)), dtype
+        self._change(narrowed)
 
     @torch.no_grad()
     def check(self) -> None:
@@ -156,19 +174,21 @@ class Replay:
 
     def select(self, rows: Tensor) -> "Replay":
         """The same recording for some of the rows, ``rows [r]`` their indices."""
-        chosen = object.__new__(Replay)
-        chosen.decoder, chosen.first = self.decoder, self.first
-        chosen._cache = None if self._cache is None else self._cache.select(rows)
+        chosen = copy.copy(self)
         chosen._rows = len(rows)
-
-        def pick(value: Any) -> Any:
-            if isinstance(value, PrefixCache):
-                return chosen._cache
-            # What is per row has the rows in front; anything else (flags, counters, broadcast masks) stays.
-            if isinstance(value, Tensor) and value.ndim > 1 and value.shape[0] == self._rows > 1:
-                return value[rows]
-            return value
-
-        chosen._calls = {k: pytree.tree_map(pick, call) for k, call in self._calls.items()}
         chosen.hidden, chosen.output = self.hidden[rows], self.output[rows]
+        # What is per row has the rows in front; anything else (flags, counters, broadcast masks) stays.
+        chosen._change(lambda t: t[rows] if t.ndim > 1 and t.shape[0] == self._rows > 1 else t)
         return chosen
+
+    def _change(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Changes every tensor that the layers are called with, those of the cache too."""
+        cache = None if self._cache is None else self._cache.mapped(change)
+
+        def changed(value: Any) -> Any:
+            if isinstance(value, PrefixCache):
+                return cache
+            return change(value) if isinstance(value, Tensor) else value
+
+        self._calls = {k: pytree.tree_map(changed, call) for k, call in self._calls.items()}
+        self._cache = cache

@@ -9,12 +9,16 @@ length side by side, and an edit that has converged leaves.
 Notation: ``n`` edits, ``c`` contexts, ``o`` hidden size, ``r`` rows of a group.
 """
 
+import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from aeplus.errors import InputError
 from aeplus.models.sites import Decoder, at_least_float32
@@ -37,6 +41,9 @@ class TargetOptions:
         contexts: How many sampled prefixes a target must hold behind, beside the bare prompt.
         context_length: Tokens in each prefix.
         chunk_tokens: Tokens run at once; bounds the memory of a step.
+        precision: ``bfloat16`` runs the layers above the last edited one in bfloat16, with δ, the head and the loss
+            as they are: faster where the processor multiplies bfloat16 natively. ``full`` runs them in the model's
+            dtype; a model in half precision always does.
     """
 
     steps: int = 25
@@ -48,10 +55,14 @@ class TargetOptions:
     contexts: int = 5
     context_length: int = 10
     chunk_tokens: int = 4096
+    precision: Literal["full", "bfloat16"] = "full"
 
     def __post_init__(self) -> None:
         require_positive(self, "targets", "steps", "learning_rate", "clamp", "chunk_tokens", "context_length")
         require_not_negative(self, "targets", "contexts", "kl_factor", "weight_decay", "stop_loss")
+        if self.precision not in ("full", "bfloat16"):
+            msg = f"targets.precision must be full or bfloat16, but {self.precision!r} came; choose one of these."
+            raise InputError(msg)
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,12 @@ def find_targets(
         msg = "expected finite hidden states, but the model yields NaN or infinity; check its weights and dtype."
         raise InputError(msg)
     groups[0].replay.check()
+    narrow = options.precision == "bfloat16" and initial.dtype == groups[0].replay.hidden.dtype
+    if narrow:
+        # Above the last edited layer nothing changes while targets are learnt.
+        copies = [copy.deepcopy(module).bfloat16() for module in decoder.layers[first:]]
+        for group in groups:
+            group.replay.narrow(copies, torch.bfloat16)
     norm = initial.norm(dim=1)  # [n]
 
     delta = torch.zeros_like(initial, requires_grad=True)  # [n, o]
@@ -112,10 +129,11 @@ def find_targets(
             decay = options.weight_decay * delta.norm(dim=1) / norm**2
             current = decay.detach().clone()
             for bundle in bundle_groups(groups, options.chunk_tokens):
-                part = _loss(decoder, bundle, delta, options.kl_factor, n)
-                current += part.detach()
-                if not last:
-                    part.sum().backward()
+                with _attention(narrow and delta.device.type == "cpu"):
+                    part = _loss(decoder, bundle, delta, options.kl_factor, n)
+                    current += part.detach()
+                    if not last:
+                        part.sum().backward()
             if not last:
                 decay.sum().backward()
         if not bool(torch.isfinite(current).all()):
@@ -140,6 +158,11 @@ def find_targets(
         groups = [group for group in (g.keep(active) for g in groups) if group is not None]
     values = (initial + delta.detach()).T
     return Targets(values.contiguous(), initial.T.contiguous(), loss, steps, ~active)
+
+
+def _attention(plain: bool) -> AbstractContextManager[None]:
+    """On a CPU, the fused attention's way back takes seventy times as long in bfloat16 as in float32."""
+    return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
 
 
 def _loss(decoder: Decoder, groups: list[Group], delta: Tensor, kl_factor: float, n: int) -> Tensor:
