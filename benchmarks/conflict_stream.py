@@ -4,9 +4,11 @@ r"""Builds a stream in which edits are later rewritten with another answer (conf
     aeplus fit --config configs/model/smollm2-135m.yaml --config configs/method/alphaedit_plus.yaml \
         --data.path stream.jsonl --data.batch_size 5
 
-From plain JSON Lines with several records per prompt form it takes ``--count`` records and writes them, then as
-many rewrites: the same fact in other words, with the answer of another record of the same form. The first words
-are a rewrite's test paraphrase, beside a third form. Its neighbours are other records' prompts of the form.
+From plain JSON Lines with several records per prompt form it takes ``--count`` records that are rewritten later and
+``--kept`` that are not, and writes them in mixed order, then the rewrites: the same fact in other words, with the
+answer of another record of the same form. A method has to let the first give way and to keep the second. The words of
+the rewrites are a test paraphrase of what is kept, and the first words of what is rewritten, beside a third form.
+Neighbours are other records' prompts of the form.
 """
 
 import argparse
@@ -23,7 +25,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--edits", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--count", type=int, default=15)
+    parser.add_argument("--count", type=int, default=10)
+    parser.add_argument("--kept", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     records = [json.loads(line) for line in Path(options.edits).read_text(encoding="utf-8").splitlines()]
@@ -33,32 +36,32 @@ def main() -> None:
     chance = random.Random(options.seed)
     usable = [r for r in records if len({other["target_new"] for other in forms[r["prompt"]]}) > 2]
     usable = [r for r in usable if r["prompt"].startswith("{}") or r["prompt"].startswith("The")]
-    chosen = chance.sample(usable, options.count)
-    stream = []
-    for number, record in enumerate(chosen):
-        base = {"subject": record["subject"], "fact": f"fact-{number}"}
-        stream.append({**base, "prompt": record["prompt"], "target_new": record["target_new"]})
+    chosen = chance.sample(usable, options.count + options.kept)
     subjects = {record["subject"] for record in chosen}
-    for number, record in enumerate(chosen):
+
+    def near(record: dict[str, str]) -> list[str]:
         others = [o for o in forms[record["prompt"]] if o["subject"] not in subjects]
-        near = [o["prompt"].replace("{}", o["subject"]) for o in chance.sample(others, min(5, len(others)))]
-        answers = sorted({o["target_new"] for o in forms[record["prompt"]]} - {record["target_new"]})
-        prompt = record["prompt"]
-        lowered = prompt[0].lower() + prompt[1:]
-        question = lowered.replace("{}", record["subject"])
-        stream.append(
-            {
-                "prompt": REWRITE.replace("{}", lowered),
-                "subject": record["subject"],
-                "target_new": chance.choice(answers),
-                "rephrase": [prompt.replace("{}", record["subject"]), TEST.replace("{}", question)],
-                "neighborhood": near,
-                "fact": f"fact-{number}",
-            }
-        )
+        return [o["prompt"].replace("{}", o["subject"]) for o in chance.sample(others, min(5, len(others)))]
+
+    first, later = [], []
+    for number, record in enumerate(chosen):
+        prompt, subject = record["prompt"], record["subject"]
+        plain, lowered = prompt.replace("{}", subject), prompt[0].lower() + prompt[1:]
+        news, said = (form.replace("{}", lowered.replace("{}", subject)) for form in (TEST, REWRITE))
+        base = {"subject": subject, "fact": f"fact-{number}"}
+        edit = {**base, "prompt": prompt, "target_new": record["target_new"]}
+        if number >= options.count:
+            first.append({**edit, "rephrase": [said, news], "neighborhood": near(record)})
+            continue
+        first.append(edit)
+        answer = chance.choice(sorted({o["target_new"] for o in forms[prompt]} - {record["target_new"]}))
+        tests = {"rephrase": [plain, news], "neighborhood": near(record)}
+        later.append({**base, "prompt": REWRITE.replace("{}", lowered), "target_new": answer, **tests})
+    chance.shuffle(first)
+    stream = [*first, *later]
     lines = [json.dumps(record, ensure_ascii=False) for record in stream]
     Path(options.out).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"{options.count} edits and their rewrites in {options.out}")
+    print(f"{options.count} edits, their rewrites and {options.kept} edits that stay in {options.out}")
 
 
 if __name__ == "__main__":

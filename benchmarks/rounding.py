@@ -53,7 +53,7 @@ class Rounding(EditCallback):
 
 def run(model: Any, tokenizer: Any, options: argparse.Namespace, callbacks: list[Any]) -> dict[str, float | None]:
     """Edits, measures and takes back."""
-    numbers = {"ridge": 1.0, "prior_strength": 1.0, "max_rank": 16, "smoothing_steps": 2, "alpha": options.alpha}
+    numbers = {"ridge": 1.0, "prior_strength": 1.0, "smoothing_steps": 2, "alpha": options.alpha}
     module = EditModule(
         "smollm2-135m",
         LAYERS,

@@ -152,12 +152,10 @@ def test_few_converged_targets_are_told_and_what_matters_is_named(converged: int
         "model": "gpt2",
         "revision": "main",
         "layers": [3, 4],
-        "method": {
-            "threshold": 0.7, "threshold_kind": "dimensions", "ridge": 1.0, "prior_strength": 100.0, "max_rank": None,
-        },
+        "method": {"threshold": 0.7, "threshold_kind": "dimensions", "ridge": 1.0, "prior_strength": 100.0},
         "targets": {"learning_rate": 0.5, "clamp": 0.75},
         "preserved": {"corpus": "wiki-sample", "tokens": 100_000},
-    }  # fmt: skip
+    }
     assert "tokens: 100000  # not tuned: 50 times d\n" in text
 
 
@@ -283,7 +281,7 @@ def test_the_file_holds_what_was_chosen_and_says_how(tuned: Path) -> None:
     ):
         assert f"{value:g}" == chosen[stage]["value"]
     assert model["layers"] == [0, 1]
-    assert (method["threshold_kind"], method["prior_strength"], method["max_rank"]) == ("dimensions", 1.0, 16)
+    assert (method["threshold_kind"], method["prior_strength"]) == ("dimensions", 1.0)
     assert (method["smoothing_steps"], model["targets"]["clamp"]) == (2, 4.0)  # the user's, not tuned
     assert {"name", "update", "filter", "smooth", "selection"}.isdisjoint(method)
 
@@ -292,7 +290,7 @@ def test_the_file_holds_what_was_chosen_and_says_how(tuned: Path) -> None:
     lines = {line.split(":")[0].strip(): line for line in text.splitlines()}
     assert f"# measured: {score}{own['Specificity']})" in lines["ridge"]
     assert lines["alpha"].endswith(", memit; the smallest tried")
-    for name in ("prior_strength", "max_rank", "threshold_kind", "clamp", "tokens", "smoothing_steps"):
+    for name in ("prior_strength", "threshold_kind", "clamp", "tokens", "smoothing_steps"):
         assert "# not tuned" in lines[name], name
     head = text.split("\nmodel:")[0]
     assert all(line.startswith("# ") for line in head.splitlines())

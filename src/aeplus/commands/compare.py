@@ -14,7 +14,7 @@ after Ctrl-C the same command goes on, and a further method or seed runs alone.
 options:
   --methods LIST  methods separated by commas or spaces, or all (default: all): names as in configs/method, or
                   variants that set fields of model.method, such as alphaedit_plus:relax=none or
-                  alphaedit_plus:max_leakage=0.006:max_rank=null
+                  alphaedit_plus:max_leakage=0.006:max_growth=null
   --seeds LIST    seeds separated by commas or spaces, each for model.seed and data.seed (default: 0)
   --out FOLDER    where compare.md, compare.csv, targets and the runs' folders go (default: lightning_logs/compare)
 

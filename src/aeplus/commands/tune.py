@@ -22,8 +22,8 @@ options:
 
 Every option of aeplus fit is taken (aeplus fit --help lists them), save --ckpt_path, model.seed, data.seed,
 data.batch_size (all edits are one batch), data.neighbors, trainer.callbacks and trainer.logger. What is searched
-replaces what a config says. Here data.limit is 10, data.validation_share 1, data.preserved_count 50,
-model.method.prior_strength 1 and model.method.max_rank 16, unless set.
+replaces what a config says. Here data.limit is 10, data.validation_share 1, data.preserved_count 50 and
+model.method.prior_strength 1, unless set.
 
 example:
   aeplus tune --model.model gpt2 --data.path edits.jsonl --out configs/model/gpt2.yaml

@@ -1,6 +1,7 @@
 """What identifies a model's weights and a corpus, so that nothing is ever taken for something else."""
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,17 @@ import torch
 
 
 @torch.no_grad()
-def weights_fingerprint(model: Any) -> str:
-    """A digest of every weight of a model: names, shapes, dtypes and values, 32 hexadecimal digits."""
+def weights_fingerprint(model: Any, names: Collection[str] | None = None) -> str:
+    """A digest of a model's weights: names, shapes, dtypes and values, 32 hexadecimal digits.
+
+    Args:
+        model: The model.
+        names: Only these weights, as in its ``state_dict``; by default every one.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
+        if names is not None and name not in names:
+            continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -83,7 +83,8 @@ class Method:
         max_rank: Most eigenvectors in P̃.
         max_leakage: Largest ``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` that P̃ may lead to on the residuals of its search, which are
             those of the first smoothing iteration; later ones can leak up to four times as much.
-        max_growth: The same bound as a multiple of what the update leaks without P̃, at least 1.
+        max_growth: The same bound as a multiple of what the update leaks without P̃, at least 1. It means the same for
+            any model, so it is the one that is set.
         smoothing_steps: T: smoothing iterations run from 0 to at most T.
         smoothing_share: Share of a batch's edits to smooth, those with the largest residuals.
         smoothing_threshold: τ_r: smooth edits whose residual norm is above this, instead of a share.
@@ -114,7 +115,7 @@ class Method:
     relative: bool = False
     max_rank: int | None = None
     max_leakage: float | None = None
-    max_growth: float | None = None
+    max_growth: float | None = 1.05
     smoothing_steps: int = 10
     smoothing_share: float = 0.2
     smoothing_threshold: float | None = None

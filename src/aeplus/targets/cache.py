@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from safetensors import safe_open
@@ -35,6 +37,7 @@ class TargetCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._rest: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # what edits leave alone is digested once
 
     def find(
         self,
@@ -55,7 +58,7 @@ class TargetCache:
         Raises:
             InputError: As ``find_targets`` does, or if the file cannot be written.
         """
-        key = _key(decoder, rows, layer, options)
+        key = _key(decoder, rows, layer, options, self._weights(decoder))
         path = self.folder / f"{key}.safetensors"
         known = _load(path, key, decoder.device)
         if known is not None:
@@ -66,11 +69,19 @@ class TargetCache:
         _save(path, key, targets, seconds)
         return targets, seconds
 
+    def _weights(self, decoder: Decoder) -> list[str]:
+        """Digests of the present weights: of those that can be edited, and of the rest."""
+        edited = {site.name for site in decoder.sites}
+        if decoder.model not in self._rest:
+            rest = decoder.model.state_dict().keys() - edited
+            self._rest[decoder.model] = weights_fingerprint(decoder.model, rest)
+        return [self._rest[decoder.model], weights_fingerprint(decoder.model, edited)]
 
-def _key(decoder: Decoder, rows: BatchRows, layer: int, options: TargetOptions) -> str:
+
+def _key(decoder: Decoder, rows: BatchRows, layer: int, options: TargetOptions, weights: list[str]) -> str:
     """A digest of everything that targets depend on, 32 hexadecimal digits."""
     parts = {
-        "weights": weights_fingerprint(decoder.model),  # the present ones, edits included
+        "weights": weights,
         "architecture": [type(decoder.model).__name__, decoder.config.to_dict(), _attention(decoder)],
         "prompts": [[row.ids, row.answer, row.mark] for row in rows.prompts],
         "essence": [[row.ids, row.answer, row.mark] for row in rows.essence],

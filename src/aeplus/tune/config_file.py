@@ -15,7 +15,6 @@ _NOT_TUNED = "not tuned"
 _ASPECTS = ("Efficacy", "Generalization", "Specificity")
 _ALWAYS = {
     "method.prior_strength": "one batch has no earlier edits to weigh",
-    "method.max_rank": "",
     "targets.clamp": "",
     "preserved.corpus": "",
     "preserved.tokens": "",

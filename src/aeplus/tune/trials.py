@@ -41,7 +41,6 @@ class TuneCLI(BaseCLI):
     defaults = (
         "--model.layers=[]",  # found, or --fixed-layers
         "--model.method.prior_strength=1.0",
-        "--model.method.max_rank=16",
         "--data.limit=10",
         # All edits and more preserved prompts: with the defaults of fit one paraphrase is worth 11 points of the Score.
         "--data.validation_share=1.0",
