@@ -118,7 +118,7 @@ def edit(
         with ctrl_c(trainer):  # an exit would end the caller
             trainer.fit(module, data)
         model.to(device)  # Lightning leaves it on the CPU
-        module.report.after = module.evaluate_edits(data.requests)
+        module.report.record("after", module.score_edits(data.requests))
         module.report.leakage = module.leakage()
     except BaseException:
         model.to(device)

@@ -245,9 +245,8 @@ class EditModule(LightningModule):
         self.baseline = self._once(
             ("baseline", *unanswered), lambda: Baseline(self.decoder, self.tokenizer, unanswered)
         )
-        self.report.before = self._once(
-            ("before", *edit_items(data.requests, data.overlap)), lambda: self.evaluate_edits(data.requests)
-        )
+        items = edit_items(data.requests, data.overlap)
+        self.report.record("before", self._once(("before", *items), lambda: self.score_edits(data.requests)))
         self.notify("on_unedited_model")
         self._reset_seconds()
         if self._resume is not None:
@@ -269,9 +268,13 @@ class EditModule(LightningModule):
 
     def evaluate_edits(self, requests: list[EditRequest]) -> dict[str, float | None]:
         """Efficacy, Generalization, Specificity and Score of some edits on their test prompts, in percent."""
+        return self.score_edits(requests).summary()
+
+    def score_edits(self, requests: list[EditRequest]) -> Score:
+        """The same as a metric, which knows its intervals too."""
         items = edit_items(requests, self.data.overlap)
         asked = questions(self.tokenizer, items, self.baseline, self.decoder.context_length)
-        return evaluate(self.decoder, asked).summary()
+        return evaluate(self.decoder, asked)
 
     def leakage(self) -> float | None:
         """``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` of all committed updates together, mean over the layers."""

@@ -4,10 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from aeplus.methods.layer import LayerReport
 from aeplus.paths import whole_file
+
+if TYPE_CHECKING:
+    from aeplus.metrics.success import Score
 
 _NOTHING = {"efficacy": None, "generalization": None, "specificity": None, "score": None}
 
@@ -23,8 +26,12 @@ class RunReport:
         edits: Edits in the stream.
         before: Efficacy, Generalization, Specificity and Score of all edits before the first.
         after: The same after the last committed batch.
+        intervals: 95 % bootstrap intervals of ``before`` and ``after``, but for the Score: for each of the three
+            ``value``, ``low``, ``high`` and over how many prompts, ``count``.
         batches: One entry per committed batch.
         leakage: ``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` of all edits together, mean over the layers.
+        measures: What :class:`~aeplus.callbacks.evaluation.EvaluationWriter` measured: ``before``, ``batches`` by
+            their number, ``after``, ``retention``. Empty without it.
         seconds: Wall-clock seconds for statistics and contexts, and in total with loading and evaluation.
     """
 
@@ -34,9 +41,16 @@ class RunReport:
     edits: int = 0
     before: dict[str, float | None] = field(default_factory=lambda: dict(_NOTHING))
     after: dict[str, float | None] = field(default_factory=lambda: dict(_NOTHING))
+    intervals: dict[str, dict[str, Any]] = field(default_factory=lambda: {"before": {}, "after": {}})
     batches: list[dict[str, Any]] = field(default_factory=list)
     leakage: float | None = None
+    measures: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"statistics": 0.0, "total": 0.0})
+
+    def record(self, when: Literal["before", "after"], score: "Score") -> None:
+        """Takes what was measured on all edits, with its intervals."""
+        setattr(self, when, score.summary())
+        self.intervals[when] = score.intervals(seed=self.seed)
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values."""

@@ -1,14 +1,12 @@
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from torch import multiprocessing
 
 from aeplus.data.request import EditRequest, Probe
-from aeplus.metrics.evaluate import Baseline, edit_items, evaluate, questions
-from aeplus.metrics.predict import answer_probabilities, predict
-from aeplus.metrics.success import Efficacy, Score, Specificity, exact_match
+from aeplus.metrics.evaluate import Baseline, PromptItem, axis_items, edit_items, evaluate, questions
+from aeplus.metrics.predict import answer_probabilities, predict, score_answers
+from aeplus.metrics.success import Efficacy, Score, Specificity, TokenAccuracy, exact_match, token_match
 from aeplus.models.sites import Decoder
 from aeplus.models.tokens import TokenRow, encode
 from tiny import tiny_model, tiny_tokenizer
@@ -31,25 +29,6 @@ def test_empty_metric_is_nan() -> None:
     metric = Efficacy()
     metric.update([], [])
     assert math.isnan(float(metric.compute()))
-
-
-def _rank(rank: int, folder: str) -> None:
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    score = Score()
-    # Rank 0 sees three prompts, rank 1 one: a mean of means would give 66.7, the truth is 50.
-    expected = [[1], [1], [1]] if rank == 0 else [[1]]
-    predicted = [[1], [0], [0]] if rank == 0 else [[1]]
-    score.update("efficacy", predicted, expected)
-    value = float(score.efficacy.compute())
-    Path(folder, f"{rank}").write_text(str(value))
-    dist.destroy_process_group()
-
-
-def test_two_ranks_count_together(tmp_path: Path) -> None:
-    multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)
-    assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["50.0", "50.0"]
 
 
 def test_metrics_do_not_share_state() -> None:
@@ -91,6 +70,20 @@ def test_answer_probabilities_equal_one_row_at_a_time(batch_tokens: int) -> None
     assert answer_probabilities(Decoder(model), rows, batch_tokens) == expected
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_log_probabilities_equal_one_row_at_a_time(kind: str) -> None:
+    model, tokenizer = tiny_model(kind), tiny_tokenizer()
+    rows = encode(tokenizer, ["Rome is", "The capital of France is", "In London"], ["big", "Paris in Italy", None])
+    for row, score in zip(rows, score_answers(Decoder(model), rows, batch_tokens=24), strict=True):
+        log_probs = model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        if row.answer_ids:
+            picked = [float(log_probs[row.answer - 1 + i, token]) for i, token in enumerate(row.answer_ids)]
+            assert score.log_prob == pytest.approx(sum(picked) / len(picked), abs=1e-4)
+        else:
+            assert score.log_prob == pytest.approx(float(log_probs[-1].max()), abs=1e-4)
+        assert score.predicted == predict(Decoder(model), [row])[0]
+
+
 def test_an_unknown_answer_is_the_unedited_models() -> None:
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     decoder = Decoder(model)
@@ -107,6 +100,57 @@ def test_a_rewritten_edit_does_not_count() -> None:
     first = EditRequest("{} is", "Rome", "big", rephrase=("a",), fact="rome")
     second = EditRequest("What is {}? It is", "Rome", "small", rephrase=("b",), fact="rome")
     assert edit_items([first, second]) == [
-        ("efficacy", "What is Rome? It is", "small"),
-        ("generalization", "b", "small"),
+        PromptItem("efficacy", "What is Rome? It is", "small", edit=1),
+        PromptItem("generalization", "b", "small", edit=1),
     ]
+
+
+def test_token_accuracy_is_the_mean_over_prompts() -> None:
+    predicted, expected = [[1, 2, 9, 9], [5]], [[1, 2, 3, 4], [5]]
+    assert token_match(predicted, expected).tolist() == [0.5, 1.0]
+    metric = TokenAccuracy()
+    metric.update(predicted, expected)
+    assert float(metric.compute()) == 75.0  # over all tokens it would be 60
+
+
+def test_any_accepted_answer_counts() -> None:
+    metric = Efficacy()
+    metric.update([[1], [2], [3]], [[0], [2], [0]], edits=[4, 4, 5], prompts=[0, 0, 1])
+    assert float(metric.compute()) == 50.0
+    tokens = TokenAccuracy()
+    tokens.update([[1, 1], [2, 2]], [[1, 0], [0, 0]], prompts=[0, 0])
+    assert float(tokens.compute()) == 50.0  # the better answer's share
+
+
+def test_aliases_are_asked_in_rows_of_their_own() -> None:
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    decoder = Decoder(model)
+    rows = encode(tokenizer, ["Rome is"], ["Paris"])
+    right = predict(decoder, rows)[0]
+    assert right != rows[0].answer_ids
+    # The head is turned so that the alias becomes the first choice.
+    swap = model.get_output_embeddings().weight
+    swap[[right[0], rows[0].answer_ids[0]]] = swap[[rows[0].answer_ids[0], right[0]]]
+    for aliases, expected in ((("Paris",), 100.0), (("France",), 0.0)):
+        edit = EditRequest("{} is", "Rome", "London", aliases=aliases)
+        asked = questions(tokenizer, edit_items([edit]), {})
+        assert len(asked[0].rows) == 2
+        assert evaluate(decoder, asked).summary()["efficacy"] == expected
+
+
+def test_questions_of_a_case_wait_for_all_its_edits() -> None:
+    def edit(subject: str, case: str, *axes: Probe) -> EditRequest:
+        return EditRequest("{} is", subject, "big", axes=axes, case=case)
+
+    stream = [
+        edit("Rome", "a", Probe("one", "x", ("y",), "multi_hop")),
+        edit("Oslo", "b", Probe("two", "x", axis="multi_hop")),
+        edit("Paris", "a"),
+        edit("Lyon", "", Probe("three"), Probe("four", axis="locality")),
+        edit("Paris", "c"),  # the fact of case a, edited again
+    ]
+    asked = [[item.prompt for item in axis_items(stream, reached)] for reached in range(6)]
+    assert asked == [[], [], ["two"], ["one", "two"], ["one", "two", "three", "four"], ["two", "three", "four"]]
+    items = axis_items(stream, 4, frozenset({"two"}))
+    assert items[0] == PromptItem("multi_hop", "one", "x", ("y",), 0)
+    assert [(item.aspect, item.answer, item.edit) for item in items[1:]] == [("other", None, 3), ("locality", None, 3)]

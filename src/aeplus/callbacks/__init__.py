@@ -1,7 +1,10 @@
 """Callbacks: when smoothing stops, and everything that watches, writes and shows."""
 
 from aeplus.callbacks.base import BatchCommit, EditCallback
+from aeplus.callbacks.capabilities import CapabilitiesWriter
 from aeplus.callbacks.checkpoint import EditCheckpoint
+from aeplus.callbacks.evaluation import EvaluationWriter
+from aeplus.callbacks.figures import FigureWriter
 from aeplus.callbacks.generations import GenerationWriter
 from aeplus.callbacks.journal import JournalWriter
 from aeplus.callbacks.progress import EditProgressBar
@@ -10,9 +13,12 @@ from aeplus.callbacks.tensorboard import MetricsWriter
 
 __all__ = [
     "BatchCommit",
+    "CapabilitiesWriter",
     "EditCallback",
     "EditCheckpoint",
     "EditProgressBar",
+    "EvaluationWriter",
+    "FigureWriter",
     "GenerationWriter",
     "JournalWriter",
     "MetricsWriter",

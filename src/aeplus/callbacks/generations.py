@@ -1,8 +1,7 @@
 """What the model says, before and after, side by side."""
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
@@ -10,27 +9,10 @@ from rich.table import Table
 
 from aeplus.callbacks.base import BatchCommit, EditCallback
 from aeplus.data.request import latest_edits
-from aeplus.models.sites import Decoder
+from aeplus.metrics.generation import generate
 
 if TYPE_CHECKING:
     from aeplus.module import EditModule
-
-
-@torch.no_grad()
-def generate(decoder: Decoder, tokenizer: Any, prompts: list[str], length: int) -> list[str]:
-    """Greedy continuations of some prompts, each of at most ``length`` tokens."""
-    texts = []
-    for prompt in prompts:
-        ids = torch.tensor([tokenizer(prompt)["input_ids"]], device=decoder.device)
-        output = decoder.model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            do_sample=False,
-            max_new_tokens=length,
-            pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id or 0,
-        )
-        texts.append(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True).strip())
-    return texts
 
 
 class GenerationWriter(EditCallback):

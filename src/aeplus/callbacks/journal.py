@@ -38,14 +38,14 @@ class JournalWriter(EditCallback):
 
     def on_batch_committed(self, trainer: Trainer, module: "EditModule", commit: BatchCommit) -> None:
         """Brings ``metrics.json`` up to date, so that a run cut short leaves its figures."""
-        self._write(trainer, module)
+        self.write(trainer, module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures all edits, writes everything and prints the table."""
         module = cast("EditModule", pl_module)
-        module.report.after = module.evaluate_edits(module.data.requests)
+        module.report.record("after", module.score_edits(module.data.requests))
         module.report.leakage = module.leakage()
-        self._write(trainer, module)
+        self.write(trainer, module)
         folder = run_folder(trainer)
         model = folder / "model"
         if self.save_model:
@@ -69,7 +69,8 @@ class JournalWriter(EditCallback):
             file=sys.stderr,
         )
 
-    def _write(self, trainer: Trainer, module: "EditModule") -> None:
+    def write(self, trainer: Trainer, module: "EditModule") -> None:
+        """Writes ``metrics.json`` as the report now is; for callbacks that add to it."""
         if trainer.is_global_zero and trainer.log_dir is not None:
             module.report.seconds["total"] = time.perf_counter() - self._began
             module.report.write(run_folder(trainer) / "metrics.json")

@@ -66,7 +66,8 @@ def settings_digest(settings: Mapping[str, Any], fingerprint: str) -> str:
     """
     data, model = settings["data"], settings["model"]
     trainer = {name: value for name, value in settings["trainer"].items() if name != "logger"}
-    edits = [_content(data[name]) for name in ("path", "preserved")]
+    paths = data["path"] if isinstance(data["path"], list) else [data["path"]]
+    edits = [_content(place) for place in (*paths, data["preserved"])]
     texts = [_stamp(place) for place in (data["snippet_corpus"], model["preserved"]["corpus"])]
     packages = [version(name) for name in _PACKAGES]
     parts = [{**settings, "trainer": trainer}, fingerprint, edits, texts, packages]

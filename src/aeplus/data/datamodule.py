@@ -1,5 +1,7 @@
 """The stream of sequential batches, the validation set and the test prompts, as a LightningDataModule."""
 
+import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +11,9 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
+from aeplus.data.manifest import read_validation
 from aeplus.data.neighbors import fill_neighborhoods
-from aeplus.data.readers import read_requests
+from aeplus.data.readers import read_requests, read_stream
 from aeplus.data.request import EditRequest
 from aeplus.data.validation import ValidationSet, build_validation, overlap, preserved_snippets
 from aeplus.errors import InputError
@@ -43,13 +46,20 @@ class EditDataModule(LightningDataModule):
     """Edits in sequential batches.
 
     Args:
-        path: A file of edits (plain JSON Lines, ZsRE, AlphaSet or CounterFact, recognised by content) or a hub
-            id.
+        path: A file of edits or a hub id, or several in a row; their format is recognised by their content (see
+            ``docs/data.md``).
         batch_size: Edits in a sequential batch.
-        limit: Take the first so many records.
+        limit: Take the first so many records (of ``subset``, where there is one).
+        subset: Take the records from ``start`` to before ``stop``, written ``start:stop`` (in quotes in a YAML file)
+            and counted from 0 over all files; either may be left out.
+        shuffle: Put the records that were taken into another order, which ``seed`` decides. The edits of a record
+            stay together.
+        skip_unusable: Leave out records that cannot be used, with a warning, instead of refusing the file.
         target: Which answer of a ZsRE record is the target.
         neighbors: Where a record has no neighbourhood, take up to so many prompts of the same form from the
             file's records that are not edited.
+        validation: A validation set that ``aeplus build-validation`` has written for these edits, in place of the one
+            that is made here of ``validation_share``, ``preserved``, ``preserved_count`` and ``snippet_corpus``.
         validation_share: Share of each batch whose paraphrases score the smoothing candidates.
         preserved: A file of facts as they are (plain JSON Lines; ``target_new`` is the present answer) whose
             paraphrases score the smoothing candidates. Without one, beginnings of sentences of
@@ -61,11 +71,15 @@ class EditDataModule(LightningDataModule):
 
     def __init__(
         self,
-        path: str | None = None,
+        path: str | list[str] | None = None,
         batch_size: int = 10,
         limit: int | None = None,
+        subset: str | None = None,
+        shuffle: bool = False,
+        skip_unusable: bool = False,
         target: Literal["answers", "alt"] = "answers",
         neighbors: int = 0,
+        validation: str | None = None,
         validation_share: float = 0.1,
         preserved: str | None = None,
         preserved_count: int = 20,
@@ -76,8 +90,11 @@ class EditDataModule(LightningDataModule):
         if batch_size < 1:
             msg = f"data.batch_size must be at least 1, but {batch_size} came; choose how many edits make a batch."
             raise InputError(msg)
+        self._records = _records(subset, limit)
         self.path, self.batch_size, self.limit, self.target = path, batch_size, limit, target
+        self.subset, self.shuffle, self.skip_unusable = subset, shuffle, skip_unusable
         self.neighbors, self.validation_share, self.seed = neighbors, validation_share, seed
+        self.validation_file = validation
         self.preserved, self.preserved_count, self.snippet_corpus = preserved, preserved_count, snippet_corpus
         self._given: list[EditRequest] | None = None
         self.requests: list[EditRequest] = []
@@ -86,7 +103,7 @@ class EditDataModule(LightningDataModule):
         self.cursor = 0  # edits committed
 
     def attach(self, requests: Sequence[EditRequest]) -> "EditDataModule":
-        """Takes edits as objects instead of reading a file."""
+        """Takes edits as objects, in their order, instead of reading files."""
         self._given = list(requests)
         return self
 
@@ -94,14 +111,22 @@ class EditDataModule(LightningDataModule):
         """Reads the files, once.
 
         Raises:
-            InputError: If a file is missing or holds something else.
+            InputError: If a file is missing or holds something else, or the validation file does not fit the edits or
+                holds one of their test prompts.
         """
         if self.requests:
             return
-        self.requests = self._read()
+        requests = self.read()
+        self.validation = self._validation_set(requests)
+        self.overlap = frozenset(overlap(self.validation, requests))
+        self.requests = requests
+
+    def _validation_set(self, requests: list[EditRequest]) -> ValidationSet:
+        if self.validation_file is not None:
+            return read_validation(Path(self.validation_file), requests)
         facts = read_requests(Path(self.preserved)) if self.preserved else []
-        self.validation = build_validation(
-            self.requests,
+        validation = build_validation(
+            requests,
             facts,
             batch_size=self.batch_size,
             share=self.validation_share,
@@ -110,24 +135,36 @@ class EditDataModule(LightningDataModule):
         )
         if not facts and self.preserved_count:
             snippets = preserved_snippets(read_texts(self.snippet_corpus), self.preserved_count, self.seed)
-            self.validation = replace(self.validation, preserved=tuple(snippets))
-        self.overlap = frozenset(overlap(self.validation, self.requests))
+            validation = replace(validation, preserved=tuple(snippets))
+        return validation
 
-    def _read(self) -> list[EditRequest]:
+    def read(self) -> list[EditRequest]:
+        """The edits, in the stream's order.
+
+        Raises:
+            InputError: If there are none, or they cannot be read.
+        """
         if self._given is not None:
             if not self._given:
                 msg = "expected at least one edit, but the list is empty; give prompt, subject and target_new of one."
                 raise InputError(msg)
             return list(self._given)
-        if self.path is None:
+        paths = [self.path] if isinstance(self.path, str) else list(self.path or ())
+        if not paths:
             msg = "expected edits, but data.path is empty; give a file: --data.path edits.jsonl."
             raise InputError(msg)
-        everything = read_requests(self.path, target=self.target, limit=None if self.neighbors else self.limit)
-        if self.limit is not None and self.limit < 1:
-            msg = f"data.limit must be at least 1, but {self.limit} came; leave it out to take every record."
+        how: dict[str, Any] = {"target": self.target, "skip_unusable": self.skip_unusable}
+        records = read_stream(paths, *self._records, **how)
+        if not records:
+            msg = f"data.subset {self.subset} takes no record of {', '.join(paths)}; begin earlier."
             raise InputError(msg)
-        chosen = everything[: self.limit]
-        return fill_neighborhoods(chosen, everything, self.neighbors, self.seed) if self.neighbors else chosen
+        if self.shuffle:
+            random.Random(self.seed).shuffle(records)
+        stream = [edit for edits in records for edit in edits]
+        if not self.neighbors:
+            return stream
+        pool = [edit for edits in read_stream(paths, **how) for edit in edits]
+        return fill_neighborhoods(stream, pool, self.neighbors, self.seed)
 
     @property
     def batches(self) -> int:
@@ -154,7 +191,7 @@ class EditDataModule(LightningDataModule):
 
         Efficacy is asked by one paraphrase of every edit of the batch, so that no smoothed edit goes unasked;
         Generalization by several paraphrases of a share of all edits so far; Specificity by preserved facts. Edits
-        of a fact that was edited again do not count.
+        of a fact that was edited again do not count. A set from a file asks of the edits that it holds only.
         """
         reached = self.requests[: self.cursor + self.batch_size]
         latest = {request.fact_key: index for index, request in enumerate(reached)}
@@ -183,8 +220,11 @@ class EditDataModule(LightningDataModule):
     @property
     def settings(self) -> dict[str, Any]:
         """The hyperparameters, as plain values."""
-        names = "path batch_size limit target neighbors validation_share preserved preserved_count snippet_corpus seed"
-        return {name: getattr(self, name) for name in names.split()}
+        names = (
+            "path batch_size limit subset shuffle skip_unusable target neighbors validation_share preserved "
+            "preserved_count snippet_corpus seed"
+        )
+        return {name: getattr(self, name) for name in names.split()} | {"validation": self.validation_file}
 
     def state_dict(self) -> dict[str, Any]:
         """How many edits are committed, for a checkpoint."""
@@ -193,3 +233,21 @@ class EditDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on where a checkpoint stopped."""
         self.cursor = state_dict["cursor"]
+
+
+def _records(subset: str | None, limit: int | None) -> tuple[int, int | None]:
+    """The first record to take, and the one to stop before."""
+    if limit is not None and limit < 1:
+        msg = f"data.limit must be at least 1, but {limit} came; leave it out to take every record."
+        raise InputError(msg)
+    parts = re.fullmatch(r"(\d*):(\d*)", ":" if subset is None else subset)
+    first = int(parts[1] or 0) if parts else 0
+    last = int(parts[2]) if parts and parts[2] else None
+    if parts is None or (last is not None and last <= first):
+        msg = (
+            f"data.subset must be start:stop with a start below the stop, but {subset!r} came; write for instance "
+            "100:200, or :100 for the first hundred records."
+        )
+        raise InputError(msg)
+    ends = [end for end in (last, None if limit is None else first + limit) if end is not None]
+    return first, min(ends, default=None)

@@ -16,8 +16,8 @@ class Probe:
         prompt: The complete prompt.
         answer: The answer expected after it; ``None`` means whatever the unedited model answers.
         aliases: Other answers that count as right.
-        axis: What the prompt tests, where a data set names it (``portability/reasoning``, RippleEdits'
-            ``compositionality_I``, ``multi_hop``); empty for a neighbourhood prompt.
+        axis: What the prompt tests, where a data set names it (KnowEdit's ``portability/Reasoning``, RippleEdits'
+            ``Compositionality_I``, MQuAKE's ``multi_hop``); empty for a neighbourhood prompt.
     """
 
     prompt: str
@@ -104,5 +104,12 @@ class EditRequest:
 
 
 def latest_edits(requests: Iterable[EditRequest]) -> list[EditRequest]:
-    """The edits without those whose fact is edited again later."""
-    return list({request.fact_key: request for request in requests}.values())
+    """The edits that still hold: those whose fact no later edit gives another answer.
+
+    A case of several edits, one of which no longer holds, loses its questions: their answers follow from all of them.
+    """
+    stream = list(requests)
+    latest = {request.fact_key: request.target_new for request in stream}
+    held = [request for request in stream if latest[request.fact_key] == request.target_new]
+    broken = {request.case for request in stream if request.case and latest[request.fact_key] != request.target_new}
+    return [replace(request, axes=()) if request.case in broken else request for request in held]

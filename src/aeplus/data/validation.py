@@ -7,12 +7,19 @@ would be choosing it by the test.
 
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from aeplus.data.paraphrase import MAX_SIMILARITY, paraphrases, similarity
 from aeplus.data.request import EditRequest, Probe
 from aeplus.errors import InputError
+from aeplus.progress import Progress
+
+if TYPE_CHECKING:
+    from aeplus.data.rewriter import Rewriter
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,12 @@ class ValidationSet:
     rewrites: tuple[ValidationItem, ...]
     preserved: tuple[Probe, ...]
     firsts: Mapping[int, ValidationItem] = field(default_factory=dict)
+
+    @property
+    def prompts(self) -> list[str]:
+        """Every prompt of the set."""
+        paraphrased = [item.prompt for item in (*self.firsts.values(), *self.rewrites)]
+        return paraphrased + [probe.prompt for probe in self.preserved]
 
 
 def build_validation(
@@ -107,6 +120,107 @@ def build_validation(
     return ValidationSet(tuple(rewrites), tuple(probes), firsts)
 
 
+def compose_validation(
+    requests: Sequence[EditRequest],
+    facts: Sequence[EditRequest],
+    rewriter: "Rewriter",
+    share: float = 0.1,
+    preserved_count: int = 200,
+    portion: tuple[int, int] = (1, 1),
+    snippets: Sequence[Probe] = (),
+    per_edit: int = 3,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ValidationSet:
+    """A validation set to be kept in a file (appendix B.1).
+
+    Paraphrases of a share of the edited facts, spread over the stream, and of preserved facts; different portions
+    have no fact in common. Nothing in it is a test prompt of the edits, and no preserved fact is one whose own prompt
+    is: prompts that happen to be are passed over.
+
+    Args:
+        requests: The edits, in their order.
+        facts: Facts as they are: ``target_true``, else ``target_new``, is the present answer.
+        rewriter: What paraphrases.
+        share: The share of the edited facts to take. Of a fact that is edited again every edit is paraphrased.
+        preserved_count: How many preserved facts to take at most.
+        portion: Which portion, from 1, of how many.
+        snippets: Beginnings of sentences, in place of preserved facts.
+        per_edit: How many paraphrases an edit gives at most, beside the one that asks for it in its own batch.
+        seed: Which edits, facts and forms are drawn.
+        progress: Where to show how far it is.
+
+    Raises:
+        InputError: If a number is out of its range.
+    """
+    _check(1, share, preserved_count, per_edit)
+    tests = {normal(prompt) for prompt in held_out_prompts(requests)}
+    edits = [request.without_tests() for request in requests]  # from here on nobody can look
+    by_subject: dict[str, list[str]] = {}
+    for edit in edits:
+        by_subject.setdefault(edit.subject.casefold(), []).append(edit.question)
+
+    def refuse(fact: EditRequest, text: str) -> str | None:
+        if normal(text) in tests:
+            return "a test prompt"
+        others = by_subject.get(fact.subject.casefold(), ())
+        return "like an edit" if any(similarity(text, other) >= MAX_SIMILARITY for other in others) else None
+
+    keys = list(dict.fromkeys(edit.fact_key for edit in edits))
+    drawn = set(_spread(keys, share, portion, seed))
+    chosen = [index for index, edit in enumerate(edits) if edit.fact_key in drawn]
+    rewrites: list[ValidationItem] = []
+    firsts: dict[int, ValidationItem] = {}
+    texts_of = rewriter.rewrite([edits[index] for index in chosen], per_edit + 1, refuse, progress)
+    for index, texts in zip(chosen, texts_of, strict=True):
+        items = [ValidationItem(index, text, edits[index].target_new) for text in texts]
+        if items:
+            firsts[index] = items[0]
+            rewrites += items[1:] or items  # one alone asks both
+
+    known = {
+        normal(fact.question): replace(fact, target_new=fact.target_true or fact.target_new).without_tests()
+        for fact in facts
+        if fact.subject.casefold() not in by_subject and normal(fact.question) not in tests
+    }
+    own = _slice(list(known.values()), preserved_count, portion, seed)
+    answers = zip(own, rewriter.rewrite(own, 1, refuse, progress), strict=True)
+    probes = [Probe(text, fact.target_new) for fact, texts in answers for text in texts]
+    free = [probe for probe in snippets if normal(probe.prompt) not in tests]
+    return ValidationSet(tuple(rewrites), (*probes, *_slice(free, preserved_count, portion, seed)), firsts)
+
+
+def _spread(keys: Sequence[T], share: float, portion: tuple[int, int], seed: int) -> list[T]:
+    """A portion's share of some keys, spread evenly over them: of every ten the same number."""
+    number, portions = portion
+    if share == 0:
+        return []
+    size = max(10, round(1 / share))
+    each = max(1, round(share * size))
+    if not 1 <= number <= portions or portions * each > size:
+        msg = (
+            f"expected a portion i/n with i from 1 to n and n at most {size // each} for a share of {share}, but "
+            f"{number}/{portions} came; choose fewer portions or a smaller share."
+        )
+        raise InputError(msg)
+    chance = random.Random(f"{seed} edits")
+    drawn: list[T] = []
+    for start in range(0, len(keys), size):
+        block = list(keys[start : start + size])
+        each = max(1, round(share * len(block)))
+        chance.shuffle(block)
+        drawn += block[(number - 1) * each : number * each]
+    return drawn
+
+
+def _slice(items: Sequence[T], count: int, portion: tuple[int, int], seed: int) -> list[T]:
+    """A portion's items, ``count`` or, where there are too few for all portions, its equal part."""
+    number, portions = portion
+    count = min(count, len(items) // portions)
+    shuffled = random.Random(f"{seed} preserved").sample(items, len(items))
+    return shuffled[(number - 1) * count : number * count]
+
+
 def _check(batch_size: int, share: float, preserved_count: int, per_edit: int) -> None:
     if not 0 <= share <= 1:
         msg = f"The validation share must lie between 0 and 1, but is {share}; 0.1 takes a tenth of the edits."
@@ -158,16 +272,18 @@ def overlap(validation: ValidationSet, requests: Iterable[EditRequest]) -> set[s
     Returns:
         The test prompts as the edits hold them.
     """
-    used = {_normal(item.prompt) for item in validation.rewrites}
-    used |= {_normal(item.prompt) for item in validation.firsts.values()}
-    used |= {_normal(probe.prompt) for probe in validation.preserved}
-    tests = (
-        prompt
-        for request in requests
-        for prompt in (*request.rephrase, *(probe.prompt for probe in request.neighborhood))
-    )
-    return {prompt for prompt in tests if _normal(prompt) in used}
+    used = set(map(normal, validation.prompts))
+    return {prompt for prompt in held_out_prompts(requests) if normal(prompt) in used}
 
 
-def _normal(text: str) -> str:
+def held_out_prompts(requests: Iterable[EditRequest]) -> Iterator[str]:
+    """Every prompt that tests some edits: rephrasings, neighbours, axes and generation prompts."""
+    for request in requests:
+        yield from request.rephrase
+        yield from (probe.prompt for probe in (*request.neighborhood, *request.axes))
+        yield from request.generation
+
+
+def normal(text: str) -> str:
+    """A text by which prompts are compared: without regard to case and blanks."""
     return " ".join(text.casefold().split())

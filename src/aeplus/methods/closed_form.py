@@ -15,6 +15,13 @@ from aeplus.targets.optimizer import Targets
 from aeplus.targets.rows import BatchRows
 
 
+def residual_threshold(norms: Tensor, method: Method) -> Tensor:
+    """``τ_r`` for a batch's ``‖r‖ [n]``: edits above it are smoothed, if the method smooths at all."""
+    if method.smoothing_threshold is None:
+        return fn.smoothing_threshold(norms, method.smoothing_share)
+    return torch.tensor(method.smoothing_threshold, device=norms.device)
+
+
 class Aim:
     """What a layer is edited towards.
 
@@ -28,12 +35,7 @@ class Aim:
     def __init__(self, targets: Targets, at: EditSite, parts: int, method: Method) -> None:
         self.targets, self.at, self.parts, self._last = targets, at, parts, method.smoothing_steps
         self.norms = (targets.values - targets.initial).norm(dim=0)  # ‖r‖ [n]
-        threshold = method.smoothing_threshold
-        self._threshold = (
-            fn.smoothing_threshold(self.norms, method.smoothing_share)
-            if threshold is None
-            else torch.tensor(threshold, device=self.norms.device)
-        )
+        self._threshold = residual_threshold(self.norms, method)
         self.smooths = bool(method.smooth and (self.norms > self._threshold).any())
 
     def wanted(self, iteration: int) -> Tensor:

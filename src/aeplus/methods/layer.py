@@ -1,6 +1,6 @@
 """The edit of one layer: from keys and residual to an update, with what was measured on the way."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -26,6 +26,9 @@ class LayerReport:
         sigma_max: Largest eigenvalue of C among them (0 if none).
         leakage: ``tr(Δ C Δᵀ) / tr(W C Wᵀ)``.
         prior_weight_norm: ``‖Λp‖_F``.
+        preserved: s(k, K0) of each edit, ``[n]``.
+        prior: s(k, Kp) of each edit, ``[n]``.
+        added: Which eigenvectors are in P̃, ``[d]``; ``None`` where none was searched.
     """
 
     layer: int
@@ -38,10 +41,14 @@ class LayerReport:
     sigma_max: float
     leakage: float
     prior_weight_norm: float
+    preserved: Tensor = field(repr=False, compare=False, kw_only=True)
+    prior: Tensor = field(repr=False, compare=False, kw_only=True)
+    added: Tensor | None = field(repr=False, compare=False, kw_only=True)
 
     def as_dict(self) -> dict[str, float]:
-        """Names and values."""
-        return asdict(self)
+        """Names and values of what is one number for the layer."""
+        numbers = (f.name for f in fields(self) if f.compare)
+        return {name: getattr(self, name) for name in numbers}
 
 
 @dataclass(frozen=True)
@@ -209,4 +216,4 @@ def measure(
         ]
     ).tolist()  # one copy to the host
     numbers[5] = int(numbers[5])
-    return LayerReport(layer, *numbers)
+    return LayerReport(layer, *numbers, preserved=preserved, prior=prior, added=added)

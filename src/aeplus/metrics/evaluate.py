@@ -1,13 +1,31 @@
 """Scoring edits on their own test prompts."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from aeplus.data.request import EditRequest, latest_edits
+from aeplus.data.request import EditRequest
 from aeplus.metrics.predict import predict
-from aeplus.metrics.success import Score
+from aeplus.metrics.success import ASPECTS, Score
 from aeplus.models.sites import Decoder
 from aeplus.models.tokens import TokenRow, encode
+
+
+class PromptItem(NamedTuple):
+    """A test prompt.
+
+    Attributes:
+        aspect: What it measures: ``efficacy``, ``generalization``, ``specificity`` or the name of an axis.
+        prompt: The complete prompt.
+        answer: The answer expected; ``None`` for the unedited model's.
+        aliases: Other answers that count as right.
+        edit: The number of its edit in the stream, from 0; prompts of one edit are resampled together.
+    """
+
+    aspect: str
+    prompt: str
+    answer: str | None
+    aliases: tuple[str, ...] = ()
+    edit: int = -1
 
 
 class Baseline:
@@ -30,29 +48,45 @@ class Baseline:
 
 
 class Question:
-    """A tokenized prompt with the tokens expected after it, and the aspect it measures."""
+    """A tokenized prompt: a row for each accepted answer, with the tokens expected in it.
 
-    __slots__ = ("aspect", "expected", "row")
+    Attributes:
+        item: The test prompt.
+        rows: Prompt and answer as tokens, the first answer first.
+        expected: The answer's tokens in each row.
+    """
 
-    def __init__(self, aspect: str, row: TokenRow, expected: tuple[int, ...]) -> None:
-        self.aspect, self.row, self.expected = aspect, row, expected
+    __slots__ = ("expected", "item", "rows")
+
+    def __init__(self, item: PromptItem, rows: tuple[TokenRow, ...], expected: tuple[tuple[int, ...], ...]) -> None:
+        self.item, self.rows, self.expected = item, rows, expected
 
 
 def questions(
-    tokenizer: Any, items: Sequence[tuple[str, str, str | None]], baseline: Baseline, limit: int | None = None
+    tokenizer: Any,
+    items: Sequence[tuple[str, str, str | None] | PromptItem],
+    baseline: Baseline | Mapping[str, tuple[int, ...]],
+    limit: int | None = None,
 ) -> list[Question]:
-    """Tokenizes (aspect, prompt, answer) once; an answer of ``None`` is taken from the baseline."""
-    rows = encode(tokenizer, [p for _, p, _ in items], [a for _, _, a in items], limit=limit)
-    return [
-        Question(aspect, row, row.answer_ids if answer else baseline[prompt])
-        for (aspect, prompt, answer), row in zip(items, rows, strict=True)
-    ]
+    """Tokenizes test prompts, or plain (aspect, prompt, answer); an answer of ``None`` is taken from the baseline."""
+    asked = [item if isinstance(item, PromptItem) else PromptItem(*item) for item in items]
+    answers = [(item.answer, *item.aliases) if item.answer else (None,) for item in asked]
+    prompts = [item.prompt for item, accepted in zip(asked, answers, strict=True) for _ in accepted]
+    rows = iter(encode(tokenizer, prompts, [text for accepted in answers for text in accepted], limit=limit))
+    made = []
+    for item, accepted in zip(asked, answers, strict=True):
+        own = tuple(next(rows) for _ in accepted)
+        made.append(Question(item, own, tuple(row.answer_ids or baseline[item.prompt] for row in own)))
+    return made
 
 
-def edit_items(
-    requests: Sequence[EditRequest], dropped: frozenset[str] = frozenset()
-) -> list[tuple[str, str, str | None]]:
-    """The test prompts of some edits as (aspect, prompt, answer).
+def latest_numbered(requests: Sequence[EditRequest]) -> list[tuple[int, EditRequest]]:
+    """The edits without those whose fact is edited again later, each with its number in the sequence, from 0."""
+    return list({request.fact_key: (number, request) for number, request in enumerate(requests)}.values())
+
+
+def edit_items(requests: Sequence[EditRequest], dropped: frozenset[str] = frozenset()) -> list[PromptItem]:
+    """The test prompts of some edits, but for those that test axes.
 
     An edit whose fact is edited again later in the sequence is no longer expected to hold, and is left out.
 
@@ -60,21 +94,109 @@ def edit_items(
         requests: The edits, in order.
         dropped: Test prompts that the validation set happens to hold, and that must not count.
     """
-    items: list[tuple[str, str, str | None]] = []
-    for request in latest_edits(requests):
-        items.append(("efficacy", request.question, request.target_new))
-        items += [("generalization", p, request.target_new) for p in request.rephrase if p not in dropped]
-        items += [("specificity", p.prompt, p.answer) for p in request.neighborhood if p.prompt not in dropped]
+    items: list[PromptItem] = []
+    for number, edit in latest_numbered(requests):
+        new = (edit.target_new, edit.aliases, number)
+        items.append(PromptItem("efficacy", edit.question, *new))
+        items += [PromptItem("generalization", text, *new) for text in edit.rephrase if text not in dropped]
+        kept = (probe for probe in edit.neighborhood if probe.prompt not in dropped)
+        items += [PromptItem("specificity", probe.prompt, probe.answer, probe.aliases, number) for probe in kept]
     return items
 
 
-def evaluate(decoder: Decoder, asked: Sequence[Question]) -> Score:
+def axis_items(
+    requests: Sequence[EditRequest], reached: int, dropped: frozenset[str] = frozenset()
+) -> list[PromptItem]:
+    """The test prompts of axes that the first edits make answerable.
+
+    Questions of a case test its edits together, so they wait until all of them are made, and go when one of them is
+    edited again.
+
+    Args:
+        requests: The stream.
+        reached: How many of its edits are made.
+        dropped: Test prompts that must not count.
+    """
+    current = latest_numbered(requests[:reached])
+    numbers = {number for number, _ in current}
+    open_cases = {edit.case for number, edit in enumerate(requests) if edit.case and number not in numbers}
+    return [
+        PromptItem(probe.axis or "other", probe.prompt, probe.answer, probe.aliases, number)
+        for number, edit in current
+        if edit.case not in open_cases
+        for probe in edit.axes
+        if probe.prompt not in dropped
+    ]
+
+
+class AnswerPair(NamedTuple):
+    """A prompt with two answers, as tokens.
+
+    Attributes:
+        wanted: The prompt with the answer that should be the likelier.
+        other: The prompt with the other.
+        edit: The number of its edit in the stream.
+    """
+
+    wanted: TokenRow
+    other: TokenRow
+    edit: int
+
+
+def answer_pairs(
+    tokenizer: Any,
+    requests: Sequence[EditRequest],
+    dropped: frozenset[str] = frozenset(),
+    limit: int | None = None,
+) -> dict[str, list[AnswerPair]]:
+    """For each aspect the test prompts with the new and the true answer; see :mod:`aeplus.metrics.magnitude`.
+
+    Edits without ``target_true`` have none, and neighbourhood prompts without an answer are left out.
+
+    Args:
+        tokenizer: The tokenizer.
+        requests: The edits, in order.
+        dropped: Test prompts that must not count.
+        limit: The model's context length in tokens.
+    """
+    texts: dict[str, list[tuple[str, str, str, int]]] = {aspect: [] for aspect in ASPECTS}
+    for number, edit in latest_numbered(requests):
+        if edit.target_true is None:
+            continue
+        new, true = edit.target_new, edit.target_true
+        texts["efficacy"].append((edit.question, new, true, number))
+        texts["generalization"] += [(p, new, true, number) for p in edit.rephrase if p not in dropped]
+        kept = (probe for probe in edit.neighborhood if probe.answer and probe.prompt not in dropped)
+        texts["specificity"] += [(probe.prompt, str(probe.answer), new, number) for probe in kept]
+    pairs = {}
+    for aspect, asked in texts.items():
+        prompts = [prompt for prompt, *_ in asked]
+        wanted = encode(tokenizer, prompts, [text for _, text, _, _ in asked], limit=limit)
+        other = encode(tokenizer, prompts, [text for _, _, text, _ in asked], limit=limit)
+        numbers = [number for *_, number in asked]
+        pairs[aspect] = [AnswerPair(*pair) for pair in zip(wanted, other, numbers, strict=True)]
+    return pairs
+
+
+def rows_of(
+    asked: Sequence[Question], predictions: Mapping[TokenRow, tuple[int, ...]]
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]], list[int], list[int]]:
+    """What the metrics' ``update`` takes: predicted and expected tokens, edit and prompt of every row."""
+    places = [(number, index) for number, question in enumerate(asked) for index in range(len(question.rows))]
+    return (
+        [predictions[asked[number].rows[index]] for number, index in places],
+        [asked[number].expected[index] for number, index in places],
+        [asked[number].item.edit for number, _ in places],
+        [number for number, _ in places],
+    )
+
+
+def evaluate(decoder: Decoder, asked: Sequence[Question], batch_tokens: int = 1024) -> Score:
     """The Score (with its three parts) over some questions."""
+    rows = [row for question in asked for row in question.rows]
+    predictions = dict(zip(rows, predict(decoder, rows, batch_tokens), strict=True))
     score = Score().to(decoder.device)
-    predictions = predict(decoder, [q.row for q in asked])
-    for aspect in ("efficacy", "generalization", "specificity"):
-        chosen = [(p, q.expected) for p, q in zip(predictions, asked, strict=True) if q.aspect == aspect]
-        if chosen:
-            predicted, expected = zip(*chosen, strict=True)
-            score.update(aspect, predicted, expected)
+    for aspect in ASPECTS:
+        if chosen := [question for question in asked if question.item.aspect == aspect]:
+            score.update(aspect, *rows_of(chosen, predictions))
     return score

@@ -4,16 +4,29 @@ Rows are padded here, on the right and with a mask, so the tokenizer's padding s
 once.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from aeplus.models.sites import Decoder
+from aeplus.models.sites import Decoder, at_least_float32
 from aeplus.models.tokens import TokenRow
 
 T = TypeVar("T")
+
+
+class AnswerScore(NamedTuple):
+    """What a model makes of an answer.
+
+    Attributes:
+        predicted: The top-1 token at each of the answer's places (at the one place behind a row without an answer).
+        log_prob: Mean log-probability of the answer's tokens, in nats (of the prediction, without an answer).
+    """
+
+    predicted: tuple[int, ...]
+    log_prob: float
 
 
 @torch.no_grad()
@@ -30,13 +43,36 @@ def predict(decoder: Decoder, rows: Sequence[TokenRow], batch_tokens: int = 1024
     """
 
     def best(batch: Sequence[TokenRow], logits: Tensor, counts: list[int]) -> list[tuple[int, ...]]:
-        tokens = iter(logits.argmax(-1).tolist())
-        return [tuple(next(tokens) for _ in range(count)) for count in counts]
+        return _shared_out(logits.argmax(-1), counts)
 
     return _ask(decoder, rows, batch_tokens, best)
 
 
 @torch.no_grad()
+def score_answers(decoder: Decoder, rows: Sequence[TokenRow], batch_tokens: int = 1024) -> list[AnswerScore]:
+    """Top-1 predictions and the answers' mean log-probabilities.
+
+    Args:
+        decoder: The model.
+        rows: Prompts with answers; a row without an answer asks for the next token.
+        batch_tokens: Tokens run at once.
+    """
+
+    def read(batch: Sequence[TokenRow], logits: Tensor, counts: list[int]) -> list[AnswerScore]:
+        best = logits.argmax(-1)
+        given = torch.tensor([token for row in batch for token in (row.answer_ids or (-1,))], device=logits.device)
+        wanted = torch.where(given < 0, best, given)
+        # Without a copy of all log-probabilities, which would be as large as the logits.
+        chosen = at_least_float32(logits.gather(1, wanted[:, None])[:, 0]) - at_least_float32(logits).logsumexp(-1)
+        sizes = torch.tensor(counts, device=logits.device)
+        owners = torch.arange(len(counts), device=logits.device).repeat_interleave(sizes)
+        means = chosen.new_zeros(len(counts)).index_add_(0, owners, chosen) / sizes
+        pairs = zip(_shared_out(best, counts), means.tolist(), strict=True)
+        return [AnswerScore(predicted, log_prob) for predicted, log_prob in pairs]
+
+    return _ask(decoder, rows, batch_tokens, read)
+
+
 def answer_probabilities(decoder: Decoder, rows: Sequence[TokenRow], batch_tokens: int = 1024) -> list[float | None]:
     """Probabilities of answers whose every token is the model's first choice; ``None`` for the others.
 
@@ -45,15 +81,36 @@ def answer_probabilities(decoder: Decoder, rows: Sequence[TokenRow], batch_token
         rows: Prompts with answers.
         batch_tokens: Tokens run at once.
     """
+    scores = score_answers(decoder, rows, batch_tokens)
+    return [
+        math.exp(score.log_prob * len(row.answer_ids)) if score.predicted == row.answer_ids else None
+        for row, score in zip(rows, scores, strict=True)
+    ]
 
-    def sure(batch: Sequence[TokenRow], logits: Tensor, counts: list[int]) -> list[float | None]:
-        wanted = torch.tensor([token for row in batch for token in row.answer_ids], device=logits.device)
-        chosen = logits.float().log_softmax(-1).gather(1, wanted[:, None])[:, 0]
-        right = logits.argmax(-1) == wanted
-        parts = zip(chosen.split(counts), right.split(counts), strict=True)
-        return [float(part.sum().exp()) if bool(hit.all()) else None for part, hit in parts]
 
-    return _ask(decoder, rows, batch_tokens, sure)
+@torch.no_grad()
+def next_token_log_probs(decoder: Decoder, rows: Sequence[TokenRow], batch_tokens: int = 1024) -> Tensor:
+    """The whole distribution of the token behind each row.
+
+    Args:
+        decoder: The model.
+        rows: Prompts without answers, at least one.
+        batch_tokens: Tokens run at once.
+
+    Returns:
+        Log-probabilities in nats, ``[rows, vocabulary]``, on the CPU.
+    """
+
+    def read(batch: Sequence[TokenRow], logits: Tensor, counts: list[int]) -> list[Tensor]:
+        return list(at_least_float32(logits).log_softmax(-1).cpu())
+
+    return torch.stack(_ask(decoder, rows, batch_tokens, read))
+
+
+def _shared_out(tokens: Tensor, counts: list[int]) -> list[tuple[int, ...]]:
+    """The tokens of all places, cut into those of each row; one round trip to the host."""
+    left = iter(tokens.tolist())
+    return [tuple(next(left) for _ in range(count)) for count in counts]
 
 
 def _ask(
@@ -65,7 +122,7 @@ def _ask(
     """Runs each distinct row once and has ``read`` make answers of the logits ``[places, vocabulary]``."""
     distinct = {(row.ids, row.answer): row for row in rows}
     answers: dict[tuple[tuple[int, ...], int], T] = {}
-    for batch in _batches(sorted(distinct.values(), key=lambda row: len(row.ids)), batch_tokens):
+    for batch in batches(sorted(distinct.values(), key=lambda row: len(row.ids)), batch_tokens):
         width = len(batch[-1].ids)
         ids = torch.tensor([list(row.ids) + [0] * (width - len(row.ids)) for row in batch], device=decoder.device)
         mask = torch.arange(width) < torch.tensor([[len(row.ids)] for row in batch])
@@ -80,10 +137,10 @@ def _ask(
     return [answers[row.ids, row.answer] for row in rows]
 
 
-def _batches(rows: list[TokenRow], batch_tokens: int) -> Iterator[list[TokenRow]]:
-    """Cuts rows, in order of length, where padding to the longest would exceed the bound."""
+def batches(rows: list[TokenRow], batch_tokens: int, more: int = 0) -> Iterator[list[TokenRow]]:
+    """Cuts rows, in order of length, where padding to the longest (and ``more`` tokens each) would exceed the bound."""
     start = 0
     for stop in range(1, len(rows) + 1):
-        if stop == len(rows) or (stop + 1 - start) * len(rows[stop].ids) > batch_tokens:
+        if stop == len(rows) or (stop + 1 - start) * (len(rows[stop].ids) + more) > batch_tokens:
             yield rows[start:stop]
             start = stop

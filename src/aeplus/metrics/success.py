@@ -7,6 +7,10 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from aeplus.metrics.mean import Interval, Share
+
+ASPECTS = ("efficacy", "generalization", "specificity")
+
 
 def exact_match(predicted: Sequence[Sequence[int]], expected: Sequence[Sequence[int]]) -> Tensor:
     """Which answers are right in every token.
@@ -26,39 +30,64 @@ def exact_match(predicted: Sequence[Sequence[int]], expected: Sequence[Sequence[
     return torch.tensor(hits, dtype=torch.bool)
 
 
-class TopOneSuccess(Metric):
+def token_match(predicted: Sequence[Sequence[int]], expected: Sequence[Sequence[int]]) -> Tensor:
+    """Which share of each answer's tokens is right (the accuracy of MEND's and EasyEdit's code).
+
+    Args:
+        predicted: Predicted token ids of each answer.
+        expected: Expected token ids of each answer, at least one.
+
+    Returns:
+        Shares between 0 and 1, ``[b]``.
+
+    Example:
+        >>> token_match([[5, 6], [7, 8]], [[5, 6], [7, 9]]).tolist()
+        [1.0, 0.5]
+    """
+    pairs = zip(predicted, expected, strict=True)
+    shares = [sum(a == b for a, b in zip(p, e, strict=False)) / len(e) for p, e in pairs]
+    return torch.tensor(shares, dtype=torch.float32)
+
+
+class TopOneSuccess(Share):
     """Share of prompts, in percent, whose every expected token is the top-1 prediction.
 
-    ``update`` takes predicted and expected token ids per prompt. States are sums, so the value is the same on
-    any number of ranks. Without any prompt the value is NaN.
+    Without any prompt the value is NaN.
 
     Example:
         >>> metric = Efficacy()
         >>> metric.update([[5, 6], [7, 8]], [[5, 6], [7, 9]])
         >>> float(metric.compute())
         50.0
+
+        Two accepted answers of one prompt, of which one is right:
+
+        >>> metric = Efficacy()
+        >>> metric.update([[5, 6], [7, 8]], [[5, 6], [7, 9]], prompts=[0, 0])
+        >>> float(metric.compute())
+        100.0
     """
 
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-    hits: Tensor
-    total: Tensor
+    def update(
+        self,
+        predicted: Sequence[Sequence[int]],
+        expected: Sequence[Sequence[int]],
+        edits: Sequence[int] | None = None,
+        prompts: Sequence[int] | None = None,
+    ) -> None:
+        """Counts some prompts.
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
+        Args:
+            predicted: Predicted token ids of each row.
+            expected: Expected token ids of each row.
+            edits: The number of each row's edit.
+            prompts: The number of each row's prompt, where prompts have a row for each accepted answer.
+        """
+        self.record(self.judge(predicted, expected), edits, prompts)
 
-    def update(self, predicted: Sequence[Sequence[int]], expected: Sequence[Sequence[int]]) -> None:
-        """Counts some prompts: their predicted and their expected token ids."""
-        match = exact_match(predicted, expected)
-        self.hits += int(match.sum())
-        self.total += len(match)
-
-    def compute(self) -> Tensor:
-        """The percentage so far."""
-        return 100.0 * self.hits / self.total
+    def judge(self, predicted: Sequence[Sequence[int]], expected: Sequence[Sequence[int]]) -> Tensor:
+        """The value of each row, ``[b]``."""
+        return exact_match(predicted, expected)
 
 
 class Efficacy(TopOneSuccess):
@@ -73,10 +102,28 @@ class Specificity(TopOneSuccess):
     """Share of neighbourhood prompts that keep the original answer (the unedited model's where none is known)."""
 
 
+class TokenAccuracy(TopOneSuccess):
+    """Mean over the prompts of the share of answer tokens that are the top-1 prediction, in percent.
+
+    Example:
+        >>> metric = TokenAccuracy()
+        >>> metric.update([[5, 6], [7, 8]], [[5, 6], [7, 9]])
+        >>> float(metric.compute())
+        75.0
+    """
+
+    def judge(self, predicted: Sequence[Sequence[int]], expected: Sequence[Sequence[int]]) -> Tensor:
+        """The share of right tokens in each row, ``[b]``."""
+        return token_match(predicted, expected)
+
+
 class Score(Metric):
     """Arithmetic mean of Efficacy, Generalization and Specificity (of those that have prompts).
 
     Holds the three as child metrics, so it follows their updates and resets with them.
+
+    Args:
+        part: The class of the three, where it is another than strict success.
 
     Example:
         >>> score = Score()
@@ -89,39 +136,47 @@ class Score(Metric):
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 100.0
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, part: type[TopOneSuccess] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.efficacy = Efficacy(**kwargs)
-        self.generalization = Generalization(**kwargs)
-        self.specificity = Specificity(**kwargs)
+        self.efficacy = (part or Efficacy)(**kwargs)
+        self.generalization = (part or Generalization)(**kwargs)
+        self.specificity = (part or Specificity)(**kwargs)
 
-    def update(self, aspect: str, predicted: Sequence[Sequence[int]], expected: Sequence[Sequence[int]]) -> None:
+    def update(
+        self,
+        aspect: str,
+        predicted: Sequence[Sequence[int]],
+        expected: Sequence[Sequence[int]],
+        edits: Sequence[int] | None = None,
+        prompts: Sequence[int] | None = None,
+    ) -> None:
         """Counts prompts of an aspect: ``"efficacy"``, ``"generalization"`` or ``"specificity"``."""
-        getattr(self, aspect).update(predicted, expected)
+        getattr(self, aspect).update(predicted, expected, edits, prompts)
 
     def compute(self) -> Tensor:
         """The mean in percent."""
-        return torch.stack(list(self._parts().values())).nanmean()
+        score = self.summary()["score"]
+        return torch.tensor(torch.nan if score is None else score, device=self.device)
 
     def summary(self) -> dict[str, float | None]:
         """All four values in percent; ``None`` where an aspect has no prompt."""
-        parts = self._parts()
-        values = {**parts, "score": torch.stack(list(parts.values())).nanmean()}
-        return {name: None if bool(value.isnan()) else float(value) for name, value in values.items()}
+        parts = {name: interval["value"] for name, interval in self.intervals(samples=0).items()}
+        known = [value for value in parts.values() if value is not None]
+        return {**parts, "score": sum(known) / len(known) if known else None}
+
+    def intervals(self, samples: int = 1000, confidence: float = 0.95, seed: int = 0) -> dict[str, Interval]:
+        """The three parts with their bootstrap intervals; see :meth:`~aeplus.metrics.mean.PromptMean.interval`."""
+        return {name: getattr(self, name).interval(samples, confidence, seed) for name in ASPECTS}
 
     def reset(self) -> None:
         """Forgets everything counted."""
         super().reset()
-        for part in (self.efficacy, self.generalization, self.specificity):
-            part.reset()
+        for name in ASPECTS:
+            getattr(self, name).reset()
 
-    def _parts(self) -> dict[str, Tensor]:
-        parts = {
-            "efficacy": self.efficacy,
-            "generalization": self.generalization,
-            "specificity": self.specificity,
-        }
-        return {
-            n: m.compute() if m.update_called else torch.tensor(torch.nan, device=m.device) for n, m in parts.items()
-        }
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draws the value, or given values as a curve; returns figure and axes."""
+        return self._plot(val, ax)

@@ -9,7 +9,6 @@ from rich.console import Console
 
 from aeplus.compare.runs import machine
 from aeplus.data.datamodule import EditDataModule
-from aeplus.data.readers import read_requests
 from aeplus.errors import InputError
 from aeplus.lightning_cli import quiet
 from aeplus.models.loading import load_model
@@ -67,9 +66,11 @@ def tune(
 
     inputs = runner.decoder.sites[0].weight.shape[1]
     file = ConfigFile(model_settings, values, trials, inputs, fixed is not None)
+    paths = settings["data"]["path"]
+    named = paths if isinstance(paths, str) else ", ".join(paths)
     notes = {
         "command": command,
-        "edits": f"{len(base.datamodule.requests)} of {settings['data']['path']}, in one batch, seed {seed}",
+        "edits": f"{len(base.datamodule.requests)} of {named}, in one batch, seed {seed}",
         "machine": machine(base.trainer.strategy.root_device),
     }
     table = folder / f"{path.stem}.tuning.md"
@@ -99,7 +100,7 @@ def strip(data: EditDataModule) -> None:
     if data.path is None:
         msg = "expected edits, but --data.path is missing; give a file: --data.path edits.jsonl."
         raise InputError(msg)
-    requests = read_requests(data.path, limit=data.limit, target=data.target)
+    requests = data.read()
     data.attach([request.without_tests() for request in requests])
     data.batch_size = len(requests)
     data.setup("fit")

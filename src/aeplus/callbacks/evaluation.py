@@ -1,0 +1,174 @@
+"""The whole evaluation along the stream: every protocol, and retention of earlier batches."""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from aeplus.callbacks.base import BatchCommit, EditCallback
+from aeplus.callbacks.journal import JournalWriter
+from aeplus.errors import InputError
+from aeplus.metrics.evaluate import PromptItem, latest_numbered, questions, rows_of
+from aeplus.metrics.options import SuiteOptions
+from aeplus.metrics.predict import predict
+from aeplus.metrics.retention import Retention, retention_curve, success_matrix
+from aeplus.metrics.success import exact_match
+from aeplus.metrics.suite import Suite
+
+if TYPE_CHECKING:
+    from aeplus.module import EditModule
+
+
+class EvaluationWriter(EditCallback):
+    """Measures the edits by every chosen protocol, into ``metrics.json`` under ``measures`` and to the loggers.
+
+    Measured are the unedited model, the model after every so many batches (on the edits so far) and the last one.
+    Nothing in the run depends on it. A checkpoint holds what was measured so far; a run resumed from one that was
+    written without this callback says so, and leaves the rows of retention that nobody measured empty.
+
+    Args:
+        every: Measure after every so many batches too; 0 for the start and the end only.
+        retention: Ask every earlier edit again after each batch.
+        **options: The fields of :class:`~aeplus.metrics.options.SuiteOptions`. ``corpus`` and ``skip_tokens`` are
+            those of ``model.preserved`` unless given.
+    """
+
+    def __init__(self, every: int = 0, retention: bool = True, **options: Any) -> None:
+        if every < 0:
+            msg = f"EvaluationWriter's every must not be negative, but {every} came; choose 0 or more."
+            raise InputError(msg)
+        self.every, self.retention = every, retention
+        self.options = SuiteOptions(**options)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._suite: Suite | None = None
+        self._retention: Retention | None = None
+        self._saved: dict[str, Any] = {}
+        self._batches: dict[str, dict[str, Any]] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forgets an earlier run."""
+        self._clear()
+
+    def on_unedited_model(self, trainer: Trainer, module: "EditModule") -> None:
+        """Measures the unedited model."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        options, data, preserved = self.options, module.data, module.preserved
+        if options.corpus is None:
+            options = replace(options, corpus=preserved.corpus, skip_tokens=preserved.tokens)
+        dropped = data.overlap | {probe.prompt for probe in data.validation.preserved}
+        self._suite = Suite(module.decoder, module.tokenizer, data.requests, dropped, options)
+        self._batches = dict(self._saved.get("batches", {}))
+        module.report.measures = {"before": self._suite.measure(), "batches": self._batches}
+        self._publish(trainer, module, module.report.measures["before"], 0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes up what a checkpoint's run has measured."""
+        self._take_up(cast("EditModule", pl_module))
+
+    def _take_up(self, module: "EditModule") -> None:
+        if not self.retention or self._retention is not None:
+            return
+        done = len(module.journal.entries)
+        self._retention = Retention(done + module.data.batches)
+        if (hits := self._saved.get("hits")) is not None:
+            self._retention.hits[:done, :done] = hits[:done, :done]
+            self._retention.total[:done, :done] = self._saved["total"][:done, :done]
+        empty = [row + 1 for row in range(done) if not bool(self._retention.total[row].any())]
+        if empty:
+            warnings.warn(
+                f"the checkpoint holds no retention after batches {', '.join(map(str, empty))}, as it was written "
+                "without EvaluationWriter; those rows stay empty",
+                stacklevel=2,
+            )
+
+    def on_batch_committed(self, trainer: Trainer, module: "EditModule", commit: BatchCommit) -> None:
+        """Asks earlier edits again, and measures after every so many batches."""
+        assert self._suite is not None
+        step = commit.index + 1
+        values: dict[str, Any] = {}
+        if self._retention is not None:
+            self._ask_again(module, commit.index)
+            module.report.measures["retention"] = _table(self._retention)
+            values["retention"] = module.report.measures["retention"]["mean"][commit.index]
+        if self.every and step % self.every == 0:
+            self._batches[str(step)] = self._suite.measure(module.data.cursor)
+            values |= self._batches[str(step)]
+        if values:
+            self._publish(trainer, module, values, step)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measures the edited model on all edits."""
+        module = cast("EditModule", pl_module)
+        if self._suite is None:
+            return
+        self._take_up(module)  # a finished run that is resumed never starts
+        step = len(module.journal.entries)
+        last = self._batches.get(str(step)) if module.data.exhausted else None
+        module.report.measures["after"] = last or self._suite.measure()
+        if self._retention is not None:
+            module.report.measures["retention"] = _table(self._retention)
+        self._publish(trainer, module, {} if last else module.report.measures["after"], step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was measured so far, for a checkpoint."""
+        if self._retention is None:
+            return {"batches": self._batches}
+        return {"batches": self._batches, "hits": self._retention.hits, "total": self._retention.total}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keeps what the checkpoint's run measured until the run goes on."""
+        self._saved = state_dict
+
+    def _ask_again(self, module: "EditModule", index: int) -> None:
+        """Strict success on each edit so far that no later one has edited again."""
+        batch_of = [b for b, entry in enumerate(module.journal.entries) for _ in entry.edits]
+        current = latest_numbered(module.data.edited)
+        items = [PromptItem("", edit.question, edit.target_new, edit.aliases, n) for n, edit in current]
+        asked = questions(module.tokenizer, items, {}, module.decoder.context_length)
+        rows = [row for question in asked for row in question.rows]
+        best = predict(module.decoder, rows, self.options.batch_tokens)
+        predicted, expected, numbers, _ = rows_of(asked, dict(zip(rows, best, strict=True)))
+        right = dict.fromkeys(numbers, False)
+        for number, match in zip(numbers, exact_match(predicted, expected).tolist(), strict=True):
+            right[number] = right[number] or match
+        assert self._retention is not None
+        self._retention.update(index, [batch_of[number] for number in right], list(right.values()))
+
+    @staticmethod
+    def _publish(trainer: Trainer, module: "EditModule", values: dict[str, Any], step: int) -> None:
+        scalars = {f"evaluation/{name}": value for name, value in _scalars(values)}
+        for logger in trainer.loggers if scalars else ():
+            logger.log_metrics(scalars, step=step)
+        for callback in cast(Any, trainer).callbacks:
+            if isinstance(callback, JournalWriter):  # which may have written before this was measured
+                callback.write(trainer, module)
+
+
+def _table(retention: Retention) -> dict[str, Any]:
+    """Retention as plain values, ``None`` where nothing was asked."""
+
+    def known(values: Tensor) -> list[float | None]:
+        return [value if value == value else None for value in values.tolist()]  # NaN differs from itself
+
+    matrix = success_matrix(retention.hits.double(), retention.total)
+    return {"matrix": [known(row) for row in matrix], "mean": known(retention_curve(matrix))}
+
+
+def _scalars(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every number but the intervals' ends and counts, with a path for its name."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            if "value" in value and "low" in value:
+                value = value["value"]
+            else:
+                yield from _scalars(value, f"{prefix}{name}/")
+                continue
+        if value is not None:
+            yield f"{prefix}{name}", float(value)

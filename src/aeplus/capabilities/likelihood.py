@@ -1,0 +1,117 @@
+"""The likeliest option of each item."""
+
+from collections.abc import Callable, Sequence
+from inspect import signature
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from aeplus.capabilities.metrics import NO_OPTION
+from aeplus.capabilities.prompts import Prompt
+from aeplus.metrics.predict import batches
+from aeplus.models.sites import Decoder
+from aeplus.models.tokens import TokenRow
+
+
+def likeliest_options(scores: Tensor) -> list[int]:
+    """Index of each item's best score ``[n, options]``, the first of equals; none where a score is not a number."""
+    answers = scores.argmax(-1).masked_fill(scores.isnan().any(-1), NO_OPTION)
+    return [int(answer) for answer in answers.tolist()]
+
+
+@torch.no_grad()
+def option_likelihoods(
+    decoder: Decoder,
+    prompts: Sequence[Prompt],
+    normalize: Literal["mean", "sum"] = "mean",
+    batch_tokens: int = 2048,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Tensor:
+    """Log-likelihoods (natural logarithm) of the options behind their prompts.
+
+    A prompt is run once: its last place predicts the first token of every option. Only options of several tokens are
+    run further, together and from the prompt's keys and values.
+
+    Args:
+        decoder: The model.
+        prompts: ``n`` prompts with equally many options.
+        normalize: The ``mean`` over an option's tokens, or their ``sum``.
+        batch_tokens: Tokens run at once.
+        advance: Told how many prompts are done, batch by batch.
+
+    Returns:
+        ``[n, options]`` on the CPU, float32.
+    """
+    scores = torch.empty(len(prompts), len(prompts[0].options))
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
+    places = iter(order)
+    for batch in batches([TokenRow(prompts[i].ids, len(prompts[i].ids)) for i in order], batch_tokens):
+        chosen = [next(places) for _ in batch]
+        scores[chosen] = _batch_likelihoods(decoder, [prompts[i] for i in chosen], normalize).cpu()
+        advance(len(batch))
+    return scores
+
+
+def _batch_likelihoods(decoder: Decoder, prompts: Sequence[Prompt], normalize: Literal["mean", "sum"]) -> Tensor:
+    ids, mask = _padded_in_front(prompts, decoder.device)
+    several = [(row, i) for row, p in enumerate(prompts) for i, option in enumerate(p.options) if len(option) > 1]
+    # Without a config every layer keeps the whole prompt; sliding windows are left to the attention mask.
+    cache = DynamicCache() if several else None
+    logits = decoder.readout(_forward(decoder, ids, mask, ids.shape[1], cache)[:, -1]).float()  # [b, vocabulary]
+    first = torch.tensor([[option[0] for option in p.options] for p in prompts], device=decoder.device)
+    scores = logits.log_softmax(-1).gather(1, first)  # [b, options]
+    if cache is not None:
+        rows, columns = torch.tensor(several, device=decoder.device).unbind(1)
+        cache.batch_select_indices(rows)
+        rests = _rest_likelihoods(decoder, [prompts[row].options[i] for row, i in several], mask[rows], cache)
+        scores[rows, columns] += rests
+    if normalize == "mean":
+        scores /= torch.tensor([[len(option) for option in p.options] for p in prompts], device=decoder.device)
+    return scores
+
+
+def _padded_in_front(prompts: Sequence[Prompt], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask ``[b, t]`` of some prompts, which all end at the last place."""
+    width = max(len(prompt.ids) for prompt in prompts)
+    ids = torch.tensor([[0] * (width - len(prompt.ids)) + list(prompt.ids) for prompt in prompts])
+    mask = torch.arange(width) >= torch.tensor([[width - len(prompt.ids)] for prompt in prompts])
+    return ids.to(device), mask.long().to(device)
+
+
+def _rest_likelihoods(
+    decoder: Decoder, options: Sequence[tuple[int, ...]], mask: Tensor, cache: DynamicCache
+) -> Tensor:
+    """Summed log-likelihoods ``[m]`` of each option's tokens behind its first.
+
+    Args:
+        decoder: The model.
+        options: ``m`` options of two tokens or more.
+        mask: Attention mask ``[m, t]`` of their prompts.
+        cache: The prompts' keys and values.
+    """
+    width = max(map(len, options)) - 1
+    padded = torch.tensor([list(option) + [0] * (width + 1 - len(option)) for option in options], device=decoder.device)
+    # Nothing attends to padding behind an option, since attention is causal; it needs no mask.
+    whole = torch.cat([mask, torch.ones_like(padded[:, 1:])], -1)
+    hidden = _forward(decoder, padded[:, :-1], whole, width, cache)
+    lengths = torch.tensor([[len(option) - 1] for option in options], device=decoder.device)
+    real = torch.arange(width, device=decoder.device) < lengths  # [m, width]
+    logits = decoder.readout(hidden[real]).float()  # [tokens, vocabulary]
+    likelihoods = torch.zeros(real.shape, device=decoder.device)
+    likelihoods[real] = logits.log_softmax(-1).gather(1, padded[:, 1:][real][:, None])[:, 0]
+    return likelihoods.sum(-1)
+
+
+def _forward(decoder: Decoder, ids: Tensor, mask: Tensor, tokens: int, cache: DynamicCache | None) -> Tensor:
+    """The backbone's output ``[b, t, o]`` for the last ``tokens`` of the masked places."""
+    known = signature(decoder.backbone.forward).parameters
+    extra: dict[str, Any] = {}
+    if "position_ids" in known:
+        extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens:]
+    if cache is not None:  # which later versions of transformers call "cache"
+        extra["cache" if "cache" in known else "past_key_values"] = cache
+    output = decoder.backbone(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **extra)
+    hidden: Tensor = output.last_hidden_state
+    return hidden

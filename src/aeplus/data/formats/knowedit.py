@@ -1,0 +1,75 @@
+"""KnowEdit: WikiData-recent, WikiData-counterfact, ZsRE and WikiBio as that benchmark publishes them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from aeplus.data.formats.fields import Record, Target, answers, objects, text, texts, with_slot
+from aeplus.data.request import EditRequest, Probe
+from aeplus.errors import InputError
+
+NAME = "KnowEdit (prompt, subject, target_new, portability or locality)"
+
+_WIKIBIO = {"text": "prompt", "concept": "subject", "labels": "target_new"}  # WikiBio's names of the same fields
+
+
+def recognises(record: Record) -> bool:
+    """Whether a record has this format."""
+    if record.keys() >= _WIKIBIO.keys():
+        return True
+    return {"prompt", "target_new"} <= record.keys() and bool(record.keys() & {"portability", "locality"})
+
+
+def parse(record: Record, target: Target) -> list[EditRequest]:
+    """The edit of a record.
+
+    Every kind of ``portability`` and ``locality`` is an axis, ``portability/Reasoning`` for instance, with the answers
+    that the record gives. A prompt of ``portability`` without an answer tests nothing and is left out.
+
+    The prompts of ``locality`` are the neighbourhood too. There what the unedited model answers is right, which is how
+    KnowEdit measures locality.
+
+    Args:
+        record: ``prompt``, ``subject``, ``target_new``, and by choice ``ground_truth`` (the answer before the edit),
+            ``rephrase`` or ``rephrase_prompt``, ``portability`` and ``locality``: for each kind a list of objects with
+            ``prompt`` and ``ground_truth`` or, as EasyEdit passes them on, one object with a list of each. A
+            ``ground_truth`` is a text, a list of texts or a list of lists of aliases.
+        target: Not used.
+
+    Raises:
+        InputError: If a field cannot be used.
+    """
+    known = {_WIKIBIO.get(name, name): value for name, value in record.items()}
+    prompt, subject = text(known, "prompt"), text(known, "subject")
+    local = list(_probes(known, "locality"))
+    return [
+        EditRequest(
+            prompt=with_slot(prompt, subject, "prompt"),
+            subject=subject,
+            target_new=text(known, "target_new"),
+            rephrase=texts(known, "rephrase") or texts(known, "rephrase_prompt"),
+            neighborhood=tuple(dict.fromkeys(Probe(probe.prompt) for probe in local)),
+            axes=tuple(probe for probe in (*_probes(known, "portability"), *local) if probe.answer is not None),
+            target_true=next(iter(answers(known, "ground_truth")), None),
+        )
+    ]
+
+
+def _probes(record: Record, group: str) -> Iterator[Probe]:
+    axes = record.get(group) or {}
+    if not isinstance(axes, Mapping):
+        msg = f"{group!r} must be an object with a list of prompts for each kind, but is {axes!r:.80}; correct it."
+        raise InputError(msg)
+    for name in axes:
+        for test in objects(axes, name):
+            for prompt, right in _asked(test):
+                yield Probe(prompt, right[0] if right else None, right[1:], f"{group}/{name}")
+
+
+def _asked(test: Record) -> list[tuple[str, tuple[str, ...]]]:
+    """The prompts of a test, each with its answers."""
+    prompts, truth = test.get("prompt"), test.get("ground_truth")
+    if isinstance(prompts, list | tuple) and isinstance(truth, list | tuple) and len(prompts) == len(truth):
+        pairs: list[tuple[Any, Any]] = list(zip(prompts, truth, strict=True))
+    else:
+        pairs = [(prompt, truth) for prompt in (prompts if isinstance(prompts, list | tuple) else [prompts])]
+    return [(text({"prompt": p}, "prompt"), answers({"ground_truth": t}, "ground_truth")) for p, t in pairs]

@@ -1,0 +1,60 @@
+"""MQuAKE: several edits at once, and questions whose answer follows from all of them."""
+
+from dataclasses import replace
+
+from aeplus.data.formats.counterfact import rewrite
+from aeplus.data.formats.fields import Record, Target, objects, text, texts
+from aeplus.data.request import EditRequest, Probe
+from aeplus.errors import InputError
+
+NAME = "MQuAKE (requested_rewrite as a list)"
+
+
+def recognises(record: Record) -> bool:
+    """Whether a record has this format."""
+    return isinstance(record.get("requested_rewrite"), list | tuple)
+
+
+def parse(record: Record, target: Target) -> list[EditRequest]:
+    """The edits of a record, which share its ``case``.
+
+    The multi-hop ``questions`` (axis ``multi_hop``) and the hops after the edits (axis ``single_hop``, as the prompt to
+    complete rather than the question where there are both) belong to the last edit: only then are all of them made. An
+    edit's own ``question`` is its rephrasing.
+
+    Args:
+        record: ``requested_rewrite``, and by choice ``questions`` with ``new_answer`` and ``new_answer_alias``, and
+            ``new_single_hops`` with ``cloze`` or ``question``, ``answer`` and ``answer_alias``.
+        target: Not used.
+
+    Raises:
+        InputError: If a field cannot be used.
+    """
+    hops = [_hop(hop) for hop in objects(record, "new_single_hops")]
+    aliases = {hop.answer: hop.aliases for hop in hops}
+    case = record.get("case_id")
+    edits = []
+    for number, fields in enumerate(objects(record, "requested_rewrite"), start=1):
+        try:
+            edit = replace(rewrite(fields), rephrase=texts(fields, "question"), case="" if case is None else str(case))
+        except InputError as error:
+            msg = f"rewrite {number}: {str(error).removeprefix('the record: ')}"
+            raise InputError(msg) from None
+        edits.append(replace(edit, aliases=aliases.get(edit.target_new, ())))
+    if not edits:
+        msg = "'requested_rewrite' must hold at least one edit, but is []; fill it in or leave the record out."
+        raise InputError(msg)
+    edits[-1] = replace(edits[-1], axes=(*_questions(record), *hops))
+    return edits
+
+
+def _questions(record: Record) -> list[Probe]:
+    questions = texts(record, "questions")
+    answer = text(record, "new_answer") if questions else ""
+    return [Probe(question, answer, texts(record, "new_answer_alias"), "multi_hop") for question in questions]
+
+
+def _hop(hop: Record) -> Probe:
+    prompt = text(hop, "cloze" if hop.get("cloze") else "question", "cloze or question of 'new_single_hops'")
+    answer = text(hop, "answer", "answer of 'new_single_hops'")
+    return Probe(prompt, answer, texts(hop, "answer_alias"), "single_hop")

@@ -1,0 +1,152 @@
+"""CounterFact's own protocol: which of two answers the model thinks likelier, and by how much (ROME, section 3.4).
+
+As in ROME's code, an answer's probability is ``exp`` of the mean log-probability of its tokens, so that long answers
+are not at a loss, and the three shares are joined by their harmonic mean.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from aeplus.metrics.mean import Interval, PromptMean, Share
+from aeplus.metrics.success import ASPECTS
+
+
+def likelier(wanted: Tensor, other: Tensor) -> Tensor:
+    """Where the wanted answer is likelier than the other; a tie is not.
+
+    Args:
+        wanted: Mean log-probabilities of the wanted answers' tokens, ``[b]``.
+        other: Those of the other answers, ``[b]``.
+
+    Returns:
+        Booleans ``[b]``.
+
+    Example:
+        >>> likelier(torch.tensor([-1.0, -2.0]), torch.tensor([-2.0, -2.0])).tolist()
+        [True, False]
+    """
+    return wanted > other
+
+
+def probability_gap(wanted: Tensor, other: Tensor) -> Tensor:
+    """By how much the wanted answer is likelier: the difference of the two probabilities, from -1 to 1.
+
+    Args:
+        wanted: Mean log-probabilities of the wanted answers' tokens, ``[b]``.
+        other: Those of the other answers, ``[b]``.
+
+    Example:
+        >>> probability_gap(torch.tensor([0.5]).log(), torch.tensor([0.25]).log()).tolist()
+        [0.25]
+    """
+    return wanted.exp() - other.exp()
+
+
+def harmonic_mean(values: Sequence[float | None]) -> float | None:
+    """The harmonic mean of values of 0 or more: 0 if one is 0, ``None`` if one is unknown.
+
+    Example:
+        >>> harmonic_mean([100.0, 50.0])
+        66.66666666666667
+    """
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    return 0.0 if min(known) == 0 else len(known) / sum(1 / value for value in known)
+
+
+class Preference(Share):
+    """Share of prompts, in percent, where the wanted answer is likelier than the other.
+
+    Example:
+        >>> metric = Preference()
+        >>> metric.update(torch.tensor([-1.0, -2.0]), torch.tensor([-2.0, -1.0]))
+        >>> float(metric.compute())
+        50.0
+    """
+
+    def update(self, wanted: Tensor, other: Tensor, edits: Sequence[int] | None = None) -> None:
+        """Counts prompts by the mean log-probabilities ``[b]`` of their two answers' tokens."""
+        self.record(likelier(wanted, other), edits)
+
+
+class ProbabilityGap(PromptMean):
+    """Mean difference between the probabilities of the wanted and the other answer, in percentage points.
+
+    Example:
+        >>> metric = ProbabilityGap()
+        >>> metric.update(torch.tensor([0.75, 0.25]).log(), torch.tensor([0.25, 0.25]).log())
+        >>> float(metric.compute())
+        25.0
+    """
+
+    scale = 100.0
+    plot_lower_bound = -100.0
+    plot_upper_bound = 100.0
+
+    def update(self, wanted: Tensor, other: Tensor, edits: Sequence[int] | None = None) -> None:
+        """Counts prompts by the mean log-probabilities ``[b]`` of their two answers' tokens."""
+        self.record(probability_gap(wanted, other), edits)
+
+
+class MagnitudeScore(Metric):
+    """Harmonic mean of ES, PS and NS, in percent; NaN unless there are prompts of all three.
+
+    Wanted is the new answer on edit prompts (``efficacy``, ES) and rephrased ones (``generalization``, PS), and the
+    true one on neighbourhood prompts (``specificity``, NS).
+
+    Example:
+        >>> metric = MagnitudeScore()
+        >>> sure, unsure = torch.tensor([-1.0]), torch.tensor([-2.0])
+        >>> metric.update("efficacy", sure, unsure)
+        >>> metric.update("generalization", sure, unsure)
+        >>> metric.update("specificity", torch.cat([sure, unsure]), torch.cat([unsure, sure]))
+        >>> round(float(metric.compute()), 3)
+        75.0
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 100.0
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name in ASPECTS:
+            setattr(self, name, Preference(**kwargs))
+            setattr(self, f"{name}_gap", ProbabilityGap(**kwargs))
+
+    def update(self, aspect: str, wanted: Tensor, other: Tensor, edits: Sequence[int] | None = None) -> None:
+        """Counts prompts of an aspect by the mean log-probabilities ``[b]`` of their two answers' tokens."""
+        getattr(self, aspect).update(wanted, other, edits)
+        getattr(self, f"{aspect}_gap").update(wanted, other, edits)
+
+    def compute(self) -> Tensor:
+        """The harmonic mean in percent."""
+        score = self.score(self.intervals(samples=0))
+        return torch.tensor(torch.nan if score is None else score, device=self.device)
+
+    def intervals(self, samples: int = 1000, confidence: float = 0.95, seed: int = 0) -> dict[str, Interval]:
+        """The three shares and the three gaps (``efficacy_gap`` and so on) with their bootstrap intervals."""
+        names = [*ASPECTS, *(f"{name}_gap" for name in ASPECTS)]
+        return {name: getattr(self, name).interval(samples, confidence, seed) for name in names}
+
+    @staticmethod
+    def score(intervals: Mapping[str, Interval]) -> float | None:
+        """The harmonic mean of what :meth:`intervals` returned."""
+        return harmonic_mean([intervals[name]["value"] for name in ASPECTS])
+
+    def reset(self) -> None:
+        """Forgets everything counted."""
+        super().reset()
+        for part in self.children():
+            part.reset()  # type: ignore[operator]
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draws the value, or given values as a curve; returns figure and axes."""
+        return self._plot(val, ax)

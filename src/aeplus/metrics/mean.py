@@ -1,0 +1,117 @@
+"""The mean of one value per prompt, as a torchmetrics class that also knows how sure it is."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+from aeplus.metrics.interval import bootstrap
+
+Interval = dict[str, float | None]
+"""``value``, ``low``, ``high`` and ``count``: a mean, its bootstrap interval and over how many prompts."""
+
+
+class PromptMean(Metric):
+    """The mean of one value per prompt, times :attr:`scale`; NaN without any prompt.
+
+    The states are concatenated over the ranks. A subclass computes the values in its ``update`` and hands them to
+    :meth:`record`.
+
+    Attributes:
+        scale: 100 for shares, which are in percent.
+    """
+
+    is_differentiable = False
+    higher_is_better: bool | None = True
+    full_state_update = False
+    scale = 1.0
+    values: list[Tensor]
+    edits: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # Both in float32, as torchmetrics gathers empty float tensors from a rank that has seen nothing.
+        self.add_state("values", [], dist_reduce_fx="cat")
+        self.add_state("edits", [], dist_reduce_fx="cat")
+
+    def record(self, values: Tensor, edits: Sequence[int] | None = None, prompts: Sequence[int] | None = None) -> None:
+        """Adds some values.
+
+        Args:
+            values: One per row, ``[b]``.
+            edits: The number of each row's edit, the same on every rank; without it every prompt stands alone.
+            prompts: The number of each row's prompt, where prompts have several rows, one per accepted answer: the
+                best counts. Without it every row is a prompt.
+        """
+        values = values.detach().to(self.device, torch.float32)
+        owners = torch.full(values.shape, -1.0) if edits is None else torch.tensor(edits, dtype=torch.float32)
+        owners = owners.to(self.device)
+        if prompts is not None:
+            values, owners = best_answers(values, owners, torch.tensor(prompts, device=self.device))
+        self.values.append(values)
+        self.edits.append(owners)
+
+    def compute(self) -> Tensor:
+        """The mean so far."""
+        values = self._state(self.values)
+        return self.scale * values.sum() / len(values)
+
+    def interval(self, samples: int = 1000, confidence: float = 0.95, seed: int = 0) -> Interval:
+        """The mean as plain values, with its bootstrap interval; ``None`` where there is no prompt.
+
+        Args:
+            samples: How many means to draw; 0 for no interval.
+            confidence: The share of them within the interval.
+            seed: Seed of the drawing.
+        """
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+            values, edits = self._state(self.values).cpu().double(), self._state(self.edits).cpu()
+        count = len(values)
+        value = self.scale * float(values.mean()) if count else None
+        low, high = None, None
+        if samples and count:
+            alone = edits < 0
+            apart = torch.arange(count) + edits.max().clamp_min(0) + 1
+            low, high = bootstrap(values, torch.where(alone, apart, edits), samples, confidence, seed)
+            low, high = self.scale * low, self.scale * high
+        return {"value": value, "low": low, "high": high, "count": count}
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draws the value, or given values as a curve; returns figure and axes."""
+        return self._plot(val, ax)
+
+    def _state(self, state: list[Tensor] | Tensor) -> Tensor:
+        if isinstance(state, list) and not state:
+            return torch.zeros(0, device=self.device)
+        return dim_zero_cat(state)
+
+
+class Share(PromptMean):
+    """The share of prompts, in percent."""
+
+    scale = 100.0
+    plot_lower_bound = 0.0
+    plot_upper_bound = 100.0
+
+
+def best_answers(values: Tensor, edits: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+    """The best value of each prompt's rows.
+
+    Args:
+        values: One per row, ``[b]``.
+        edits: The edit of each row, ``[b]``; the same for all rows of a prompt.
+        prompts: The prompt of each row, ``[b]``.
+
+    Returns:
+        The values and the edits of the prompts, ``[p]`` each, in the order of their numbers.
+
+    Example:
+        >>> best_answers(torch.tensor([0.0, 1.0, 0.0]), torch.tensor([7, 7, 8]), torch.tensor([0, 0, 1]))[0].tolist()
+        [1.0, 0.0]
+    """
+    names, members = prompts.unique(return_inverse=True)
+    best = values.new_full(names.shape, -torch.inf).scatter_reduce_(0, members, values, "amax")
+    return best, edits.new_zeros(names.shape).scatter_(0, members, edits)

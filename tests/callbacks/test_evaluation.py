@@ -1,0 +1,167 @@
+import json
+import random
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import aeplus
+from aeplus.callbacks import BatchCommit, EditCallback, EvaluationWriter
+from aeplus.cli import main
+from aeplus.data.request import EditRequest
+from aeplus.errors import InputError
+from small import ROOT, SMALL
+from tiny import tiny_model, tiny_tokenizer
+
+EDITS = [
+    {"prompt": "The capital of {}", "subject": "France", "target_new": "London"},
+    {"prompt": "The capital of {}", "subject": "Spain", "target_new": "Paris", "fact": "said to be another"},
+    {"prompt": "The capital of {}", "subject": "France", "target_new": "Italy"},  # rewrites the first
+    {"prompt": "The capital of {}", "subject": "Spain", "target_new": "Italy", "rephrase": ["In Spain"]},
+]
+OPTIONS = {
+    **SMALL,
+    "steps": 25,
+    "clamp": 6.0,
+    "kl_factor": 0.0,
+    "ridge": 0.01,
+    "prior_strength": 1.0,
+    "threshold": 0.8,
+    "threshold_kind": "dimensions",
+    "smooth": False,
+    "batch_size": 1,
+}
+EVERYTHING = ["strict", "tokens", "magnitude", "generation", "fluency", "axes", "drift"]
+
+
+class Watcher(EditCallback):
+    """Asks the edits so far one at a time after every batch."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[float | None]] = []
+
+    def on_batch_committed(self, trainer: Any, module: Any, commit: BatchCommit) -> None:
+        edits: list[EditRequest] = module.data.requests
+        row: list[float | None] = [None] * len(edits)
+        for number, edit in enumerate(edits[: commit.index + 1]):
+            if any(later.fact_key == edit.fact_key for later in edits[number + 1 : commit.index + 1]):
+                continue
+            ids = torch.tensor([module.tokenizer(f"{edit.question} {edit.target_new}")["input_ids"]])
+            (target,) = module.tokenizer(f" {edit.target_new}")["input_ids"]
+            best = int(module.language_model(ids).logits[0, -2].argmax())
+            row[number] = 100.0 * (best == target)
+        self.rows.append(row)
+
+
+def states() -> list[Any]:
+    return [torch.get_rng_state().tolist(), random.getstate(), numpy.random.get_state()[1].tolist()]
+
+
+def test_nothing_in_the_edit_depends_on_it() -> None:
+    found: list[Any] = []
+    few = {"fluency_length": 4, "held_out_tokens": 200, "drift_prompts": 5, "bootstrap_samples": 1000}
+    for writer in (None, EvaluationWriter(1, protocols=EVERYTHING, held_out=f"{ROOT}/README.md", **few)):
+        torch.manual_seed(5)
+        random.seed(5)
+        numpy.random.seed(5)
+        model, watcher = tiny_model("llama"), Watcher()
+        callbacks = [watcher] if writer is None else [writer, watcher]
+        result = aeplus.edit(model, tiny_tokenizer(), EDITS, "alphaedit", callbacks=callbacks, **OPTIONS)
+        found.append((model.state_dict(), states()))
+    (plain, chance), (measured, chance_measured) = found
+    assert all(torch.equal(plain[name], weight) for name, weight in measured.items())
+    assert chance == chance_measured
+
+    measures = result.metrics["measures"]
+    assert list(measures) == ["before", "batches", "retention", "after"]
+    assert measures["retention"]["matrix"] == watcher.rows
+    assert {value for row in watcher.rows for value in row} == {None, 0.0, 100.0}  # else the test shows little
+    means = [[v for v in row if v is not None] for row in watcher.rows]
+    assert measures["retention"]["mean"] == [sum(row) / len(row) for row in means]
+    assert list(measures["batches"]) == ["1", "2", "3", "4"]
+    assert [measures["batches"][b]["edits"] for b in "1234"] == [1, 2, 2, 3]
+    assert measures["after"] == measures["batches"]["4"]
+    for when in ("before", "after"):
+        assert list(measures[when]) == ["edits", *EVERYTHING]
+        for aspect, interval in result.metrics["intervals"][when].items():
+            assert measures[when]["strict"][aspect] == interval
+            assert interval["value"] == result.metrics[when][aspect]
+    assert measures["before"]["drift"]["kl"]["value"] == pytest.approx(0.0, abs=1e-6)
+    assert measures["after"]["drift"]["kl"]["value"] > 1e-4
+    json.dumps(measures, allow_nan=False)
+
+
+def fit(workplace: Path, writer: str, *more: str) -> None:
+    """``JournalWriter`` comes first, so that it writes before the evaluation has measured."""
+    names = ["{class_path: aeplus.callbacks.JournalWriter, init_args: {table: false}}", writer]
+    names.append("{class_path: aeplus.callbacks.EditCheckpoint, init_args: {keep_all: true}}")
+    callbacks = f"[{', '.join(name for name in names if name)}]"
+    words = ["--config", f"{workplace}/tiny.yaml", "--config", f"{ROOT}/configs/method/alphaedit.yaml"]
+    assert main(["fit", *words, "--trainer.callbacks", callbacks, *more]) == 0
+
+
+def test_config_metrics_logs_and_resuming(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["aeplus"])
+    runs = tmp_path / "lightning_logs" / "edits"
+
+    def measures(version: int) -> Any:
+        return json.loads((runs / f"version_{version}" / "metrics.json").read_text())["measures"]
+
+    writer = (
+        "{class_path: aeplus.callbacks.EvaluationWriter, init_args: {every: 2, protocols: [strict, axes], "
+        "bootstrap_samples: 10, confidence: 0.5}}"
+    )
+    fit(workplace, writer)
+    whole = measures(0)
+    assert list(whole) == ["before", "batches", "retention", "after"]
+    assert list(whole["batches"]) == ["2"]
+    assert [[value is None for value in row] for row in whole["retention"]["matrix"]] == [
+        [False, True, True],
+        [False, False, True],
+        [False, False, False],
+    ]
+    assert None not in whole["retention"]["mean"]
+    assert "EvaluationWriter" in (runs / "version_0" / "config.yaml").read_text()
+    events = EventAccumulator(str(runs / "version_0")).Reload()
+    assert [event.step for event in events.Scalars("evaluation/retention")] == [1, 2, 3]
+    assert [event.step for event in events.Scalars("evaluation/strict/efficacy")] == [0, 2, 3]
+    logged = events.Scalars("evaluation/strict/efficacy")[-1].value
+    assert logged == pytest.approx(whole["after"]["strict"]["efficacy"]["value"])
+    assert "evaluation/strict/efficacy/low" not in events.Tags()["scalars"]
+
+    # A resumed run knows the rows of before; so does a finished one.
+    for version, batches in ((1, 2), (2, 3)):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="the checkpoint holds no retention")
+            fit(workplace, writer, "--ckpt_path", str(runs / "version_0" / "checkpoints" / f"{batches}-batches.ckpt"))
+        assert measures(version) == whole
+
+    # Nobody measured the first batch of this one.
+    fit(workplace, "")
+    assert measures(3) == {}
+    with pytest.warns(UserWarning, match="holds no retention after batches 1, as it was written without Evaluation"):
+        fit(workplace, writer, "--ckpt_path", str(runs / "version_3" / "checkpoints" / "1-batches.ckpt"))
+    late = measures(4)
+    assert late["retention"]["matrix"] == [[None] * 3, *whole["retention"]["matrix"][1:]]
+    assert late["retention"]["mean"] == [None, *whole["retention"]["mean"][1:]]
+    assert late["after"] == whole["after"]
+
+
+def test_without_retention() -> None:
+    writer = EvaluationWriter(retention=False, protocols=["strict"])
+    result = aeplus.edit(tiny_model("llama"), tiny_tokenizer(), EDITS[:1], callbacks=[writer], **OPTIONS)
+    assert list(result.metrics["measures"]) == ["before", "batches", "after"]
+    assert result.metrics["measures"]["batches"] == {}
+
+
+def test_bad_settings() -> None:
+    with pytest.raises(InputError, match="EvaluationWriter's every must not be negative, but -1 came"):
+        EvaluationWriter(every=-1)
+    with pytest.raises(InputError, match="expected protocols out of"):
+        EvaluationWriter(protocols=["loose"])

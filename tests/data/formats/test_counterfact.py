@@ -1,0 +1,65 @@
+"""CounterFact and multi-CounterFact."""
+
+from typing import Any
+
+import pytest
+
+from aeplus.data.formats import parse_record
+from aeplus.data.request import EditRequest, Probe
+from aeplus.errors import InputError
+
+REWRITE = {
+    "prompt": "The mother tongue of {} is",
+    "relation_id": "P103",
+    "subject": "Ann",
+    "target_new": {"str": "English", "id": "Q1860"},
+    "target_true": {"str": "French", "id": "Q150"},
+}
+COUNTERFACT = {
+    "case_id": 7,
+    "requested_rewrite": REWRITE,
+    "paraphrase_prompts": ["Ann spoke the language"],
+    "neighborhood_prompts": ["The mother tongue of Léon is"],
+    "attribute_prompts": [],
+    "generation_prompts": ["Ann's mother tongue is", "Ann lives in"],
+}
+
+
+def test_record() -> None:
+    assert parse_record(COUNTERFACT) == [
+        EditRequest(
+            "The mother tongue of {} is",
+            "Ann",
+            "English",
+            rephrase=("Ann spoke the language",),
+            neighborhood=(Probe("The mother tongue of Léon is", "French"),),
+            generation=("Ann's mother tongue is", "Ann lives in"),
+            target_true="French",
+        )
+    ]
+
+
+def test_multi_counterfact_has_no_tests_and_plain_answers_are_answers() -> None:
+    rewrite = {**REWRITE, "target_new": "English", "target_true": "French"}
+    (edit,) = parse_record({"case_id": 1, "requested_rewrite": rewrite, "neighborhood_prompts": None})
+    assert (edit.target_new, edit.target_true, edit.neighborhood) == ("English", "French", ())
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"subject": None}, "'subject' must be a text that is not empty, but is None; fill it in."),
+        ({"target_new": {"str": None}}, "'target_new' must be a text that is not empty, but is None; fill it in."),
+        ({"target_new": ["English"]}, "'target_new' must be a text that is not empty, but is ['English']; fill it in."),
+        ({"prompt": "The mother tongue is"}, "'prompt' must hold the subject 'Ann', but is 'The mother tongue is';"),
+    ],
+)
+def test_damaged(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_record({**COUNTERFACT, "requested_rewrite": {**REWRITE, **change}})
+    assert str(caught.value).startswith(text)
+
+
+def test_damaged_tests() -> None:
+    with pytest.raises(InputError, match=r"^'neighborhood_prompts' must be a text or a list of texts, but is"):
+        parse_record({**COUNTERFACT, "neighborhood_prompts": [{"prompt": "x"}]})

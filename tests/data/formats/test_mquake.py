@@ -1,0 +1,120 @@
+"""MQuAKE."""
+
+from typing import Any
+
+import pytest
+
+from aeplus.data.formats import parse_record
+from aeplus.data.readers import requests_from_records
+from aeplus.data.request import EditRequest, Probe, latest_edits
+from aeplus.errors import InputError
+
+CITIZEN = {
+    "prompt": "{} is a citizen of",
+    "relation_id": "P27",
+    "target_new": {"str": "Peru", "id": "Q419"},
+    "target_true": {"str": "Chile", "id": "Q298"},
+    "subject": "Ann",
+    "question": "What is the country of citizenship of Ann?",
+}
+CAPITAL = {
+    "prompt": "The capital of {} is",
+    "relation_id": "P36",
+    "target_new": {"str": "Rome", "id": "Q220"},
+    "target_true": {"str": "Lima", "id": "Q2868"},
+    "subject": "Peru",
+    "question": "What is the capital of Peru?",
+}
+MQUAKE = {
+    "case_id": 0,
+    "requested_rewrite": [CITIZEN, CAPITAL],
+    "questions": ["What is the capital of Ann's country?", "Which city governs the country of Ann?"],
+    "answer": "Santiago",
+    "answer_alias": [],
+    "new_answer": "Rome",
+    "new_answer_alias": ["Roma", "Eternal City"],
+    "single_hops": [{"question": "?", "cloze": "old", "answer": "old", "answer_alias": []}],
+    "new_single_hops": [
+        {"question": "What country?", "cloze": "Ann is a citizen of", "answer": "Peru", "answer_alias": ["PE"]},
+        {"question": "What is the capital of Peru?", "answer": "Rome", "answer_alias": ["Roma"]},
+    ],
+    "orig": {"triples": [["Q1", "P27", "Q298"]]},
+}
+AXES = (
+    Probe("What is the capital of Ann's country?", "Rome", ("Roma", "Eternal City"), "multi_hop"),
+    Probe("Which city governs the country of Ann?", "Rome", ("Roma", "Eternal City"), "multi_hop"),
+    Probe("Ann is a citizen of", "Peru", ("PE",), "single_hop"),
+    Probe("What is the capital of Peru?", "Rome", ("Roma",), "single_hop"),
+)
+
+
+def test_several_edits_of_one_case_and_the_questions_with_the_last() -> None:
+    first, second = requests_from_records([MQUAKE])
+    assert first == EditRequest(
+        "{} is a citizen of",
+        "Ann",
+        "Peru",
+        rephrase=("What is the country of citizenship of Ann?",),
+        aliases=("PE",),
+        target_true="Chile",
+        case="0",
+        id="0/1",
+    )
+    assert (second.subject, second.target_new, second.aliases) == ("Peru", "Rome", ("Roma",))
+    assert (second.case, second.id, second.axes) == ("0", "0/2", AXES)
+
+
+def test_one_edit_is_a_case_too_and_a_number_stands_in_for_a_name() -> None:
+    (alone,) = requests_from_records([{**MQUAKE, "requested_rewrite": [CAPITAL]}])
+    assert (alone.case, alone.id, alone.axes) == ("0", "0", AXES)
+    nameless = {name: value for name, value in MQUAKE.items() if name != "case_id"}
+    assert [edit.case for edit in requests_from_records([nameless, nameless])] == ["1", "1", "2", "2"]
+
+
+def test_questions_hold_as_long_as_all_edits_of_the_case_do() -> None:
+    other = {**MQUAKE, "case_id": 1, "requested_rewrite": [CAPITAL], "questions": []}
+    again = latest_edits(requests_from_records([MQUAKE, other]))  # the same edit, made again for another case
+    assert [edit.id for edit in again] == ["0/1", "0/2", "1"]
+    assert again[1].axes == AXES
+    changed = {**other, "requested_rewrite": [{**CITIZEN, "target_new": {"str": "Oz"}}]}
+    left = latest_edits(requests_from_records([MQUAKE, changed]))
+    assert [edit.id for edit in left] == ["0/2", "1"]
+    assert left[0].axes == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"requested_rewrite": []}, "'requested_rewrite' must hold at least one edit, but is []; fill it in or leave"),
+        ({"requested_rewrite": ["x"]}, "'requested_rewrite' must be a list of objects, but is ['x']; correct it."),
+        (
+            {"requested_rewrite": [CITIZEN, {**CAPITAL, "subject": None}]},
+            "rewrite 2: 'subject' must be a text that is not empty, but is None; fill it in.",
+        ),
+        (
+            {"requested_rewrite": [{**CITIZEN, "target_new": {"str": ""}}]},
+            "rewrite 1: 'target_new' must be a text that is not empty, but is ''; fill it in.",
+        ),
+        (
+            {"requested_rewrite": [{**CITIZEN, "prompt": "{} and {} live in"}]},
+            "rewrite 1: 'prompt' must hold one {} where the subject stands, but '{} and {} live in' holds 2;",
+        ),
+        (
+            {"requested_rewrite": [{**CITIZEN, "prompt": "lives in"}]},
+            "rewrite 1: 'prompt' must hold the subject 'Ann', but is 'lives in'; correct either.",
+        ),
+        ({"new_answer": None}, "'new_answer' must be a text that is not empty, but is None; fill it in."),
+        ({"questions": 3}, "'questions' must be a text or a list of texts, but is 3; correct it."),
+        ({"new_single_hops": [{"answer": "x"}]}, "cloze or question of 'new_single_hops' must be a text that is not"),
+        ({"new_single_hops": [{"cloze": "x"}]}, "answer of 'new_single_hops' must be a text that is not empty, but is"),
+    ],
+)
+def test_damaged(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_record({**MQUAKE, **change})
+    assert str(caught.value).startswith(text)
+
+
+def test_braces_in_a_subject() -> None:
+    (edit,) = parse_record({**MQUAKE, "requested_rewrite": [{**CITIZEN, "subject": "{}"}]})
+    assert edit.question == "{} is a citizen of"

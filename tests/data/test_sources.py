@@ -1,0 +1,196 @@
+"""Sources: every form of file by its content, the hub, every error by its text."""
+
+import gzip
+import json
+import sys
+import types
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from aeplus.data.readers import read_requests
+from aeplus.data.sources import LARGE, read_records
+from aeplus.errors import InputError
+
+PLAIN = {"prompt": "The capital of {} is", "subject": "Oz", "target_new": "Rome"}
+
+
+def write(folder: Path, content: Any, name: str = "edits.dat") -> Path:
+    path = folder / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+    return path
+
+
+def message(path: Path | str) -> str:
+    with pytest.raises(InputError) as caught:
+        list(read_records(path))
+    text = str(caught.value)
+    assert "\n" not in text
+    return text.replace(str(Path(path).parent), "DIR")
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("lines", [False, True])
+def test_form_of_the_file_is_told_by_its_content(tmp_path: Path, lines: bool, zipped: bool) -> None:
+    records = [PLAIN, {**PLAIN, "subject": "Ix\u2028"}, {**PLAIN, "subject": "Ap"}]
+    text = "\n\r\n".join(json.dumps(r, ensure_ascii=False) for r in records) if lines else json.dumps(records)
+    data = ("\ufeff" + text).encode()
+    path = tmp_path / "edits.bin"
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    assert list(read_records(path)) == records
+
+
+@pytest.mark.parametrize("before", ["", "\n \n"])
+def test_one_object_over_several_lines(tmp_path: Path, before: str) -> None:
+    assert list(read_records(write(tmp_path, before + json.dumps(PLAIN, indent=2)))) == [PLAIN]
+
+
+def test_lines_are_read_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, json.dumps(PLAIN) + "\n{damaged")
+    assert list(islice(read_records(path), 1)) == [PLAIN]
+    assert len(read_requests(path, limit=1)) == 1
+    large = tmp_path / "large.jsonl"
+    with large.open("wb") as file:  # a gigabyte that takes no place
+        file.write(json.dumps(PLAIN).encode() + b"\n")
+        file.truncate(1 << 30)
+    zipped = tmp_path / "large.gz"
+    with gzip.open(zipped, "wb") as packed:
+        for _ in range(2000):
+            packed.write(json.dumps(PLAIN).encode() + b"\n")
+    half = tmp_path / "half.gz"
+    half.write_bytes(zipped.read_bytes()[:-9])
+    for source in (large, half):
+        assert len(read_requests(source, limit=1)) == 1
+
+
+def test_parquet(tmp_path: Path) -> None:
+    knowedit = {
+        **PLAIN,
+        "prompt": "The capital of Oz is",
+        "portability": {"Reasoning": [{"prompt": "Oz lies in", "ground_truth": [["Italy", "IT"]]}], "Other": None},
+        "locality": {"Forgetfulness": [{"prompt": "Oz is not", "ground_truth": ["x"]}]},
+    }
+    bare = {**PLAIN, "subject": "Ix", "prompt": "Ix is", "portability": None, "locality": None}
+    path = tmp_path / "edits.jsonl"  # told by its content
+    datasets.Dataset.from_list([knowedit, bare] * 1500).to_parquet(path)
+    requests = read_requests(path)
+    assert len(requests) == 3000
+    assert requests[0].axes[0].answers == ("Italy", "IT")
+    assert requests[1].axes == ()
+    assert len(read_requests(path, limit=2)) == 2
+    path.write_bytes(path.read_bytes()[:-20])
+    assert message(path).startswith("Expected a whole Parquet file, but DIR/edits.jsonl cannot be read (")
+
+
+@pytest.mark.parametrize("name", ["edits.csv", "edits.TSV", "edits.csv.gz"])
+def test_csv_is_refused(tmp_path: Path, name: str) -> None:
+    said = message(write(tmp_path, "prompt,subject\na,b\n", name))
+    assert said.startswith(
+        f"Expected JSON, JSON Lines or Parquet, but DIR/{name} is a table of text, which cannot hold"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("", "Expected edits, but DIR/edits.dat is empty; give a file with at least one record."),
+        (" \n\n", "Expected edits, but DIR/edits.dat is empty; give a file with at least one record."),
+        ("[]", "Expected edits, but DIR/edits.dat holds no records; give a source with at least one."),
+        (
+            json.dumps(PLAIN) + "\nhello",
+            "Expected a JSON array or JSON Lines, but line 2 of DIR/edits.dat is not JSON (Expecting value); "
+            "correct it.",
+        ),
+        ("[\n1,\n]", "Expected a JSON array or JSON Lines, but line 3 of DIR/edits.dat is not JSON ("),
+        ("\n\n[\n1,\n]", "Expected a JSON array or JSON Lines, but line 5 of DIR/edits.dat is not JSON ("),
+    ],
+)
+def test_error_texts(tmp_path: Path, content: str, text: str) -> None:
+    assert message(write(tmp_path, content)).startswith(text)
+
+
+def test_damaged_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "edits.jsonl"
+    for records in (json.dumps([PLAIN] * 50), "\n".join([json.dumps(PLAIN)] * 50)):
+        path.write_bytes(gzip.compress(records.encode())[:-9])
+        assert message(path).startswith("Expected a whole gzip file, but DIR/edits.jsonl is damaged (")
+    path.write_bytes(b"\xff\xfe{")
+    assert message(path) == (
+        "Expected UTF-8 text, but DIR/edits.jsonl is not (invalid start byte at byte 0); convert it."
+    )
+    path.write_bytes(b'{"a": 1}\n{"b": "\xff"}\n')
+    assert "(invalid start byte at byte 16)" in message(path)
+    path.write_bytes(b'[{"a": 1},\n"\xff"]\n')
+    assert "(invalid start byte at byte 12)" in message(path)
+
+
+def test_paths(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^Expected a file of edits, but .* is a folder; give the path"):
+        list(read_records(tmp_path))
+    for missing in (tmp_path / "none.json", "none.jsonl", "data/none.jsonl", "data/none.parquet", "data/none.csv"):
+        with pytest.raises(InputError, match=r"^Expected a file of edits, but .* does not exist; check"):
+            list(read_records(missing))
+
+
+class Hub:
+    """Stands in for the hub, and notes what it is asked."""
+
+    def __init__(self, size: int | None, download: int | None = None, count: int = 3) -> None:
+        self.info = types.SimpleNamespace(dataset_size=size, download_size=download)
+        self.count = count
+        self.asked: list[tuple[str, str, bool]] = []
+        self.given = 0
+
+    def load_dataset_builder(self, name: str) -> Any:
+        return types.SimpleNamespace(info=self.info)
+
+    def load_dataset(self, name: str, split: str, streaming: bool) -> Iterator[Any]:
+        self.asked.append((name, split, streaming))
+        if split == "none":
+            reason = "Unknown split\n'none'."
+            raise ValueError(reason)
+        return self.rows()
+
+    def rows(self) -> Iterator[Any]:
+        for _ in range(self.count):
+            self.given += 1
+            yield PLAIN
+        if self.count > 5:
+            reason = "The connection broke."
+            raise ConnectionError(reason)
+
+
+def test_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub(1000)
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    assert len(read_requests("some/data", limit=1)) == 1
+    assert len(read_requests("some/data:test")) == 3
+    assert hub.asked == [("some/data", "train", False), ("some/data", "test", False)]
+    with pytest.raises(InputError, match=r"no file 'some/data' .*\(Unknown split 'none'\); check the name"):
+        read_requests("some/data:none")
+
+
+@pytest.mark.parametrize(
+    ("size", "download", "streams"),
+    [(LARGE + 1, 5, True), (None, LARGE + 1, True), (LARGE, 5, False), (None, None, False)],
+)
+def test_a_large_data_set_is_streamed(
+    size: int | None, download: int | None, streams: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub(size, download, count=10)
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    assert len(read_requests("some/data", limit=4)) == 4
+    assert hub.asked == [("some/data", "train", streams)]
+    assert hub.given == 4  # no row more
+    with pytest.raises(InputError, match=r"failed \(The connection broke\); check the name"):
+        read_requests("some/data")
+
+
+def test_hub_without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", Hub(0, count=0))
+    with pytest.raises(InputError, match="Expected edits, but some/data:test holds no records; give a source with"):
+        read_requests("some/data:test")
