@@ -1,6 +1,7 @@
 """Shared fixtures: a tiny random model with its files, and a cache of its own for every session."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "functional"), str(ROOT / "benchmarks")]
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 from small import records, small_config  # noqa: E402
 from tiny import tiny_model, tiny_tokenizer  # noqa: E402

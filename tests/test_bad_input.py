@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import aeplus
 from aeplus.cli import main
+from aeplus.commands import COMMANDS
 from aeplus.errors import InputError
 from aeplus.paths import whole_file, whole_folder
 from small import ROOT, SMALL, records
@@ -133,7 +134,7 @@ def test_damaged_checkpoint(run: Callable[..., str], tmp_path: Path) -> None:
 
 def test_no_command_and_a_wrong_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["edit"]) == 2
-    text = "expected a command out of fit, validate, compare, tune, demo-data, but 'edit' came"
+    text = f"expected a command out of fit, validate, {', '.join(COMMANDS)}, but 'edit' came"
     assert text in capsys.readouterr().err
 
 

@@ -49,7 +49,10 @@ def test_fit_writes_everything_and_validate_measures_it(
     folder = run_folder(here)
     assert "7 edits of" in capsys.readouterr().out
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert set(metrics) == {"method", "model", "seed", "edits", "before", "after", "batches", "leakage", "seconds"}
+    assert set(metrics) == {
+        *("method", "model", "seed", "edits", "before", "after"),
+        *("intervals", "batches", "leakage", "measures", "seconds"),
+    }
     assert metrics["method"] == "alphaedit_plus"
     assert [batch["edits"] for batch in metrics["batches"]] == [3, 3, 1]
     assert set(metrics["before"]) == {"efficacy", "generalization", "specificity", "score"}

@@ -141,7 +141,7 @@ def _sorted_options(options: Mapping[str, Any]) -> list[dict[str, Any]]:
         {f.name for f in fields(Method)} - {"name"},
         {f.name for f in fields(TargetOptions)},
         {f.name for f in fields(PreservedOptions)} - {"seed"},
-        {"neighbors", "validation_share", "preserved", "preserved_count", "snippet_corpus"},
+        {"neighbors", "validation", "validation_share", "preserved", "preserved_count", "snippet_corpus"},
     ]
     known = set().union(*homes)
     if unknown := sorted(set(options) - known):

@@ -76,7 +76,7 @@ def test_records_are_read_as_they_were_written(run: Path) -> None:
         ("metrics.json", "{", None, r"expected JSON in .*metrics.json, but the file is damaged"),
         ("metrics.json", '{"batches": [{}]}', None, r"expected the files of aeplus in .*KeyError\('seconds'\)"),
         ("capabilities.json", '{"results": [3]}', None, r"one is damaged \(TypeError"),
-        ("x", "", ["conflict", "heat"], r"expected figures out of conflict, score, .*, but heat came"),
+        ("x", "", ["conflict", "heat"], r"expected figures out of conflict, stream, .*, but heat came"),
     ],
 )
 def test_damaged_files_are_named(run: Path, name: str, content: str, names: Sequence[str] | None, text: str) -> None:

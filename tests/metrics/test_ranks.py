@@ -11,7 +11,7 @@ from aeplus.metrics.drift import TextPerplexity
 from aeplus.metrics.retention import Retention
 from aeplus.metrics.success import Score
 
-HITS = [[1, 1], [1, 0], [1, 0], [1, 1]]  # predicted and expected token of four prompts
+HITS = [[1, 0], [1, 0], [1, 1], [1, 1]]  # predicted and expected token of four prompts
 
 
 def fed(part: slice) -> dict[str, Any]:

@@ -23,7 +23,11 @@ STREAM = [
         "Paris in Italy",
         rephrase=("In Rome", "In London"),
         neighborhood=(Probe("Oslo is", "small"), Probe("Lyon is")),
-        axes=(Probe("London is", None, axis="locality"), Probe("Spain is", "Rome", ("Italy", "France"), "reasoning")),
+        axes=(
+            Probe("London is", None, axis="locality"),
+            Probe("Lyon is", None, axis="neighbours"),  # a row of Specificity too
+            Probe("Spain is", "Rome", ("Italy", "France"), "reasoning"),
+        ),
         generation=("In the city of Rome",),
         target_true="small",
     ),

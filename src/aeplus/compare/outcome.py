@@ -67,7 +67,7 @@ def settings_digest(settings: Mapping[str, Any], fingerprint: str) -> str:
     data, model = settings["data"], settings["model"]
     trainer = {name: value for name, value in settings["trainer"].items() if name != "logger"}
     paths = data["path"] if isinstance(data["path"], list) else [data["path"]]
-    edits = [_content(place) for place in (*paths, data["preserved"])]
+    edits = [_content(place) for place in (*paths, data["preserved"], data["validation"])]
     texts = [_stamp(place) for place in (data["snippet_corpus"], model["preserved"]["corpus"])]
     packages = [version(name) for name in _PACKAGES]
     parts = [{**settings, "trainer": trainer}, fingerprint, edits, texts, packages]

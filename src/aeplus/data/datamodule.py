@@ -4,6 +4,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,12 +15,18 @@ from torch.utils.data import DataLoader, IterableDataset
 from aeplus.data.manifest import read_validation
 from aeplus.data.neighbors import fill_neighborhoods
 from aeplus.data.readers import read_requests, read_stream
-from aeplus.data.request import EditRequest
+from aeplus.data.request import EditRequest, Probe
 from aeplus.data.validation import ValidationSet, build_validation, overlap, preserved_snippets
 from aeplus.errors import InputError
 from aeplus.knowledge.corpus import WIKI_SAMPLE, read_texts
 
 Item = tuple[str, str, str | None]
+
+
+@lru_cache(maxsize=8)
+def _snippets(corpus: str, count: int, seed: int) -> tuple[Probe, ...]:
+    """Beginnings of sentences of a corpus, which takes seconds to read: once for all runs of a comparison."""
+    return tuple(preserved_snippets(read_texts(corpus), count, seed))
 
 
 class _CurrentBatch(IterableDataset[list[EditRequest]]):
@@ -134,8 +141,8 @@ class EditDataModule(LightningDataModule):
             seed=self.seed,
         )
         if not facts and self.preserved_count:
-            snippets = preserved_snippets(read_texts(self.snippet_corpus), self.preserved_count, self.seed)
-            validation = replace(validation, preserved=tuple(snippets))
+            snippets = _snippets(self.snippet_corpus, self.preserved_count, self.seed)
+            validation = replace(validation, preserved=snippets)
         return validation
 
     def read(self) -> list[EditRequest]:

@@ -121,14 +121,10 @@ class Replay:
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         backbone = self.decoder.backbone
-        extra = {"position_ids": positions} if "position_ids" in signature(backbone.forward).parameters else {}
-        result = backbone(
-            input_ids=ids,
-            attention_mask=mask,
-            past_key_values=self._cache,
-            use_cache=self._cache is not None,
-            **extra,
-        )
+        known = signature(backbone.forward).parameters
+        extra: dict[str, Any] = {"position_ids": positions} if "position_ids" in known else {}
+        extra["cache" if "cache" in known else "past_key_values"] = self._cache  # renamed in later transformers
+        result = backbone(input_ids=ids, attention_mask=mask, use_cache=self._cache is not None, **extra)
         hidden: Tensor = result.last_hidden_state
         return hidden
 

@@ -50,7 +50,7 @@ def conflict_bins(
         return []
     conflict, score = np.array(pairs, dtype=float).T
     edges = np.unique(np.quantile(conflict, np.linspace(0, 1, bins + 1)))
-    place = np.clip(np.searchsorted(edges, conflict, side="left") - 1, 0, max(len(edges) - 2, 0))
+    place = np.clip(np.searchsorted(edges, conflict, side="right") - 1, 0, max(len(edges) - 2, 0))
     found = []
     for number in np.unique(place):
         inside = place == number
