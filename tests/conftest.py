@@ -11,6 +11,7 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "functional"), str(ROOT / "benchmarks")]
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported; tests never wait for a network
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 from small import records, small_config  # noqa: E402
@@ -23,7 +24,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("cache")
     patch = pytest.MonkeyPatch()
     patch.setenv("AEPLUS_CACHE", str(folder))
-    patch.setenv("HF_HUB_OFFLINE", "1")
     yield folder
     patch.undo()
 

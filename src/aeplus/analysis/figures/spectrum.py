@@ -54,4 +54,5 @@ def spectrum(
 
 
 def _between(sigma: np.ndarray, null: int) -> str:
-    return f"between {sigma[null - 1]:.3g} and {sigma[null]:.3g}"
+    low, high = f"{sigma[null - 1]:.3g}", f"{sigma[null]:.3g}"
+    return f"about {low}" if low == high else f"between {low} and {high}"
