@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aeplus.data.alphaset.answers import gather
-from aeplus.data.alphaset.build import ConflictSet, SetBuilder
+from aeplus.data.alphaset.build import ConflictSet, Record, SetBuilder, _dealt
 from aeplus.data.alphaset.measure import Keys, Measurer
 from aeplus.data.alphaset.sizes import Sizes
 from aeplus.data.request import EditRequest
@@ -101,3 +101,13 @@ def test_rewritings_that_never_pass() -> None:
     builder = SetBuilder(gather(POOL, FACTS, 0), Known(), Mute())
     with pytest.raises(InputError, match="expected 2 K0 facts whose rewriting passes the checks, but of 4 only 0 have"):
         builder.build(SIZES)
+
+
+def test_fill_has_residuals_alike_in_every_set() -> None:
+    norms = [float(n) for n in (9, 1, 5, 3, 7, 2, 8, 4, 6, 0)]
+    edit = EditRequest("The capital of {} is", "France", "Rome")
+    hands = _dealt([Record(edit, "fill", (), norm) for norm in norms], (2, 0, 4, 4))
+    assert [len(hand) for hand in hands] == [2, 0, 4, 4]
+    assert sorted(record.residual_norm for hand in hands for record in hand) == sorted(norms)
+    means = [sum(record.residual_norm for record in hand) / len(hand) for hand in hands if hand]
+    assert max(means) - min(means) <= 1.5

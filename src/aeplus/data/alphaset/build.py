@@ -1,5 +1,6 @@
 """The three sets, from candidates that are measured once each."""
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -102,11 +103,11 @@ class SetBuilder:
         first = self._against_facts(sizes.conflict[0], preserved)
         priors, rewrites = self._against_priors(sizes.conflict[1])
         largest, fill = self._largest(sizes, {record.request.question for record in priors}, preserved)
-        one, two = sizes.fill[0], sizes.fill[0] + sizes.fill[1] - len(priors)
+        one, two, three = _dealt(fill, (sizes.fill[0], sizes.fill[1] - len(priors), sizes.fill[2]))
         orders = (
-            self._shuffled(first + fill[:one]),
-            self._sequence(priors, rewrites, fill[one:two]),
-            self._shuffled(largest + fill[two:]),
+            self._shuffled(first + one),
+            self._sequence(priors, rewrites, self._shuffled(two)),
+            self._shuffled(largest + three),
         )
         return [self._measured(f"alphaset{number}", order, preserved) for number, order in enumerate(orders, 1)]
 
@@ -190,3 +191,12 @@ class SetBuilder:
 def _largest(values: Sequence[float], count: int) -> list[int]:
     """The places of the largest values, the largest first."""
     return sorted(range(len(values)), key=lambda place: (-values[place], place))[:count]
+
+
+def _dealt(fill: list[Record], sizes: tuple[int, ...]) -> list[list[Record]]:
+    """Fill for sets of some sizes, by ascending ‖r‖ in proportion, so that its residuals are alike in all of them."""
+    hands: list[list[Record]] = [[] for _ in sizes]
+    for record in sorted(fill, key=lambda record: record.residual_norm):
+        emptiest = min(range(len(sizes)), key=lambda i: (len(hands[i]) + 0.5) / sizes[i] if sizes[i] else math.inf)
+        hands[emptiest].append(record)
+    return hands
