@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from aeplus.knowledge.statistics import PreservedOptions, _windows
+from aeplus.knowledge.statistics import PreservedOptions, token_windows
 from aeplus.models.hooks import on_input
 from aeplus.models.sites import Decoder, EditSite
 from aeplus.progress import Progress
@@ -47,7 +47,7 @@ def collect_excerpts(
     draws, texts = torch.zeros(0), torch.zeros(0, _TOKENS, dtype=torch.long)
     keys = [torch.zeros(0, site.weight.shape[1], device=device) for site in sites]
     with progress.task("preserved text", options.tokens) as advance:
-        for ids in _windows(tokenizer, options):
+        for ids in token_windows(tokenizer, options):
             drawn = torch.cat([draws, torch.rand(ids.numel(), generator=generator)])
             draws, kept = drawn.topk(min(options.sample, len(drawn)))
             before = pad(ids, (_TOKENS - 1, 0), value=-1).unfold(1, _TOKENS, 1).flatten(0, 1)

@@ -128,7 +128,7 @@ def collect(
     sums = [_Running(site.weight.shape[1], options.sample, device) for site in sites]
     modules = [site.module for site in sites]
     with progress.task("statistics of preserved knowledge", options.tokens) as advance:
-        for ids in _windows(tokenizer, options):
+        for ids in token_windows(tokenizer, options):
             draws = torch.rand(ids.numel(), generator=generator)  # the same tokens are sampled at every layer
 
             def receive(index: int, keys: Tensor, draws: Tensor = draws) -> None:
@@ -174,8 +174,12 @@ def _finite(matrix: Tensor, site: EditSite) -> Tensor:
     return matrix
 
 
-def _windows(tokenizer: Any, options: PreservedOptions) -> Iterator[Tensor]:
-    """Rows of equally many tokens, ``[batch, window]``, ``options.tokens`` in all."""
+def token_windows(tokenizer: Any, options: PreservedOptions) -> Iterator[Tensor]:
+    """Rows of equally many tokens, ``[batch, window]``, ``options.tokens`` in all.
+
+    Raises:
+        InputError: If the corpus cannot be read or is shorter than one row.
+    """
     size = min(options.window, options.tokens)
     rows = max(1, min(options.batch, options.tokens // size))
     left = options.tokens // size * size
