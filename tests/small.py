@@ -16,6 +16,17 @@ SMALL: dict[str, Any] = {
     "preserved_count": 0,
     "corpus": str(ROOT / "README.md"),
 }
+LEARNING: dict[str, Any] = {
+    **SMALL,
+    "steps": 25,
+    "clamp": 6.0,
+    "kl_factor": 0.0,
+    "ridge": 0.01,
+    "prior_strength": 1.0,
+    "threshold": 0.8,
+    "threshold_kind": "dimensions",
+}
+"""With these a tiny model learns its edits."""
 
 
 def records() -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import aeplus
 from aeplus.callbacks import EditCallback
 from aeplus.export.huggingface import save_model
 from aeplus.models.sites import Decoder
-from small import SMALL
+from small import LEARNING
 from tiny import tiny_model, tiny_tokenizer
 
 EDITS = [
@@ -18,14 +18,7 @@ EDITS = [
     {"prompt": "The capital of {}", "subject": "Spain", "target_new": "Italy"},
 ]
 OPTIONS = {
-    **SMALL,
-    "steps": 25,
-    "clamp": 6.0,
-    "kl_factor": 0.0,
-    "ridge": 0.01,
-    "prior_strength": 1.0,
-    "threshold": 0.8,
-    "threshold_kind": "dimensions",
+    **LEARNING,
     "smoothing_steps": 2,
     "max_rank": 2,
     "batch_size": 2,

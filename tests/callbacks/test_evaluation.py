@@ -15,7 +15,7 @@ from aeplus.callbacks import BatchCommit, EditCallback, EvaluationWriter
 from aeplus.cli import main
 from aeplus.data.request import EditRequest
 from aeplus.errors import InputError
-from small import ROOT, SMALL
+from small import LEARNING, ROOT
 from tiny import tiny_model, tiny_tokenizer
 
 EDITS = [
@@ -25,14 +25,7 @@ EDITS = [
     {"prompt": "The capital of {}", "subject": "Spain", "target_new": "Italy", "rephrase": ["In Spain"]},
 ]
 OPTIONS = {
-    **SMALL,
-    "steps": 25,
-    "clamp": 6.0,
-    "kl_factor": 0.0,
-    "ridge": 0.01,
-    "prior_strength": 1.0,
-    "threshold": 0.8,
-    "threshold_kind": "dimensions",
+    **LEARNING,
     "smooth": False,
     "batch_size": 1,
 }

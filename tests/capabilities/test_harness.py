@@ -13,7 +13,7 @@ import aeplus
 from aeplus.capabilities.harness import run_harness
 from aeplus.cli import main
 from aeplus.errors import InputError
-from small import SMALL
+from small import LEARNING
 from tiny import tiny_model, tiny_tokenizer
 
 WORDS = ["London", "Paris", "Italy"]  # one token each
@@ -23,16 +23,7 @@ EDITS = [
     {"prompt": "The capital of {}", "subject": "Spain", "target_new": "Italy"},
 ]
 TEXTS = [edit["prompt"].replace("{}", edit["subject"]) for edit in EDITS]
-OPTIONS = {
-    **SMALL,
-    "steps": 25,
-    "clamp": 6.0,
-    "kl_factor": 0.0,
-    "ridge": 0.01,
-    "prior_strength": 1.0,
-    "threshold": 0.8,
-    "threshold_kind": "dimensions",
-}
+OPTIONS = LEARNING
 
 
 def local_task(folder: Path) -> dict[str, Any]:

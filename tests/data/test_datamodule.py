@@ -96,3 +96,14 @@ def test_no_edits_at_all() -> None:
 
 def test_validation_can_be_turned_off() -> None:
     assert module(EDITS, validation_share=0).validation == ValidationSet((), ())
+
+
+def test_a_rewritten_text_gives_new_beginnings(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    found = []
+    for word in ("cat", "horse"):
+        text.write_text(" ".join([word] * 20) + ".\n")
+        data = EditDataModule(snippet_corpus=str(text), preserved_count=1)
+        data.attach([EditRequest("The capital of {} is", "France", "Rome")]).setup("fit")
+        found += [probe.prompt.split()[0] for probe in data.validation.preserved]
+    assert found == ["cat", "horse"]

@@ -1,13 +1,13 @@
 """Each edit's own success."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from aeplus.analysis.records import Success
 from aeplus.data.request import EditRequest
-from aeplus.metrics.evaluate import Baseline, edit_items, questions, rows_of
-from aeplus.metrics.predict import predict
-from aeplus.metrics.success import ASPECTS, Score
+from aeplus.metrics.evaluate import Baseline, edit_items, fill, predictions_of, questions
+from aeplus.metrics.success import Score
 from aeplus.models.sites import Decoder
 
 
@@ -30,13 +30,5 @@ def edit_success(
     asked = [
         questions(tokenizer, edit_items([request], dropped), baseline, decoder.context_length) for request in requests
     ]
-    rows = [row for mine in asked for question in mine for row in question.rows]
-    predictions = dict(zip(rows, predict(decoder, rows), strict=True))
-    found, score = [], Score()
-    for mine in asked:
-        score.reset()
-        for aspect in ASPECTS:
-            if chosen := [question for question in mine if question.item.aspect == aspect]:
-                score.update(aspect, *rows_of(chosen, predictions))
-        found.append(score.summary())
-    return found
+    predictions = predictions_of(decoder, chain.from_iterable(asked))
+    return [fill(Score(), mine, predictions).summary() for mine in asked]

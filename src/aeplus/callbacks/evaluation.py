@@ -12,9 +12,8 @@ from torch import Tensor
 from aeplus.callbacks.base import BatchCommit, EditCallback
 from aeplus.callbacks.journal import JournalWriter
 from aeplus.errors import InputError
-from aeplus.metrics.evaluate import PromptItem, latest_numbered, questions, rows_of
+from aeplus.metrics.evaluate import PromptItem, latest_numbered, predictions_of, questions, rows_of
 from aeplus.metrics.options import SuiteOptions
-from aeplus.metrics.predict import predict
 from aeplus.metrics.retention import Retention, retention_curve, success_matrix
 from aeplus.metrics.success import exact_match
 from aeplus.metrics.suite import Suite
@@ -132,9 +131,8 @@ class EvaluationWriter(EditCallback):
         current = latest_numbered(module.data.edited)
         items = [PromptItem("", edit.question, edit.target_new, edit.aliases, n) for n, edit in current]
         asked = questions(module.tokenizer, items, {}, module.decoder.context_length)
-        rows = [row for question in asked for row in question.rows]
-        best = predict(module.decoder, rows, self.options.batch_tokens)
-        predicted, expected, numbers, _ = rows_of(asked, dict(zip(rows, best, strict=True)))
+        predictions = predictions_of(module.decoder, asked, self.options.batch_tokens)
+        predicted, expected, numbers, _ = rows_of(asked, predictions)
         right = dict.fromkeys(numbers, False)
         for number, match in zip(numbers, exact_match(predicted, expected).tolist(), strict=True):
             right[number] = right[number] or match

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aeplus.errors import InputError
-from aeplus.knowledge.fingerprint import file_fingerprint
+from aeplus.knowledge.fingerprint import file_fingerprint, text_stamp
 from aeplus.paths import whole_file
 
 _MARKER = ".aeplus-compare"  # in every folder that a comparison made, and so may delete
@@ -68,7 +68,7 @@ def settings_digest(settings: Mapping[str, Any], fingerprint: str) -> str:
     trainer = {name: value for name, value in settings["trainer"].items() if name != "logger"}
     paths = data["path"] if isinstance(data["path"], list) else [data["path"]]
     edits = [_content(place) for place in (*paths, data["preserved"], data["validation"])]
-    texts = [_stamp(place) for place in (data["snippet_corpus"], model["preserved"]["corpus"])]
+    texts = [text_stamp(place) for place in (data["snippet_corpus"], model["preserved"]["corpus"])]
     packages = [version(name) for name in _PACKAGES]
     parts = [{**settings, "trainer": trainer}, fingerprint, edits, texts, packages]
     text = json.dumps(parts, sort_keys=True, default=str)
@@ -123,9 +123,3 @@ def begin_folder(folder: Path) -> None:
 def _content(place: str | None) -> str | None:
     path = Path(place) if place else None
     return file_fingerprint(path) if path is not None and path.is_file() else None
-
-
-def _stamp(place: str) -> str | None:
-    """Size and time of a text, which can be too long to read for this."""
-    path = Path(place)
-    return f"{path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else None

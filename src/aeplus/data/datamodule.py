@@ -19,13 +19,14 @@ from aeplus.data.request import EditRequest, Probe
 from aeplus.data.validation import ValidationSet, build_validation, overlap, preserved_snippets
 from aeplus.errors import InputError
 from aeplus.knowledge.corpus import WIKI_SAMPLE, read_texts
+from aeplus.knowledge.fingerprint import text_stamp
 
 Item = tuple[str, str, str | None]
 
 
 @lru_cache(maxsize=8)
-def _snippets(corpus: str, count: int, seed: int) -> tuple[Probe, ...]:
-    """Beginnings of sentences of a corpus, which takes seconds to read: once for all runs of a comparison."""
+def _snippets(corpus: str, stamp: str, count: int, seed: int) -> tuple[Probe, ...]:
+    """Beginnings of sentences of a corpus, which takes seconds: once for all runs, until its ``stamp`` changes."""
     return tuple(preserved_snippets(read_texts(corpus), count, seed))
 
 
@@ -141,7 +142,7 @@ class EditDataModule(LightningDataModule):
             seed=self.seed,
         )
         if not facts and self.preserved_count:
-            snippets = _snippets(self.snippet_corpus, self.preserved_count, self.seed)
+            snippets = _snippets(self.snippet_corpus, text_stamp(self.snippet_corpus), self.preserved_count, self.seed)
             validation = replace(validation, preserved=snippets)
         return validation
 

@@ -34,6 +34,12 @@ def file_fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
+def text_stamp(place: str) -> str:
+    """Size and time of a text, which can be too long to read for this; empty for what is no file."""
+    path = Path(place)
+    return f"{path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else ""
+
+
 def text_fingerprint(*parts: object) -> str:
     """A digest of some settings, 16 hexadecimal digits."""
     return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).hexdigest()

@@ -18,7 +18,7 @@ from aeplus import functional as fn
 from aeplus.errors import InputError
 from aeplus.functional import Spectrum
 from aeplus.knowledge.corpus import WIKI_SAMPLE, read_texts
-from aeplus.knowledge.fingerprint import text_fingerprint, weights_fingerprint
+from aeplus.knowledge.fingerprint import text_fingerprint, text_stamp, weights_fingerprint
 from aeplus.models.hooks import on_input
 from aeplus.models.sites import Decoder, EditSite
 from aeplus.options import require_positive
@@ -204,9 +204,9 @@ def token_windows(tokenizer: Any, options: PreservedOptions) -> Iterator[Tensor]
 
 
 def _corpus_fingerprint(options: PreservedOptions) -> str:
-    path = Path(options.corpus)
-    version = f"{path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else ""
-    return text_fingerprint(options.corpus, version, options.tokens, options.window, options.sample, options.seed)
+    return text_fingerprint(
+        options.corpus, text_stamp(options.corpus), options.tokens, options.window, options.sample, options.seed
+    )
 
 
 def _path(fingerprint: str, corpus: str, layer: int) -> Path:

@@ -191,12 +191,22 @@ def rows_of(
     )
 
 
-def evaluate(decoder: Decoder, asked: Sequence[Question], batch_tokens: int = 1024) -> Score:
-    """The Score (with its three parts) over some questions."""
+def predictions_of(
+    decoder: Decoder, asked: Iterable[Question], batch_tokens: int = 1024
+) -> dict[TokenRow, tuple[int, ...]]:
+    """What the model answers in every row of some questions."""
     rows = [row for question in asked for row in question.rows]
-    predictions = dict(zip(rows, predict(decoder, rows, batch_tokens), strict=True))
-    score = Score().to(decoder.device)
+    return dict(zip(rows, predict(decoder, rows, batch_tokens), strict=True))
+
+
+def fill(score: Score, asked: Sequence[Question], predictions: Mapping[TokenRow, tuple[int, ...]]) -> Score:
+    """Counts some questions, each under its aspect, in a Score, and gives it back."""
     for aspect in ASPECTS:
         if chosen := [question for question in asked if question.item.aspect == aspect]:
             score.update(aspect, *rows_of(chosen, predictions))
     return score
+
+
+def evaluate(decoder: Decoder, asked: Sequence[Question]) -> Score:
+    """The Score (with its three parts) over some questions."""
+    return fill(Score().to(decoder.device), asked, predictions_of(decoder, asked))

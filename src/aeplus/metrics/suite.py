@@ -22,6 +22,7 @@ from aeplus.metrics.evaluate import (
     answer_pairs,
     axis_items,
     edit_items,
+    fill,
     latest_numbered,
     questions,
     rows_of,
@@ -31,7 +32,7 @@ from aeplus.metrics.magnitude import MagnitudeScore
 from aeplus.metrics.mean import Interval
 from aeplus.metrics.options import SuiteOptions
 from aeplus.metrics.predict import AnswerScore, score_answers
-from aeplus.metrics.success import ASPECTS, Score, TokenAccuracy
+from aeplus.metrics.success import Score, TokenAccuracy
 from aeplus.models.sites import Decoder
 from aeplus.models.tokens import TokenRow
 
@@ -118,8 +119,7 @@ class Suite:
     # ---- what is made of the answers
 
     def _score(self, score: Score, asked: Sequence[Question], predictions: Predictions) -> dict[str, Any]:
-        for aspect in ASPECTS:
-            score.update(aspect, *rows_of([q for q in asked if q.item.aspect == aspect], predictions))
+        fill(score, asked, predictions)
         return {**score.intervals(*self.options.sampling), "score": score.summary()["score"]}
 
     def _axes(self, asked: Sequence[Question], predictions: Predictions) -> dict[str, Interval]:
