@@ -202,6 +202,27 @@ def test_changed_edits_run_again(workplace: Path, here: Path, ran: list[str]) ->
     assert len(ran) == 2
 
 
+def test_every_seed_has_its_own_edits(workplace: Path, here: Path) -> None:
+    records = (workplace / "edits.jsonl").read_text().splitlines()
+    for seed, count in enumerate((3, 2)):
+        (here / f"edits_{seed}.jsonl").write_text("\n".join(records[seed : seed + count]) + "\n")
+    assert compare(workplace, here / "out", "--methods=memit", "--seeds=0,1", "--data.path=edits_{seed}.jsonl") == 0
+    for seed, count in enumerate((3, 2)):
+        folder = here / "out" / "memit" / f"seed_{seed}"
+        assert metrics(folder)["edits"] == count
+        assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["path"] == f"edits_{seed}.jsonl"
+    assert "edits: 2 or 3 in batches of" in (here / "out" / "compare.md").read_text()
+
+
+def test_a_seed_without_edits_is_told_at_once(
+    workplace: Path, here: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(workplace / "edits.jsonl", here / "edits_0.jsonl")
+    assert compare(workplace, here / "out", "--seeds=0,1", "--data.path=edits_{seed}.jsonl") == 2
+    assert "edits_1.jsonl does not exist; check the path" in capsys.readouterr().err
+    assert ran == []
+
+
 INTERRUPT = """
 import os, signal
 from pathlib import Path

@@ -17,6 +17,7 @@ from aeplus.compare.fitting import BaseCLI, RunCLI
 from aeplus.compare.outcome import Outcome, begin_folder, check_folder, finish, finished, settings_digest
 from aeplus.compare.specs import MethodSpec, parse_seeds, parse_specs
 from aeplus.compare.table import print_table, table_rows, write_tables
+from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.knowledge.fingerprint import weights_fingerprint
 from aeplus.lightning_cli import quiet
@@ -64,11 +65,11 @@ def compare(methods: str, seeds: str, out: Path, words: Sequence[str], command: 
     base = BaseCLI(words)
     settings = base.settings
     runs = plan(specs, numbers, out, settings)
-    base.datamodule.setup("fit")  # bad edits are told once, before the model is loaded
+    counts = sorted({count_edits(run.settings["data"]) for run in runs if run.label == specs[0].label})
     options = settings["model"]
     model, tokenizer = load_model(options["model"], options["dtype"], options["revision"])
     comparison = Comparison(runs, model, tokenizer, Decoder(model).select(options["layers"]), out)
-    edits = f"{len(base.datamodule.requests)} in batches of {settings['data']['batch_size']}"
+    edits = f"{' or '.join(map(str, counts))} in batches of {settings['data']['batch_size']}"
     comparison.title = f"Edits: {edits} (%)"
     comparison.notes = {
         "command": f"`{command}`",
@@ -94,11 +95,32 @@ def plan(specs: Sequence[MethodSpec], seeds: Sequence[int], out: Path, settings:
         for spec, method in methods:
             mine = copy.deepcopy(dict(settings))
             mine["model"] |= {"method": method, "seed": seed}
-            mine["data"]["seed"] = seed
+            mine["data"] |= {"seed": seed, "path": of_seed(mine["data"]["path"], seed)}
             folder = out / spec.folder / f"seed_{seed}"
             check_folder(folder)
             runs.append(Run(spec.label, seed, folder, mine))
     return runs
+
+
+def of_seed(path: str | list[str] | None, seed: int) -> str | list[str] | None:
+    """The files of a seed: ``{seed}`` in a path gives way to its number."""
+    if isinstance(path, list):
+        return [place.replace("{seed}", str(seed)) for place in path]
+    return path and path.replace("{seed}", str(seed))
+
+
+def count_edits(data: Mapping[str, Any]) -> int:
+    """How many edits a run has; bad ones are told so before the model is loaded.
+
+    Args:
+        data: Options of the data, as in a run's settings.
+
+    Raises:
+        InputError: If they cannot be used.
+    """
+    datamodule = EditDataModule(**data)
+    datamodule.setup("fit")
+    return len(datamodule.requests)
 
 
 class Comparison:
