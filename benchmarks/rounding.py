@@ -58,7 +58,7 @@ def run(model: Any, tokenizer: Any, options: argparse.Namespace, callbacks: list
         "smollm2-135m",
         LAYERS,
         named_method(options.method, **numbers),
-        TargetOptions(contexts=options.contexts),
+        TargetOptions(contexts=options.contexts, precision=options.precision),
         PreservedOptions(tokens=50_000),
     ).attach(model, tokenizer)
     module.target_cache = TargetCache(cache_dir() / "targets")
@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=50)
     parser.add_argument("--batch", type=int, default=10)
     parser.add_argument("--contexts", type=int, default=5)
+    parser.add_argument("--precision", choices=["full", "bfloat16"], default="full", help="of the targets' layers above")
     parser.add_argument("--method", default="alphaedit")
     parser.add_argument("--alpha", type=float, default=300.0)
     parser.add_argument("--dtype", choices=["bfloat16", "float16"], default="bfloat16")
