@@ -22,6 +22,7 @@ from aeplus.callbacks.base import BatchCommit, EditCallback
 from aeplus.data.datamodule import EditDataModule
 from aeplus.knowledge.statistics import PreservedOptions
 from aeplus.methods.method import named_method
+from aeplus.metrics.success import Score
 from aeplus.models.loading import load_model
 from aeplus.models.sites import Decoder, Snapshot
 from aeplus.module import EditModule
@@ -51,7 +52,7 @@ class Rounding(EditCallback):
             start.copy_(rounded)
 
 
-def run(model: Any, tokenizer: Any, options: argparse.Namespace, callbacks: list[Any]) -> dict[str, float | None]:
+def run(model: Any, tokenizer: Any, options: argparse.Namespace, callbacks: list[Any]) -> Score:
     """Edits, measures and takes back."""
     numbers = {"ridge": 1.0, "prior_strength": 1.0, "smoothing_steps": 2, "alpha": options.alpha}
     module = EditModule(
@@ -75,7 +76,7 @@ def run(model: Any, tokenizer: Any, options: argparse.Namespace, callbacks: list
     )
     with Snapshot(Decoder(model).select(LAYERS)):
         trainer.fit(module, data)
-        return module.evaluate_edits(data.requests)
+        return module.score_edits(data.requests)
 
 
 def main() -> None:
@@ -85,9 +86,11 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=50)
     parser.add_argument("--batch", type=int, default=10)
     parser.add_argument("--contexts", type=int, default=5)
-    parser.add_argument("--precision", choices=["full", "bfloat16"], default="full", help="of the targets' layers above")
+    parser.add_argument(
+        "--precision", choices=["full", "bfloat16"], default="full", help="of the targets' layers above"
+    )
     parser.add_argument("--method", default="alphaedit")
-    parser.add_argument("--alpha", type=float, default=300.0)
+    parser.add_argument("--alpha", type=float, default=1000.0)
     parser.add_argument("--dtype", choices=["bfloat16", "float16"], default="bfloat16")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -101,10 +104,13 @@ def main() -> None:
     rounding = Rounding(dtype, Snapshot(Decoder(model).select(LAYERS)))
     rounded = run(model, tokenizer, options, [rounding])
     print(f"{options.limit} edits, batches of {options.batch}, {options.method}, {options.dtype} weights, seed 0")
-    for name, values in (("edited layers in float32", kept), ("edited layers rounded", rounded)):
-        print(f"{name}: " + ", ".join(f"{k} {v:.1f}" for k, v in values.items() if v is not None))
-    lost, unmoved = sum(rounding.lost) / len(rounding.lost), sum(rounding.unmoved) / len(rounding.unmoved)
-    print(f"rounding error against update: {lost:.2f}; entries that do not move: {unmoved:.2f} (mean)")
+    for name, score in (("edited layers in float32", kept), ("edited layers rounded", rounded)):
+        print(f"{name}: " + ", ".join(f"{k} {v:.1f}" for k, v in score.summary().items() if v is not None))
+    held, left = (torch.cat(score.efficacy.values) > 0 for score in (kept, rounded))
+    lost = int((held & ~left).sum())
+    print(f"edits that hold in float32: {int(held.sum())}; lost to rounding: {lost}; won: {int((left & ~held).sum())}")
+    error, unmoved = sum(rounding.lost) / len(rounding.lost), sum(rounding.unmoved) / len(rounding.unmoved)
+    print(f"rounding error against update: {error:.2f}; entries that do not move: {unmoved:.2f} (mean)")
 
 
 if __name__ == "__main__":

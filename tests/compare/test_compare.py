@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from aeplus import methods
 from aeplus.cli import main
 from aeplus.compare import runs
 from aeplus.compare.outcome import begin_folder
@@ -205,12 +206,15 @@ def test_changed_edits_run_again(workplace: Path, here: Path, ran: list[str]) ->
 def test_every_seed_has_its_own_edits(workplace: Path, here: Path) -> None:
     records = (workplace / "edits.jsonl").read_text().splitlines()
     for seed, count in enumerate((3, 2)):
+        (here / f"facts_{seed}.jsonl").write_text(records[6 - seed] + "\n")
         (here / f"edits_{seed}.jsonl").write_text("\n".join(records[seed : seed + count]) + "\n")
-    assert compare(workplace, here / "out", "--methods=memit", "--seeds=0,1", "--data.path=edits_{seed}.jsonl") == 0
+    words = ["--seeds=0,1", "--data.path=edits_{seed}.jsonl", "--data.preserved=facts_{seed}.jsonl"]
+    assert compare(workplace, here / "out", "--methods=memit", *words) == 0
     for seed, count in enumerate((3, 2)):
         folder = here / "out" / "memit" / f"seed_{seed}"
         assert metrics(folder)["edits"] == count
-        assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["path"] == f"edits_{seed}.jsonl"
+        data = yaml.safe_load((folder / "config.yaml").read_text())["data"]
+        assert (data["path"], data["preserved"]) == (f"edits_{seed}.jsonl", f"facts_{seed}.jsonl")
     assert "edits: 2 or 3 in batches of" in (here / "out" / "compare.md").read_text()
 
 
@@ -269,6 +273,21 @@ def test_a_broken_method_loses_only_itself(
     assert "Traceback" not in said.err
 
 
+def test_a_method_that_needs_too_much_memory_loses_only_itself(
+    workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def starved(*_: Any) -> None:
+        msg = "CUDA out of memory.\nTried to allocate 1 TiB."
+        raise torch.OutOfMemoryError(msg)
+
+    monkeypatch.setattr(methods.closed_form.ClosedForm, "propose", starved)
+    (here / "gradient.yaml").write_text("model:\n  method:\n    gradient:\n      steps: 2\n")
+    words = ["--methods=memit,kde", "--data.limit=2", "--config=gradient.yaml"]
+    assert compare(workplace, here / "out", *words) == 2
+    first, second = lines(here / "out")
+    assert (first["error"], second["error"]) == ("CUDA out of memory.", "")
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -278,7 +297,7 @@ def test_a_broken_method_loses_only_itself(
         (["--data.path=nowhere.jsonl"], "nowhere.jsonl does not exist; check the path"),
         (["--model.model=./nowhere"], "expected a model folder at ./nowhere"),
         (["--model.layers=[0, 9]"], "layers must lie between 0 and 2"),
-        (["--ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
+        (["--ckpt_path=nowhere.ckpt"], "unedited model, but --ckpt_path nowhere.ckpt came; leave it out"),
         (["--modle.seed=1"], "unrecognized arguments: --modle.seed=1"),
         (["--method=all"], "unrecognized arguments: --method=all"),
     ],

@@ -203,5 +203,8 @@ def test_error_texts(change: dict, text: str) -> None:
 def test_indefinite_by_rounding_is_said() -> None:
     keys = torch.full((2, 3), 1e8)
     spectrum = Spectrum(torch.tensor([0.1, 0.2]), torch.eye(2))
-    with pytest.raises(InputError, match=r"rounding in torch\.float32 made it indefinite: raise the ridge, or pass"):
+    with pytest.raises(
+        InputError,
+        match=r"rounding in torch\.float32 made it indefinite: raise the ridge \(alpha, for MEMIT\'s filter\), or pass",
+    ):
         solve_update(torch.ones(1, 3), keys, spectrum, torch.ones(2), 1e-9, form="dual")

@@ -34,8 +34,12 @@ def search(
     beta: float,
     earlier: Tensor,
     weights: Tensor,
+    covariance: Tensor,
+    growth: float | None,
 ) -> tuple[Tensor, int]:
     """Algorithm 1's ``P_mod``: eigenvectors join, by ascending eigenvalue, until one gains no more than ε.
+
+    With ``growth``, also until the update leaks more than so many times what it leaks without any of them.
 
     Args:
         residual: ``R``.
@@ -47,10 +51,17 @@ def search(
         beta: β.
         earlier: ``Kp``.
         weights: Diagonal of ``Λp``.
+        covariance: ``C``.
+        growth: The bound on the leakage, or ``None``.
 
     Returns:
         ``P_mod`` and how many joined.
     """
+
+    def leaked(projector: Tensor) -> float:
+        """``tr(Δ C Δᵀ)``."""
+        delta = null_space(residual, keys, projector, ridge, beta, earlier, weights)
+        return float(torch.trace(delta @ covariance @ delta.T))
 
     def objective(projector: Tensor) -> float:
         """``‖R − Δ K1‖² + β ‖Δ Kp Λp^½‖² + λ ‖Δ‖²`` at its optimum."""
@@ -60,11 +71,11 @@ def search(
         return float(fit.square().sum() + beta * kept.square().sum() + ridge * delta.square().sum())
 
     projector = vectors[:, :null] @ vectors[:, :null].T
-    reached = objective(projector)
+    reached, most = objective(projector), math.inf if growth is None else growth * leaked(projector)
     for accepted, vector in enumerate(vectors[:, null:].T):
         wider = projector + torch.outer(vector, vector)
         value = objective(wider)
-        if reached - value <= epsilon:
+        if reached - value <= epsilon or leaked(wider) > most:
             return projector, accepted
         projector, reached = wider, value
     return projector, vectors.shape[1] - null

@@ -38,6 +38,7 @@ class Numbers:
     keep_share: float
     restrain_base: float
     restrain_every: int
+    growth: float | None = None
 
 
 class Published:
@@ -47,7 +48,8 @@ class Published:
         plain: The model, in float64 and unedited; it is edited in place.
         tokenizer: Its tokenizer.
         layers: ``model.layers``.
-        numbers: The methods' numbers; ``threshold`` is a share of the dimensions, ``epsilon`` absolute.
+        numbers: The methods' numbers; ``threshold`` is a share of the dimensions, ``epsilon`` absolute;
+            ``growth`` bounds the leakage of P̃.
         targets: How targets are learnt.
         preserved: Where ``C`` comes from.
         seed: Seed of the contexts.
@@ -139,7 +141,7 @@ class Published:
             keys = self._spread(rows, self._smoothed(target, current, t), update)
         self._remember(keys)
 
-    prune_plus = alphaedit_plus_paper
+    prune_plus = alphaedit_plus = alphaedit_plus_paper
 
     def blue_plus(self, rows: BatchRows, iteration: int) -> None:
         """BLUE with the three; the upper target is learnt once, on top of the lower layer's unsmoothed edit."""
@@ -182,10 +184,8 @@ class Published:
         return keys
 
     def _memit_update(self, layer: int, keys: Tensor, residual: Tensor) -> Tensor:
-        vectors = self._eigenvectors[layer]
-        covariance = vectors @ torch.diag(self._eigenvalues[layer]) @ vectors.T
         alpha, beta = self.numbers.alpha, self.numbers.prior_strength
-        return formulas.memit(residual, keys, covariance, alpha, beta, self._earlier[layer])
+        return formulas.memit(residual, keys, self._covariance(layer), alpha, beta, self._earlier[layer])
 
     def _alphaedit_update(self, layer: int, keys: Tensor, residual: Tensor, ridge: float | None = None) -> Tensor:
         null = self._eigenvectors[layer][:, : self._null(layer)]
@@ -201,14 +201,20 @@ class Published:
         weights = formulas.conflict_weights(earlier, keys)
         if layer not in projectors:
             null, epsilon = self._null(layer), self.numbers.epsilon
+            most = (self._covariance(layer), self.numbers.growth)
             projectors[layer], accepted = formulas.search(
-                residual, keys, vectors, null, ridge, epsilon, beta, earlier, weights
+                residual, keys, vectors, null, ridge, epsilon, beta, earlier, weights, *most
             )
             self.accepted.append((accepted, len(vectors) - null))
         return formulas.null_space(residual, keys, projectors[layer], ridge, beta, earlier, weights)
 
     def _smoothed(self, target: Tensor, current: Tensor, t: int) -> Tensor:
         return formulas.smoothed(target, current, t, self.numbers.smoothing_steps, self.numbers.smoothing_share)
+
+    def _covariance(self, layer: int) -> Tensor:
+        """``C``."""
+        vectors = self._eigenvectors[layer]
+        return vectors @ torch.diag(self._eigenvalues[layer]) @ vectors.T
 
     def _null(self, layer: int) -> int:
         """Dimensions of the null space."""

@@ -1,19 +1,27 @@
-"""KDE through a whole stream: what it keeps out of, and which earlier edits it checks."""
+"""KDE through a whole stream: against plain steps, what it keeps out of, and which earlier edits it checks."""
 
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import aeplus
 from aeplus import functional as fn
 from aeplus.callbacks import EditCallback
+from aeplus.data.readers import requests_from_records
 from aeplus.data.request import EditRequest
 from aeplus.methods import builder
 from aeplus.methods.kde import sample_earlier
 from aeplus.methods.method import GradientOptions
+from aeplus.models.sites import Decoder
+from aeplus.targets.contexts import sample_contexts
+from aeplus.targets.rows import batch_rows
 from small import SMALL, records
 from tiny import tiny_model, tiny_tokenizer
+
+from .plain_model import PlainModel
+from .test_gradient import plain_updates
 
 OPTIONS: dict[str, Any] = {**SMALL, "batch_size": 3}
 GRADIENT = GradientOptions(steps=4, replay_steps=2, samples=2, learning_rate=1e-2, contexts=1, energy=0.9)
@@ -67,3 +75,38 @@ def test_only_edits_that_still_hold_are_sampled() -> None:
     assert sorted((r.subject, r.target_new) for r in sample) == [("France", "Rome"), ("Spain", "Bern")]
     assert len(sample_earlier(old, [], 2, 0)) == 2
     assert sample_earlier(old, [], 2, 3) == sample_earlier(old, [], 2, 3)
+
+
+def longer_basis(basis: Tensor, keys: Tensor) -> Tensor:
+    """The leading left singular vectors of ``(I − M Mᵀ) K1``, up to the share of the energy."""
+    rest = (torch.eye(len(basis)).double() - basis @ basis.T) @ keys
+    directions, values, _ = torch.linalg.svd(rest)
+    shares = values.square().cumsum(0) / values.square().sum()
+    return torch.cat([basis, directions[:, : int((shares < GRADIENT.energy).sum()) + 1]], 1)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_parity_with_plain_steps_over_three_batches(kind: str) -> None:
+    layers, batch_size = [1, 2], OPTIONS["batch_size"]
+    edited, model = tiny_model(kind).double(), tiny_model(kind).double()
+    aeplus.edit(edited, tiny_tokenizer(), records(), "kde", gradient=GRADIENT, **OPTIONS)
+
+    decoder, plain = Decoder(model), PlainModel(model, kind)
+    sites, requests = decoder.select(layers), requests_from_records(records())
+    contexts = sample_contexts(model, tiny_tokenizer(), OPTIONS["contexts"], OPTIONS["context_length"], 0)
+    bases = [torch.zeros(site.weight.shape[1], 0).double() for site in sites]
+    start = [plain.weight(layer) for layer in layers]
+    for first in range(0, len(requests), batch_size):
+        batch = requests[first : first + batch_size]
+        sample = sample_earlier(requests[:first], batch, GRADIENT.samples, first)
+        rows = batch_rows(tiny_tokenizer(), batch, contexts)
+        earlier = batch_rows(tiny_tokenizer(), sample, [""]) if sample else None
+        updates, _ = plain_updates(decoder, sites, rows, earlier, bases, GRADIENT)
+        for layer, update in zip(layers, updates, strict=True):
+            plain.write(layer, plain.weight(layer) + update)
+        bases = [longer_basis(m, plain.keys(rows, layer)) for m, layer in zip(bases, layers, strict=True)]
+    for layer, before in zip(layers, start, strict=True):
+        error = (PlainModel(edited, kind).weight(layer) - plain.weight(layer)).norm()
+        print(f"parity kde {kind} {float(error / (plain.weight(layer) - before).norm()):.1e}")
+        assert error <= 1e-9 * (plain.weight(layer) - before).norm()
+        assert error <= 1e-6 * plain.weight(layer).norm()

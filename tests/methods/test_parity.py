@@ -45,6 +45,7 @@ NUMBERS: dict[str, Any] = {
 }
 EPSILON = {"gpt2": 0.002, "llama": 0.01}  # where some eigenvectors are accepted and some are not
 TARGETS = {"steps": 6, "learning_rate": 0.5, "clamp": 2.0, "contexts": 2, "context_length": 4}
+GROWTH = 1.2
 SEARCHED = {"relax": "paper", "selection": "converge"}
 SWITCHES: dict[str, dict[str, Any]] = {
     "memit": {},
@@ -53,11 +54,12 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "prune": {},
     "alphaedit": {},
     "blue": {},
+    "alphaedit_plus": {"selection": "converge", "max_growth": GROWTH},
     "alphaedit_plus_paper": {},
     "prune_plus": SEARCHED,
     "blue_plus": SEARCHED,
 }
-PLUS = ("alphaedit_plus_paper", "prune_plus", "blue_plus")
+PLUS = ("alphaedit_plus", "alphaedit_plus_paper", "prune_plus", "blue_plus")
 OFF = {"relax": "none", "prior": "equal", "smooth": False, "prior_strength": 1.0}
 
 
@@ -126,7 +128,9 @@ class Bench:
             PlainModel(model_of(kind), kind),
             tiny_tokenizer(),
             LAYERS,
-            published.Numbers(epsilon=EPSILON[kind], **{**NUMBERS, **changes}),
+            published.Numbers(
+                epsilon=EPSILON[kind], growth=GROWTH if method == "alphaedit_plus" else None, **{**NUMBERS, **changes}
+            ),
             TargetOptions(**TARGETS),
             PreservedOptions(**self.preserved),
         )
@@ -207,9 +211,11 @@ def test_parity_with_statistics_as_they_are_stored(bench: Bench, method: str) ->
 @pytest.mark.usefixtures("exact_basis")
 @pytest.mark.parametrize("method", ["prune", "prune_plus"])
 def test_parity_of_restraint_between_batches(bench: Bench, method: str) -> None:
-    changes = {"restrain_every": 1, "restrain_base": math.e}
-    run = bench.edited(method, "llama", **changes)
-    compare(run, bench.published(method, "llama", run.committed, **changes), f"{method} llama, every batch", 1e-9)
+    for every in (1, 2):
+        changes = {"restrain_every": every, "restrain_base": math.e}
+        run = bench.edited(method, "llama", **changes)
+        name = f"{method} llama, every {every} batches"
+        compare(run, bench.published(method, "llama", run.committed, **changes), name, 1e-9)
 
 
 @pytest.mark.usefixtures("exact_basis")
@@ -257,4 +263,11 @@ def test_a_plus_method_with_everything_off_is_the_plain_one(
     off = bench.edited(plus, "llama", **OFF)
     plain = bench.edited(method, "llama", treatment=treatment, prior_strength=1.0)
     for name, tensor in plain.plain.model.state_dict().items():
+        assert torch.equal(off.plain.model.state_dict()[name], tensor), name
+
+
+@pytest.mark.usefixtures("exact_basis")
+def test_prune_plus_with_prunes_switches_is_prune(bench: Bench) -> None:
+    off = bench.edited("prune_plus", "llama", **{**OFF, "filter": "covariance", "prior": "none"})
+    for name, tensor in bench.edited("prune", "llama").plain.model.state_dict().items():
         assert torch.equal(off.plain.model.state_dict()[name], tensor), name

@@ -16,7 +16,8 @@ options:
                   variants that set fields of model.method, such as alphaedit_plus:relax=none or
                   alphaedit_plus:max_leakage=0.006:max_growth=null
   --seeds LIST    seeds separated by commas or spaces, each for model.seed and data.seed (default: 0);
-                  {seed} in --data.path gives each its own edits: edits_{seed}.jsonl
+                  {seed} in --data.path gives each its own edits (edits_{seed}.jsonl), and in --data.validation
+                  and --data.preserved its own of those
   --out FOLDER    where compare.md, compare.csv, targets and the runs' folders go (default: lightning_logs/compare)
 
 Every option of aeplus fit is taken (aeplus fit --help lists them), save --ckpt_path. model.method gives the numbers

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from aeplus.callbacks import JournalWriter
@@ -56,7 +56,7 @@ class BaseCLI(EditCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuses a checkpoint: the runs would not begin with the same model."""
-        super().parse_arguments(parser, args)
+        LightningCLI.parse_arguments(self, parser, args)  # EditCLI would look for the checkpoint first
         if (path := self.config.fit.get("ckpt_path")) is not None:
             msg = (
                 f"every run of a comparison begins with the unedited model, but --ckpt_path {path} came; leave it out."

@@ -95,7 +95,8 @@ def plan(specs: Sequence[MethodSpec], seeds: Sequence[int], out: Path, settings:
         for spec, method in methods:
             mine = copy.deepcopy(dict(settings))
             mine["model"] |= {"method": method, "seed": seed}
-            mine["data"] |= {"seed": seed, "path": of_seed(mine["data"]["path"], seed)}
+            mine["data"]["seed"] = seed
+            mine["data"] |= {name: of_seed(mine["data"][name], seed) for name in ("path", "validation", "preserved")}
             folder = out / spec.folder / f"seed_{seed}"
             check_folder(folder)
             runs.append(Run(spec.label, seed, folder, mine))
@@ -178,9 +179,10 @@ class Comparison:
             begin_folder(run.folder)
             with Snapshot(self.sites):
                 RunCLI(run.settings, self.model, self.tokenizer, run.folder, self._cache, self._unedited)
-        except InputError as error:
-            print(f"aeplus: error: {run.label}, seed {run.seed}: {error}", file=sys.stderr)
-            return Outcome.failed(run.label, run.seed, str(error), time.perf_counter() - began)
+        except (InputError, torch.OutOfMemoryError, torch.linalg.LinAlgError) as error:
+            reason = str(error).splitlines()[0]
+            print(f"aeplus: error: {run.label}, seed {run.seed}: {reason}", file=sys.stderr)
+            return Outcome.failed(run.label, run.seed, reason, time.perf_counter() - began)
         except KeyboardInterrupt:
             kept = f"{len(self.outcomes)} of {len(self.runs)} runs are finished and kept"
             print(f"\ninterrupted; {kept}, the same command goes on with the others", file=sys.stderr)

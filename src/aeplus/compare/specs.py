@@ -4,9 +4,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentParser
 
 from aeplus.errors import InputError
 from aeplus.methods.method import METHODS, GradientOptions, Method, method_switches
@@ -18,6 +19,13 @@ FIELDS = [f.name for f in fields(Method) if f.name not in _GROUPS] + [
 """What a variant may set; the fields of a group are called ``group.field``."""
 
 _FORM = "name or name:field=value[:field=value], such as alphaedit_plus:relax=none"
+_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a word",
+    NoneType: "null",
+}
 _VALUE = re.compile(r"[\w.+-]+")  # so that a label, with its colons replaced, can name a folder anywhere
 
 
@@ -49,10 +57,6 @@ class MethodSpec:
         parser.add_class_arguments(Method, "method")
         try:
             parser.instantiate_classes(parser.parse_object({"method": merged}))
-        except ArgumentError as error:
-            reason = " ".join(str(error).split()).rstrip(".")
-            msg = f"expected values that fit their fields in {self.label!r}, but: {reason}; choose others."
-            raise InputError(msg) from error
         except InputError as error:
             msg = f"{self.label!r} cannot be run: {error}"
             raise InputError(msg) from error
@@ -67,7 +71,8 @@ def parse_specs(text: str) -> list[MethodSpec]:
             commas or spaces; ``all`` stands for every name.
 
     Raises:
-        InputError: If there is none, or a name or field is unknown; the message lists what is possible.
+        InputError: If there is none, or a name or field is unknown, or a value is not of its field's type; the message
+            lists what is possible.
     """
     words = [word for part in re.split(r"[\s,]+", text) if part for word in (METHODS if part == "all" else [part])]
     if not words:
@@ -106,6 +111,9 @@ def _spec(word: str) -> MethodSpec:
             msg = f"expected a field out of {', '.join(FIELDS)}, but {field!r} came in {word!r}; choose one of these."
             raise InputError(msg)
         nested: Any = _value(value)
+        if (wanted := _unfit(field, nested)) is not None:
+            msg = f"expected {wanted} as {field}, but {value!r} came in {word!r}; choose another value."
+            raise InputError(msg)
         for part in reversed(field.split(".")):
             nested = {part: nested}
         switches = _merge(switches, nested)
@@ -120,6 +128,21 @@ def _value(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+def _unfit(field: str, value: Any) -> str | None:
+    """What a field takes, in words, if the value is not of that type."""
+    *group, name = field.split(".")
+    hint = get_type_hints(_GROUPS[group[0]] if group else Method)[name]
+    hints = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if any(value in get_args(h) if get_origin(h) is Literal else _is_a(value, h) for h in hints):
+        return None
+    return " or ".join(_WORDS.get(h) or f"one of {', '.join(get_args(h))}" for h in hints)
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    """``True`` is no number, and a whole number may stand for any."""
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

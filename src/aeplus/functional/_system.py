@@ -72,7 +72,8 @@ def factor(gram: Tensor, shift: float) -> Tensor:
     if bool(info):
         message = (
             f"the keys' Gram matrix plus {shift:g} on its diagonal must be positive definite, but rounding "
-            f"in {gram.dtype} made it indefinite: raise the ridge, or pass the keys in float64"
+            f"in {gram.dtype} made it indefinite: raise the ridge (alpha, for MEMIT's filter), or pass the keys "
+            "in float64"
         )
         raise InputError(message)
     return lower

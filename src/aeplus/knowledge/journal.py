@@ -20,7 +20,8 @@ class Entry:
         edits: The requests, as plain values.
         updates: The update of each edited layer, by layer.
         keys: The keys of each edited layer, ``[d, n]``, as they were when the edit was made. (The layers are
-            edited upwards, so reading them again after the batch gives the same keys.)
+            edited upwards, so reading them again after the batch gives the same keys, unless RECT or PRUNE has
+            changed the layers below since.)
         report: What was measured.
     """
 

@@ -24,7 +24,8 @@ class LayerReport:
         residual_norm: Mean norm of the residual spread to this layer.
         rank: Eigenvectors in P̃.
         sigma_max: Largest eigenvalue of C among them (0 if none).
-        leakage: ``tr(Δ C Δᵀ) / tr(W C Wᵀ)``.
+        leakage: ``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` of the update as solved: what RECT takes away or PRUNE restrains is in the
+            leakage of all updates together only.
         prior_weight_norm: ``‖Λp‖_F``.
         preserved: s(k, K0) of each edit, ``[n]``.
         prior: s(k, Kp) of each edit, ``[n]``.
