@@ -154,6 +154,45 @@ def plain_updates(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_learning_at_the_subject_only(kind: str) -> None:
+    """The first gradient against one by hand: what reaches the layer's output at the subject, times the key there."""
+    decoder = decoder_of(kind, torch.float64)
+    sites, rows = decoder.select(LAYERS), rows_of(NEW)
+    seen: dict[str, list[Tensor]] = {site.name: [] for site in sites}
+    wanted = {site.name: torch.zeros_like(site.weight) for site in sites}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_: Any, args: tuple[Tensor], output: Tensor) -> None:
+            seen[name] += [args[0], output]
+
+        return hook
+
+    for i in range(rows.edits):
+        texts = rows.prompts[i * rows.contexts :][: OPTIONS.contexts + 1]
+        for row in texts:
+            for kept in seen.values():
+                kept.clear()
+            handles = [site.module.register_forward_hook(keep(site.name)) for site in sites]
+            embedded = decoder.model.get_input_embeddings()(torch.tensor([row.ids])).detach().requires_grad_(True)
+            logits = decoder.model(inputs_embeds=embedded, use_cache=False).logits[0]
+            for handle in handles:
+                handle.remove()
+            outputs = [seen[site.name][1] for site in sites]
+            arrived = torch.autograd.grad(row_loss(row, logits) / len(texts), outputs)
+            for site, g in zip(sites, arrived, strict=True):
+                wanted[site.name] += torch.outer(g[0, row.mark], seen[site.name][0][0, row.mark])
+    # Adam's first step is the sign of the gradient
+    options = replace(OPTIONS, steps=1, learning_rate=1e-3, positions="subject", stop_loss=1e-6)
+    edit = learn_updates(decoder, sites, rows, None, empty(sites), options)
+    whole = learn_updates(decoder, sites, rows, None, empty(sites), replace(options, positions="all"))
+    for site, update, other in zip(sites, edit.updates, whole.updates, strict=True):
+        gradient = wanted[site.name]
+        clear = gradient.abs() > 1e-3 * gradient.abs().max()  # elsewhere Adam's ε and the noise gate have a say
+        torch.testing.assert_close(update.dense()[clear], -1e-3 * gradient[clear].sign(), rtol=1e-2, atol=0)
+        assert not torch.allclose(update.dense(), other.dense(), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_equal_to_plain_steps_through_the_projection(kind: str) -> None:
     decoder = decoder_of(kind, torch.float64)
     sites = decoder.select(LAYERS)

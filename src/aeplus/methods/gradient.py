@@ -18,10 +18,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
@@ -118,11 +118,31 @@ def _borrowed(sites: Sequence[EditSite]) -> Iterator[Snapshot]:
             parameter.requires_grad_(flag)
 
 
-def _losses(decoder: Decoder, bundle: Bundle, edits: int) -> Tensor:
-    """The loss of each edit in the bundle, 0 for others, ``[edits]``."""
+@contextmanager
+def _learning_at(sites: Sequence[EditSite], mark: Tensor) -> Iterator[None]:
+    """Only one token of each row ``[rows]`` gives the sites' weights a gradient; what they put out stays the same."""
+
+    def at_mark(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        # The same with the weight cut off from its gradient; the input keeps its own, for the sites below.
+        weight, bias = cast(Tensor, module.weight).detach(), cast("Tensor | None", module.bias)
+        still = F.linear(args[0], weight.T if isinstance(module, Conv1D) else weight, bias)
+        here = torch.arange(output.shape[1], device=output.device) == mark[:, None]
+        return torch.where(here[..., None], output, still)
+
+    handles = [site.module.register_forward_hook(at_mark) for site in sites]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _losses(decoder: Decoder, bundle: Bundle, edits: int, learning: Sequence[EditSite] = ()) -> Tensor:
+    """The loss of each edit in the bundle, 0 for others, ``[edits]``; some sites learn at the subjects only."""
     places = []
     for part in bundle.parts:
-        hidden = part.replay.run(part.replay.hidden, part.replay.first, len(decoder.layers))
+        with _learning_at(learning, part.mark):
+            hidden = part.replay.run(part.replay.hidden, part.replay.first, len(decoder.layers))
         places.append(hidden[part.row, part.column])
     logits = at_least_float32(decoder.logits(torch.cat(places)))  # [p, vocabulary]
     nll = F.cross_entropy(logits, bundle.wanted, reduction="none") / bundle.terms
@@ -203,9 +223,10 @@ class _Learner:
         parameters = [cast(Tensor, site.module.weight) for site in self._sites]
         gradients = [torch.zeros_like(delta) for delta in self.deltas] if gradient else []
         losses = []
+        marked = self._sites if gradient and self._options.positions == "subject" else ()
         with torch.set_grad_enabled(gradient):
             for bundle in bundles:
-                loss = _losses(self._decoder, bundle, edits)
+                loss = _losses(self._decoder, bundle, edits, marked)
                 losses.append(loss.detach())
                 if gradient:
                     counts = losses[-1] >= self._options.stop_loss

@@ -19,19 +19,27 @@ _PART_COST = 20  # tokens of padding that are worth a part of their own
 
 @dataclass(frozen=True)
 class Row:
-    """One text without its answer's last token; what it predicts as (column, token); its edit's loss has ``terms``."""
+    """One text without its answer's last token; what it predicts as (column, token); its edit's loss has ``terms``.
+
+    ``mark`` is the column of the subject's last token.
+    """
 
     edit: int
     ids: tuple[int, ...]
+    mark: int
     wanted: list[tuple[int, int]]
     terms: int
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of similar length; ``row [p]`` and ``column [p]`` are the positions that predict."""
+    """Rows of similar length; ``row [p]`` and ``column [p]`` are the positions that predict.
+
+    ``mark [rows]`` are the columns of the subjects' last tokens.
+    """
 
     replay: Replay
+    mark: Tensor
     row: Tensor
     column: Tensor
 
@@ -58,7 +66,7 @@ def token_rows(rows: BatchRows, contexts: int, first: int = 0) -> list[list[Row]
         edit = []
         for row in rows.prompts[i * rows.contexts :][:kept]:
             wanted = [(row.answer - 1 + k, token) for k, token in enumerate(row.answer_ids)]
-            edit.append(Row(first + i, row.ids[:-1], wanted, len(wanted) * kept))
+            edit.append(Row(first + i, row.ids[:-1], row.mark, wanted, len(wanted) * kept))
         edits.append(edit)
     return edits
 
@@ -93,7 +101,8 @@ def _bundle(decoder: Decoder, rows: list[Row], first: int) -> Bundle:
         # Every token is replayed. Told so, padding stands behind the rows, where nothing attends to it.
         replay = Replay(decoder, [row.ids for row in part], first, [len(row.ids) for row in part])
         places = [(r, column) for r, row in enumerate(part) for column, _ in row.wanted]
-        recorded.append(Part(replay, on_device([r for r, _ in places]), on_device([column for _, column in places])))
+        marks, numbers, columns = [row.mark for row in part], [r for r, _ in places], [column for _, column in places]
+        recorded.append(Part(replay, on_device(marks), on_device(numbers), on_device(columns)))
     wanted = [(row.edit, token, row.terms) for part in parts for row in part for _, token in row.wanted]
     edit, token, terms = (on_device(list(values)) for values in zip(*wanted, strict=True))
     return Bundle(recorded, edit, token, terms)

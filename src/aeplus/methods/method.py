@@ -24,6 +24,8 @@ class GradientOptions:
         replay_steps: Most gradient steps of the second stage, on the batch and a sample of earlier edits.
         samples: How many earlier edits the second stage checks at each batch.
         learning_rate: Adam's learning rate.
+        positions: Where weights learn: at ``all`` tokens of a prompt, or at the ``subject``'s last one only, which is
+            where the closed forms edit. The update acts at every token either way.
         contexts: Behind how many of the sampled prefixes an edit is learnt, beside its bare prompt.
         stop_loss: A stage ends when every edit's loss is below this.
         energy: The basis grows by the leading left singular vectors of the batch's keys, without what it holds
@@ -35,6 +37,7 @@ class GradientOptions:
     replay_steps: int = 10
     samples: int = 10
     learning_rate: float = 5e-4
+    positions: Literal["all", "subject"] = "all"
     contexts: int = 2
     stop_loss: float = 0.05
     energy: float = 0.95
@@ -43,6 +46,9 @@ class GradientOptions:
     def __post_init__(self) -> None:
         require_positive(self, "method.gradient", "steps", "learning_rate", "stop_loss")
         require_not_negative(self, "method.gradient", "replay_steps", "samples", "contexts", "weight_decay")
+        if self.positions not in ("all", "subject"):
+            msg = f"method.gradient.positions must be all or subject, but {self.positions!r} came; choose one of these."
+            raise InputError(msg)
         if not 0 < self.energy <= 1:
             msg = f"method.gradient.energy must be above 0 and at most 1, but {self.energy} came; 0.95 is the default."
             raise InputError(msg)
