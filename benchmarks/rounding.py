@@ -63,7 +63,7 @@ def run(model: Any, tokenizer: Any, options: argparse.Namespace, callbacks: list
         PreservedOptions(tokens=50_000),
     ).attach(model, tokenizer)
     module.target_cache = TargetCache(cache_dir() / "targets")
-    data = EditDataModule(options.edits, batch_size=options.batch, limit=options.limit, neighbors=5)
+    data = EditDataModule(str(options.edits), batch_size=options.batch, limit=options.limit, neighbors=5)
     trainer = Trainer(
         accelerator="auto",
         devices=1,
