@@ -11,6 +11,7 @@ from aeplus import functional as fn
 from aeplus.callbacks import EditCallback
 from aeplus.data.readers import requests_from_records
 from aeplus.data.request import EditRequest
+from aeplus.errors import InputError
 from aeplus.methods import builder
 from aeplus.methods.kde import sample_earlier
 from aeplus.methods.method import GradientOptions
@@ -75,6 +76,18 @@ def test_only_edits_that_still_hold_are_sampled() -> None:
     assert sorted((r.subject, r.target_new) for r in sample) == [("France", "Rome"), ("Spain", "Bern")]
     assert len(sample_earlier(old, [], 2, 0)) == 2
     assert sample_earlier(old, [], 2, 3) == sample_earlier(old, [], 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"positions": "last"}, "method.gradient.positions must be all or subject, but 'last' came; choose one"),
+        ({"energy": 0.0}, "method.gradient.energy must be above 0 and at most 1, but 0.0 came; 0.95 is the default"),
+    ],
+)
+def test_numbers_that_cannot_be(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        GradientOptions(**options)
 
 
 def longer_basis(basis: Tensor, keys: Tensor) -> Tensor:
