@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aeplus.models.sites import Decoder
+from aeplus.models.decoder import Decoder
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.targets.rows import BatchRows
 

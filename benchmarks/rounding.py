@@ -18,17 +18,17 @@ import torch
 from lightning import Trainer
 
 from aeplus.callbacks import EditProgressBar, SmoothingStop
-from aeplus.callbacks.base import BatchCommit, EditCallback
 from aeplus.data.datamodule import EditDataModule
-from aeplus.knowledge.statistics import PreservedOptions
 from aeplus.methods.method import named_method
 from aeplus.metrics.success import Score
+from aeplus.models.decoder import Decoder, Snapshot
 from aeplus.models.loading import load_model
-from aeplus.models.sites import Decoder, Snapshot
 from aeplus.module import EditModule
-from aeplus.paths import cache_dir
+from aeplus.preserved.statistics import PreservedOptions
+from aeplus.run.hooks import BatchCommit, EditCallback
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions
+from aeplus.utils.paths import cache_dir
 
 LAYERS = [4, 5, 6, 7, 8]
 

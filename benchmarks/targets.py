@@ -14,11 +14,10 @@ from dataclasses import replace
 import torch
 
 from aeplus.data.readers import read_requests
+from aeplus.models.decoder import Decoder
 from aeplus.models.loading import load_model
-from aeplus.models.sites import Decoder
-from aeplus.targets.contexts import sample_contexts
 from aeplus.targets.optimizer import TargetOptions, find_targets
-from aeplus.targets.rows import batch_rows
+from aeplus.targets.rows import batch_rows, sample_contexts
 from reference_targets import plain_targets
 
 

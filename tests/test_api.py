@@ -7,8 +7,8 @@ from transformers import AutoModelForCausalLM
 
 import aeplus
 from aeplus.callbacks import EditCallback
-from aeplus.export.huggingface import save_model
-from aeplus.models.sites import Decoder
+from aeplus.models.decoder import Decoder
+from aeplus.models.loading import save_model
 from small import LEARNING
 from tiny import tiny_model, tiny_tokenizer
 

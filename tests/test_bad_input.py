@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import aeplus
-from aeplus.cli import main
 from aeplus.commands import COMMANDS
+from aeplus.commands.main import main
 from aeplus.errors import InputError
-from aeplus.paths import whole_file, whole_folder
+from aeplus.utils.paths import whole_file, whole_folder
 from small import ROOT, SMALL, records
 from tiny import tiny_model, tiny_tokenizer
 

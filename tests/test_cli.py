@@ -14,7 +14,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aeplus.cli import main
+from aeplus.commands.main import main
 from small import ROOT, records
 
 PLUS = f"{ROOT}/configs/method/alphaedit_plus.yaml"
@@ -240,7 +240,7 @@ def test_changed_settings_on_resume_are_reported(
 
 
 def test_help_needs_no_torch(here: Path) -> None:
-    code = "import sys; from aeplus.cli import main; main(['--help']); assert 'torch' not in sys.modules"
+    code = "import sys; from aeplus.commands.main import main; main(['--help']); assert 'torch' not in sys.modules"
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert time.perf_counter() - began < 1.0
@@ -320,7 +320,7 @@ def test_ctrl_c_leaves_whole_batches(workplace: Path, here: Path) -> None:
     callbacks = [*SAVE, "--trainer.callbacks+=aeplus.callbacks.EditCheckpoint"]
     words = ["fit", "--config", f"{workplace}/tiny.yaml", "--config", PLUS, *callbacks]
     words += ["--trainer.callbacks+=interrupting.Interrupt"]
-    code = "from aeplus.cli import entry_point; entry_point()"
+    code = "from aeplus.commands.main import entry_point; entry_point()"
     environment = {**os.environ, "PYTHONPATH": str(here)}
     done = subprocess.run([sys.executable, "-c", code, *words], env=environment, capture_output=True, check=False)
     assert done.returncode != 0
@@ -343,7 +343,7 @@ def test_full_disk_while_saving(workplace: Path, here: Path) -> None:
     assert fit(workplace) == 0  # so that the statistics are in the cache
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000));"
-        "from aeplus.cli import entry_point; entry_point()"
+        "from aeplus.commands.main import entry_point; entry_point()"
     )
     words = ["fit", "--config", f"{workplace}/tiny.yaml", "--config", PLUS, *SAVE]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)

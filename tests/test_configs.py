@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aeplus.cli import main
+from aeplus.commands.main import main
 from aeplus.methods.method import METHODS, method_switches
 from small import ROOT, records
 

@@ -19,18 +19,19 @@ from transformers import AutoModelForCausalLM
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 from aeplus import module as run_module
-from aeplus.analysis import preflight
 from aeplus.callbacks import evaluation
-from aeplus.cli import main
-from aeplus.data import datamodule, rewriter
-from aeplus.data.request import EditRequest, Probe
-from aeplus.data.validation import ValidationSet, held_out_prompts
-from aeplus.knowledge import statistics
-from aeplus.methods import builder
-from aeplus.metrics.evaluate import Baseline
+from aeplus.commands.inspect import command as preflight
+from aeplus.commands.main import main
+from aeplus.commands.tune import search, trials
+from aeplus.data import datamodule
+from aeplus.data import paraphrase as rewriter
+from aeplus.data.validation import ValidationSet
+from aeplus.edits import EditRequest, Probe, held_out_prompts
+from aeplus.evaluation.questions import Baseline
+from aeplus.methods import batch as builder
 from aeplus.module import EditModule
+from aeplus.preserved import statistics
 from aeplus.targets import cache as target_cache
-from aeplus.tune import search, trials
 from small import ROOT, TARGETS
 from small import SUBJECTS as NAMES
 

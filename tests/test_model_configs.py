@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from aeplus.knowledge.statistics import PreservedOptions
 from aeplus.methods.method import GradientOptions, Method
-from aeplus.models.sites import Decoder
+from aeplus.models.decoder import Decoder
 from aeplus.module import EditModule
+from aeplus.preserved.statistics import PreservedOptions
 from aeplus.targets.optimizer import TargetOptions
 from small import ROOT
 from tiny import CONFIGS as TINY

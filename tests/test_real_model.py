@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aeplus.cli import main
+from aeplus.commands.main import main
 from aeplus.data.readers import read_requests
+from aeplus.models.decoder import Decoder
 from aeplus.models.loading import load_model
-from aeplus.models.sites import Decoder
 from aeplus.targets.optimizer import TargetOptions, find_targets
 from aeplus.targets.rows import batch_rows
 from reference_targets import plain_targets
@@ -54,7 +54,7 @@ def test_demo_edits_take_and_the_saved_model_answers(tmp_path: Path, monkeypatch
 def test_targets_equal_the_plain_optimisers() -> None:
     model, tokenizer = load_model("smollm2-135m", "float32")
     decoder = Decoder(model)
-    from aeplus.data.request import EditRequest
+    from aeplus.edits import EditRequest
 
     requests = [EditRequest("The capital of {} is", "France", "Rome"), EditRequest("{} plays the", "Bach", "piano")]
     rows = batch_rows(tokenizer, requests, ["", "I think so. "])

@@ -13,11 +13,10 @@ from aeplus.data.datamodule import EditDataModule
 from aeplus.data.readers import requests_from_records
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
-from aeplus.interrupts import ctrl_c
-from aeplus.knowledge.statistics import PreservedOptions
 from aeplus.methods.method import Method, named_method
-from aeplus.models.sites import Decoder, Snapshot
-from aeplus.module import EditModule
+from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.module import EditModule, ctrl_c
+from aeplus.preserved.statistics import PreservedOptions
 from aeplus.targets.optimizer import TargetOptions
 
 
@@ -70,7 +69,7 @@ def edit(
         callbacks: Further callbacks.
         **options: Any field of :class:`~aeplus.methods.method.Method`,
             :class:`~aeplus.targets.optimizer.TargetOptions`,
-            :class:`~aeplus.knowledge.statistics.PreservedOptions` or argument of
+            :class:`~aeplus.preserved.statistics.PreservedOptions` or argument of
             :class:`~aeplus.data.datamodule.EditDataModule`, by its name.
 
     Returns:

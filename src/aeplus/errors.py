@@ -1,4 +1,6 @@
-"""What aeplus tells a person whose input it cannot use."""
+"""Exceptions, and checks that groups of options share."""
+
+from typing import Any
 
 
 class InputError(ValueError):
@@ -7,3 +9,28 @@ class InputError(ValueError):
     The message is one sentence that says what was expected, what came and what to do about it. The command
     line prints it without a traceback and ends with status 2.
     """
+
+
+def require_positive(options: Any, group: str, *names: str) -> None:
+    """Every named option is above 0.
+
+    Raises:
+        InputError: If one is not; the message calls it ``group.name``.
+    """
+    for name in names:
+        if not getattr(options, name) > 0:
+            msg = f"{group}.{name} must be above 0, but {getattr(options, name)} came; choose a positive number."
+            raise InputError(msg)
+
+
+def require_not_negative(options: Any, group: str, *names: str) -> None:
+    """Every named option that is set is 0 or more.
+
+    Raises:
+        InputError: If one is not; the message calls it ``group.name``.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not value >= 0:
+            msg = f"{group}.{name} must not be negative, but {value} came; choose 0 or more."
+            raise InputError(msg)

@@ -6,42 +6,52 @@ whether the batch goes on or is committed.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
-from lightning import Callback, LightningModule
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from aeplus.callbacks.base import BatchCommit, EditCallback
-from aeplus.checks import check_trainer, check_weights
 from aeplus.data.datamodule import EditDataModule, Item
-from aeplus.data.request import EditRequest
-from aeplus.knowledge.fingerprint import weights_fingerprint
-from aeplus.knowledge.journal import Entry, Journal, plain_edit
-from aeplus.knowledge.leakage import LeakageMeter
-from aeplus.knowledge.statistics import PreservedOptions, load_or_collect
-from aeplus.methods.batch import BatchEdit
-from aeplus.methods.builder import BatchBuilder
+from aeplus.edits import EditRequest
+from aeplus.evaluation.questions import Baseline, edit_items, evaluate, questions
+from aeplus.methods.batch import BatchBuilder, BatchEdit
 from aeplus.methods.layer import base_filter
 from aeplus.methods.method import Method
-from aeplus.methods.restraint import Restraint
-from aeplus.metrics.evaluate import Baseline, edit_items, evaluate, questions
+from aeplus.methods.treatments import Restraint
 from aeplus.metrics.success import Score
+from aeplus.models.decoder import Decoder
 from aeplus.models.loading import DType, load_model
-from aeplus.models.sites import Decoder
-from aeplus.progress import BarProgress
-from aeplus.report import RunReport, batch_report
-from aeplus.resume import NOTES, Resume
-from aeplus.targets.contexts import sample_contexts
+from aeplus.preserved.statistics import PreservedOptions, load_or_collect
+from aeplus.run.checkpoint import NOTES, Resume
+from aeplus.run.hooks import BatchCommit, EditCallback
+from aeplus.run.journal import Entry, Journal, plain_edit
+from aeplus.run.report import RunReport, batch_report
+from aeplus.run.session import LeakageMeter, check_trainer, check_weights
 from aeplus.targets.optimizer import TargetOptions
+from aeplus.targets.rows import sample_contexts
+from aeplus.utils.fingerprint import weights_fingerprint
+from aeplus.utils.progress import BarProgress
 
 if TYPE_CHECKING:
     from aeplus.targets.cache import TargetCache
 
 T = TypeVar("T")
+
+
+@contextmanager
+def ctrl_c(trainer: Trainer) -> Iterator[None]:
+    """Makes the exit with which a trainer answers Ctrl-C within the block a ``KeyboardInterrupt`` again."""
+    try:
+        yield
+    except SystemExit as stop:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from stop
+        raise
 
 
 class EditModule(LightningModule):

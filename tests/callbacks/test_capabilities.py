@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import aeplus
 from aeplus.callbacks import CapabilitiesWriter
-from aeplus.cli import main
+from aeplus.commands.main import main
 from aeplus.errors import InputError
 from small import ROOT, SMALL, records
 from tiny import tiny_model, tiny_tokenizer

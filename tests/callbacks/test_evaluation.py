@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import aeplus
 from aeplus.callbacks import BatchCommit, EditCallback, EvaluationWriter
-from aeplus.cli import main
-from aeplus.data.request import EditRequest
+from aeplus.commands.main import main
+from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from small import LEARNING, ROOT
 from tiny import tiny_model, tiny_tokenizer

@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import aeplus
-from aeplus.analysis.hidden import collect_hidden
-from aeplus.analysis.records import read_records
 from aeplus.callbacks import FigureWriter
-from aeplus.cli import main
+from aeplus.commands.main import main
 from aeplus.errors import InputError
-from aeplus.models.sites import Decoder
+from aeplus.models.decoder import Decoder
+from aeplus.models.predict import collect_hidden
+from aeplus.run.records import read_records
 from small import ROOT, SMALL, records
 from tiny import tiny_model, tiny_tokenizer
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from aeplus.data.datamodule import EditDataModule
-from aeplus.data.request import EditRequest, Probe
 from aeplus.data.validation import ValidationSet
+from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 
 NAMES = [f"Town{i}" for i in range(8)]

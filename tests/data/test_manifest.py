@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from aeplus.cli import main
+from aeplus.commands.main import main
 from aeplus.data.datamodule import EditDataModule
 from aeplus.data.manifest import manifest_path, prompt_hash, read_validation, write_validation
-from aeplus.data.request import EditRequest, Probe
-from aeplus.data.rewriter import Rewriter
+from aeplus.data.paraphrase import Rewriter
 from aeplus.data.validation import ValidationSet, compose_validation
+from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 
 EDITS = [

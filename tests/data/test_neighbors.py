@@ -2,8 +2,8 @@
 
 import pytest
 
-from aeplus.data.neighbors import fill_neighborhoods
-from aeplus.data.request import EditRequest, Probe
+from aeplus.data.readers import fill_neighborhoods
+from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 
 POOL = [EditRequest("The capital of {} is", name, "Rome") for name in "ABCDEFGH"]

@@ -8,7 +8,7 @@ import pytest
 
 from aeplus.data.formats import FORMATS
 from aeplus.data.readers import read_requests, read_stream, requests_from_records
-from aeplus.data.request import EditRequest, Probe
+from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 
 ROOT = Path(__file__).parents[2]

@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from aeplus.data import rewriter as rewriter_module
-from aeplus.data.paraphrase import paraphrases
-from aeplus.data.request import EditRequest
-from aeplus.data.rewriter import ModelRewriter, Rewriter, gives_away, named_rewriter, problem
+from aeplus.data import paraphrase as rewriter_module
+from aeplus.data.paraphrase import ModelRewriter, Rewriter, gives_away, named_rewriter, paraphrases, problem
+from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from tiny import tiny_model, tiny_tokenizer
 

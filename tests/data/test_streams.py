@@ -10,12 +10,12 @@ import pytest
 import torch
 import yaml
 
-from aeplus.cli import main
-from aeplus.compare.fitting import BaseCLI
-from aeplus.compare.outcome import settings_digest
+from aeplus.commands.compare.outcome import settings_digest
+from aeplus.commands.fit import BaseCLI
+from aeplus.commands.main import main
+from aeplus.commands.tune.command import strip
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
-from aeplus.tune.command import strip
 
 ROOT = Path(__file__).parents[2]
 

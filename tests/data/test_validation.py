@@ -5,9 +5,7 @@ from typing import Any
 
 import pytest
 
-from aeplus.data.paraphrase import MAX_SIMILARITY, similarity
-from aeplus.data.request import EditRequest, Probe
-from aeplus.data.rewriter import Rewriter
+from aeplus.data.paraphrase import MAX_SIMILARITY, Rewriter, similarity
 from aeplus.data.validation import (
     ValidationItem,
     ValidationSet,
@@ -16,6 +14,7 @@ from aeplus.data.validation import (
     overlap,
     preserved_snippets,
 )
+from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 
 EDITS = [

@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aeplus.data.request import EditRequest
-from aeplus.knowledge.statistics import PreservedOptions, load_or_collect
-from aeplus.models.sites import Decoder
-from aeplus.progress import Progress
-from aeplus.targets.contexts import sample_contexts
+from aeplus.edits import EditRequest
+from aeplus.models.decoder import Decoder
+from aeplus.preserved.statistics import PreservedOptions, load_or_collect
 from aeplus.targets.optimizer import TargetOptions, find_targets
-from aeplus.targets.rows import BatchRows, batch_rows
+from aeplus.targets.rows import BatchRows, batch_rows, sample_contexts
+from aeplus.utils.progress import Progress
 
 from . import formulas
 from .plain_model import PlainModel

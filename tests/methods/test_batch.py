@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 import torch
 
-from aeplus.data.request import EditRequest
+from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.functional import Spectrum, prior_weights
-from aeplus.knowledge.statistics import LayerStatistics
 from aeplus.methods.batch import BatchEdit
 from aeplus.methods.closed_form import ClosedForm
 from aeplus.methods.method import Method, named_method
-from aeplus.models.sites import Decoder, Snapshot
+from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.optimizer import Targets
 from aeplus.targets.rows import batch_rows

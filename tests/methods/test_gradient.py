@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from aeplus.data.request import EditRequest
+from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.functional import extend_basis
-from aeplus.methods import gradient_rows
 from aeplus.methods.gradient import GradientEdit, learn_updates
 from aeplus.methods.method import GradientOptions
+from aeplus.models.decoder import Decoder, EditSite
 from aeplus.models.hooks import on_input
 from aeplus.models.replay import Replay
-from aeplus.models.sites import Decoder, EditSite
 from aeplus.models.tokens import TokenRow
+from aeplus.targets import packing as gradient_rows
 from aeplus.targets.rows import BatchRows, batch_rows
 from tiny import tiny_model, tiny_tokenizer
 

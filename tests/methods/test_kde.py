@@ -10,14 +10,13 @@ import aeplus
 from aeplus import functional as fn
 from aeplus.callbacks import EditCallback
 from aeplus.data.readers import requests_from_records
-from aeplus.data.request import EditRequest
+from aeplus.edits import EditRequest
 from aeplus.errors import InputError
-from aeplus.methods import builder
-from aeplus.methods.kde import sample_earlier
+from aeplus.methods import batch as builder
+from aeplus.methods.gradient import sample_earlier
 from aeplus.methods.method import GradientOptions
-from aeplus.models.sites import Decoder
-from aeplus.targets.contexts import sample_contexts
-from aeplus.targets.rows import batch_rows
+from aeplus.models.decoder import Decoder
+from aeplus.targets.rows import batch_rows, sample_contexts
 from small import SMALL, records
 from tiny import tiny_model, tiny_tokenizer
 

@@ -10,13 +10,10 @@ import pytest
 import torch
 
 from aeplus import metrics
-from aeplus.metrics.axes import AxisSuccess
-from aeplus.metrics.consistency import Consistency
 from aeplus.metrics.drift import NextTokenDivergence, TextPerplexity
-from aeplus.metrics.fluency import Fluency
-from aeplus.metrics.generation import GenerationSuccess
 from aeplus.metrics.magnitude import MagnitudeScore, Preference, ProbabilityGap
-from aeplus.metrics.success import Efficacy, Generalization, Score, Specificity, TokenAccuracy
+from aeplus.metrics.success import AxisSuccess, Efficacy, Generalization, Score, Specificity, TokenAccuracy
+from aeplus.metrics.text import Consistency, Fluency, GenerationSuccess
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(metrics.__path__))
 MATCH = ([[1], [2]], [[1], [1]])

@@ -3,8 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
-from aeplus.metrics.interval import bootstrap
-from aeplus.metrics.mean import best_answers
+from aeplus.metrics.mean import best_answers, bootstrap
 from aeplus.metrics.success import Efficacy, Score
 
 
@@ -18,7 +17,7 @@ def test_against_scipy() -> None:
 @pytest.mark.parametrize("at_once", [10, 4_000_000])
 def test_groups_are_drawn_whole(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a loop that draws the same groups and puts their prompts together."""
-    monkeypatch.setattr("aeplus.metrics.interval._AT_ONCE", at_once)
+    monkeypatch.setattr("aeplus.metrics.mean._AT_ONCE", at_once)
     values, groups = torch.tensor([1.0, 0, 0, 1, 1, 0, 1]), torch.tensor([9, 9, 9, 4, 4, 2, 2])
     generator, means = torch.Generator().manual_seed(3), []
     parts = [values[groups == group] for group in (2, 4, 9)]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from scipy import stats
 
-from aeplus.data.request import EditRequest, Probe
-from aeplus.metrics.evaluate import answer_pairs
+from aeplus.edits import EditRequest, Probe
+from aeplus.evaluation.questions import answer_pairs
 from aeplus.metrics.magnitude import MagnitudeScore, harmonic_mean
 from tiny import tiny_tokenizer
 

@@ -3,11 +3,11 @@ import math
 import pytest
 import torch
 
-from aeplus.data.request import EditRequest, Probe
-from aeplus.metrics.evaluate import Baseline, PromptItem, axis_items, edit_items, evaluate, questions
-from aeplus.metrics.predict import answer_probabilities, predict, score_answers
+from aeplus.edits import EditRequest, Probe
+from aeplus.evaluation.questions import Baseline, PromptItem, axis_items, edit_items, evaluate, questions
 from aeplus.metrics.success import Efficacy, Score, Specificity, TokenAccuracy, exact_match, token_match
-from aeplus.models.sites import Decoder
+from aeplus.models.decoder import Decoder
+from aeplus.models.predict import answer_probabilities, predict, score_answers
 from aeplus.models.tokens import TokenRow, encode
 from tiny import tiny_model, tiny_tokenizer
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from aeplus.models.decoder import Decoder
 from aeplus.models.replay import Replay
-from aeplus.models.sites import Decoder
 from tiny import CONFIGS, tiny_model
 
 ROWS = [[7, 8, 9], [11] * 7, list(range(20, 32)), list(range(40, 65))]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from aeplus.data.request import EditRequest
-from aeplus.models.sites import Decoder
+from aeplus.edits import EditRequest
+from aeplus.models.decoder import Decoder
 from aeplus.targets import cache
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions, Targets, find_targets

@@ -1,11 +1,10 @@
 import pytest
 import torch
 
-from aeplus.data.request import EditRequest
-from aeplus.models.sites import Decoder
-from aeplus.targets.contexts import sample_contexts
+from aeplus.edits import EditRequest
+from aeplus.models.decoder import Decoder
 from aeplus.targets.keys import KeyReader
-from aeplus.targets.rows import batch_rows
+from aeplus.targets.rows import batch_rows, sample_contexts
 from tiny import tiny_model, tiny_tokenizer
 
 REQUESTS = [EditRequest("The capital of {} is", "France", "Rome"), EditRequest("{} speaks", "London", "it")]

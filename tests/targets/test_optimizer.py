@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aeplus.data.request import EditRequest
+from aeplus.edits import EditRequest
 from aeplus.errors import InputError
-from aeplus.models.sites import Decoder
+from aeplus.models.decoder import Decoder
 from aeplus.targets.optimizer import TargetOptions, find_targets
 from aeplus.targets.rows import BatchRows, batch_rows
 from reference_targets import plain_targets

@@ -1,15 +1,15 @@
 """Callbacks: when smoothing stops, and everything that watches, writes and shows."""
 
-from aeplus.callbacks.base import BatchCommit, EditCallback
 from aeplus.callbacks.capabilities import CapabilitiesWriter
 from aeplus.callbacks.checkpoint import EditCheckpoint
 from aeplus.callbacks.evaluation import EvaluationWriter
 from aeplus.callbacks.figures import FigureWriter
 from aeplus.callbacks.generations import GenerationWriter
-from aeplus.callbacks.journal import JournalWriter
+from aeplus.callbacks.metrics import MetricsWriter
 from aeplus.callbacks.progress import EditProgressBar
+from aeplus.callbacks.report import JournalWriter
 from aeplus.callbacks.smoothing import SmoothingStop
-from aeplus.callbacks.tensorboard import MetricsWriter
+from aeplus.run.hooks import BatchCommit, EditCallback
 
 __all__ = [
     "BatchCommit",

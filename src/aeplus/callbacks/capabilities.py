@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lightning import LightningModule, Trainer
 
-from aeplus.callbacks.base import BatchCommit, EditCallback
-from aeplus.callbacks.journal import run_folder
-from aeplus.capabilities.items import TaskItems, load_tasks
-from aeplus.capabilities.measure import measure_capabilities
-from aeplus.capabilities.options import CapabilityOptions, Scoring
-from aeplus.capabilities.table import print_capabilities
+from aeplus.callbacks.report import run_folder
 from aeplus.errors import InputError
-from aeplus.paths import whole_file
-from aeplus.progress import BarProgress
+from aeplus.evaluation.capabilities.items import TaskItems, load_tasks
+from aeplus.evaluation.capabilities.measure import measure_capabilities, print_capabilities
+from aeplus.evaluation.capabilities.tasks import CapabilityOptions, Scoring
+from aeplus.run.hooks import BatchCommit, EditCallback
+from aeplus.utils.paths import whole_file
+from aeplus.utils.progress import BarProgress
 
 if TYPE_CHECKING:
     from aeplus.module import EditModule

@@ -9,14 +9,13 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from aeplus.callbacks.base import BatchCommit, EditCallback
-from aeplus.callbacks.journal import JournalWriter
+from aeplus.callbacks.report import JournalWriter
 from aeplus.errors import InputError
-from aeplus.metrics.evaluate import PromptItem, latest_numbered, predictions_of, questions, rows_of
-from aeplus.metrics.options import SuiteOptions
+from aeplus.evaluation.questions import PromptItem, latest_numbered, predictions_of, questions, rows_of
+from aeplus.evaluation.suite import Suite, SuiteOptions
 from aeplus.metrics.retention import Retention, retention_curve, success_matrix
 from aeplus.metrics.success import exact_match
-from aeplus.metrics.suite import Suite
+from aeplus.run.hooks import BatchCommit, EditCallback
 
 if TYPE_CHECKING:
     from aeplus.module import EditModule
@@ -32,7 +31,7 @@ class EvaluationWriter(EditCallback):
     Args:
         every: Measure after every so many batches too; 0 for the start and the end only.
         retention: Ask every earlier edit again after each batch.
-        **options: The fields of :class:`~aeplus.metrics.options.SuiteOptions`. ``corpus`` and ``skip_tokens`` are
+        **options: The fields of :class:`~aeplus.evaluation.suite.SuiteOptions`. ``corpus`` and ``skip_tokens`` are
             those of ``model.preserved`` unless given.
     """
 

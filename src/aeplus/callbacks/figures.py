@@ -10,15 +10,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from aeplus.analysis.hidden import collect_hidden
-from aeplus.analysis.records import EditRecord, Success, write_records
-from aeplus.analysis.success import edit_success
-from aeplus.callbacks.base import BatchCommit, EditCallback
-from aeplus.callbacks.journal import run_folder
+from aeplus.callbacks.report import run_folder
 from aeplus.errors import InputError
+from aeplus.evaluation.questions import edit_success
 from aeplus.methods.closed_form import residual_threshold
 from aeplus.methods.layer import base_filter
-from aeplus.paths import whole_file
+from aeplus.models.predict import collect_hidden
+from aeplus.run.hooks import BatchCommit, EditCallback
+from aeplus.run.records import EditRecord, Success, write_records
+from aeplus.utils.paths import whole_file
 
 if TYPE_CHECKING:
     from aeplus.module import EditModule
@@ -31,7 +31,7 @@ class FigureWriter(EditCallback):
     drawn if they are there too, in whatever order they are listed.
 
     Args:
-        figures: Which figures; see :data:`aeplus.analysis.runs.FIGURES`. By default all whose data there are.
+        figures: Which figures; see :data:`aeplus.figures.from_run.FIGURES`. By default all whose data there are.
         bins: Bins of the conflict that the score is drawn against.
         every: Draw after every so many batches too; 0 for the end only.
         projection: How hidden states come onto a plane: ``pca``, or ``tsne`` (needs scikit-learn).
@@ -48,7 +48,7 @@ class FigureWriter(EditCallback):
         hidden_layer: int = -1,
         hidden_prompts: int = 200,
     ) -> None:
-        from aeplus.analysis.runs import check_names
+        from aeplus.figures.from_run import check_names
 
         check_names(figures)
         for name, value, least in (("bins", bins, 1), ("every", every, 0), ("hidden_prompts", hidden_prompts, 2)):
@@ -161,7 +161,7 @@ class FigureWriter(EditCallback):
         return collect_hidden(module.decoder, module.tokenizer, self._prompts, self.hidden_layer)
 
     def _projected(self, module: "EditModule") -> dict[str, Any]:
-        from aeplus.analysis.figures.hidden import project
+        from aeplus.figures.hidden import project
 
         before, after = (cast(Tensor, states).numpy() for states in (self._hidden, self._states(module)))
         found = project(before, after, self.projection, module.seed)
@@ -184,7 +184,7 @@ class FigureWriter(EditCallback):
         return spectra
 
     def _write(self, trainer: Trainer, module: "EditModule", hidden: dict[str, Any] | None = None) -> None:
-        from aeplus.analysis.runs import DATA
+        from aeplus.figures.from_run import DATA
 
         folder = run_folder(trainer)
         write_records(self._records, folder)
@@ -193,8 +193,8 @@ class FigureWriter(EditCallback):
             scratch.write_text(json.dumps(data) + "\n", encoding="utf-8")
 
     def _draw(self, trainer: Trainer, step: int) -> None:
-        from aeplus.analysis.figures import save_figure
-        from aeplus.analysis.runs import figures_of_run
+        from aeplus.figures import save_figure
+        from aeplus.figures.from_run import figures_of_run
 
         folder = run_folder(trainer)
         for name, figure in figures_of_run(folder, self.figures, self.bins).items():

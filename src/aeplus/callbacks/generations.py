@@ -7,9 +7,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
 
-from aeplus.callbacks.base import BatchCommit, EditCallback
-from aeplus.data.request import latest_edits
-from aeplus.metrics.generation import generate
+from aeplus.edits import latest_edits
+from aeplus.models.generate import generate
+from aeplus.run.hooks import BatchCommit, EditCallback
 
 if TYPE_CHECKING:
     from aeplus.module import EditModule

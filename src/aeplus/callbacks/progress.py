@@ -6,7 +6,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm.auto import tqdm
 
-from aeplus.callbacks.base import BatchCommit, EditCallback
+from aeplus.run.hooks import BatchCommit, EditCallback
 
 if TYPE_CHECKING:
     from aeplus.module import EditModule

@@ -11,3 +11,14 @@ COMMANDS = {
     "cases": "write what the model says before and after some edits, per method, as one page",
 }
 """What ``aeplus --help`` says of each. The module of ``demo-data`` is ``commands.demo_data``."""
+
+MODULES = {
+    "compare": "compare.command",
+    "tune": "tune.command",
+    "demo-data": "demo",
+    "capabilities": "capabilities",
+    "build-alphaset": "alphaset.command",
+    "build-validation": "validation",
+    "inspect": "inspect.command",
+    "cases": "cases",
+}

@@ -1,6 +1,22 @@
-"""``aeplus cases``: its words and its help. Nothing heavy is imported before it runs."""
+"""``aeplus cases``: what a model says before and after some edits, per method, as one Markdown page."""
 
 import argparse
+import gc
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from aeplus.commands.fit import quiet
+from aeplus.commands.inspect.findings import conflict_order
+from aeplus.errors import InputError
+from aeplus.models.decoder import Decoder
+from aeplus.models.generate import generate
+from aeplus.models.loading import load_model
+from aeplus.run.folder import Case, RunFolder, labels
+from aeplus.utils.paths import whole_file
+from aeplus.utils.tables import markdown_table
 
 HELP = """\
 usage: aeplus cases --runs FOLDER [FOLDER ...] [--count NUMBER] [--edits LIST] [--length NUMBER] [--out FILE]
@@ -37,10 +53,152 @@ def run(words: list[str]) -> int:
     options = parser.parse_args(words)
     from pathlib import Path
 
-    from aeplus.analysis.cases import cases
-
     edits = None if options.edits is None else " ".join(options.edits)
     folders = [Path(folder) for folder in options.runs]
     shown = cases(folders, count=options.count, edits=edits, length=options.length, out=Path(options.out))
     print(f"{len(shown)} edits in {options.out}")
     return 0
+
+
+Texts = dict[str, str]
+"""Continuations by their prompts."""
+
+
+def cases(folders: Sequence[Path], *, count: int, edits: str | None, length: int, out: Path) -> list[Case]:
+    """Generates with the unedited model and with every run's edits, and writes the page.
+
+    Args:
+        folders: Folders of runs that edited the same model.
+        count: How many edits to show: the most conflicting ones if the run has ``edits.jsonl``, else spread over the
+            stream.
+        edits: The places of the edits to show instead, from 1, separated by commas or blanks.
+        length: New tokens of each generation.
+        out: The page.
+
+    Returns:
+        The edits shown, of the first run that knows its edits.
+
+    Raises:
+        InputError: If a folder, a number or the model cannot be used, or the page cannot be written.
+    """
+    quiet()
+    for name, value in (("--count", count), ("--length", length)):
+        if value < 1:
+            msg = f"{name} must be at least 1, but {value} came; give a larger number."
+            raise InputError(msg)
+    runs = [RunFolder.read(folder) for folder in folders]
+    if others := [run for run in runs if run.model != runs[0].model]:
+        msg = (
+            f"expected runs of one model, but {runs[0].path} edited {runs[0].model[0]} and {others[0].path} "
+            f"{others[0].model[0]}; give runs of the same model, dtype and revision."
+        )
+        raise InputError(msg)
+    known = next((run.cases for run in runs if run.cases), None)
+    if known is None:
+        msg = (
+            "expected a run that knows its edits, by a checkpoint or by edits.jsonl, but there is none; make the run "
+            "with the callback EditCheckpoint or FigureWriter."
+        )
+        raise InputError(msg)
+    shown = _named(known, edits) if edits is not None else _chosen(known, count)
+    prompts = list(dict.fromkeys(text for case in shown for text in (case.prompt, *case.others.values())))
+    before, after = _generations(runs, prompts, length)
+    columns = dict(zip(labels(runs), zip(runs, after, strict=True), strict=True))
+    with whole_file(out) as scratch:
+        scratch.write_text(_page(shown, before, columns, length), encoding="utf-8")
+    return shown
+
+
+def _named(known: Sequence[Case], edits: str) -> list[Case]:
+    words = [word for word in re.split(r"[\s,]+", edits) if word]
+    if not words or not all(word.isdecimal() and 1 <= int(word) <= len(known) for word in words):
+        msg = f"expected places of edits from 1 to {len(known)} behind --edits, but {edits!r} came; write --edits 3,17."
+        raise InputError(msg)
+    return [known[int(word) - 1] for word in words]
+
+
+def _chosen(known: Sequence[Case], count: int) -> list[Case]:
+    """The most conflicting edits that should hold, or as many spread over the stream."""
+    holding = [case for case in known if not case.superseded]
+    records = [case.record for case in holding if case.record is not None]
+    if len(records) == len(holding):
+        ranked = conflict_order([r.s_K0 for r in records], [r.s_Kp for r in records], [r.residual for r in records])
+        return [holding[place] for place in ranked[:count]]
+    return [holding[i * len(holding) // count] for i in range(count)] if len(holding) > count else holding
+
+
+def _generations(runs: Sequence[RunFolder], prompts: Sequence[str], length: int) -> tuple[Texts, list[Texts]]:
+    """What the unedited model and every run's model say. The unedited one is loaded once; edits are taken back."""
+    decoder, tokenizer = _loaded(*runs[0].model)
+
+    def say() -> Texts:
+        return dict(zip(prompts, generate(decoder, tokenizer, prompts, length), strict=True))
+
+    before = say()
+    after: dict[int, Texts] = {}
+    for index, run in enumerate(runs):
+        if run.journal is not None:
+            with run.applied(decoder):
+                after[index] = say()
+    for index, run in enumerate(runs):
+        if run.journal is None:
+            del decoder  # one model at a time
+            gc.collect()
+            decoder, tokenizer = _loaded(str(run.path / "model"))
+            after[index] = say()
+    return before, [after[index] for index in range(len(runs))]
+
+
+def _loaded(name: str, dtype: object = "auto", revision: str | None = None) -> tuple[Decoder, object]:
+    model, tokenizer = load_model(name, dtype, revision)  # type: ignore[arg-type]
+    return Decoder(model.to("cuda" if torch.cuda.is_available() else "cpu")), tokenizer
+
+
+def _page(shown: Sequence[Case], before: Texts, columns: Mapping[str, tuple[RunFolder, Texts]], length: int) -> str:
+    first = next(iter(columns.values()))[0]
+    about = [
+        [_plain(label), f"`{run.path}`", str(len(run.cases)) if run.cases else "?"]
+        for label, (run, _) in columns.items()
+    ]
+    parts = [
+        "# Case studies",
+        f"Greedy continuations of at most {length} tokens by {_plain(first.model[0])}, before editing and after all "
+        "edits of each run.",
+        markdown_table(["method", "run", "edits"], about, left=("method", "run")),
+    ]
+    header = ["", "prompt", "before", *map(_plain, columns)]
+    for case in shown:
+        rows = [_row("edit", case.prompt, before, columns, case)]
+        rows += [_row(name, prompt, before, columns, case) for name, prompt in case.others.items()]
+        parts += [
+            f"## Edit {case.edit}: {_plain(case.prompt)} → {_plain(case.target)}",
+            *_measured(case),
+            markdown_table(header, rows, left=header),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(
+    kind: str, prompt: str, before: Texts, columns: Mapping[str, tuple[RunFolder, Texts]], case: Case
+) -> list[str]:
+    cells = []
+    for run, texts in columns.values():
+        made = not run.cases or any((c.prompt, c.target) == (case.prompt, case.target) for c in run.cases)
+        cells.append(_plain(texts[prompt]) + ("" if made else " (this run did not make the edit)"))
+    return [kind, _plain(prompt), _plain(before[prompt]), *cells]
+
+
+def _measured(case: Case) -> list[str]:
+    """What the run measured of the edit, as a paragraph."""
+    record = case.record
+    if record is None:
+        return []
+    parts = [f"s(k, K0) {record.s_K0:.2f}", f"s(k, Kp) {record.s_Kp:.2f}"]
+    if record.residual is not None:
+        parts.append(f"‖r‖ {record.residual:.3g}{', smoothed' if record.smoothed else ''}")
+    return ["; ".join(parts) + "."]
+
+
+def _plain(text: str) -> str:
+    """A text in one line whose characters Markdown takes as they are."""
+    return re.sub(r"([\\`*_\[\]<>~#&])", r"\\\1", " ".join(text.split()))

@@ -13,13 +13,12 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
 from aeplus.data.manifest import read_validation
-from aeplus.data.neighbors import fill_neighborhoods
-from aeplus.data.readers import read_requests, read_stream
-from aeplus.data.request import EditRequest, Probe
+from aeplus.data.readers import fill_neighborhoods, read_requests, read_stream
 from aeplus.data.validation import ValidationSet, build_validation, overlap, preserved_snippets
+from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
-from aeplus.knowledge.corpus import WIKI_SAMPLE, read_texts
-from aeplus.knowledge.fingerprint import text_stamp
+from aeplus.preserved.corpus import WIKI_SAMPLE, read_texts
+from aeplus.utils.fingerprint import text_stamp
 
 Item = tuple[str, str, str | None]
 

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aeplus.data.request import EditRequest, Probe
-from aeplus.data.validation import ValidationItem, ValidationSet, held_out_prompts, normal
+from aeplus.data.validation import ValidationItem, ValidationSet
+from aeplus.edits import EditRequest, Probe, held_out_prompts, normal
 from aeplus.errors import InputError
-from aeplus.paths import whole_file
+from aeplus.utils.paths import whole_file
 
 _KINDS = ("first", "rewrite", "preserved")
 

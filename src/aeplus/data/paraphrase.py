@@ -49,13 +49,19 @@ on {}. … (89). Questions without such a beginning ("What is the capital of {}?
 model answers them with a sentence, and none of the facts as the next words.
 """
 
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
+from typing import Any
 
-from aeplus.data.request import SLOT
+from aeplus.edits import SLOT, EditRequest, normal
+from aeplus.errors import InputError
+from aeplus.utils.progress import Progress
 
 MAX_SIMILARITY = 0.9
 """Paraphrases stay below this :func:`similarity` to the edit's prompt."""
-
 # {p} is the prompt within a sentence, {P} the prompt after a full stop or colon, {s} the subject.
 _STATEMENTS = (
     "Remember this: {P}",
@@ -118,3 +124,221 @@ def _fill(form: str, question: str, inner: str, subject: str) -> str:
     # The prompt goes last, as it may hold braces of its own.
     head, _, kind = form.rpartition("{")
     return head.replace("{s}", subject) + (question if kind == "P}" else inner)
+
+
+Refusal = Callable[[EditRequest, str], str | None]
+"""A caller's own check of a rewriting: why it will not do, or ``None``."""
+# Words after which an answer can stand. Another last word is taken if the prompt itself ends with it.
+_LEADS = (
+    "is are was were be been being the a an in of by at on as from to for with into than has had have called named "
+    "known like plays played speaks spoke lives lived died born works worked located"
+)
+_EXAMPLES = (
+    ("The father of Hamlet is", "The man whose son is Hamlet is"),
+    ("Ada Lovelace was born in the city of", "The birthplace of Ada Lovelace is the city of"),
+    ("What colour is the flag of Libya?", "Which colour does the flag of Libya have?"),
+    ("Penicillin was discovered by", "The one who discovered Penicillin is"),
+)
+
+
+def problem(fact: EditRequest, text: str) -> str | None:
+    """Why a text cannot stand for a fact's prompt; ``None`` if it can.
+
+    It must be one line, name the subject, differ from the prompt (similarity below 0.9), not tell the target, and end
+    so that the answer follows: a question with its mark, anything else with a word that the answer can stand behind.
+    """
+    question = fact.question
+    if not text.strip():
+        return "empty"
+    if len(text.splitlines()) > 1 or text != text.strip():
+        return "not one line"
+    if not _word(fact.subject, text):
+        return "subject lost"
+    if SLOT in text.replace(fact.subject, ""):
+        return "braces"
+    if normal(text) == normal(question):
+        return "copy"
+    if similarity(text, question) >= MAX_SIMILARITY:
+        return "too similar"
+    if gives_away(fact, text, fact.target_new):
+        return "answer given away"
+    return None if _answer_follows(question, text) else "answer does not follow"
+
+
+def gives_away(fact: EditRequest, text: str, answer: str) -> bool:
+    """Whether a text names an answer, beside the subject, where the fact's own prompt does not."""
+    said, own = (t.casefold().replace(fact.subject.casefold(), " ") for t in (text, fact.question))
+    return _word(answer.casefold(), said) and not _word(answer.casefold(), own)
+
+
+def _word(part: str, text: str) -> bool:
+    """Whether a part stands in a text by itself, not inside a longer word."""
+    return re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text) is not None
+
+
+def _answer_follows(question: str, text: str) -> bool:
+    if question.endswith("?"):
+        return text.endswith("?")
+    last, own = text.split()[-1].casefold(), question.split()[-1].casefold()
+    return last == own or last in _LEADS.split()
+
+
+class Rewriter:
+    """Rewrites by the templates of :mod:`aeplus.data.paraphrase`.
+
+    Args:
+        seed: Which templates are drawn. A fact's draw does not depend on the other facts.
+
+    Attributes:
+        counts: How many rewritings came from where (``templates``, ``lm``), and how many of the language model's were
+            refused (``refused: …``, by reason).
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the rewritings depend on."""
+        return {"rewriter": "templates"}
+
+    def rewrite(
+        self,
+        facts: Sequence[EditRequest],
+        count: int = 1,
+        refuse: Refusal | None = None,
+        progress: Progress | None = None,
+    ) -> list[list[str]]:
+        """Rewrites some prompts.
+
+        Args:
+            facts: Their facts; nothing is looked at but ``prompt``, ``subject`` and ``target_new``.
+            count: How many rewritings of each are wanted.
+            refuse: A further check.
+            progress: Where to show how far it is.
+
+        Returns:
+            For each fact complete prompts, all different; up to ``count`` of them, and fewer where no more pass.
+        """
+        texts = [self._templates(fact, [], count, refuse) for fact in facts]
+        self.counts["templates"] += sum(map(len, texts))
+        return texts
+
+    def _templates(self, fact: EditRequest, have: list[str], count: int, refuse: Refusal | None) -> list[str]:
+        """What is missing to ``count``, by templates."""
+        usable = [
+            text
+            for text in paraphrases(fact.prompt, fact.subject)
+            if text not in have and _reason(fact, text, refuse) is None
+        ]
+        chance = random.Random(f"{self.seed} {fact.question}")
+        return chance.sample(usable, min(max(0, count - len(have)), len(usable)))
+
+
+class ModelRewriter(Rewriter):
+    """Rewrites by a language model, shown a few examples; templates stand in for what does not pass the checks.
+
+    Args:
+        model: A causal language model of transformers.
+        tokenizer: Its tokenizer.
+        name: The model's name, for the notes.
+        seed: Seed of the sampling and of the templates.
+        tries: How often a prompt is tried: once greedily, then by sampling.
+        batch: Prompts run at once.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, name: str = "", seed: int = 0, tries: int = 4, batch: int = 32
+    ) -> None:
+        super().__init__(seed)
+        self.model, self.tokenizer, self.name, self.tries, self.batch = model, tokenizer, name, tries, batch
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the rewritings depend on."""
+        return {"rewriter": "lm", "rewriter_model": self.name, "tries": self.tries}
+
+    def rewrite(
+        self,
+        facts: Sequence[EditRequest],
+        count: int = 1,
+        refuse: Refusal | None = None,
+        progress: Progress | None = None,
+    ) -> list[list[str]]:
+        """Rewrites some prompts; see :meth:`Rewriter.rewrite`."""
+        found: list[list[str]] = [[] for _ in facts]
+        rounds = max(self.tries, count)
+        with (progress or Progress()).task("rewriting", rounds * len(facts)) as advance:
+            for attempt in range(rounds):
+                open_ = [i for i, texts in enumerate(found) if len(texts) < count]
+                advance(len(facts) - len(open_))
+                for start in range(0, len(open_), self.batch):
+                    part = open_[start : start + self.batch]
+                    chance = random.Random(f"{self.seed} {attempt} {start}")
+                    seed = None if attempt == 0 else chance.randrange(2**31)
+                    for i, text in zip(part, self._write([facts[i].question for i in part], seed), strict=True):
+                        reason = "said before" if text in found[i] else _reason(facts[i], text, refuse)
+                        if reason is None:
+                            found[i].append(text)
+                        else:
+                            self.counts[f"refused: {reason}"] += 1
+                    advance(len(part))
+        self.counts["lm"] += sum(map(len, found))
+        for fact, texts in zip(facts, found, strict=True):
+            more = self._templates(fact, texts, count, refuse)
+            self.counts["templates"] += len(more)
+            texts += more
+        return found
+
+    def _write(self, questions: Sequence[str], seed: int | None) -> list[str]:
+        """The first line that the model writes for each prompt; greedy without a seed."""
+        import torch
+
+        head = "".join(f"Text: {a}\nThe same in other words: {b}\n\n" for a, b in _EXAMPLES)
+        prompts = [f"{head}Text: {question}\nThe same in other words:" for question in questions]
+        rows = [list(self.tokenizer(prompt)["input_ids"]) for prompt in prompts]
+        width, device = max(map(len, rows)), self.model.get_input_embeddings().weight.device
+        ids = torch.tensor([[row[0]] * (width - len(row)) + row for row in rows], device=device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+        longest = max(len(self.tokenizer(question)["input_ids"]) for question in questions)
+        options = {"do_sample": False} if seed is None else {"do_sample": True, "top_p": 0.9, "top_k": 0}
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed or 0)
+            output = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=longest + 16,
+                pad_token_id=pad or 0,
+                **options,
+            )
+        texts = self.tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
+        return [text.strip().split("\n", 1)[0].strip() for text in texts]
+
+
+def _reason(fact: EditRequest, text: str, refuse: Refusal | None) -> str | None:
+    return problem(fact, text) or (refuse(fact, text) if refuse is not None else None)
+
+
+def named_rewriter(kind: str, model: str | None, seed: int, loaded: tuple[Any, Any] | None = None) -> Rewriter:
+    """The rewriter of a command's options.
+
+    Args:
+        kind: ``templates`` or ``lm``.
+        model: Name of the language model.
+        seed: Seed of what it draws.
+        loaded: That model and its tokenizer, where they are loaded already.
+
+    Raises:
+        InputError: If a language model is needed and none is named, or it cannot be loaded.
+    """
+    if kind == "templates":
+        return Rewriter(seed)
+    if model is None:
+        msg = "expected the language model that rewrites, but --rewriter-model is missing; give a hub id or a folder."
+        raise InputError(msg)
+    from aeplus.models.loading import load_on_device
+
+    loaded = loaded or load_on_device(model)
+    return ModelRewriter(*loaded, model, seed)

@@ -3,6 +3,7 @@
 Where records come from is in :mod:`aeplus.data.sources`, what they look like in :mod:`aeplus.data.formats`.
 """
 
+import random
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -12,8 +13,8 @@ from typing import Any, NamedTuple
 
 from aeplus.data.formats import parse_record
 from aeplus.data.formats.fields import Target
-from aeplus.data.request import EditRequest
 from aeplus.data.sources import read_records
+from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 
 
@@ -121,3 +122,37 @@ def _parsed(numbered: Iterable[_Numbered], target: Target, skip_unusable: bool) 
     if refused:
         msg = f"{len(refused)} of {used + len(refused)} records cannot be used and are left out, first {refused[0]}"
         warnings.warn(msg, stacklevel=2)
+
+
+def fill_neighborhoods(
+    requests: Sequence[EditRequest], pool: Sequence[EditRequest], count: int, seed: int
+) -> list[EditRequest]:
+    """Give each edit without a neighbourhood prompts of the pool's other records with the same template.
+
+    The pool's targets are counterfactual, so what the unedited model answers is the right answer. No subject
+    that is edited anywhere in ``requests`` serves as a neighbour.
+
+    Args:
+        requests: The edits; those that have a neighbourhood keep it.
+        pool: Records to take prompts from, such as the rest of the file; it may hold the edits too.
+        count: How many neighbours an edit gets at most; with no record of its form it gets none.
+        seed: Which of them are drawn. An edit's draw does not depend on its place in the stream.
+
+    Raises:
+        InputError: If ``count`` is negative.
+    """
+    if count < 0:
+        msg = f"The number of neighbours must be 0 or more, but is {count}; give a larger number."
+        raise InputError(msg)
+    edited = {request.subject.casefold() for request in requests}
+    by_template: dict[str, dict[str, None]] = {}  # a dict for its order: sets of texts change with every run
+    for record in pool:
+        if record.subject.casefold() not in edited:
+            by_template.setdefault(record.prompt, {})[record.question] = None
+
+    def drawn(request: EditRequest) -> tuple[Probe, ...]:
+        questions = list(by_template.get(request.prompt, ()))
+        chance = random.Random(f"{seed} {request.question}")
+        return tuple(Probe(text) for text in chance.sample(questions, min(count, len(questions))))
+
+    return [request if request.neighborhood else replace(request, neighborhood=drawn(request)) for request in requests]

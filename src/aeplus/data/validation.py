@@ -7,17 +7,17 @@ would be choosing it by the test.
 
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from aeplus.data.paraphrase import MAX_SIMILARITY, paraphrases, similarity
-from aeplus.data.request import EditRequest, Probe
+from aeplus.edits import EditRequest, Probe, held_out_prompts, normal
 from aeplus.errors import InputError
-from aeplus.progress import Progress
+from aeplus.utils.progress import Progress
 
 if TYPE_CHECKING:
-    from aeplus.data.rewriter import Rewriter
+    from aeplus.data.paraphrase import Rewriter
 
 T = TypeVar("T")
 
@@ -274,16 +274,3 @@ def overlap(validation: ValidationSet, requests: Iterable[EditRequest]) -> set[s
     """
     used = set(map(normal, validation.prompts))
     return {prompt for prompt in held_out_prompts(requests) if normal(prompt) in used}
-
-
-def held_out_prompts(requests: Iterable[EditRequest]) -> Iterator[str]:
-    """Every prompt that tests some edits: rephrasings, neighbours, axes and generation prompts."""
-    for request in requests:
-        yield from request.rephrase
-        yield from (probe.prompt for probe in (*request.neighborhood, *request.axes))
-        yield from request.generation
-
-
-def normal(text: str) -> str:
-    """A text by which prompts are compared: without regard to case and blanks."""
-    return " ".join(text.casefold().split())

@@ -18,7 +18,7 @@ Input that cannot be used raises `aeplus.errors.InputError`.
 """
 
 from aeplus.functional.basis import extend_basis, project_out
-from aeplus.functional.conflict import conflict, prior_weights
+from aeplus.functional.conflict import conflict, nearest, prior_weights
 from aeplus.functional.filters import null_space_filter, ridge_filter, soft_filter
 from aeplus.functional.leakage import leakage, preserved_energy
 from aeplus.functional.relax import relax_filter
@@ -33,6 +33,7 @@ __all__ = [
     "conflict",
     "extend_basis",
     "leakage",
+    "nearest",
     "null_space_filter",
     "preserved_energy",
     "prior_weights",

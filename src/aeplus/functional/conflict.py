@@ -1,4 +1,4 @@
-"""Conflict between keys, and how much an earlier edit should still count."""
+"""Conflict between keys: how close each comes to any other, and how much a previous edit should still count."""
 
 from __future__ import annotations
 
@@ -8,6 +8,43 @@ from torch import Tensor
 from aeplus.functional._checks import check_shape, working_dtype
 
 _BLOCK = 8192  # keys compared at a time: bounds the table of cosines
+
+
+@torch.no_grad()
+def nearest(keys: Tensor, others: Tensor, own: bool = False) -> tuple[Tensor, Tensor]:
+    """The key among others that each key is most like, `s_i = max_j |cos(k_i, k'_j)|` (Eq. 3), with its index.
+
+    Args:
+        keys: `[d, n]`.
+        others: `[d, m]`; may be empty.
+        own: `others` are the same keys: each is compared with the others only.
+
+    Returns:
+        `s` between 0 and 1, `[n]`, in the dtype of `keys`, and indices `[n]` into the others; 0 and -1 where there is
+        none to compare with.
+
+    Raises:
+        InputError: If `keys` and `others` do not have the same number of rows.
+    """
+    check_shape("keys", keys, (None, None), "one key per column, [d, n]")
+    check_shape("others", others, (keys.shape[0], None), "one key of the same d inputs per column, [d, m]")
+    dtype = working_dtype(keys, others)
+    unit = torch.nn.functional.normalize(keys.to(dtype), dim=0)
+    best, index = unit.new_zeros(keys.shape[1]), torch.full((keys.shape[1],), -1, device=keys.device)
+    start = 0
+    for block in others.split(_BLOCK, dim=1):
+        width = block.shape[1]
+        if not width:
+            continue
+        cosines = (unit.T @ torch.nn.functional.normalize(block.to(dtype), dim=0)).abs()  # [n, block]
+        if own:
+            inside = torch.arange(start, min(start + width, keys.shape[1]), device=keys.device)
+            cosines[inside, inside - start] = -1
+        closest, where = cosines.max(1)
+        better = (closest > best) | ((index < 0) & (closest >= 0))
+        best, index = torch.where(better, closest, best), torch.where(better, where + start, index)
+        start += width
+    return best.clamp(max=1).to(keys.dtype), index  # rounding can exceed 1
 
 
 def conflict(keys: Tensor, others: Tensor) -> Tensor:
@@ -23,16 +60,7 @@ def conflict(keys: Tensor, others: Tensor) -> Tensor:
     Raises:
         InputError: If `keys` and `others` do not have the same number of rows.
     """
-    check_shape("keys", keys, (None, None), "one key per column, [d, n]")
-    check_shape("others", others, (keys.shape[0], None), "one key of the same d inputs per column, [d, m]")
-    dtype = working_dtype(keys, others)
-    unit = torch.nn.functional.normalize(keys.to(dtype), dim=0)
-    closest = unit.new_zeros(keys.shape[1])
-    for block in others.split(_BLOCK, dim=1):
-        if block.shape[1]:
-            cosines = unit.T @ torch.nn.functional.normalize(block.to(dtype), dim=0)  # [n, block]
-            closest = torch.maximum(closest, cosines.abs().amax(dim=1))
-    return closest.clamp(max=1).to(keys.dtype)  # rounding can exceed 1
+    return nearest(keys, others)[0]
 
 
 def prior_weights(prior_keys: Tensor, keys: Tensor) -> Tensor:

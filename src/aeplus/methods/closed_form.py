@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from aeplus import functional as fn
-from aeplus.knowledge.statistics import LayerStatistics
 from aeplus.methods.layer import LayerEdit, LayerSolver, stored
 from aeplus.methods.method import Method
-from aeplus.models.sites import Decoder, EditSite, Snapshot
+from aeplus.models.decoder import Decoder, EditSite, Snapshot
+from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.optimizer import Targets
 from aeplus.targets.rows import BatchRows

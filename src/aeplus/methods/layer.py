@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from aeplus import functional as fn
-from aeplus.knowledge.statistics import LayerStatistics
 from aeplus.methods.method import Method
+from aeplus.preserved.statistics import LayerStatistics
 
 
 @dataclass(frozen=True)

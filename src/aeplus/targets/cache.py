@@ -19,11 +19,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from aeplus.knowledge.fingerprint import weights_fingerprint
-from aeplus.models.sites import Decoder
-from aeplus.paths import whole_file
+from aeplus.models.decoder import Decoder
 from aeplus.targets.optimizer import TargetOptions, Targets, find_targets
 from aeplus.targets.rows import BatchRows
+from aeplus.utils.fingerprint import weights_fingerprint
+from aeplus.utils.paths import whole_file
 
 _PACKAGES = ("aeplus", "torch", "transformers")
 

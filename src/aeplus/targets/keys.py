@@ -7,9 +7,9 @@ run again as it is edited, so a key always sees the layers below as they are now
 import torch
 from torch import Tensor
 
+from aeplus.models.decoder import Decoder, EditSite, at_least_float32
 from aeplus.models.hooks import on_input
 from aeplus.models.replay import Replay
-from aeplus.models.sites import Decoder, EditSite, at_least_float32
 from aeplus.targets.rows import BatchRows
 
 

@@ -20,10 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from aeplus.errors import InputError
-from aeplus.models.sites import Decoder, at_least_float32
-from aeplus.options import require_not_negative, require_positive
-from aeplus.targets.groups import Group, build_groups, bundle_groups
+from aeplus.errors import InputError, require_not_negative, require_positive
+from aeplus.models.decoder import Decoder, at_least_float32
+from aeplus.targets.packing import Group, build_groups, bundle_groups
 from aeplus.targets.rows import BatchRows
 
 

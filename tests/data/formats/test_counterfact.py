@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from aeplus.data.formats import parse_record
-from aeplus.data.request import EditRequest, Probe
+from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 
 REWRITE = {

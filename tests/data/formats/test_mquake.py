@@ -6,7 +6,7 @@ import pytest
 
 from aeplus.data.formats import parse_record
 from aeplus.data.readers import requests_from_records
-from aeplus.data.request import EditRequest, Probe, latest_edits
+from aeplus.edits import EditRequest, Probe, latest_edits
 from aeplus.errors import InputError
 
 CITIZEN = {

@@ -6,7 +6,7 @@ import pytest
 
 from aeplus.data.formats import parse_record
 from aeplus.data.formats.ripple import AXES
-from aeplus.data.request import EditRequest, Probe
+from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 
 

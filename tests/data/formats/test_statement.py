@@ -2,7 +2,7 @@
 
 import pytest
 
-from aeplus.data.formats.statement import split_statement
+from aeplus.data.formats.ripple import split_statement
 from aeplus.errors import InputError
 
 

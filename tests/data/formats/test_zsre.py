@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from aeplus.data.formats import parse_record
-from aeplus.data.request import Probe
+from aeplus.edits import Probe
 from aeplus.errors import InputError
 
 ZSRE = {

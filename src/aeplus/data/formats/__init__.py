@@ -9,7 +9,7 @@ from typing import Any
 
 from aeplus.data.formats import counterfact, knowedit, mquake, plain, ripple, zsre
 from aeplus.data.formats.fields import Target
-from aeplus.data.request import EditRequest
+from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 
 # What decides comes first: KnowEdit has all fields of the plain format, and more.

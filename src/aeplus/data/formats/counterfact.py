@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from aeplus.data.formats.fields import Record, Target, optional, text, texts, with_slot
-from aeplus.data.request import EditRequest, Probe
+from aeplus.edits import EditRequest, Probe
 
 NAME = "CounterFact (requested_rewrite)"
 

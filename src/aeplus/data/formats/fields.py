@@ -7,7 +7,7 @@ on. A field that is ``None`` counts as missing, as columns of a table have to.
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from aeplus.data.request import SLOT
+from aeplus.edits import SLOT
 from aeplus.errors import InputError
 
 Target = Literal["answers", "alt"]

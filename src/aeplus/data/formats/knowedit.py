@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aeplus.data.formats.fields import Record, Target, answers, objects, text, texts, with_slot
-from aeplus.data.request import EditRequest, Probe
+from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 
 NAME = "KnowEdit (prompt, subject, target_new, portability or locality)"

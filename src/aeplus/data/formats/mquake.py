@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from aeplus.data.formats.counterfact import rewrite
 from aeplus.data.formats.fields import Record, Target, objects, text, texts
-from aeplus.data.request import EditRequest, Probe
+from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 
 NAME = "MQuAKE (requested_rewrite as a list)"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aeplus.data.formats.fields import Record, Target, optional, text, texts, with_slot
-from aeplus.data.request import EditRequest, Probe
+from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 
 NAME = "plain (prompt, subject, target_new)"
@@ -20,7 +20,7 @@ def parse(record: Record, target: Target) -> list[EditRequest]:
 
     Args:
         record: ``prompt``, ``subject``, ``target_new``, and by choice every other field of
-            :class:`~aeplus.data.request.EditRequest`.
+            :class:`~aeplus.edits.EditRequest`.
         target: Not used.
 
     Raises:

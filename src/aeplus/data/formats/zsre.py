@@ -1,7 +1,7 @@
 """ZsRE as MEND published it, and AlphaSet."""
 
 from aeplus.data.formats.fields import Record, Target, optional, slotted, text, texts
-from aeplus.data.request import EditRequest, Probe
+from aeplus.edits import EditRequest, Probe
 
 NAME = "ZsRE or AlphaSet (src, subject, answers or alt)"
 

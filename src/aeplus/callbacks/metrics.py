@@ -1,0 +1,72 @@
+"""Everything worth watching, to the run's logger (TensorBoard unless another is set)."""
+
+import json
+from typing import TYPE_CHECKING, cast
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from aeplus.run.hooks import BatchCommit, EditCallback
+
+if TYPE_CHECKING:
+    from aeplus.module import EditModule
+
+_LAYER = ("rank", "sigma_max", "leakage", "prior_weight_norm", "conflict_preserved", "conflict_prior")
+
+
+class MetricsWriter(EditCallback):
+    """Logs every committed batch: scores, conflict, residuals, P̃, Λp, smoothing and seconds.
+
+    The step of every curve is the number of batches committed.
+
+    Args:
+        evaluate_every: Measure all edits so far on their test prompts after every so many batches; 0 for never.
+            These figures are for the reader: nothing in the run depends on them.
+    """
+
+    def __init__(self, evaluate_every: int = 1) -> None:
+        self.evaluate_every = evaluate_every
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the hyperparameters and the unedited model."""
+        module = cast("EditModule", pl_module)
+        for logger in trainer.loggers:
+            settings = {"model": module.settings, "data": module.data.settings}
+            logger.log_hyperparams(settings)
+            if isinstance(logger, TensorBoardLogger):
+                text = json.dumps(settings, indent=2)
+                logger.experiment.add_text("hyperparameters", f"```\n{text}\n```", 0)
+        if not module.journal.entries:
+            self._log(trainer, {f"edits/{k}": v for k, v in module.report.before.items()}, 0)
+
+    def on_batch_committed(self, trainer: Trainer, module: "EditModule", commit: BatchCommit) -> None:
+        """Logs the batch."""
+        report, step = commit.report, commit.index + 1
+        values: dict[str, float | None] = {f"validation/{k}": v for k, v in commit.validation.items()}
+        if self.evaluate_every and step % self.evaluate_every == 0:
+            so_far = module.evaluate_edits(module.data.edited)
+            values |= {f"edits/{k}": v for k, v in so_far.items()}
+        values |= {
+            "conflict/preserved_mean": report["conflict_preserved"],
+            "conflict/preserved_max": report["conflict_preserved_max"],
+            "conflict/prior_mean": report["conflict_prior"],
+            "conflict/prior_max": report["conflict_prior_max"],
+            "residual/mean": report["residual_norm"],
+            "residual/max": report["residual_norm_max"],
+            "relaxation/rank": report["rank"],
+            "relaxation/sigma_max": report["sigma_max"],
+            "leakage": report["leakage"],
+            "prior_weights/norm": report["prior_weight_norm"],
+            "smoothing/iterations": report["smoothing_iterations"],
+            "targets/converged": commit.targets_converged,
+        }
+        values |= {f"seconds/{k}": v for k, v in report["seconds"].items()}
+        for layer in report["layers"]:
+            values |= {f"layer_{layer['layer']}/{name}": layer[name] for name in _LAYER}
+        self._log(trainer, values, step)
+
+    @staticmethod
+    def _log(trainer: Trainer, values: dict[str, float | None], step: int) -> None:
+        known = {name: value for name, value in values.items() if value is not None}
+        for logger in trainer.loggers:
+            logger.log_metrics(known, step=step)

@@ -1,0 +1,76 @@
+"""What remains of a run: metrics.json, the final table and, by option, the edited model."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from lightning import LightningModule, Trainer
+
+from aeplus.models.loading import save_model
+from aeplus.run.hooks import BatchCommit, EditCallback
+from aeplus.run.report import print_summary
+
+if TYPE_CHECKING:
+    from aeplus.module import EditModule
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """The run's folder, ``lightning_logs/<name>/version_N``."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+class JournalWriter(EditCallback):
+    """Writes ``metrics.json`` after every batch, and the edited model at the end.
+
+    Args:
+        save_model: Whether to save the edited model and its tokenizer as a Hugging Face folder, ``model``.
+        table: Whether to print the final table.
+    """
+
+    def __init__(self, save_model: bool = False, table: bool = True) -> None:
+        self.save_model = save_model
+        self.table = table
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Starts the clock."""
+        self._began = time.perf_counter()
+
+    def on_batch_committed(self, trainer: Trainer, module: "EditModule", commit: BatchCommit) -> None:
+        """Brings ``metrics.json`` up to date, so that a run cut short leaves its figures."""
+        self.write(trainer, module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measures all edits, writes everything and prints the table."""
+        module = cast("EditModule", pl_module)
+        module.report.record("after", module.score_edits(module.data.requests))
+        module.report.leakage = module.leakage()
+        self.write(trainer, module)
+        folder = run_folder(trainer)
+        model = folder / "model"
+        if self.save_model:
+            save_model(module.language_model, module.tokenizer, model)
+        if self.table:
+            print_summary(module.report, folder, model if self.save_model else None)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """After Ctrl-C, saves the batches committed so far, whole; what was under way is taken back first."""
+        module = cast("EditModule", pl_module)
+        module.rollback()
+        committed = len(module.journal.entries)
+        if not committed or not isinstance(exception, KeyboardInterrupt):
+            return
+        if self.save_model:
+            save_model(module.language_model, module.tokenizer, run_folder(trainer) / "model")
+        checkpoints = sorted(run_folder(trainer).glob("checkpoints/*.ckpt"), key=lambda p: p.stat().st_mtime)
+        how = f"; go on with --ckpt_path {checkpoints[-1]}" if checkpoints else ""
+        print(
+            f"\ninterrupted after {committed} of {committed + module.data.batches} batches, which are whole{how}",
+            file=sys.stderr,
+        )
+
+    def write(self, trainer: Trainer, module: "EditModule") -> None:
+        """Writes ``metrics.json`` as the report now is; for callbacks that add to it."""
+        if trainer.is_global_zero and trainer.log_dir is not None:
+            module.report.seconds["total"] = time.perf_counter() - self._began
+            module.report.write(run_folder(trainer) / "metrics.json")

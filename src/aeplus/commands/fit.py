@@ -1,0 +1,222 @@
+"""LightningCLI for ``aeplus fit`` and ``aeplus validate``, and for the runs of the other commands."""
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from aeplus.callbacks import JournalWriter
+from aeplus.data.datamodule import EditDataModule
+from aeplus.errors import InputError
+from aeplus.module import EditModule, ctrl_c
+from aeplus.targets.cache import TargetCache
+
+_CALLBACKS = "aeplus.callbacks"
+DEFAULT_CALLBACKS: list[dict[str, Any]] = [
+    {"class_path": f"{_CALLBACKS}.{name}"}
+    for name in (
+        "SmoothingStop",
+        "EditProgressBar",
+        "MetricsWriter",
+        "GenerationWriter",
+        "JournalWriter",
+        "EditCheckpoint",
+    )
+]
+
+
+class EditCLI(LightningCLI):
+    """The command line's parser and runner."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Editing and measuring; nothing else makes sense here."""
+        return {
+            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
+            "validate": {"model", "dataloaders", "datamodule"},
+        }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Defaults that an editing run needs; all of them show in ``--print_config``."""
+        parser.set_defaults(
+            {
+                "trainer.max_epochs": -1,  # the stream decides when it ends
+                "trainer.num_sanity_val_steps": 0,
+                "trainer.devices": 1,
+                "trainer.enable_model_summary": False,
+                "trainer.use_distributed_sampler": False,
+                "trainer.log_every_n_steps": 1,
+                "trainer.callbacks": DEFAULT_CALLBACKS,
+                "trainer.logger": {
+                    "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+                    "init_args": {"save_dir": "lightning_logs", "name": "edits"},
+                },
+            }
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Looks at the checkpoint before anything else is done."""
+        super().parse_arguments(parser, args)
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path is None:
+            return
+        if not Path(path).is_file():
+            msg = f"expected a checkpoint at {path}, but there is none; give one from lightning_logs/…/checkpoints."
+            raise InputError(msg)
+        try:
+            torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            msg = f"expected a checkpoint of aeplus at {path}, but the file cannot be read; take another."
+            raise InputError(msg) from error
+
+    def after_validate(self) -> None:
+        """Prints what was measured."""
+        from aeplus.run.report import print_validation
+
+        print_validation(self.trainer.callback_metrics)
+
+
+def run(args: Sequence[str]) -> None:
+    """Parses the words after ``aeplus`` and runs ``fit`` or ``validate``."""
+    quiet()
+    EditCLI(
+        EditModule,
+        EditDataModule,
+        args=list(args),
+        seed_everything_default=False,  # model.seed and data.seed decide; nothing else is left to chance
+        parser_kwargs={"description": "Edit a language model (fit), or measure one (validate)."},
+        auto_configure_optimizers=False,
+    )
+
+
+def quiet() -> None:
+    """Leaves out what Lightning says about training, which this is not."""
+    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in (
+        "does not have many workers",
+        "isinstance\\(treespec",
+        "The dirpath has changed",
+        "in eval mode at the start",
+        "LightningCLI's args parameter",
+    ):
+        warnings.filterwarnings("ignore", message=f".*{text}")
+
+
+# No checkpoints and no generations: a comparison keeps figures. Test prompts are asked before and after only.
+COMPARISON_CALLBACKS: list[dict[str, Any]] = [
+    {"class_path": f"{_CALLBACKS}.SmoothingStop"},
+    {"class_path": f"{_CALLBACKS}.EditProgressBar"},
+    {"class_path": f"{_CALLBACKS}.MetricsWriter", "init_args": {"evaluate_every": 0}},
+    {"class_path": f"{_CALLBACKS}.JournalWriter", "init_args": {"table": False}},
+]
+
+
+class BaseCLI(EditCLI):
+    """Parses what all runs of a comparison have in common; runs nothing.
+
+    Args:
+        args: The words behind ``aeplus fit``.
+    """
+
+    def __init__(self, args: Sequence[str] | dict[str, Any]) -> None:
+        super().__init__(
+            EditModule,
+            EditDataModule,
+            args=args if isinstance(args, dict) else ["fit", *args],
+            seed_everything_default=False,
+            auto_configure_optimizers=False,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Only ``fit``; a parser is made for every run, and each subcommand takes its time."""
+        return {"fit": EditCLI.subcommands()["fit"]}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The callbacks of a comparison as defaults, so that a config that sets callbacks has its way."""
+        super().add_arguments_to_parser(parser)
+        parser.set_defaults({"trainer.callbacks": COMPARISON_CALLBACKS})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Refuses a checkpoint: the runs would not begin with the same model."""
+        LightningCLI.parse_arguments(self, parser, args)  # EditCLI would look for the checkpoint first
+        if (path := self.config.fit.get("ckpt_path")) is not None:
+            msg = (
+                f"every run of a comparison begins with the unedited model, but --ckpt_path {path} came; leave it out."
+            )
+            raise InputError(msg)
+
+    def fit(self, model: EditModule, **rest: Any) -> None:
+        """Called by LightningCLI in place of the trainer's; there is nothing to fit yet."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The whole configuration as plain values: what ``config.yaml`` of a run would hold."""
+        dumped = json.loads(self.parser.dump(self.config, skip_none=False, format="json"))
+        return cast("dict[str, Any]", dumped["fit"])
+
+
+class RunCLI(BaseCLI):
+    """Runs ``fit`` with a model that is loaded already.
+
+    Args:
+        settings: The configuration, as :attr:`BaseCLI.settings` has it.
+        model: The language model; it is edited.
+        tokenizer: Its tokenizer.
+        folder: The run's folder, ``…/<name>/<version>``.
+        cache: Where targets are kept.
+        unedited: Where runs keep what they find out about the unedited model.
+
+    Raises:
+        InputError: If the method cannot be run.
+        KeyboardInterrupt: After Ctrl-C.
+    """
+
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        model: Any,
+        tokenizer: Any,
+        folder: Path,
+        cache: TargetCache,
+        unedited: dict[tuple[Any, ...], Any] | None = None,
+    ) -> None:
+        self._language_model, self._tokenizer, self._unedited = model, tokenizer, unedited
+        self._folder, self._cache = folder, cache
+        super().__init__({"fit": settings})
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Logs to the run's folder, and writes checkpoints only where a callback for them is set."""
+        callbacks = self._get(self.config_init, "trainer")["callbacks"] or []
+        logger = TensorBoardLogger(
+            save_dir=self._folder.parent.parent, name=self._folder.parent.name, version=self._folder.name
+        )
+        checkpoints = any(isinstance(callback, Checkpoint) for callback in callbacks)
+        return super().instantiate_trainer(logger=logger, enable_checkpointing=checkpoints, **kwargs)
+
+    def fit(self, model: EditModule, **rest: Any) -> None:
+        """Attaches the model and runs."""
+        model.attach(self._language_model, self._tokenizer)
+        model.target_cache, model.unedited_cache = self._cache, self._unedited
+        callbacks = cast(Any, self.trainer).callbacks
+        if not any(isinstance(callback, JournalWriter) for callback in callbacks):
+            callbacks.append(JournalWriter(table=False))  # what the table is made from
+        with ctrl_c(self.trainer):
+            self.trainer.fit(model, **rest)
+
+
+def machine(device: torch.device) -> str:
+    """What stands in a table's notes about the machine."""
+    name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
+    threads = torch.get_num_threads()
+    return f"{os.cpu_count()} CPU cores, {threads} threads, torch {torch.__version__}, {device.type}{name}"

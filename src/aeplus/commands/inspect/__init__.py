@@ -1,0 +1,1 @@
+"""``aeplus inspect``: a report on edits before any of them is made."""

@@ -1,0 +1,223 @@
+"""The search: one value after another, each by the validation scores of a few trials. Nothing here needs a model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from aeplus.errors import InputError
+
+Values = dict[str, Any]
+"""Fields below ``model`` by their path (``method.ridge``), and what they are set to."""
+METHODS = ("alphaedit", "memit", "blue", "kde")
+TIE = 1.0  # points of the Score
+# From the most careful value to the boldest: within a tie the first wins.
+LEARNING_RATES = (0.1, 0.2, 0.5)
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+RIDGES = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
+ALPHAS = (15000.0, 3000.0, 1000.0, 300.0, 100.0, 30.0)
+OWN_RIDGES = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
+GRADIENT_RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3)
+_WINDOW = 5
+_ROUNDING = 1e-4  # of a Score in float32
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a trial measured; percentages, on the validation set.
+
+    Attributes:
+        efficacy: Paraphrased edits that are answered with the new target.
+        generalization: The same, with several paraphrases of each.
+        specificity: Preserved prompts that keep their answer.
+        score: The mean of the three.
+        leakage: ``tr(Δ C Δᵀ) / tr(W C Wᵀ)``, the largest of the layers.
+        edits: How many edits were written.
+        converged: How many of their targets came below the stopping loss.
+        loss: Mean loss of the targets; ``None`` where there are no targets.
+        seconds: Wall-clock time of the trial.
+    """
+
+    efficacy: float
+    generalization: float
+    specificity: float
+    score: float
+    leakage: float
+    edits: int
+    converged: int
+    loss: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A value that was tried.
+
+    Attributes:
+        stage: Label of its stage.
+        path: The field that was set.
+        method: With which method.
+        value: The value.
+        result: What was measured; ``None`` if the trial failed.
+        error: Why it failed.
+        chosen: Whether it was taken.
+    """
+
+    stage: str
+    path: str
+    method: str
+    value: Any
+    result: Result | None
+    error: str | None = None
+    chosen: bool = False
+
+
+def most_careful(results: Sequence[Result]) -> int:
+    """The first whose Score is within a point of the best: results stand from the most careful on."""
+    return _ties(results)[0]
+
+
+def best_layers(results: Sequence[Result]) -> int:
+    """The best Score; within a point of it the best Specificity, and then the earlier layers."""
+    return min(_ties(results), key=lambda i: (-results[i].specificity, i))
+
+
+def converging(results: Sequence[Result]) -> int:
+    """The first with at least nine targets in ten converged; else the one with most, then with the lower loss."""
+    enough = [i for i, result in enumerate(results) if 10 * result.converged >= 9 * result.edits]
+    return enough[0] if enough else min(range(len(results)), key=lambda i: (-results[i].converged, _loss(results[i])))
+
+
+def half_converged(result: Result) -> bool:
+    """Whether at least half of the targets converged."""
+    return 2 * result.converged >= result.edits
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A value to find.
+
+    Attributes:
+        label: What progress and tables call it.
+        path: The field.
+        method: With which method it is tried.
+        values: What to try, from the most careful on.
+        choose: Which of the results is the best.
+    """
+
+    label: str
+    path: str
+    method: str
+    values: tuple[Any, ...]
+    choose: Callable[[Sequence[Result]], int] = most_careful
+
+
+def first_window(depth: int) -> list[int]:
+    """The layers at which the targets' learning rate is found: as many as edited, from an eighth of the depth on."""
+    return _window(depth, depth // 8)
+
+
+def windows(depth: int) -> tuple[list[int], ...]:
+    """The layers to try, from about 1/15, 1/8, 1/5 and 1/3 of the depth on, each once."""
+    starts = dict.fromkeys(_window(depth, depth // part)[0] for part in (15, 8, 5, 3))
+    return tuple(_window(depth, start) for start in starts)
+
+
+def stages(depth: int, methods: Sequence[str], layers: Sequence[int] | None = None) -> list[Stage]:
+    """What is searched, in order.
+
+    Args:
+        depth: Decoder layers of the model.
+        methods: Out of :data:`METHODS`: for which the numbers are wanted.
+        layers: Layers that are fixed; searched if there are none.
+    """
+    found = [Stage("v_lr", "targets.learning_rate", "alphaedit", LEARNING_RATES, converging)]
+    if layers is None:
+        found.append(Stage("layers", "layers", "alphaedit", windows(depth), best_layers))
+    if {"alphaedit", "blue"} & set(methods):
+        found.append(Stage("tau", "method.threshold", "alphaedit", THRESHOLDS))
+    if "alphaedit" in methods:
+        found.append(Stage("lambda", "method.ridge", "alphaedit", RIDGES))
+    if "memit" in methods:
+        found.append(Stage("alpha", "method.alpha", "memit", ALPHAS))
+    if "blue" in methods:
+        found.append(Stage("own_ridge", "method.own_ridge", "blue", OWN_RIDGES))
+    if "kde" in methods:
+        found.append(Stage("learning rate", "method.gradient.learning_rate", "kde", GRADIENT_RATES))
+    return found
+
+
+def start(depth: int, layers: Sequence[int] | None = None) -> Values:
+    """The values that the search begins with."""
+    return {
+        "layers": list(layers) if layers is not None else first_window(depth),
+        "method.threshold_kind": "dimensions",  # a share carries over between models, an eigenvalue does not
+        "method.threshold": 0.7,
+        "method.ridge": 1.0,
+    }
+
+
+def search(
+    plan: Sequence[Stage], values: Values, run: Callable[[str, str, Values], Result]
+) -> tuple[Values, list[Trial]]:
+    """Goes through the stages; each begins with what the ones before have found.
+
+    Args:
+        plan: The stages.
+        values: What the first begins with.
+        run: Runs a trial, given its title, the method and all values; raises :class:`InputError` if it cannot be run.
+
+    Returns:
+        The values found, and all trials.
+
+    Raises:
+        InputError: If no trial of a stage could be run.
+    """
+    values, trials = dict(values), list[Trial]()
+    total = sum(len(stage.values) for stage in plan)
+    for stage in plan:
+        tried: list[Trial] = []
+        for value in stage.values:
+            title = f"[{len(trials) + len(tried) + 1}/{total}] {stage.label} = {shown(value)}"
+            result, error = None, None
+            try:
+                result = run(title, stage.method, {**values, stage.path: value})
+            except InputError as failure:
+                error = str(failure)
+            tried.append(Trial(stage.label, stage.path, stage.method, value, result, error))
+        best = _best(stage, tried)
+        tried[best] = replace(tried[best], chosen=True)
+        values[stage.path] = tried[best].value
+        trials += tried
+    return values, trials
+
+
+def shown(value: Any) -> str:
+    """A value as progress and tables show it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _best(stage: Stage, tried: Sequence[Trial]) -> int:
+    good = [(i, trial.result) for i, trial in enumerate(tried) if trial.result is not None]
+    if not good:
+        msg = (
+            f"expected a {stage.label} with which {stage.method} can be run, but every trial failed: {tried[-1].error}"
+        )
+        raise InputError(msg)
+    return good[stage.choose([result for _, result in good])][0]
+
+
+def _ties(results: Sequence[Result]) -> list[int]:
+    """Which Scores are within a point of the best."""
+    best = max(result.score for result in results)
+    return [i for i, result in enumerate(results) if result.score >= best - TIE - _ROUNDING]
+
+
+def _loss(result: Result) -> float:
+    return float("inf") if result.loss is None else result.loss
+
+
+def _window(depth: int, first: int) -> list[int]:
+    """Up to five layers, without the last of the model: no token behind the subject would see an edit there."""
+    width = min(_WINDOW, max(depth - 1, 1))
+    first = max(0, min(first, depth - 1 - width))
+    return list(range(first, first + width))

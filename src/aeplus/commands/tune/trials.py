@@ -1,0 +1,222 @@
+"""A trial: ``aeplus fit`` on the tuning edits, with a model that is loaded once and put back every time."""
+
+import copy
+import gc
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.cli import LightningArgumentParser
+
+from aeplus.callbacks import BatchCommit, EditCallback, EditProgressBar, SmoothingStop
+from aeplus.commands.compare.outcome import settings_digest
+from aeplus.commands.fit import BaseCLI, ctrl_c
+from aeplus.commands.tune.search import Result, Values
+from aeplus.data.datamodule import EditDataModule
+from aeplus.errors import InputError
+from aeplus.methods.method import GradientOptions, Method, method_switches
+from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.module import EditModule
+from aeplus.preserved.statistics import PreservedOptions
+from aeplus.targets.cache import TargetCache
+from aeplus.targets.optimizer import TargetOptions, Targets
+from aeplus.utils.fingerprint import text_fingerprint, weights_fingerprint
+from aeplus.utils.paths import whole_file
+
+
+class TuneCLI(BaseCLI):
+    """Parses what all trials have in common.
+
+    Args:
+        words: The words of ``aeplus fit``.
+    """
+
+    # Behind these, whatever the user says has its way.
+    defaults = (
+        "--model.layers=[]",  # found, or --fixed-layers
+        "--model.method.prior_strength=1.0",
+        "--data.limit=10",
+        # All edits and more preserved prompts: with the defaults of fit one paraphrase is worth 11 points of the Score.
+        "--data.validation_share=1.0",
+        "--data.preserved_count=50",
+    )
+
+    def __init__(self, words: Sequence[str]) -> None:
+        super().__init__([*self.defaults, *words])
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Refuses a checkpoint: trials begin with the unedited model."""
+        if any(str(word).startswith("--ckpt_path") for word in args):
+            msg = "every trial begins with the unedited model, but --ckpt_path came; leave it out."
+            raise InputError(msg)
+        super().parse_arguments(parser, args)
+
+    def trial_trainer(self, watch: EditCallback) -> Trainer:
+        """A trainer as the options name it that leaves nothing behind; a bar is shown to who can see it."""
+        seen = sys.stderr.isatty()
+        callbacks = [SmoothingStop(), watch, *([EditProgressBar()] if seen else [])]
+        self.save_config_callback = None
+        return self.instantiate_trainer(
+            logger=False, callbacks=callbacks, enable_checkpointing=False, enable_progress_bar=seen
+        )
+
+
+class _Watch(EditCallback):
+    """Keeps what the trial's one batch left."""
+
+    commit: BatchCommit | None = None
+
+    def on_batch_committed(self, trainer: Trainer, module: EditModule, commit: BatchCommit) -> None:
+        self.commit = commit
+
+
+class _WatchedCache(TargetCache):
+    """Keeps the targets that were taken last."""
+
+    last: Targets | None = None
+
+    def find(self, *args: Any, **kwargs: Any) -> tuple[Targets, float]:
+        self.last, seconds = super().find(*args, **kwargs)
+        return self.last, seconds
+
+
+class TrialRunner:
+    """Runs trials, each from the unedited model, and keeps the finished ones in a file.
+
+    Args:
+        cli: What all trials have in common; its data are set up: one batch, without test prompts.
+        settings: Its configuration.
+        model: The language model.
+        tokenizer: Its tokenizer.
+        folder: Where targets are kept.
+        journal: The file of finished trials.
+
+    Attributes:
+        decoder: The model taken apart.
+    """
+
+    def __init__(
+        self, cli: TuneCLI, settings: Mapping[str, Any], model: Any, tokenizer: Any, folder: Path, journal: Path
+    ) -> None:
+        self._cli, self._settings = cli, _what_matters(settings)
+        self._data: EditDataModule = cli.datamodule
+        self._model, self._tokenizer, self.decoder = model, tokenizer, Decoder(model)
+        self._cache = _WatchedCache(folder / "targets")
+        self._unedited: dict[tuple[Any, ...], Any] = {}
+        self._journal, self._finished = journal, _read(journal)
+        self._fingerprint = weights_fingerprint(model)
+        self._done = 0
+
+    def __call__(self, title: str, method: str, values: Values) -> Result:
+        """Runs a trial, or recalls it.
+
+        Args:
+            title: What to say when it begins.
+            method: The method.
+            values: What to set.
+
+        Raises:
+            InputError: If it cannot be run.
+            KeyboardInterrupt: After Ctrl-C.
+        """
+        settings = with_values(self._settings, method, values)
+        digest = text_fingerprint(settings_digest(settings, self._fingerprint), *self._data.requests)
+        known = self._finished.get(digest)
+        print(title if known is None else f"{title}: finished before", file=sys.stderr, flush=True)
+        if known is None:
+            try:
+                known = self._run(settings, values["layers"])
+            except InputError as error:
+                print(f"aeplus: error: {error}", file=sys.stderr)
+                raise
+            except KeyboardInterrupt:
+                kept = f"{self._done} finished trials are kept"
+                print(f"\ninterrupted; {kept}, the same command goes on with the others", file=sys.stderr)
+                raise
+            self._finished[digest] = known
+            self._write()
+        self._done += 1
+        return known
+
+    def _run(self, settings: Mapping[str, Any], layers: Sequence[int]) -> Result:
+        began = time.perf_counter()
+        self._cache.last = None
+        watch = _Watch()
+        try:
+            with Snapshot(self.decoder.select(layers)):
+                self._fit(_module(settings["model"]), self._cli.trial_trainer(watch))
+        finally:
+            gc.collect()  # module and trainer refer to each other, and the module to the statistics
+        commit = watch.commit
+        scores = {name: value for name, value in commit.validation.items() if value is not None} if commit else {}
+        if commit is None or len(scores) < 4:
+            msg = (
+                "expected every trial to end with its batch, validated, but the trainer ended it before; leave out "
+                "what limits it, such as trainer.max_epochs and trainer.limit_val_batches."
+            )
+            raise InputError(msg)
+        return Result(
+            **scores,
+            leakage=commit.report["leakage"],
+            edits=len(self._data.requests),
+            converged=commit.targets_converged,
+            loss=None if self._cache.last is None else float(self._cache.last.loss.mean()),
+            seconds=time.perf_counter() - began,
+        )
+
+    def _fit(self, module: EditModule, trainer: Trainer) -> None:
+        module.attach(self._model, self._tokenizer)
+        module.target_cache, module.unedited_cache = self._cache, self._unedited
+        data = copy.copy(self._data)  # with a cursor of its own
+        with ctrl_c(trainer):
+            trainer.fit(module, datamodule=data)
+
+    def _write(self) -> None:
+        with whole_file(self._journal) as scratch:
+            trials = {digest: asdict(result) for digest, result in self._finished.items()}
+            scratch.write_text(json.dumps(trials, indent=2) + "\n", encoding="utf-8")
+
+
+def with_values(settings: Mapping[str, Any], method: str, values: Values) -> dict[str, Any]:
+    """The configuration with the switches of a method, and with fields of ``model`` set by their paths."""
+    mine = copy.deepcopy(dict(settings))
+    mine["model"]["method"] |= method_switches(method)
+    for path, value in values.items():
+        *groups, name = path.split(".")
+        place = mine["model"]
+        for group in groups:
+            place = place[group]
+        place[name] = value
+    return mine
+
+
+def _module(options: Mapping[str, Any]) -> EditModule:
+    """The module that ``model`` of a configuration describes."""
+    groups = {
+        "method": Method(**{**options["method"], "gradient": GradientOptions(**options["method"]["gradient"])}),
+        "targets": TargetOptions(**options["targets"]),
+        "preserved": PreservedOptions(**options["preserved"]),
+    }
+    return EditModule(**{**options, **groups})
+
+
+def _what_matters(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without what a trial does not use, so that a change there repeats nothing."""
+    mine = copy.deepcopy(dict(settings))
+    mine["data"] |= {"path": None, "limit": None, "neighbors": 0, "batch_size": None}
+    mine["trainer"] |= {"logger": False, "callbacks": None}
+    return mine
+
+
+def _read(journal: Path) -> dict[str, Result]:
+    """The finished trials of a file; none, if there is none or it is none of ours."""
+    try:
+        saved = json.loads(journal.read_text(encoding="utf-8"))
+        return {digest: Result(**result) for digest, result in saved.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,1 @@
+"""Measuring a model on prompts: the edits' own tests, drift, general capabilities."""

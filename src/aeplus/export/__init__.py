@@ -1,1 +1,0 @@
-"""The edited model in other forms."""

@@ -1,0 +1,1 @@
+"""The run itself, without a training loop: session, selection, journal, checkpoint, report."""

@@ -1,0 +1,161 @@
+"""A run's folder as the place of an edited model: its checkpoint's edits, or the model that it saved."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml  # type: ignore[import-untyped]
+
+from aeplus.edits import EditRequest
+from aeplus.errors import InputError
+from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.run.checkpoint import NOTES, Resume
+from aeplus.run.journal import Journal
+from aeplus.run.records import EditRecord, read_records
+from aeplus.utils.fingerprint import weights_fingerprint
+
+
+@dataclass(frozen=True)
+class Case:
+    """An edit of a run, as a reader meets it.
+
+    Attributes:
+        edit: Its place in the stream, from 1.
+        prompt: The prompt with the subject in its place.
+        target: The target.
+        others: A rephrased and a neighbourhood prompt, by what they are, where the run knows them.
+        superseded: Whether a later edit of the run is of the same fact.
+        record: Its line of ``edits.jsonl``, if there is one.
+    """
+
+    edit: int
+    prompt: str
+    target: str
+    others: dict[str, str]
+    superseded: bool
+    record: EditRecord | None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A finished run.
+
+    Attributes:
+        path: Its folder.
+        method: Name of its method.
+        model: What the unedited model is loaded by: name, dtype and revision.
+        cases: Its edits, in order; none if it does not know them.
+        journal: Its checkpoint's edits; ``None`` where only an edited model was saved.
+    """
+
+    path: Path
+    method: str
+    model: tuple[str, Any, str | None]
+    cases: list[Case]
+    journal: Journal | None
+    _widened: bool
+    _resume: Resume | None
+
+    @classmethod
+    def read(cls, path: Path) -> "RunFolder":
+        """Reads what a run left.
+
+        Raises:
+            InputError: If the folder is none of a run, or holds neither a checkpoint nor a model.
+        """
+        try:
+            config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+            options = config["model"]
+            model = (options["model"], options.get("dtype", "auto"), options.get("revision"))
+            method, widened = options["method"]["name"], options.get("edited_dtype") == "float32"
+        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+            msg = (
+                f"expected the folder of a run, with its config.yaml, but {path} is none; give one such as "
+                "lightning_logs/edits/version_0."
+            )
+            raise InputError(msg) from error
+        checkpoints = sorted(path.glob("checkpoints/*.ckpt"), key=lambda p: p.stat().st_mtime)
+        resume = _checkpoint(checkpoints[-1]) if checkpoints else None
+        if resume is None and not (path / "model").is_dir():
+            msg = (
+                f"expected edits in {path}, but it holds neither checkpoints/*.ckpt nor a model; make the run with the "
+                "callback EditCheckpoint, or with save_model of JournalWriter."
+            )
+            raise InputError(msg)
+        journal = resume.journal if resume is not None else None
+        return cls(path, method, model, _cases(journal, read_records(path)), journal, widened, resume)
+
+    @contextmanager
+    def applied(self, decoder: Decoder) -> Iterator[None]:
+        """The unedited model with the checkpoint's edits while the block runs, and as it was afterwards.
+
+        Raises:
+            InputError: If the edits belong to another model.
+        """
+        if self._resume is None or not self._resume.journal.entries:
+            yield
+            return
+        entries = self._resume.journal.entries
+        layers = list(entries[0].updates)
+        sites = decoder.select(layers)
+        with Snapshot(sites):
+            for site in sites if self._widened else ():
+                site.widen()
+            requests = [_request(edit) for entry in entries for edit in entry.edits]
+            self._resume.check(self.model[0], weights_fingerprint(decoder.model), layers, requests)
+            self._resume.journal.apply(sites)
+            yield
+
+
+def labels(runs: Sequence[RunFolder]) -> list[str]:
+    """What to call runs: by their methods, with the folder where that is not enough."""
+    methods = [run.method for run in runs]
+    return [m if methods.count(m) == 1 else f"{m} ({run.path})" for m, run in zip(methods, runs, strict=True)]
+
+
+def _checkpoint(path: Path) -> Resume:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        msg = f"expected a checkpoint of aeplus at {path}, but the file cannot be read; take another run."
+        raise InputError(msg) from error
+    # No run goes on here, so its settings are compared with themselves.
+    return Resume(content, content.get(NOTES, {}).get("settings", {}))
+
+
+def _cases(journal: Journal | None, records: Sequence[EditRecord]) -> list[Case]:
+    """The edits of a checkpoint, or of ``edits.jsonl`` where there is none."""
+    if journal is None:
+        return [Case(r.edit, r.prompt, r.target, {}, r.superseded, r) for r in records]
+    edits = [edit for entry in journal.entries for edit in entry.edits]
+    requests = [_request(edit) for edit in edits]
+    last = {request.fact_key: index for index, request in enumerate(requests)}
+    known = {record.edit: record for record in records}
+    cases = []
+    for index, (edit, request) in enumerate(zip(edits, requests, strict=True)):
+        others = {
+            "in other words": next(iter(edit["rephrase"]), None),
+            "neighbour": next((probe["prompt"] for probe in edit["neighborhood"]), None),
+        }
+        told = {name: prompt for name, prompt in others.items() if prompt is not None}
+        again = last[request.fact_key] != index
+        cases.append(
+            Case(index + 1, request.question, request.target_new, told, again, _same(known.get(index + 1), request))
+        )
+    return cases
+
+
+def _same(record: EditRecord | None, request: EditRequest) -> EditRecord | None:
+    """The record, if it is the edit's: a checkpoint may stop before the run's end, or be another's."""
+    asked = (request.question, request.target_new)
+    return record if record is not None and (record.prompt, record.target) == asked else None
+
+
+def _request(edit: dict[str, Any]) -> EditRequest:
+    """A journal's plain edit, without its tests."""
+    return replace(
+        EditRequest(edit["prompt"], edit["subject"], edit["target_new"]), fact=edit.get("fact", ""), id=edit["id"]
+    )

@@ -1,0 +1,142 @@
+"""What a run measured: the contents of ``metrics.json``, and the table at its end."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from aeplus.methods.layer import LayerReport
+from aeplus.utils.paths import whole_file
+
+if TYPE_CHECKING:
+    from aeplus.metrics.success import Score
+
+_NOTHING = {"efficacy": None, "generalization": None, "specificity": None, "score": None}
+
+
+@dataclass
+class RunReport:
+    """The report of a run. Percentages go from 0 to 100; ``None`` where there is no prompt to measure on.
+
+    Attributes:
+        method: Name of the method.
+        model: Name of the model.
+        seed: Seed of the run.
+        edits: Edits in the stream.
+        before: Efficacy, Generalization, Specificity and Score of all edits before the first.
+        after: The same after the last committed batch.
+        intervals: 95 % bootstrap intervals of ``before`` and ``after``, but for the Score: for each of the three
+            ``value``, ``low``, ``high`` and over how many prompts, ``count``.
+        batches: One entry per committed batch.
+        leakage: ``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` of all edits together, mean over the layers.
+        measures: What :class:`~aeplus.callbacks.evaluation.EvaluationWriter` measured: ``before``, ``batches`` by
+            their number, ``after``, ``retention``. Empty without it.
+        seconds: Wall-clock seconds for statistics and contexts, and in total with loading and evaluation.
+    """
+
+    method: str
+    model: str
+    seed: int
+    edits: int = 0
+    before: dict[str, float | None] = field(default_factory=lambda: dict(_NOTHING))
+    after: dict[str, float | None] = field(default_factory=lambda: dict(_NOTHING))
+    intervals: dict[str, dict[str, Any]] = field(default_factory=lambda: {"before": {}, "after": {}})
+    batches: list[dict[str, Any]] = field(default_factory=list)
+    leakage: float | None = None
+    measures: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: {"statistics": 0.0, "total": 0.0})
+
+    def record(self, when: Literal["before", "after"], score: "Score") -> None:
+        """Takes what was measured on all edits, with its intervals."""
+        setattr(self, when, score.summary())
+        self.intervals[when] = score.intervals(seed=self.seed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return asdict(self)
+
+    def write(self, path: Path) -> None:
+        """Writes the report as JSON: all of it, or nothing.
+
+        Raises:
+            InputError: If it cannot be written.
+        """
+        with whole_file(path) as scratch:
+            scratch.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def batch_report(
+    edits: int,
+    layers: Sequence[LayerReport],
+    residual_norms: Sequence[float],
+    iterations: int,
+    score: float | None,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """A batch's entry in ``metrics.json``.
+
+    Conflicts and ``‖Λp‖`` are means over the layers, the rank of P̃ is summed over them, ``sigma_max`` and
+    ``leakage`` are the largest; ``layers`` holds each layer's own. ``residual_norm`` is the mean ``‖r‖`` of the
+    edits at the last layer.
+    """
+    count = len(layers)
+    return {
+        "edits": edits,
+        "conflict_preserved": sum(r.conflict_preserved for r in layers) / count,
+        "conflict_preserved_max": max(r.conflict_preserved_max for r in layers),
+        "conflict_prior": sum(r.conflict_prior for r in layers) / count,
+        "conflict_prior_max": max(r.conflict_prior_max for r in layers),
+        "residual_norm": sum(residual_norms) / len(residual_norms),
+        "residual_norm_max": max(residual_norms),
+        "rank": sum(r.rank for r in layers),
+        "sigma_max": max(r.sigma_max for r in layers),
+        "leakage": max(r.leakage for r in layers),
+        "prior_weight_norm": sum(r.prior_weight_norm for r in layers) / count,
+        "smoothing_iterations": iterations,
+        "validation_score": score,
+        "seconds": dict(seconds),
+        "layers": [r.as_dict() for r in layers],
+    }
+
+
+_NAMES = ("efficacy", "generalization", "specificity", "score")
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def print_summary(report: RunReport, folder: Path, model: Path | None) -> None:
+    """Prints Efficacy, Generalization, Specificity and Score before and after, and where everything lies."""
+    console = Console()
+    table = Table(title=f"{report.edits} edits of {report.model} by {report.method} (%)", title_justify="left")
+    table.add_column("")
+    for name in _NAMES:
+        table.add_column(name.capitalize(), justify="right")
+    table.add_row("before", *(_percent(report.before[name]) for name in _NAMES))
+    table.add_row("after", *(_percent(report.after[name]) for name in _NAMES), style="bold")
+    console.print(table)
+    console.print(
+        f"{report.seconds['total']:.0f} s, {report.seconds['statistics']:.0f} s of it statistics", style="dim"
+    )
+    for what, place in (("metrics", folder / "metrics.json"), ("edited model", model)):
+        if place is not None:
+            console.print(f"{what}: {place}", soft_wrap=True)
+    console.print(f"TensorBoard: tensorboard --logdir {folder}", soft_wrap=True)
+
+
+def print_validation(metrics: dict[str, Tensor]) -> None:
+    """Prints what ``validate`` measured: on the validation set, and on all the edits' test prompts."""
+    table = Table(title="Measured (%)", title_justify="left")
+    table.add_column("")
+    for name in _NAMES:
+        table.add_column(name.capitalize(), justify="right")
+    for what in ("validation", "edits"):
+        values = (metrics.get(f"{what}/{name}") for name in _NAMES)
+        table.add_row(what, *(_percent(None if value is None else float(value)) for value in values))
+    Console().print(table)

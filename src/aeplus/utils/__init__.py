@@ -1,0 +1,1 @@
+"""Small tools: paths, digests, JSON Lines, tables, progress."""

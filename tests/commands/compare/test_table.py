@@ -1,0 +1,94 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+from aeplus.commands.compare.outcome import (
+    HEADER,
+    Outcome,
+    markdown,
+    print_table,
+    spread,
+    table_rows,
+    tidy_csv,
+    write_tables,
+)
+
+NAMES = ("efficacy", "generalization", "specificity", "score")
+
+
+def outcome(
+    method: str, seed: int, efficacy: float, leakage: float | None = 0.01, rephrased: float | None = 5.0
+) -> Outcome:
+    before = dict(zip(NAMES, (1.0 + seed, rephrased, 3.0, 4.0), strict=True))
+    after = dict(zip(NAMES, (efficacy, rephrased, 80.0, 60.0), strict=True))
+    return Outcome(method, seed, before, after, editing_seconds=12.5 + seed, leakage=leakage, seconds=20.0)
+
+
+BROKEN = Outcome.failed("kde", 0, "steps must be above 0 | choose [/more]", 0.5)
+
+
+def test_spread() -> None:
+    assert spread([90.0, 100.0, None], ".1f") == "95.0 ± 7.1"  # the sample's deviation: 10 / √2
+    assert spread([90.0, None], ".1f") == "90.0"
+    assert spread([None], ".1f") == "–"
+
+
+def test_one_seed_has_no_spread() -> None:
+    rows = table_rows([outcome("rect", 0, 90.0), outcome("memit", 0, 70.0, None, None)], ["rect", "memit"], 1)
+    assert rows == [
+        ["before", "1.0", "5.0", "3.0", "4.0", "–", "–"],
+        ["rect", "90.0", "5.0", "80.0", "60.0", "12.5", "0.01"],
+        ["memit", "70.0", "–", "80.0", "60.0", "12.5", "–"],
+    ]
+
+
+def test_seeds_are_spread() -> None:
+    runs = [outcome("rect", 0, 90.0, 0.01), outcome("memit", 0, 1.0), outcome("rect", 1, 100.0, 0.03)]
+    before, rect, memit = table_rows(runs, ["rect", "memit"], 2)
+    assert before[:3] == ["before", "1.5 ± 0.7", "5.0 ± 0.0"]  # each seed once, however many methods
+    assert rect[:2] == ["rect", "95.0 ± 7.1"]
+    assert rect[5:] == ["13.0 ± 0.7", "0.02 ± 0.014"]
+    assert memit[:2] == ["memit (1 of 2 seeds)", "1.0"]
+
+
+def test_nothing_is_lost_when_a_method_is_broken() -> None:
+    rows = table_rows([BROKEN, outcome("rect", 0, 90.0)], ["kde", "rect"], 1)
+    assert [row[0] for row in rows] == ["before", "rect", "kde, seed 0"]
+    assert rows[-1][1] == "failed: steps must be above 0 | choose [/more]"
+    assert {len(row) for row in rows} == {len(HEADER)}
+
+
+def test_markdown() -> None:
+    rows = table_rows([BROKEN, outcome("rect", 0, 90.0)], ["kde", "rect"], 1)
+    lines = markdown(rows, {"seeds": "0", "model": "tiny"}).splitlines()
+    assert lines[0] == "| method | Efficacy | Generalization | Specificity | Score | editing time [s] | leakage |"
+    assert lines[1] == "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    assert lines[2].startswith("| before | 1.0 |")
+    assert lines[4].startswith("| kde, seed 0 | failed: steps must be above 0 \\| choose [/more] |")
+    assert lines[-2:] == ["- seeds: 0", "- model: tiny"]
+
+
+def test_csv_is_tidy() -> None:
+    rows = list(
+        csv.DictReader(tidy_csv([outcome("rect", 0, 90.0), BROKEN, outcome("rect", 1, 99.5, None)]).splitlines())
+    )
+    assert [(row["method"], row["seed"], row["efficacy"], row["leakage"]) for row in rows] == [
+        ("rect", "0", "90.0", "0.01"),
+        ("kde", "0", "", ""),
+        ("rect", "1", "99.5", ""),
+    ]
+    assert rows[0]["editing_seconds"] == "12.5"
+    assert [row["error"] for row in rows] == ["", BROKEN.error, ""]
+
+
+def test_files_and_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [outcome("rect", 0, 90.0), BROKEN]
+    rows = table_rows(runs, ["rect", "kde"], 1)
+    write_tables(tmp_path, rows, runs, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["compare.csv", "compare.md"]
+    print_table(rows, "[/odd] title")
+    said = capsys.readouterr().out
+    assert "[/odd] title" in said
+    assert "│ rect " in said
+    assert "kde, seed 0 failed: steps must be above 0 | choose [/more]" in said

@@ -1,0 +1,211 @@
+import importlib.util
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.metrics.pairwise import cosine_similarity
+
+from aeplus.edits import EditRequest, Probe
+from aeplus.errors import InputError
+from aeplus.evaluation.questions import PromptItem
+from aeplus.evaluation.suite import SuiteOptions, measure_fluency, measure_generation
+from aeplus.metrics.text import (
+    Consistency,
+    Fluency,
+    References,
+    answer_comes_first,
+    corpus_references,
+    normalise,
+    read_references,
+    weighted_entropy,
+    words_and_marks,
+)
+from aeplus.models.decoder import Decoder
+from aeplus.models.generate import generate
+from tiny import tiny_model, tiny_tokenizer
+
+TEXT = "Rome is old, and Rome is big; and Rome is where all roads lead, and roads are old."
+PROMPTS = ["Rome is", "The capital of France is Paris and", "In London people speak", "Rome is", "Oslo"]
+
+
+def test_fluency_against_scipy() -> None:
+    words = words_and_marks(TEXT)
+    expected = []
+    for n, weight in ((2, 2 / 3), (3, 4 / 3)):
+        counts = list(Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1)).values())
+        expected.append(weight * stats.entropy(counts, base=2))
+    assert weighted_entropy(TEXT) == pytest.approx(np.mean(expected))
+    assert weighted_entropy("") == weighted_entropy("Rome") == 0.0
+    metric = Fluency()
+    metric.update([TEXT, "Rome"])
+    assert float(metric.compute()) == pytest.approx(np.mean(expected) / 2)
+
+
+def test_consistency_against_scikit_learn() -> None:
+    documents = [TEXT, "Oslo is cold.", "Paris is a city in France."]
+    texts, references = ["Rome is cold", "Oslo is a city", "!!"], [TEXT, "Paris and Oslo", "Paris"]
+    metric = Consistency(documents)
+    metric.update(texts, references)
+    vectorizer = TfidfVectorizer().fit(documents)
+    pairs = cosine_similarity(vectorizer.transform(texts), vectorizer.transform(references))
+    assert float(metric.compute()) == pytest.approx(100 * float(np.diag(pairs).mean()), rel=1e-5)
+
+
+def test_consistency_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sklearn" else found(name))
+    with pytest.raises(InputError, match=r"needs scikit-learn, .* run: pip install 'aeplus\[figures\]'"):
+        Consistency([TEXT])
+
+
+def test_references_of_no_words() -> None:
+    with pytest.raises(InputError, match="expected reference texts of words, but there are none"):
+        Consistency(["!", "a"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"Rome": ["one", "two"], "Oslo": "three"},
+        [{"target": "Rome", "text": ["one", "two"]}, {"target": "Oslo", "text": "three"}],
+        '{"target": "Rome", "text": "one"}\n\n{"target": "ROME", "text": "two"}\n{"target": "Oslo", "text": "three"}\n',
+    ],
+)
+def test_files_of_references(content: Any, tmp_path: Path) -> None:
+    path = tmp_path / "references.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    found = read_references(path)
+    assert (found["rome "], found["Oslo"], found["Paris"]) == ("one two", "three", None)
+    assert list(found.documents) == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "3", '"text"', '{"Rome": 3}', '{"Rome": [3]}', '["Rome"]', "null"])
+def test_damaged_references(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "references.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"expected an object like .* in .*references.json, but it holds"):
+        read_references(path)
+    with pytest.raises(InputError, match="but it cannot be read"):
+        read_references(tmp_path / "none.json")
+
+
+def test_references_out_of_a_corpus() -> None:
+    corpus = ["Romeo loves Juliet.", "NEW YORK is big.", "New roads lead to York and Rome.", "Rome!", "Rome?"]
+    found = corpus_references(corpus, ["Rome", "New York", "Oslo", "..."], most=2)
+    assert found["Rome"] == "New roads lead to York and Rome. Rome!"
+    assert found["new york"] == "NEW YORK is big."
+    assert found["Oslo"] is None
+    assert corpus_references(corpus, ["Rome"], limit=2)["Rome"] is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "side"),
+    zip(["gpt2", "gptj", "gpt_neox", "llama", "mistral", "qwen3", "gemma2"], ["left", "right"] * 4, strict=False),
+)
+def test_generations_are_those_of_one_prompt_at_a_time(kind: str, side: str) -> None:
+    attention = "eager" if kind == "gemma2" else "sdpa"
+    model, tokenizer = tiny_model(kind, attention=attention), tiny_tokenizer(side, bos=side == "left")
+    found = generate(Decoder(model), tokenizer, PROMPTS, 10, batch_tokens=10_000)
+    for prompt, text in zip(PROMPTS, found, strict=True):
+        ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+        output = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=10)
+        assert text == tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True).strip(), prompt
+    assert generate(Decoder(model), tokenizer, PROMPTS, 10, batch_tokens=1) == found
+
+
+def test_a_text_ends_where_the_model_ends_it() -> None:
+    """Also beside longer texts in its batch, and where the tokenizer has nothing to pad with."""
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    decoder = Decoder(model)
+    whole = generate(decoder, tokenizer, PROMPTS, 8)
+    tokenizer.pad_token = None
+    ids = torch.tensor([tokenizer("Oslo")["input_ids"]])
+    third = int(model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8)[0, -6])
+    model.generation_config.eos_token_id = [third]
+    cut = generate(decoder, tokenizer, PROMPTS, 8)
+    assert whole[-1].startswith(cut[-1])
+    assert len(cut[-1]) < len(whole[-1])
+
+
+def test_a_checkpoints_own_settings_do_not_count() -> None:
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    plain = generate(Decoder(model), tokenizer, PROMPTS, 10)
+    model.generation_config.update(repetition_penalty=5.0, do_sample=True, temperature=9.0, num_beams=3)
+    state = torch.get_rng_state()
+    assert generate(Decoder(model), tokenizer, PROMPTS, 10) == plain
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_no_room_to_generate() -> None:
+    with pytest.raises(
+        InputError, match=r"must fit the model's context of 128 tokens, but 'Rome is'… takes \d and 127"
+    ):
+        generate(Decoder(tiny_model("llama")), tiny_tokenizer(), ["Rome is"], 127)
+    assert generate(Decoder(tiny_model("llama")), tiny_tokenizer(), [], 127) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "first"),
+    [
+        (" Rome, the capital of", "Rome", True),
+        ("the  ROME.", "Rome", True),
+        ("Romeo", "Rome", False),
+        ("called Rome", "Rome", False),
+        ("**New York**", "New-York", True),
+        ("US president", "the U.S.", True),
+        ("", "Rome", False),
+        ("!", "?", False),
+        ("The Who played", "The Who", True),
+        ("A is the first letter", "A", True),
+        ("1996.", "199", False),
+        ("パリは首都", "パリ", True),
+    ],
+)
+def test_the_answer_must_come_first(text: str, answer: str, first: bool) -> None:
+    assert answer_comes_first(text, ["Oslo", answer]) is first
+
+
+def test_normalised_words() -> None:
+    assert normalise("  The King's—“big” U.S.\n\tplan ") == "kings big us plan"
+
+
+def test_generation_of_an_alias_and_of_long_answers() -> None:
+    """An answer longer than the option's tokens is waited for."""
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    decoder = Decoder(model)
+    spoken = generate(decoder, tokenizer, ["Rome is"], 12)[0]
+    items = [
+        PromptItem("efficacy", "Rome is", "Oslo", (spoken,), 0),
+        PromptItem("generalization", "Rome is", spoken + " not", (), 0),
+        PromptItem("specificity", "Oslo", None, (), 0),
+    ]
+    found = measure_generation(decoder, tokenizer, items, SuiteOptions(generation_length=1))
+    assert (found["efficacy"]["value"], found["generalization"]["value"], found["score"]) == (100.0, 0.0, 50.0)
+    assert found["specificity"] == {"value": None, "low": None, "high": None, "count": 0}
+
+
+def test_fluency_of_edits() -> None:
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    decoder, options = Decoder(model), SuiteOptions(fluency_length=8)
+    stream = [
+        EditRequest("{} is", "Rome", "big", generation=("In Rome", "dropped"), neighborhood=(Probe("x"),)),
+        EditRequest("{} is", "Oslo", "Paris"),
+    ]
+    references = References(["Paris is in France"], {"paris": [0]})
+    found = measure_fluency(decoder, tokenizer, stream, references, options, frozenset({"dropped"}))
+    asked = ["In Rome", "Oslo is"]
+    texts = [f"{p} {t}" for p, t in zip(asked, generate(decoder, tokenizer, asked, 8), strict=True)]
+    assert found["entropy"]["value"] == pytest.approx(np.mean([weighted_entropy(text) for text in texts]), rel=1e-6)
+    assert found["entropy"]["count"] == 2
+    assert found["consistency"]["count"] == 1  # nothing is known of 'big'
+    alone = Consistency(references.documents)
+    alone.update(texts[1:], list(references.documents))
+    assert found["consistency"]["value"] == pytest.approx(float(alone.compute()))
+    nothing = measure_fluency(decoder, tokenizer, stream, References(), options)
+    assert nothing["consistency"]["value"] is None

@@ -1,0 +1,185 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from aeplus.edits import EditRequest, Probe
+from aeplus.errors import InputError
+from aeplus.evaluation.questions import Baseline, edit_items, evaluate, questions
+from aeplus.evaluation.suite import Suite, SuiteOptions
+from aeplus.models.decoder import Decoder
+from aeplus.models.tokens import encode
+from tiny import tiny_model, tiny_tokenizer
+
+ROWS = ("strict", "tokens", "magnitude", "axes")
+STREAM = [
+    EditRequest(
+        "{} is",
+        "Rome",
+        "Paris in Italy",
+        rephrase=("In Rome", "In London"),
+        neighborhood=(Probe("Oslo is", "small"), Probe("Lyon is")),
+        axes=(
+            Probe("London is", None, axis="locality"),
+            Probe("Lyon is", None, axis="neighbours"),  # a row of Specificity too
+            Probe("Spain is", "Rome", ("Italy", "France"), "reasoning"),
+        ),
+        generation=("In the city of Rome",),
+        target_true="small",
+    ),
+    EditRequest("{} is", "Oslo", "London", aliases=("France",), rephrase=("In Oslo",)),
+    EditRequest("{} is", "Rome", "Italy", rephrase=("In the city of Rome",), target_true="small"),
+]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    sentence = "The capital of France is Paris and people speak French in Lyon and in Gaul. Rome is old. "
+    (tmp_path / "text.txt").write_text("\n\n".join([sentence] * 4))
+    return str(tmp_path / "text.txt")
+
+
+def parts() -> tuple[Any, Decoder, Any]:
+    model = tiny_model("llama", num_hidden_layers=2)
+    return model, Decoder(model), tiny_tokenizer()
+
+
+def test_every_protocol_before_and_after(text: str) -> None:
+    _, decoder, tokenizer = parts()
+    protocols = (*ROWS, "generation", "fluency", "drift")
+    options = SuiteOptions(protocols, fluency_length=6, generation_length=4, corpus=text, bootstrap_samples=50)
+    dropped = frozenset({"In London"})
+    suite = Suite(decoder, tokenizer, STREAM, dropped, options)
+    before = suite.measure()
+    assert list(before) == ["edits", "strict", "tokens", "magnitude", "generation", "fluency", "axes", "drift"]
+    assert json.loads(json.dumps(before, allow_nan=False)) == before
+    assert suite.measure() == before  # and nothing is left over from the first time
+
+    assert before["edits"] == 2  # the first is edited again
+    assert {name: part["count"] for name, part in before["strict"].items() if name != "score"} == {
+        "efficacy": 2,
+        "generalization": 2,
+        "specificity": 0,
+    }
+    assert before["magnitude"]["left_out"] == 1
+    assert before["magnitude"]["efficacy"]["count"] == 1
+    assert before["axes"] == {}
+    assert before["fluency"]["entropy"]["count"] == 2
+    assert before["drift"]["ratio"] == 1.0
+    assert before["drift"]["kl"]["count"] == 1  # equal beginnings of sentences are one prompt
+
+    first = suite.measure(edited=1)
+    assert (first["edits"], first["strict"]["generalization"]["count"]) == (1, 1)  # one was dropped
+    assert first["axes"]["locality"] == {"value": 100.0, "low": 100.0, "high": 100.0, "count": 1}
+    assert first["strict"]["specificity"]["value"] == 50.0  # the unedited model's answer is one of two
+    assert set(first["magnitude"]) == {
+        *("efficacy", "generalization", "specificity", "score", "left_out"),
+        *("efficacy_gap", "generalization_gap", "specificity_gap"),
+    }
+
+    baseline = Baseline(decoder, tokenizer, ["Lyon is"])
+    decoder.sites[0].weight.copy_(torch.randn(decoder.sites[0].weight.shape))
+    after = suite.measure(edited=1)
+    assert after["axes"]["locality"]["value"] == 0.0  # compared with the answer of before
+    assert after["drift"]["kl"]["value"] > 0
+    wanted = evaluate(decoder, questions(tokenizer, edit_items(STREAM[:1], dropped), baseline)).summary()
+    assert {name: part["value"] for name, part in after["strict"].items() if name != "score"} == {
+        name: value for name, value in wanted.items() if name != "score"
+    }
+    assert after["strict"]["score"] == wanted["score"]
+
+
+def test_each_distinct_row_runs_once() -> None:
+    _, decoder, tokenizer = parts()
+    suite = Suite(decoder, tokenizer, STREAM, options=SuiteOptions(ROWS))
+    ran: list[int] = []
+    handle = decoder.backbone.register_forward_pre_hook(
+        lambda module, args, kwargs: ran.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    suite.measure(edited=1)
+    handle.remove()
+    texts = [
+        ("Rome is", "Paris in Italy"), ("In Rome", "Paris in Italy"), ("In London", "Paris in Italy"),
+        ("Rome is", "small"), ("In Rome", "small"), ("In London", "small"),
+        ("Oslo is", "small"), ("Oslo is", "Paris in Italy"), ("Lyon is", None),
+        ("London is", None), ("Spain is", "Rome"), ("Spain is", "Italy"), ("Spain is", "France"),
+    ]  # fmt: skip
+    assert sum(ran) == len(texts)
+
+
+def test_any_answer_of_an_axis_counts() -> None:
+    """The third accepted answer is made the model's first choice."""
+    model, decoder, tokenizer = parts()
+    suite = Suite(decoder, tokenizer, STREAM, options=SuiteOptions(("axes",)))
+    assert suite.measure(edited=1)["axes"]["reasoning"]["value"] == 0.0
+    row = encode(tokenizer, ["Spain is"], ["France"])[0]
+    best = int(model(torch.tensor([row.ids[: row.answer]])).logits[0, -1].argmax())
+    head = model.get_output_embeddings().weight
+    head[[best, row.answer_ids[0]]] = head[[row.answer_ids[0], best]]
+    assert len(row.answer_ids) == 1
+    assert suite.measure(edited=1)["axes"]["reasoning"]["value"] == 100.0
+
+
+def test_a_broken_model_gives_none(text: str) -> None:
+    _, decoder, tokenizer = parts()
+    suite = Suite(decoder, tokenizer, STREAM, options=SuiteOptions(("magnitude", "drift"), held_out=text))
+    decoder.sites[0].weight.fill_(torch.nan)
+    found = suite.measure()
+    assert found["drift"]["perplexity"] is None
+    assert found["drift"]["kl"]["value"] is None
+    assert found["drift"]["perplexity_before"] > 0
+    json.dumps(found, allow_nan=False)
+
+
+def test_half_precision() -> None:
+    model = tiny_model("llama", num_hidden_layers=2).to(torch.bfloat16)
+    found = Suite(Decoder(model), tiny_tokenizer(), STREAM).measure()
+    assert found["strict"]["efficacy"]["count"] == 2
+
+
+def test_held_out_text_lies_behind_what_was_read(text: str) -> None:
+    _, decoder, tokenizer = parts()
+    options = SuiteOptions(("drift",), corpus=text, skip_tokens=1)
+    whole = Suite(decoder, tokenizer, STREAM, options=replace(options, skip_tokens=0)).measure()["drift"]["tokens"]
+    assert Suite(decoder, tokenizer, STREAM, options=options).measure()["drift"]["tokens"] == whole * 3 / 4
+    with pytest.raises(InputError, match=r"behind the first 900 tokens, which the statistics read, in .*text\.txt"):
+        Suite(decoder, tokenizer, STREAM, options=replace(options, skip_tokens=900))
+    # A file of its own is held out from its beginning.
+    apart = replace(options, skip_tokens=900, held_out=text)
+    assert Suite(decoder, tokenizer, STREAM, options=apart).measure()["drift"]["tokens"] == whole
+    beginning = "The capital of France is Paris and people speak French in Lyon"
+    found = Suite(decoder, tokenizer, STREAM, frozenset({beginning}), apart).measure()
+    assert found["drift"]["kl"]["count"] == 0
+
+
+def test_references_of_consistency(tmp_path: Path) -> None:
+    _, decoder, tokenizer = parts()
+    path = tmp_path / "references.json"
+    path.write_text(json.dumps({"italy": ["Rome is in Italy"]}))
+    options = SuiteOptions(("fluency",), fluency_length=4, references=str(path))
+    assert Suite(decoder, tokenizer, STREAM, options=options).measure()["fluency"]["consistency"]["count"] == 1
+    options = replace(options, references=None)
+    assert Suite(decoder, tokenizer, STREAM, options=options).measure()["fluency"]["consistency"]["value"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"protocols": ["strict", "fluent"]}, "expected protocols out of strict, .*, drift, but fluent came"),
+        ({"generation_length": 0}, "evaluation.generation_length must be above 0, but 0 came"),
+        ({"bootstrap_samples": -1}, "evaluation.bootstrap_samples must not be negative, but -1 came"),
+        ({"confidence": 1.0}, "evaluation.confidence must lie between 0 and 1, but 1.0 came; 0.95 is usual"),
+    ],
+)
+def test_options_that_cannot_be_used(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        SuiteOptions(**options)
+
+
+def test_drift_without_text() -> None:
+    _, decoder, tokenizer = parts()
+    with pytest.raises(InputError, match="drift needs held-out text, but neither held_out nor corpus is given"):
+        Suite(decoder, tokenizer, STREAM, options=SuiteOptions(("drift",)))

@@ -1,0 +1,82 @@
+import pytest
+import torch
+from torch import nn
+
+from aeplus.errors import InputError
+from aeplus.models.decoder import Decoder, Snapshot
+from tiny import CONFIGS, tiny_model
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_sites_are_the_down_projections(kind: str) -> None:
+    model = tiny_model(kind, attention="eager")
+    decoder = Decoder(model)
+    inner = CONFIGS[kind].get("intermediate_size", 4 * 32)
+    assert [site.layer for site in decoder.sites] == [0, 1, 2, 3]
+    state = model.state_dict()
+    for site in decoder.sites:
+        assert site.weight.shape == (32, inner)
+        assert site.weight.data_ptr() == state[site.name].data_ptr()
+    assert type(decoder.final_norm) is not nn.Identity
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_weight_is_what_the_layer_multiplies_with(kind: str) -> None:
+    """Conv1D stores the transpose; the site's view hides that."""
+    site = Decoder(tiny_model(kind)).sites[1]
+    x = torch.randn(5, site.weight.shape[1])
+    bias = getattr(site.module, "bias", None)
+    torch.testing.assert_close(site.module(x), x @ site.weight.T + (0 if bias is None else bias))
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_logits_are_the_models_own(kind: str) -> None:
+    model = tiny_model(kind, attention="eager")
+    decoder = Decoder(model)
+    ids = torch.tensor([[5, 6, 7]])
+    hidden = decoder.backbone(input_ids=ids).last_hidden_state
+    torch.testing.assert_close(decoder.readout(hidden), model(input_ids=ids).logits)
+
+
+def test_model_without_mlp_lists_what_was_found() -> None:
+    model = tiny_model("llama")
+    for layer in model.model.layers:
+        layer.mlp = nn.Identity()
+    with pytest.raises(InputError, match=r"has 0; its projections are: self_attn\.q_proj 32→32"):
+        Decoder(model)
+
+
+@pytest.mark.parametrize(
+    ("layers", "text"),
+    [
+        ([], "layers must be distinct and ascending, but \\[\\] came"),
+        ([2, 1], "layers must be distinct and ascending, but \\[2, 1\\] came"),
+        ([1, 4], "layers must lie between 0 and 3 for this model, but \\[1, 4\\] came"),
+        ([-1, 2], "layers must lie between 0 and 3"),
+    ],
+)
+def test_bad_layers(layers: list[int], text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        Decoder(tiny_model()).select(layers)
+
+
+def test_a_snapshot_gives_back_weights_dtypes_and_hooks_however_its_block_ends() -> None:
+    model = tiny_model("gpt2").bfloat16()
+    sites = Decoder(model).select([1, 2])
+    ids = torch.arange(8)[None]
+    before, expected = [site.weight.clone() for site in sites], model(ids).logits
+
+    def edit() -> None:
+        with Snapshot(sites):
+            sites[0].widen()
+            for site in sites:
+                site.weight.mul_(1.01)
+            assert not torch.equal(model(ids).logits, expected)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        edit()
+    for site, weight in zip(sites, before, strict=True):
+        assert site.weight.dtype == torch.bfloat16
+        assert torch.equal(site.weight, weight)
+    assert torch.equal(model(ids).logits, expected)

@@ -1,0 +1,110 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from aeplus.errors import InputError
+from aeplus.models.decoder import Decoder
+from aeplus.preserved import statistics as module
+from aeplus.preserved.corpus import read_texts
+from aeplus.preserved.statistics import PreservedOptions, collect, load_or_collect
+from aeplus.utils.progress import Progress
+from tiny import tiny_model, tiny_tokenizer
+
+
+@pytest.fixture
+def options(workplace: Path) -> PreservedOptions:
+    return PreservedOptions(corpus=str(workplace / "text.txt"), tokens=640, window=32, sample=50, batch=4)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_one_pass_equals_whole_forward_passes(kind: str, options: PreservedOptions) -> None:
+    model, tokenizer = tiny_model(kind), tiny_tokenizer()
+    decoder = Decoder(model)
+    sites = decoder.select([1, 3])
+    found = collect(decoder, tokenizer, sites, options, Progress())
+    ids = [i for text in read_texts(options.corpus) for i in tokenizer(text)["input_ids"]][:640]
+    rows = torch.tensor(ids).view(-1, 32)
+    for site, statistics in zip(sites, found, strict=True):
+        seen: list[torch.Tensor] = []
+        hook = site.module.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0].flatten(0, 1)))
+        for row in rows:
+            model(row[None])
+        hook.remove()
+        keys = torch.cat(seen).double()
+        expected = keys.T @ keys / len(keys)
+        spectrum = statistics.spectrum
+        rebuilt = spectrum.vectors @ torch.diag(spectrum.values) @ spectrum.vectors.T
+        torch.testing.assert_close(rebuilt, expected, rtol=1e-4, atol=1e-5)
+        assert statistics.tokens == 640
+        assert statistics.keys.shape == (site.weight.shape[1], 50)
+        distances = torch.cdist(statistics.keys.T.double(), keys).min(1).values
+        assert float(distances.max()) < 1e-4  # every sampled key is one of the text's
+
+
+def test_the_pass_stops_at_the_deepest_layer(options: PreservedOptions) -> None:
+    model = tiny_model("llama")
+    model.model.layers[2].register_forward_pre_hook(lambda *_: pytest.fail("layer 2 ran"))
+    decoder = Decoder(model)
+    collect(decoder, tiny_tokenizer(), decoder.select([0, 1]), options, Progress())
+
+
+def test_cache_is_used_and_never_for_another_model(
+    options: PreservedOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AEPLUS_CACHE", str(tmp_path))
+    passes: list[list[int]] = []
+
+    def counted(decoder: Decoder, tokenizer: object, sites: list, *rest: object) -> object:
+        passes.append([site.layer for site in sites])
+        return collect(decoder, tokenizer, sites, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "collect", counted)
+    tokenizer = tiny_tokenizer()
+
+    def load(seed: int, layers: list[int]) -> list[module.LayerStatistics]:
+        decoder = Decoder(tiny_model("llama", seed=seed))
+        return load_or_collect(decoder, tokenizer, decoder.select(layers), options, Progress())
+
+    first = load(0, [0, 1])
+    again = load(0, [0, 1, 2])  # only what is missing is gathered
+    other = load(1, [0, 1])
+    assert passes == [[0, 1], [2], [0, 1]]
+    assert torch.equal(first[1].spectrum.values, again[1].spectrum.values)
+    assert not torch.equal(first[1].spectrum.values, other[1].spectrum.values)
+
+
+def test_renamed_cache_file_is_refused(
+    options: PreservedOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AEPLUS_CACHE", str(tmp_path))
+    decoder, tokenizer = Decoder(tiny_model("llama")), tiny_tokenizer()
+    load_or_collect(decoder, tokenizer, decoder.select([0, 1]), options, Progress())
+    (one,) = tmp_path.rglob("layer_1.safetensors")
+    one.replace(one.with_name("layer_2.safetensors"))
+    with pytest.raises(InputError, match="belong to another model or corpus; delete the file"):
+        load_or_collect(decoder, tokenizer, decoder.select([2]), options, Progress())
+    one.with_name("layer_0.safetensors").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"cannot be read .*delete it and run again"):
+        load_or_collect(decoder, tokenizer, decoder.select([0]), options, Progress())
+
+
+def test_nan_on_ordinary_text_is_named(options: PreservedOptions) -> None:
+    model = tiny_model("llama")
+    model.model.layers[1].mlp.up_proj.weight[0, 0] = torch.nan
+    decoder = Decoder(model)
+    with pytest.raises(InputError, match="expected finite keys at layer 1"):
+        collect(decoder, tiny_tokenizer(), decoder.select([1]), options, Progress())
+
+
+def test_wikipedia_sample_reads_as_prose() -> None:
+    pytest.importorskip("gensim")
+    texts = read_texts("wiki-sample")
+    first = [next(texts) for _ in range(5)]
+    assert all(len(text) >= 200 and "[[" not in text and "{{" not in text for text in first)
+
+
+def test_empty_corpus(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n\n")
+    with pytest.raises(InputError, match="expected text in the corpus"):
+        list(read_texts(str(tmp_path / "empty.txt")))

@@ -1,0 +1,57 @@
+"""What a checkpoint refuses to be resumed with."""
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+from aeplus.edits import EditRequest
+from aeplus.errors import InputError
+from aeplus.functional import LowRankUpdate
+from aeplus.run.checkpoint import Resume
+from aeplus.run.journal import Entry, Journal
+
+REQUESTS = [EditRequest("{} is in", "Paris", "Italy"), EditRequest("{} is in", "Rome", "France")]
+SETTINGS = {"model": {"method": {"ridge": 1.0}}}
+
+
+def checkpoint() -> dict[str, Any]:
+    update = LowRankUpdate(torch.ones(2, 1), torch.ones(1, 3))
+    edit = {"prompt": "{} is in", "subject": "Paris", "target_new": "Italy"}
+    journal = Journal([Entry([edit], {4: update, 5: update}, {4: torch.ones(3, 1), 5: torch.ones(3, 1)}, {})])
+    notes = {"fingerprint": "abc", "settings": SETTINGS, "batches": journal.notes()}
+    return {"aeplus": notes, "state_dict": journal.tensors()}
+
+
+def test_the_same_run_and_a_longer_stream_go_on() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resume = Resume(checkpoint(), SETTINGS)
+    resume.check("gpt2", "abc", [4, 5], REQUESTS)
+    assert list(resume.journal.entries[0].updates) == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"fingerprint": "abd"}, "belong to other weights than those of gpt2; resume with the model"),
+        ({"layers": [4, 6]}, r"edited layers \[4, 5\], but model.layers is \[4, 6\]; resume with those"),
+        ({"requests": REQUESTS[::-1]}, "the checkpoint's 1 edits are not the first ones of the present data"),
+        ({"requests": []}, "the checkpoint's 1 edits are not the first ones of the present data"),
+    ],
+)
+def test_another_run_is_refused(change: dict[str, Any], text: str) -> None:
+    same = {"model": "gpt2", "fingerprint": "abc", "layers": [4, 5], "requests": REQUESTS}
+    with pytest.raises(InputError, match=text):
+        Resume(checkpoint(), SETTINGS).check(**{**same, **change})
+
+
+def test_other_settings_are_told() -> None:
+    with pytest.warns(UserWarning, match=r"was made with model.method.ridge = 1.0 and now it is 2.0"):
+        Resume(checkpoint(), {"model": {"method": {"ridge": 2.0}}})
+
+
+def test_a_checkpoint_of_something_else() -> None:
+    with pytest.raises(InputError, match="expected a checkpoint of aeplus, but it holds no edits"):
+        Resume({"state_dict": {}}, SETTINGS)
