@@ -1,7 +1,7 @@
 """The one reader and writer of JSON and JSON Lines.
 
-Files are written whole or not at all. Lines end at ``\\n`` alone: ``str.splitlines`` also breaks at U+2028 and the like,
-which JSON strings may hold unescaped.
+Files are written whole or not at all. A line ends at a newline alone: ``str.splitlines`` also breaks at U+2028 and
+the like, which JSON strings may hold unescaped.
 """
 
 import json
