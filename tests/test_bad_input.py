@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import aeplus
-from aeplus.commands import COMMANDS
+from aeplus.commands.arguments import COMMANDS
 from aeplus.commands.main import main
 from aeplus.errors import InputError
 from aeplus.utils.paths import whole_file, whole_folder
@@ -52,21 +52,21 @@ def edits(folder: Path, *changed: dict[str, object]) -> str:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--model.model", "./nowhere"], "expected a model folder at ./nowhere, but there is none; check the path"),
+        (["--model.model", "./nowhere"], "expected a model folder at ./nowhere, got none; check the path"),
         (["--model.model", "no-such-model"], "expected a model at 'no-such-model'"),
-        (["--model.model", "x.gguf"], "expected a GGUF file at x.gguf, but there is none"),
-        (["--data.path", "nowhere.jsonl"], "nowhere.jsonl does not exist; check the path"),
-        (["--data.batch_size", "0"], "batch_size must be at least 1, but 0 came"),
+        (["--model.model", "x.gguf"], "expected a GGUF file at x.gguf, got none"),
+        (["--data.path", "nowhere.jsonl"], "nowhere.jsonl, which does not exist; check the path"),
+        (["--data.batch_size", "0"], "expected data.batch_size of at least 1, got 0"),
         (["--data.limit", "0"], "limit"),
-        (["--model.layers", "[1, 0]"], "layers must be distinct and ascending, but [1, 0] came"),
-        (["--model.layers", "[0, 9]"], "layers must lie between 0 and 2 for this model, but [0, 9] came"),
+        (["--model.layers", "[1, 0]"], "expected distinct, ascending layers, got [1, 0]"),
+        (["--model.layers", "[0, 9]"], "expected layers from 0 to 2 for this model, got [0, 9]"),
         (["--model.method.threshold", "1e-9", "--model.method.threshold_kind", "absolute"], "leaves no null space"),
         (["--model.method.threshold", "1e9", "--model.method.threshold_kind", "absolute"], "leaves no constraint"),
-        (["--model.method.ridge", "0"], "ridge must be above 0, but 0"),
-        (["--model.preserved.corpus", "nothing.txt"], "as corpus, but 'nothing.txt' is none of these"),
+        (["--model.method.ridge", "0"], "expected method.ridge above 0, got 0"),
+        (["--model.preserved.corpus", "nothing.txt"], "as corpus, got 'nothing.txt'"),
         (
             ["--model.preserved.window", "100000", "--model.preserved.tokens", "100000"],
-            "preserved.window must fit the model's context of 128 tokens",
+            "expected preserved.window to fit the context of 128 tokens, got 100000",
         ),
         (["--model.nonsense", "1"], "nonsense"),
         (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt"),
@@ -103,7 +103,7 @@ def test_bad_file(run: Callable[..., str], tmp_path: Path, content: str) -> None
 
 def test_target_longer_than_the_context(run: Callable[..., str], tmp_path: Path) -> None:
     said = run("--data.path", edits(tmp_path, {"target_new": "Paris " * 200}))
-    assert "must fit the model's context of 128 tokens" in said
+    assert "to fit the model's context of 128 tokens" in said
 
 
 def test_folder_without_weights(run: Callable[..., str], tmp_path: Path) -> None:
@@ -119,22 +119,22 @@ def test_nan_in_weights(run: Callable[..., str], workplace: Path, tmp_path: Path
     weights["model.layers.1.mlp.down_proj.weight"][0, 0] = torch.nan
     save_file(weights, tmp_path / "broken" / "model.safetensors", {"format": "pt"})
     said = run("--model.model", "./broken")
-    assert "expected finite weights, but model.layers.1.mlp.down_proj.weight holds NaN" in said
+    assert "expected finite weights, got NaN or infinity in model.layers.1.mlp.down_proj.weight" in said
 
 
 def test_foreign_checkpoint(run: Callable[..., str], tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.4", "loops": {}, "callbacks": {}}, "x.ckpt")
-    assert "expected a checkpoint of aeplus" in run("--ckpt_path", "x.ckpt")
+    assert "expected an aeplus checkpoint" in run("--ckpt_path", "x.ckpt")
 
 
 def test_damaged_checkpoint(run: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "x.ckpt").write_bytes(b"damaged")
-    assert "expected a checkpoint of aeplus at x.ckpt, but the file cannot be read" in run("--ckpt_path", "x.ckpt")
+    assert "expected an aeplus checkpoint at x.ckpt, got a file that cannot be read" in run("--ckpt_path", "x.ckpt")
 
 
 def test_no_command_and_a_wrong_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["edit"]) == 2
-    text = f"expected a command out of fit, validate, {', '.join(COMMANDS)}, but 'edit' came"
+    text = f"expected a command out of fit, validate, {', '.join(COMMANDS)}, got 'edit'"
     assert text in capsys.readouterr().err
 
 
@@ -144,10 +144,10 @@ def test_python_interface_takes_everything_back() -> None:
     good = {"prompt": "The capital of {}", "subject": "France", "target_new": "Paris"}
     with pytest.raises(InputError, match="leaves no null space"):
         aeplus.edit(model, tokenizer, [good], threshold=1e-12, **SMALL)
-    with pytest.raises(InputError, match="but 'magic' came"):
+    with pytest.raises(InputError, match="got 'magic'; choose one of these"):
         aeplus.edit(model, tokenizer, [good], method="magic")
-    with pytest.raises(InputError, match="but colour came"):
-        aeplus.edit(model, tokenizer, [good], colour="red")
+    with pytest.raises(InputError, match="got color; check the names"):
+        aeplus.edit(model, tokenizer, [good], color="red")
     with pytest.raises(InputError, match="record 1"):
         aeplus.edit(model, tokenizer, [{"prompt": "x"}])
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
@@ -178,6 +178,6 @@ def test_full_disk(tmp_path: Path) -> None:
             scratch.mkdir()
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(InputError, match=r"could not write .*model: No space left on device; free space there"):
+    with pytest.raises(InputError, match=r"expected to write .*model, got an error \(No space left on device\); free space there"):
         full()
     assert (folder / "old").read_text() == "old"

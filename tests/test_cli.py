@@ -277,17 +277,24 @@ def test_print_config_composes(workplace: Path, here: Path, capsys: pytest.Captu
 
 
 CHOOSING = """
-from aeplus.callbacks import SmoothingStop
+from aeplus.callbacks import EditCallback
+from aeplus.run.selection import Decision
 
-class FirstOfAll(SmoothingStop):
-    def _batch_is_done(self, module, score):
-        if module.iteration == 0:
-            module.batch.keep()
-        return module.iteration + 1 == module.batch.iterations
+class Rule:
+    def __init__(self, at_once):
+        self.scores, self.at_once = 0, at_once
 
-class FirstAtOnce(SmoothingStop):
-    def _batch_is_done(self, module, score):
-        return True
+    def observe(self, score):
+        self.scores += 1
+        return Decision(keep=self.scores == 1, done=self.at_once)
+
+class FirstOfAll(EditCallback):
+    def on_fit_start(self, trainer, module):
+        module.session.select = lambda: Rule(at_once=False)
+
+class FirstAtOnce(EditCallback):
+    def on_fit_start(self, trainer, module):
+        module.session.select = lambda: Rule(at_once=True)
 """
 
 
@@ -309,7 +316,7 @@ from aeplus.callbacks import EditCallback
 
 class Interrupt(EditCallback):
     def on_candidate(self, trainer, module, iteration, iterations):
-        if len(module.journal.entries) == 1:
+        if len(module.session.journal.entries) == 1:
             os.kill(os.getpid(), signal.SIGINT)
 """
 
@@ -325,7 +332,7 @@ def test_ctrl_c_leaves_whole_batches(workplace: Path, here: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, *words], env=environment, capture_output=True, check=False)
     assert done.returncode != 0
     assert b"Traceback" not in done.stderr
-    assert b"interrupted after 1 of 3 batches, which are whole; go on with --ckpt_path" in done.stderr
+    assert b"interrupted: 1 of 3 batches committed; resume with --ckpt_path" in done.stderr
     (checkpoint,) = (run_folder(here) / "checkpoints").iterdir()
 
     assert fit(workplace, *SAVE, "--data.limit=3") == 0  # the first batch alone
@@ -349,6 +356,6 @@ def test_full_disk_while_saving(workplace: Path, here: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
-    assert re.search(r"aeplus: error: could not write .*model: .*; free space there", done.stderr)
+    assert re.search(r"aeplus: error: expected to write .*model, got an error \(.*\); free space there", done.stderr)
     assert not (run_folder(here, 1) / "model").exists()
     assert (run_folder(here, 1) / "metrics.json").is_file()

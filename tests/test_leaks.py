@@ -18,7 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
-from aeplus import module as run_module
+from aeplus.run import session as run_session
 from aeplus.callbacks import evaluation
 from aeplus.commands.inspect import command as preflight
 from aeplus.commands.main import main
@@ -29,7 +29,7 @@ from aeplus.data.validation import ValidationSet
 from aeplus.edits import EditRequest, Probe, held_out_prompts
 from aeplus.evaluation.questions import Baseline
 from aeplus.methods import batch as builder
-from aeplus.module import EditModule
+from aeplus.run.session import EditSession
 from aeplus.preserved import statistics
 from aeplus.targets import cache as target_cache
 from small import ROOT, TARGETS
@@ -66,7 +66,7 @@ def version(number: int) -> list[dict[str, Any]]:
     ]
 
 
-MEASURING = {EditModule.score_edits.__code__, Baseline.__init__.__code__}
+MEASURING = {EditSession.score.__code__, Baseline.__init__.__code__}
 """Where the model is measured before the first edit and after the last (and along the way, for the log)."""
 
 
@@ -315,7 +315,7 @@ def leak_file(patch: Patch) -> None:
 
 def leak_contexts(patch: Patch) -> None:
     """A neighbourhood prompt as context."""
-    patch.setattr(run_module, "sample_contexts", lambda *_: ["", version(1)[0]["neighborhood"][1] + ". "])
+    patch.setattr(run_session, "sample_contexts", lambda *_: ["", version(1)[0]["neighborhood"][1] + ". "])
 
 
 def leak_statistics(patch: Patch) -> None:
@@ -326,12 +326,12 @@ def leak_statistics(patch: Patch) -> None:
 
 def leak_sample(patch: Patch) -> None:
     """KDE looks at an earlier edit in the words of its rephrasing."""
-    sample = builder.sample_earlier
+    sample = builder.sample_previous
 
     def leaking(*arguments: Any) -> list[EditRequest]:
         return [replace(r, prompt=r.rephrase[0].replace(r.subject, "{}")) for r in sample(*arguments)]
 
-    patch.setattr(builder, "sample_earlier", leaking)
+    patch.setattr(builder, "sample_previous", leaking)
 
 
 def leak_targets(patch: Patch) -> None:

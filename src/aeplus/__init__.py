@@ -1,18 +1,40 @@
 """Knowledge editing for language models, in sequential batches, on PyTorch Lightning."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aeplus import functional
     from aeplus.api import EditResult, edit
+    from aeplus.methods.method import Method, register_method
+    from aeplus.methods.registry import METHODS
 
-__all__ = ["EditResult", "edit"]
+    __version__: str
+
+__all__ = ["METHODS", "EditResult", "Method", "__version__", "edit", "functional", "register_method"]
+
+# Importing torch and Lightning takes seconds, which `aeplus --help` must not wait for.
+_HOMES = {
+    "edit": "aeplus.api",
+    "EditResult": "aeplus.api",
+    "Method": "aeplus.methods.method",
+    "register_method": "aeplus.methods.method",
+    "METHODS": "aeplus.methods.registry",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Importing torch and Lightning takes seconds, which `aeplus --help` must not wait for.
-    if name in __all__:
-        from aeplus import api
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name == "functional":
+        return import_module("aeplus.functional")
+    if name == "__version__":
+        from importlib.metadata import version
 
-        return getattr(api, name)
+        return version("aeplus")
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,9 +2,10 @@
 
 import signal
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypedDict, Unpack
 
 from lightning import Callback, Trainer
 
@@ -13,7 +14,7 @@ from aeplus.data.datamodule import EditDataModule
 from aeplus.data.readers import requests_from_records
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
-from aeplus.methods.method import Method, named_method
+from aeplus.methods.method import GradientOptions, Method, find_composition, named_method
 from aeplus.models.decoder import Decoder, Snapshot
 from aeplus.module import EditModule, ctrl_c
 from aeplus.preserved.statistics import PreservedOptions
@@ -38,11 +39,72 @@ class EditResult:
         self._snapshot.restore()
 
 
+class EditOptions(TypedDict, total=False):
+    """The options of :func:`edit` beside its arguments; each is described where it acts.
+
+    The numbers and switches of :class:`~aeplus.methods.method.Method`, then those of
+    :class:`~aeplus.targets.optimizer.TargetOptions`, :class:`~aeplus.preserved.statistics.PreservedOptions` and
+    :class:`~aeplus.data.datamodule.EditDataModule`.
+    """
+
+    update: str
+    sites: str
+    targets: str
+    filter: str
+    relax: str
+    prior: str
+    smooth: bool
+    treatment: str
+    threshold: float
+    threshold_kind: Literal["absolute", "energy", "dimensions"]
+    alpha: float
+    ridge: float
+    own_ridge: float | None
+    prior_strength: float
+    epsilon: float
+    relative: bool
+    max_rank: int | None
+    max_leakage: float | None
+    max_growth: float | None
+    smoothing_steps: int
+    smoothing_share: float
+    smoothing_threshold: float | None
+    keep_share: float
+    restrain_base: float
+    restrain_every: int
+    double: bool
+    gradient: GradientOptions
+
+    steps: int
+    learning_rate: float
+    clamp: float
+    kl_factor: float
+    weight_decay: float
+    stop_loss: float
+    contexts: int
+    context_length: int
+    chunk_tokens: int
+    precision: Literal["full", "bfloat16"]
+
+    corpus: str
+    tokens: int
+    window: int
+    sample: int
+    batch: int
+
+    neighbors: int
+    validation: str | None
+    validation_share: float
+    preserved: str | None
+    preserved_count: int
+    snippet_corpus: str
+
+
 def edit(
     model: Any,
     tokenizer: Any,
     edits: Sequence[Mapping[str, Any]],
-    method: str = "alphaedit_plus",
+    method: str | Method = "alphaedit_plus",
     *,
     layers: Sequence[int] | None = None,
     batch_size: int = 10,
@@ -50,7 +112,7 @@ def edit(
     selection: str | None = None,
     edited_dtype: Literal["same", "float32"] = "same",
     callbacks: Sequence[Callback] = (),
-    **options: Any,
+    **options: Unpack[EditOptions],
 ) -> EditResult:
     """Edits a loaded model in place.
 
@@ -59,7 +121,7 @@ def edit(
         tokenizer: Its tokenizer (a fast one).
         edits: Records as in the plain JSON Lines: ``prompt`` with ``{}``, ``subject``, ``target_new``, and
             optionally ``rephrase`` and ``neighborhood``.
-        method: A named method.
+        method: A named method, one's own from a YAML file (its path), or a composition as an object.
         layers: Layers to edit; by default five from an eighth of the depth on.
         batch_size: Edits in a sequential batch.
         seed: Seed of the contexts and the validation set.
@@ -67,10 +129,7 @@ def edit(
         edited_dtype: ``float32`` keeps the edited weights of a model in half precision in float32 from now on: small
             updates are otherwise rounded away.
         callbacks: Further callbacks.
-        **options: Any field of :class:`~aeplus.methods.method.Method`,
-            :class:`~aeplus.targets.optimizer.TargetOptions`,
-            :class:`~aeplus.preserved.statistics.PreservedOptions` or argument of
-            :class:`~aeplus.data.datamodule.EditDataModule`, by its name.
+        **options: See :class:`EditOptions`.
 
     Returns:
         Metrics, updates and the way back.
@@ -82,11 +141,11 @@ def edit(
     depth = len(decoder.layers)
     chosen = list(layers) if layers is not None else sorted({min(depth // 8 + i, depth - 1) for i in range(5)})
     sites = decoder.select(chosen)
-    method_options, target_options, preserved_options, data_options = _sorted_options(options)
+    method_options, target_options, preserved_options, data_options = _sorted_options(dict(options))
     module = EditModule(
         model=str(getattr(model, "name_or_path", "") or "model"),
         layers=chosen,
-        method=named_method(method, **method_options),
+        method=_method(method, method_options),
         targets=TargetOptions(**target_options),
         preserved=PreservedOptions(**preserved_options),
         edited_dtype=edited_dtype,
@@ -96,7 +155,7 @@ def edit(
     stop = SmoothingStop(selection=selection)  # type: ignore[arg-type]
     device = decoder.device
     if len({parameter.device for parameter in model.parameters()}) > 1:
-        msg = "expected a model on one device, but its weights lie on several; load it without device_map."
+        msg = "expected a model on one device, got weights on several; load it without device_map."
         raise InputError(msg)
     trainer = Trainer(
         accelerator={"cuda": "gpu", "mps": "mps"}.get(device.type, "cpu"),
@@ -117,8 +176,7 @@ def edit(
         with ctrl_c(trainer):  # an exit would end the caller
             trainer.fit(module, data)
         model.to(device)  # Lightning leaves it on the CPU
-        module.report.record("after", module.score_edits(data.requests))
-        module.report.leakage = module.leakage()
+        module.session.finish()
     except BaseException:
         model.to(device)
         result.undo()
@@ -129,21 +187,30 @@ def edit(
         model.train(training)
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-    result.metrics = module.report.as_dict()
-    result.updates = [entry.updates for entry in module.journal.entries]
+    result.metrics = module.session.report.as_dict()
+    result.updates = [entry.updates for entry in module.session.journal.entries]
     return result
+
+
+def _method(method: str | Method, options: dict[str, Any]) -> Method:
+    chosen = (
+        replace(method, **options) if isinstance(method, Method) else named_method(find_composition(method), **options)
+    )
+    for name in chosen.idle(options):
+        warnings.warn(f"{name} changes nothing: {chosen.name} does not use it", stacklevel=3)
+    return chosen
 
 
 def _sorted_options(options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Options by what they belong to: method, targets, preserved knowledge, data."""
     homes = [
-        {f.name for f in fields(Method)} - {"name"},
+        {f.name for f in fields(Method)} - {"name", "selection"},
         {f.name for f in fields(TargetOptions)},
         {f.name for f in fields(PreservedOptions)} - {"seed"},
         {"neighbors", "validation", "validation_share", "preserved", "preserved_count", "snippet_corpus"},
     ]
     known = set().union(*homes)
     if unknown := sorted(set(options) - known):
-        msg = f"expected options out of {', '.join(sorted(known))}, but {', '.join(unknown)} came; check the names."
+        msg = f"expected options out of {', '.join(sorted(known))}, got {', '.join(unknown)}; check the names."
         raise InputError(msg)
     return [{name: value for name, value in options.items() if name in home} for home in homes]

@@ -1,27 +1,23 @@
-"""Edits as everything after the readers works with them, and when two are of the same fact."""
+"""Edits as every other module sees them, when two are of the same fact, and which of a stream still hold."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from aeplus.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 SLOT = "{}"
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A test prompt beside the edit's own.
+    """A test prompt other than the edit's own.
 
     Attributes:
         prompt: The complete prompt.
         answer: The answer expected after it; ``None`` means whatever the unedited model answers.
         aliases: Other answers that count as right.
         axis: What the prompt tests, where a data set names it (KnowEdit's ``portability/Reasoning``, RippleEdits'
-            ``Compositionality_I``, MQuAKE's ``multi_hop``); empty for a neighbourhood prompt.
+            ``Compositionality_I``, MQuAKE's ``multi_hop``); empty for a neighborhood prompt.
     """
 
     prompt: str
@@ -31,7 +27,7 @@ class Probe:
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """All that count as right; none where the unedited model's answer does."""
+        """All answers that count as right; none where the unedited model's answer does."""
         return () if self.answer is None else (self.answer, *self.aliases)
 
 
@@ -40,24 +36,24 @@ class EditRequest:
     """One fact to write into the model.
 
     Attributes:
-        prompt: The prompt with one ``{}`` where the subject stands, such as ``"The capital of {} is"``.
-        subject: The subject, which takes the place of ``{}``.
-        target_new: The answer to be learnt, without a leading space.
+        prompt: The prompt with one ``{}`` in place of the subject, such as ``"The capital of {} is"``.
+        subject: The subject, which replaces ``{}``.
+        target_new: The answer to be learned, without a leading space.
         rephrase: Complete prompts on the same fact in other words. Test prompts: they measure
             Generalization and reach nothing else.
         neighborhood: Prompts on other facts. Test prompts: they measure Specificity and reach nothing else.
         axes: Further test prompts, each with the axis it tests; reported axis by axis.
-        generation: Prompts to go on from freely (CounterFact's ``generation_prompts``). Test prompts: they
+        generation: Prompts for free generation (CounterFact's ``generation_prompts``). Test prompts: they
             measure fluency and consistency and reach nothing else.
         aliases: Other spellings of ``target_new`` that count as right where prompts ask for it.
         target_true: The answer that was true before the edit, where known.
-        fact: Which fact this is, where edits in other words may change the same one; a later edit of a fact
-            replaces an earlier one. Empty: the prompt and the subject tell.
-        case: What a record is called that makes several edits (MQuAKE); its questions test them together.
-        id: What the source calls the record; used in messages.
+        fact: Identifies the fact where edits in other words may change the same one; a later edit of a fact
+            replaces the previous one. If empty, the prompt and the subject identify it.
+        case: Name of a record that makes several edits (MQuAKE); its questions test them together.
+        id: The record's name in its source; used in messages.
 
     Raises:
-        InputError: If ``prompt`` does not hold exactly one ``{}``, or a field is empty.
+        InputError: If ``prompt`` does not contain exactly one ``{}``, or a field is empty.
     """
 
     prompt: str
@@ -78,55 +74,74 @@ class EditRequest:
         for field in ("prompt", "subject", "target_new"):
             value = getattr(self, field)
             if not isinstance(value, str) or not value.strip():
-                msg = f"{name}: {field!r} must be a text that is not empty, but is {value!r}; fill it in."
+                msg = f"{name}: expected {field!r} to be a non-empty string, got {value!r}; fill it in."
                 raise InputError(msg)
         if (slots := self.prompt.count(SLOT)) != 1:
             msg = (
-                f"{name}: 'prompt' must hold one {SLOT} where the subject stands, "
-                f"but {self.prompt!r} holds {slots}; write it like 'The capital of {SLOT} is'."
+                f"{name}: expected 'prompt' to contain one {SLOT} in place of the subject, got {slots} in "
+                f"{self.prompt!r}; write it like 'The capital of {SLOT} is'."
             )
             raise InputError(msg)
 
     def without_tests(self) -> "EditRequest":
-        """The edit alone, with nothing that could test it."""
+        """The edit alone, without anything that tests it."""
         return replace(self, rephrase=(), neighborhood=(), axes=(), generation=(), aliases=(), target_true=None)
 
     @property
     def fact_key(self) -> tuple[str, ...]:
-        """Equal for edits of the same fact."""
-        return (self.fact,) if self.fact else (self.prompt.casefold(), self.subject.casefold())
+        """Equal for edits of the same fact: those with the same ``fact``, else with the same prompt and subject."""
+        return ("fact", self.fact) if self.fact else (normal(self.prompt), normal(self.subject))
 
     @property
     def question(self) -> str:
-        """The prompt with the subject in its place, even one that holds braces."""
+        """The complete prompt: ``{}`` replaced by the subject, which may contain braces itself."""
         return self.prompt.replace(SLOT, self.subject)
 
     @property
     def subject_end(self) -> int:
-        """Index in :attr:`question` just behind the subject's last character."""
+        """Index in :attr:`question` just after the subject's last character."""
         return self.prompt.index(SLOT) + len(self.subject)
 
 
-def latest_edits(requests: Iterable[EditRequest]) -> list[EditRequest]:
-    """The edits that still hold: those whose fact no later edit gives another answer.
+def normal(text: str) -> str:
+    """The form in which texts are compared: case folded, each run of whitespace one space."""
+    return " ".join(text.casefold().split())
 
-    A case of several edits, one of which no longer holds, loses its questions: their answers follow from all of them.
+
+def same_answer(a: str, b: str) -> bool:
+    """Whether two answers are equal but for whitespace. Case matters: it changes the tokens."""
+    return a.split() == b.split()
+
+
+def still_holding(requests: Sequence[EditRequest]) -> list[bool]:
+    """Which edits of a stream still hold: those with the same answer as the last edit of their fact.
+
+    Args:
+        requests: The edits, in order.
+
+    Returns:
+        For each edit whether it holds. An edit repeated with the same answer holds.
     """
-    stream = list(requests)
-    latest = {request.fact_key: request.target_new for request in stream}
-    held = [request for request in stream if latest[request.fact_key] == request.target_new]
-    broken = {request.case for request in stream if request.case and latest[request.fact_key] != request.target_new}
-    return [replace(request, axes=()) if request.case in broken else request for request in held]
+    last = {request.fact_key: request.target_new for request in requests}
+    return [same_answer(request.target_new, last[request.fact_key]) for request in requests]
+
+
+def broken_cases(requests: Sequence[EditRequest]) -> set[str]:
+    """The cases of several edits of which one no longer holds: their questions lose their answers.
+
+    Args:
+        requests: The edits, in order.
+    """
+    return {
+        request.case
+        for request, holds in zip(requests, still_holding(requests), strict=True)
+        if request.case and not holds
+    }
 
 
 def held_out_prompts(requests: Iterable[EditRequest]) -> Iterator[str]:
-    """Every prompt that tests some edits: rephrasings, neighbours, axes and generation prompts."""
+    """Every prompt that tests some edits: rephrasings, neighborhoods, axes and generation prompts."""
     for request in requests:
         yield from request.rephrase
         yield from (probe.prompt for probe in (*request.neighborhood, *request.axes))
         yield from request.generation
-
-
-def normal(text: str) -> str:
-    """A text by which prompts are compared: without regard to case and blanks."""
-    return " ".join(text.casefold().split())

@@ -6,7 +6,7 @@ from typing import Any
 class InputError(ValueError):
     """Input that cannot be used.
 
-    The message is one sentence that says what was expected, what came and what to do about it. The command
+    The message is one sentence that says what was expected, what it got and what to do about it. The command
     line prints it without a traceback and ends with status 2.
     """
 
@@ -19,7 +19,7 @@ def require_positive(options: Any, group: str, *names: str) -> None:
     """
     for name in names:
         if not getattr(options, name) > 0:
-            msg = f"{group}.{name} must be above 0, but {getattr(options, name)} came; choose a positive number."
+            msg = f"expected {group}.{name} above 0, got {getattr(options, name)}; choose a positive number."
             raise InputError(msg)
 
 
@@ -32,5 +32,5 @@ def require_not_negative(options: Any, group: str, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
         if value is not None and not value >= 0:
-            msg = f"{group}.{name} must not be negative, but {value} came; choose 0 or more."
+            msg = f"expected {group}.{name} of 0 or more, got {value}; choose another number."
             raise InputError(msg)

@@ -120,7 +120,7 @@ def test_damaged_items_stop_the_run_before_it_begins(
         {"class_path": "aeplus.callbacks.CapabilitiesWriter", "init_args": {"data": "items", "tasks": "sst2"}},
     ]}}))  # fmt: skip
     assert main(["fit", f"--config={workplace}/tiny.yaml", "--config=bad.yaml"]) == 2
-    assert "items/sst2.jsonl, line 1: 'label' must be 0 or 1, but is 3; correct it." in capsys.readouterr().err
+    assert "items/sst2.jsonl, line 1: expected 'label' to be 0 or 1, got 3; correct it." in capsys.readouterr().err
 
 
 def test_the_documented_config_runs(place: Path, workplace: Path) -> None:
@@ -135,7 +135,7 @@ def test_the_documented_config_runs(place: Path, workplace: Path) -> None:
 def test_arguments_are_checked() -> None:
     with pytest.raises(InputError) as caught:
         CapabilitiesWriter(data="items", every=-1)
-    assert str(caught.value) == "CapabilitiesWriter's every must not be negative, but -1 came; choose 0 or more."
+    assert str(caught.value) == "expected CapabilitiesWriter's every of 0 or more, got -1; choose another number."
 
 
 def test_from_python_the_results_are_on_the_callback(place: Path) -> None:

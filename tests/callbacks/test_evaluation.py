@@ -39,7 +39,7 @@ class Watcher(EditCallback):
         self.rows: list[list[float | None]] = []
 
     def on_batch_committed(self, trainer: Any, module: Any, commit: BatchCommit) -> None:
-        edits: list[EditRequest] = module.data.requests
+        edits: list[EditRequest] = module.session.data.requests
         row: list[float | None] = [None] * len(edits)
         for number, edit in enumerate(edits[: commit.index + 1]):
             if any(later.fact_key == edit.fact_key for later in edits[number + 1 : commit.index + 1]):
@@ -154,7 +154,7 @@ def test_without_retention() -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(InputError, match="EvaluationWriter's every must not be negative, but -1 came"):
+    with pytest.raises(InputError, match="expected EvaluationWriter's every of 0 or more, got -1"):
         EvaluationWriter(every=-1)
     with pytest.raises(InputError, match="expected protocols out of"):
         EvaluationWriter(protocols=["loose"])

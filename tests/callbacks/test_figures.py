@@ -140,11 +140,11 @@ def test_hidden_states_are_those_of_each_prompt_alone() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"figures": ["pie"]}, "expected figures out of conflict, .* but pie came"),
-        ({"bins": 0}, "FigureWriter's bins must be at least 1, but 0 came"),
-        ({"every": -1}, "FigureWriter's every must be at least 0, but -1 came"),
-        ({"hidden_prompts": 1}, "FigureWriter's hidden_prompts must be at least 2"),
-        ({"projection": "umap"}, "FigureWriter's projection must be pca or tsne, but 'umap' came"),
+        ({"figures": ["pie"]}, "expected figures out of conflict, .* got pie"),
+        ({"bins": 0}, "expected FigureWriter's bins of at least 1, got 0"),
+        ({"every": -1}, "expected FigureWriter's every of at least 0, got -1"),
+        ({"hidden_prompts": 1}, "expected FigureWriter's hidden_prompts of at least 2"),
+        ({"projection": "umap"}, "expected FigureWriter's projection pca or tsne, got 'umap'"),
     ],
 )
 def test_options_that_cannot_be_used(options: dict[str, object], text: str) -> None:
@@ -157,6 +157,6 @@ def test_a_layer_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     options = {**SMALL, "threshold": 0.5, "threshold_kind": "dimensions"}
     edit = {**records()[0], "neighborhood": ["The capital of Peru is", "Rome is"]}
     with pytest.raises(
-        InputError, match="hidden_layer must be one of the model's 4 layers, but 4 came; -1 is the last"
+        InputError, match="hidden_layer to be one of the model's 4 layers, got 4; -1 is the last"
     ):
         aeplus.edit(tiny_model(), tiny_tokenizer(), [edit], callbacks=[FigureWriter(hidden_layer=4)], **options)

@@ -1,84 +1,67 @@
-"""The smoothing stop's decisions, on scores given by hand."""
+"""The smoothing stop sets the rule that a run chooses its candidates by."""
 
+import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
+from lightning.pytorch.callbacks import EarlyStopping
 
-from aeplus.callbacks.smoothing import SmoothingStop
+from aeplus.callbacks import SmoothingStop
 from aeplus.errors import InputError
+from aeplus.run.selection import Best, Converge
 
 
-class Stream:
-    """A stream of batches that records which iteration of each was committed."""
-
-    def __init__(self, iterations: int, batches: int, selection: str) -> None:
-        self.method = type("Method", (), {"selection": selection})()
-        self.batch = type("Batch", (), {"iterations": iterations, "keep": self.keep})()
-        self.data = type("Data", (), {"exhausted": False})()
-        self.iteration, self.kept, self.left = -1, None, batches
-        self.committed: list[tuple[int, int]] = []
-
-    def keep(self) -> None:
-        self.kept = self.iteration
-
-    def commit(self) -> None:
-        self.committed.append((self.iteration if self.kept is None else self.kept, self.iteration + 1))
-        self.iteration, self.kept, self.left = -1, None, self.left - 1
-        self.data.exhausted = self.left == 0
+def module(selection: str = "best") -> Any:
+    """What the callback sees of the module."""
+    session = SimpleNamespace(method=SimpleNamespace(selection=selection), select=None)
+    return SimpleNamespace(session=session, monitor="validation/score")
 
 
-def run(
-    stop: SmoothingStop, scores: list[list[float]], iterations: int = 5, selection: str = "best"
-) -> list[tuple[int, int]]:
-    """(committed iteration, iterations run) of each batch."""
-    stream = Stream(iterations, len(scores), selection)
-    trainer: Any = type("Trainer", (), {"should_stop": False, "callback_metrics": {}, "lightning_module": stream})()
-    while not trainer.should_stop:
-        stream.iteration += 1
-        score = scores[len(stream.committed)][stream.iteration]
-        trainer.callback_metrics = {} if score is None else {"validation/score": torch.tensor(float(score))}
-        stop._run_early_stopping_check(trainer)
-    return stream.committed
-
-
-@pytest.mark.parametrize(
-    ("scores", "expected"),
-    [
-        ([80, 90, 95, 96, 97], (4, 5)),  # rises to the end
-        ([80, 80, 80, 80, 80], (4, 5)),  # ties go to the least smoothed
-        ([80, 90, 70, 60, 99], (1, 4)),  # patience 2 ends the search
-        ([80, 79, 78, 77, 76], (1, 4)),  # small losses are ties with the best, but do not add up
-    ],
-)
-def test_best(scores: list[float], expected: tuple[int, int]) -> None:
-    assert run(SmoothingStop(patience=2, tie=1.0), [scores]) == [expected]
-
-
-def test_each_batch_starts_anew() -> None:
-    stop = SmoothingStop(patience=1, tie=0.0)
-    assert run(stop, [[90, 10], [20, 30, 5], [1, 0]]) == [(0, 2), (1, 3), (0, 2)]
-
-
-def test_converge_stops_at_two_equal_scores() -> None:
-    stop = SmoothingStop("converge", min_delta=0.5)
-    assert run(stop, [[80, 90, 90.2, 99, 99], [10, 10, 99]]) == [(2, 3), (1, 2)]
+def rule(stop: SmoothingStop, selection: str = "best") -> Any:
+    run = module(selection)
+    stop.on_fit_start(SimpleNamespace(), run)  # type: ignore[arg-type]
+    return run.session.select()
 
 
 def test_the_method_says_which_unless_the_callback_does() -> None:
-    scores = [[80, 90, 90.0, 99, 99]]
-    assert run(SmoothingStop(), scores, selection="converge") == [(2, 3)]
-    assert run(SmoothingStop("best"), scores, selection="converge") == [(4, 5)]
+    assert isinstance(SmoothingStop(), EarlyStopping)
+    assert isinstance(rule(SmoothingStop()), Best)
+    assert isinstance(rule(SmoothingStop(), "converge"), Converge)
+    assert isinstance(rule(SmoothingStop("best"), "converge"), Best)
 
 
-def test_without_smoothing_the_first_is_final() -> None:
-    assert run(SmoothingStop(), [[50], [10]], iterations=1) == [(0, 1), (0, 1)]
+def test_its_numbers_reach_the_rule_and_each_batch_starts_anew() -> None:
+    run = module()
+    stop = SmoothingStop(tie=0.0, patience=1, monitor="validation/efficacy")
+    stop.on_fit_start(SimpleNamespace(), run)  # type: ignore[arg-type]
+    assert run.monitor == "validation/efficacy"
+    for _ in range(2):
+        best = run.session.select()
+        assert [best.observe(score).done for score in (90.0, 89.0)] == [False, True]
+    converge = rule(SmoothingStop("converge", min_delta=5.0))
+    assert [converge.observe(score).done for score in (80.0, 84.0)] == [False, True]
 
 
-def test_without_validation_the_unsmoothed_targets() -> None:
-    assert run(SmoothingStop(), [[None] * 5]) == [(4, 5)]  # type: ignore[list-item]
+def test_verbose_logs_each_decision(caplog: pytest.LogCaptureFixture) -> None:
+    best = rule(SmoothingStop(verbose=True))
+    with caplog.at_level(logging.INFO):
+        best.observe(80.0)
+        best.observe(70.0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "smoothing 0: score 80.00, keep True, done False",
+        "smoothing 1: score 70.00, keep False, done False",
+    ]
 
 
-def test_bad_settings() -> None:
-    with pytest.raises(InputError, match=r"needs patience of at least 1 .* but patience=0"):
-        SmoothingStop(patience=0)
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"patience": 0}, r"expected patience of at least 1 and a tie of at least 0, got patience=0 and tie=2.0"),
+        ({"min_delta": -1.0}, "expected a min_delta of at least 0, got -1.0"),
+        ({"selection": "last"}, "expected SmoothingStop's selection best or converge, got 'last'; choose one of these"),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        SmoothingStop(**settings)

@@ -34,19 +34,19 @@ def runs(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path
     return [here / "lightning_logs" / "edits" / f"version_{i}" for i in range(2)]
 
 
-def said(folder: Path, prompts: list[str]) -> list[str]:
+def generations(folder: Path, prompts: list[str]) -> list[str]:
     model, tokenizer = load_model(str(folder))
     return [" ".join(text.split()) for text in generate(Decoder(model), tokenizer, prompts, 4)]
 
 
 def cells(page: str) -> list[list[str]]:
     """The cells of the case tables' rows, as Markdown shows them."""
-    rows = [line for line in page.splitlines() if line.startswith(("| edit |", "| in other words |", "| neighbour |"))]
+    rows = [line for line in page.splitlines() if line.startswith(("| edit |", "| in other words |", "| neighbor |"))]
     split = [row.replace("\\|", "\0")[2:-2].split(" | ") for row in rows]
     return [["".join(c for c in cell if c != "\\").replace("\0", "|") for cell in row] for row in split]
 
 
-def test_what_each_model_says(runs: list[Path], workplace: Path, tmp_path: Path) -> None:
+def test_generations_of_each_model(runs: list[Path], workplace: Path, tmp_path: Path) -> None:
     shown = cases(runs, count=9, edits="4,1", length=4, out=tmp_path / "cases.md")
     page = (tmp_path / "cases.md").read_text()
     assert [case.edit for case in shown] == [4, 1]
@@ -57,10 +57,10 @@ def test_what_each_model_says(runs: list[Path], workplace: Path, tmp_path: Path)
     rows = cells(page)
     prompts = [row[1] for row in rows]
     assert prompts[:3] == ["The capital of Paris", "In the city of Paris", "The capital of Peru is"]
-    # The edits of a checkpoint say what the model does that the run saved; and each begins with the unedited one.
-    for place, folder in ((2, workplace / "model"), (3, runs[0] / "model"), (4, runs[1] / "model")):
-        told = [row[place].replace("\\", "") for row in rows]
-        assert told == [text.replace("\\", "") for text in said(folder, prompts)]
+    # A checkpoint's edits give the generations of the model that the run saved; each starts from the unedited one.
+    for column, folder in ((2, workplace / "model"), (3, runs[0] / "model"), (4, runs[1] / "model")):
+        texts = [row[column].replace("\\", "") for row in rows]
+        assert texts == [text.replace("\\", "") for text in generations(folder, prompts)]
     assert rows[0][3] != rows[0][2]
     cases(runs[::-1], count=9, edits="4,1", length=4, out=tmp_path / "turned.md")
     turned = cells((tmp_path / "turned.md").read_text())
@@ -95,7 +95,7 @@ def test_a_run_that_saved_only_its_model(runs: list[Path], tmp_path: Path) -> No
     alone.mkdir()
     (alone / "config.yaml").write_bytes((runs[1] / "config.yaml").read_bytes())
     (alone / "model").symlink_to(runs[1] / "model")
-    with pytest.raises(InputError, match="expected a run that knows its edits"):
+    with pytest.raises(InputError, match="expected a run with its edits in a checkpoint"):
         cases([alone], count=1, edits=None, length=1, out=tmp_path / "cases.md")
     cases([alone, runs[1]], count=1, edits="2", length=4, out=tmp_path / "cases.md")
     page = (tmp_path / "cases.md").read_text()
@@ -103,7 +103,7 @@ def test_a_run_that_saved_only_its_model(runs: list[Path], tmp_path: Path) -> No
     assert all(row[3] == row[4] for row in cells(page))
 
 
-def test_edits_that_a_run_did_not_make_are_told(runs: list[Path], tmp_path: Path) -> None:
+def test_edits_that_a_run_did_not_make_are_marked(runs: list[Path], tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "config.yaml").write_bytes((runs[1] / "config.yaml").read_bytes())
@@ -129,14 +129,14 @@ def test_folders_that_cannot_be_used(runs: list[Path], tmp_path: Path, capsys: p
     config["model"]["model"] = str(runs[1] / "model")  # edited, so its weights are others
     (foreign / "config.yaml").write_text(yaml.safe_dump(config))
     for folders, more, text in (
-        ([empty], [], "expected the folder of a run, with its config.yaml"),
-        ([bare], [], "holds neither checkpoints/*.ckpt nor a model"),
-        ([damaged], [], "expected a checkpoint of aeplus at"),
+        ([empty], [], "expected a run folder with its config.yaml"),
+        ([bare], [], "expected checkpoints/*.ckpt or a model in"),
+        ([damaged], [], "expected an aeplus checkpoint at"),
         ([runs[0], foreign], [], "expected runs of one model"),
-        ([foreign], ["--length", "1"], "the checkpoint's edits belong to other weights"),
-        ([runs[0]], ["--edits", "0"], "expected places of edits from 1 to 4 behind --edits, but '0' came"),
-        ([runs[0]], ["--edits", "x"], "behind --edits, but 'x' came"),
-        ([runs[0]], ["--count", "0"], "--count must be at least 1, but 0 came"),
+        ([foreign], ["--length", "1"], "got edits of other weights"),
+        ([runs[0]], ["--edits", "0"], "expected positions of edits from 1 to 4 after --edits, got '0'"),
+        ([runs[0]], ["--edits", "x"], "after --edits, got 'x'"),
+        ([runs[0]], ["--count", "0"], "expected --count to be at least 1, got 0"),
     ):
         assert main(["cases", "--out", str(tmp_path / "page.md"), *more, "--runs", *map(str, folders)]) == 2
         assert text in capsys.readouterr().err

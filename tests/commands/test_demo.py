@@ -43,7 +43,7 @@ def test_read_pairs(tmp_path: Path) -> None:
 
 def test_gensim_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"questions-words\.txt, but it is not installed; run: pip install gensim\.$"):
+    with pytest.raises(InputError, match=r"questions-words\.txt, got no such file; run: pip install gensim\.$"):
         build_demo(tiny_model(), tiny_tokenizer())
 
 
@@ -105,13 +105,13 @@ def test_only_forms_that_the_model_answers() -> None:
 
 
 def test_a_model_that_knows_too_little() -> None:
-    with pytest.raises(InputError, match="but this one answers 0; take a larger model"):
+    with pytest.raises(InputError, match="got one that answers 0; take a larger model"):
         compose_demo(SECTIONS, lambda prompts, answers: [None] * len(prompts))
 
     def plain_only(prompts: Sequence[str], answers: Sequence[str]) -> list[float | None]:
         return [0.5 if prompt.startswith("The unit") else None for prompt in prompts]
 
-    with pytest.raises(InputError, match=r"in a form such as 'In \{\}, the unit of currency is the', but this one"):
+    with pytest.raises(InputError, match=r"in a form such as 'In \{\}, the unit of currency is the', got one"):
         compose_demo(SECTIONS, plain_only)
 
 

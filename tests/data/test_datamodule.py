@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from aeplus.data.datamodule import EditDataModule
-from aeplus.data.validation import ValidationSet
+from aeplus.data.validation import ValidationItem, ValidationSet
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 
@@ -51,12 +51,12 @@ def test_no_test_prompt_reaches_validation() -> None:
     assert items != validation_of(leaking)
 
 
-def test_every_edit_of_the_batch_is_asked_and_earlier_ones_stay() -> None:
+def test_every_edit_of_the_batch_is_asked_and_previous_ones_stay() -> None:
     first, second, _ = validation_of(EDITS)
     asked = [answer for aspect, _, answer in second if aspect == "efficacy"]
     assert asked == ["Ann 3", "Ann 4", "Ann 5"]
-    earlier = {answer for aspect, _, answer in first if aspect == "generalization"}
-    assert earlier < {answer for aspect, _, answer in second if aspect == "generalization"}
+    previous = {answer for aspect, _, answer in first if aspect == "generalization"}
+    assert previous < {answer for aspect, _, answer in second if aspect == "generalization"}
 
 
 def test_rewritten_edits_are_not_asked() -> None:
@@ -65,6 +65,17 @@ def test_rewritten_edits_are_not_asked() -> None:
     data = module(again)
     data.cursor = 3
     assert "Ann 0" not in {answer for _, _, answer in data.validation_items()}
+
+
+def test_an_edit_repeated_with_the_same_answer_is_asked_again() -> None:
+    repeated = [*EDITS[:3], EDITS[0]]
+    data = module(repeated)
+    data.validation = ValidationSet((), (), {i: ValidationItem(i, f"asks {i}", "x") for i in range(4)})
+    assert [prompt for _, prompt, _ in data.validation_items()] == ["asks 0", "asks 1", "asks 2"]
+    data.cursor = 3
+    assert [prompt for _, prompt, _ in data.validation_items()] == ["asks 3"]
+    data.validation = ValidationSet(tuple(data.validation.firsts.values()), ())
+    assert [prompt for _, prompt, _ in data.validation_items()] == ["asks 0", "asks 1", "asks 2", "asks 3"]
 
 
 def test_a_colliding_test_prompt_is_left_out_of_the_figures() -> None:
@@ -76,7 +87,7 @@ def test_a_colliding_test_prompt_is_left_out_of_the_figures() -> None:
     assert module(edits).overlap == {collides.upper()}
 
 
-def test_neighbours_come_from_records_that_are_not_edited(tmp_path: Path) -> None:
+def test_neighbors_come_from_records_that_are_not_edited(tmp_path: Path) -> None:
     path = tmp_path / "edits.jsonl"
     records = [{"prompt": "The mayor of {} is", "subject": n, "target_new": "Ann"} for n in NAMES]
     path.write_text("".join(json.dumps(r) + "\n" for r in records))
@@ -88,9 +99,9 @@ def test_neighbours_come_from_records_that_are_not_edited(tmp_path: Path) -> Non
 
 
 def test_no_edits_at_all() -> None:
-    with pytest.raises(InputError, match="expected at least one edit, but the list is empty"):
+    with pytest.raises(InputError, match="expected at least one edit, got an empty list"):
         module([])
-    with pytest.raises(InputError, match=r"data\.path is empty; give a file"):
+    with pytest.raises(InputError, match=r"expected edits, got no data\.path; pass a file"):
         EditDataModule().setup("fit")
 
 

@@ -58,8 +58,8 @@ def test_a_part_of_the_stream_in_another_order(path: Path) -> None:
     expected = {(EDITS[i].subject, item.prompt, item.answer) for i, item in whole.firsts.items() if EDITS[i] in stream}
     assert {(stream[i].subject, item.prompt, item.answer) for i, item in found.firsts.items()} == expected
     assert 0 < len(found.firsts) < len(whole.firsts)
-    places = [item.request_index for item in found.rewrites]
-    assert places == sorted(places)
+    indices = [item.request_index for item in found.rewrites]
+    assert indices == sorted(indices)
     assert all(stream[item.request_index].target_new == item.answer for item in found.rewrites)
     assert found.preserved == whole.preserved
 
@@ -81,9 +81,8 @@ def test_an_overlap_with_test_prompts_is_refused(
     edits = [replace(EDITS[0], **field("  " + line["prompt"].upper())), *EDITS[1:]]  # type: ignore[arg-type]
     with pytest.raises(InputError) as error:
         read_validation(path, edits)
-    said = f"overlaps with the edits' test prompts in 1 of its prompts, the first {line['prompt']!r}; run aeplus"
-    assert said in str(error.value)
-    with pytest.raises(InputError, match="overlaps"):
+    assert f"got an overlap in 1 of its prompts, the first {line['prompt']!r}; run aeplus" in str(error.value)
+    with pytest.raises(InputError, match="contain no test prompt of the edits"):
         write_validation(path.with_name("other.jsonl"), composed(), edits, {})
     assert not path.with_name("other.jsonl").exists()
 
@@ -92,52 +91,64 @@ def test_a_manifest_that_does_not_fit(path: Path) -> None:
     lines = path.read_text().splitlines(keepends=True)
     for text in ("".join(lines[1:]), "".join(lines).replace("City", "Borough")):
         path.write_text(text)
-        with pytest.raises(InputError, match=r"the manifest of .* does not fit it: one of the two was changed"):
+        with pytest.raises(InputError, match=r"expected a manifest that matches .*, got one with other prompts"):
             read_validation(path, EDITS)
 
 
 def test_edits_that_it_was_not_checked_against(path: Path) -> None:
-    stranger = EditRequest("The mayor of {} is", "Paris", "Eve")
-    with pytest.raises(InputError, match=r"1 of 21 are none of those it was checked against, the first 'The may"):
-        read_validation(path, [*EDITS, stranger])
-    with pytest.raises(InputError, match="does not fit the edits"):
+    other = EditRequest("The mayor of {} is", "Paris", "Eve")
+    with pytest.raises(InputError, match=r"checked against, got 1 of 21 others, the first 'The mayor of Paris is'"):
+        read_validation(path, [*EDITS, other])
+    with pytest.raises(InputError, match="got 1 of 1 others"):
         read_validation(path, [replace(EDITS[0], target_new="Eve")])
 
 
 def test_edits_without_an_item(path: Path) -> None:
     stream = [edit for i, edit in enumerate(EDITS) if i not in composed().firsts]
-    with pytest.raises(InputError, match="holds none of these 16; build it anew"):
+    with pytest.raises(InputError, match="got none for any of these 16; run aeplus"):
         read_validation(path, stream)
 
 
 def test_what_is_missing_or_damaged(path: Path) -> None:
-    place, text = manifest_path(path), manifest_path(path).read_text()
-    for broken in (text[:100], "[]", '{"prompts": 3}'):
-        place.write_text(broken)
-        with pytest.raises(InputError, match=r"expected a manifest in .*, but it is damaged"):
+    manifest = manifest_path(path)
+    text = manifest.read_text()
+    for broken, reason in (
+        (text[:100], "got something that is not JSON in line"),
+        ("[]", r"got something else \(field list indices must"),
+        ('{"prompts": 3}', r"got something else \(field "),
+        ('{"prompts": []}', r"got something else \(field 'tests'\)"),
+    ):
+        manifest.write_text(broken)
+        with pytest.raises(InputError, match=rf"expected the manifest of .*, {reason}"):
             read_validation(path, EDITS)
-    place.unlink()
-    with pytest.raises(InputError, match=r"expected the manifest of .* but it cannot be read \(No such file"):
+    manifest.unlink()
+    with pytest.raises(InputError, match=r"expected the manifest of .*, got a file that cannot be read \(No such file"):
         read_validation(path, EDITS)
-    with pytest.raises(InputError, match=r"expected a validation file at .*none, but it cannot be read"):
+    with pytest.raises(InputError, match=r"expected a validation file .*none, got a file that cannot be read"):
         read_validation(path.with_name("none"), EDITS)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"cannot be read \(not UTF-8\)"):
+    with pytest.raises(InputError, match=r"cannot be read \(invalid start byte\)"):
         read_validation(path, EDITS)
 
 
-@pytest.mark.parametrize(
-    "line", ["not JSON", "[1]", '{"prompt": "The mayor"}', '{"kind": "first", "prompt": "P", "answer": "A"}']
-)
+@pytest.mark.parametrize("line", ["[1]", '{"prompt": "The mayor"}', '{"kind": "first", "prompt": "P", "answer": "A"}'])
 def test_a_line_that_is_no_item(path: Path, line: str) -> None:
     path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(InputError, match=r"expected an item of a validation set, .* in line \d+ of .*validation.jsonl"):
+    with pytest.raises(InputError, match=r"validation\.jsonl, line \d+: expected an item of a validation set, with"):
+        read_validation(path, EDITS)
+
+
+def test_a_line_that_is_not_json(path: Path) -> None:
+    path.write_text(path.read_text() + "not JSON\n")
+    with pytest.raises(
+        InputError, match=r"expected a validation file .*, got something that is not JSON in line \d+ of"
+    ):
         read_validation(path, EDITS)
 
 
 def test_the_file_of_another_format(path: Path) -> None:
     path.write_text('{"prompt": "The mayor of {} is", "subject": "Oslo", "target_new": "Eve"}\n')
-    with pytest.raises(InputError, match=r"with kind \(first, rewrite, preserved\) and prompt, in line 1 of"):
+    with pytest.raises(InputError, match=r"line 1: .* with kind \(first, rewrite, preserved\) and prompt, got {'"):
         read_validation(path, EDITS)
 
 
@@ -167,9 +178,9 @@ def test_a_stream_is_scored_by_the_file(path: Path) -> None:
 def test_a_run_refuses_what_overlaps(path: Path) -> None:
     prompt = composed().prompts[0]
     data = EditDataModule(validation=str(path)).attach([replace(EDITS[0], axes=(Probe(prompt),)), *EDITS[1:]])
-    with pytest.raises(InputError, match="overlaps with the edits' test prompts in 1 of its prompts"):
+    with pytest.raises(InputError, match="contain no test prompt of the edits, got an overlap in 1 of its prompts"):
         data.setup("fit")
-    with pytest.raises(InputError, match="overlaps"):  # not only once
+    with pytest.raises(InputError, match="contain no test prompt"):  # not only once
         data.setup("fit")
 
 
@@ -198,8 +209,8 @@ def build(*words: str) -> int:
 
 def test_the_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert build("--k0", "facts.jsonl", "--share", "0.2", "--preserved", "5") == 0
-    said = "v.jsonl: 4 of 20 edits and 5 preserved facts in 21 prompts, none of them among 20 test prompts"
-    assert said in capsys.readouterr().out
+    text = "v.jsonl: 4 of 20 edits and 5 preserved facts in 21 prompts, none of them among 20 test prompts"
+    assert text in capsys.readouterr().out
     settings = json.loads((here / "v.jsonl.manifest.json").read_text())["settings"]
     assert settings == {
         "edits": "edits.jsonl",
@@ -238,21 +249,21 @@ def test_text_in_place_of_facts(here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "text"),
     [
-        (["--portion", "2"], "expected a portion such as 1/3"),
-        (["--portion", "3/2"], "expected a portion such as 1/3"),
-        (["--portion", "0/2"], "but '0/2' came"),
-        (["--k0", "facts.jsonl", "--portion", "1/11"], "n at most 10 for a share of 0.1, but 1/11 came"),
-        (["--k0", "facts.jsonl", "--share", "2"], "must lie between 0 and 1, but is 2.0"),
+        (["--portion", "2"], "expected a portion I/N"),
+        (["--portion", "3/2"], "expected a portion I/N"),
+        (["--portion", "0/2"], "got '0/2'"),
+        (["--k0", "facts.jsonl", "--portion", "1/11"], "n at most 10 for a share of 0.1, got 1/11"),
+        (["--k0", "facts.jsonl", "--share", "2"], "expected a validation share from 0 to 1, got 2.0"),
         (["--k0", "none.jsonl"], "none.jsonl"),
-        (["--rewriter", "lm"], "--rewriter-model is missing"),
-        (["--k0", "facts.jsonl", "--preserved", "-1"], "preserved facts must be at least 0, but is -1"),
+        (["--rewriter", "lm"], "expected --rewriter-model with --rewriter lm, got none"),
+        (["--k0", "facts.jsonl", "--preserved", "-1"], "preserved facts of at least 0, got -1"),
     ],
 )
-def test_what_the_command_refuses(here: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_command_refuses(here: Path, words: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert build(*words) == 2
-    assert said in capsys.readouterr().err
+    assert text in capsys.readouterr().err
     assert not (here / "v.jsonl").exists()
 
 

@@ -1,4 +1,4 @@
-"""Neighbourhoods drawn from other records."""
+"""Neighborhoods drawn from other records."""
 
 import pytest
 
@@ -10,7 +10,7 @@ POOL = [EditRequest("The capital of {} is", name, "Rome") for name in "ABCDEFGH"
 OTHER = EditRequest("{} was born in", "Ann", "Rome")
 
 
-def test_neighbours_have_the_form_and_other_subjects() -> None:
+def test_neighbors_have_the_form_and_other_subjects() -> None:
     edits = [POOL[0], EditRequest("The capital of {} is", "b", "Rome"), OTHER]
     filled = fill_neighborhoods(edits, [*POOL, *POOL], 4, seed=0)
     for request in filled[:2]:
@@ -31,11 +31,11 @@ def test_a_draw_depends_on_the_seed_and_not_on_the_place() -> None:
     assert any(filled != fill_neighborhoods(edits, POOL, 3, seed=seed) for seed in range(2, 6))
 
 
-def test_a_neighbourhood_of_its_own_is_kept() -> None:
+def test_a_neighborhood_of_its_own_is_kept() -> None:
     own = EditRequest("The capital of {} is", "A", "Rome", neighborhood=(Probe("Two and two is"),))
     assert fill_neighborhoods([own], POOL, 3, seed=0) == [own]
 
 
 def test_negative_count() -> None:
-    with pytest.raises(InputError, match="must be 0 or more, but is -1"):
+    with pytest.raises(InputError, match="expected 0 or more neighbors, got -1"):
         fill_neighborhoods(POOL, POOL, -1, seed=0)

@@ -80,7 +80,7 @@ def test_several_sources_in_a_row(tmp_path: Path) -> None:
     assert [edits[0].case for edits in stream] == ["", "", "2:1", "", "3:1", ""]  # cases of several files stay apart
     assert [edits[0].subject for edits in read_stream([first, second], 1, 3)] == ["B", "Oz"]
     assert read_stream([first], 2) == []
-    with pytest.raises(InputError, match=r"second\.json, record 2: 'subject' must be a text that is not empty"):
+    with pytest.raises(InputError, match=r"second\.json, record 2: expected 'subject' to be a non-empty string"):
         read_stream([first, write(tmp_path, [PLAIN, {**PLAIN, "subject": ""}], "second.json")])
 
 
@@ -99,13 +99,13 @@ def test_unusable_records_can_be_left_out(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="1 of 2 records cannot"):
         assert len(read_requests(path, limit=2, skip_unusable=True)) == 1
     nothing = message(tmp_path, [{**PLAIN, "target_new": ""}], skip_unusable=True)
-    assert nothing == "DIR/edits.dat, record 1: 'target_new' must be a text that is not empty, but is ''; fill it in."
+    assert nothing == "DIR/edits.dat, record 1: expected 'target_new' to be a non-empty string, got ''; fill it in."
 
 
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ("", "Expected edits, but DIR/edits.dat is empty; give a file with at least one record."),
+        ("", "expected at least one record in DIR/edits.dat, got none; check the file or the data set."),
         (
             [PLAIN, {"prompt": "x", "answer": "y"}],
             "DIR/edits.dat, record 2: expected the fields of a format, CounterFact (requested_rewrite), ",
@@ -113,11 +113,11 @@ def test_unusable_records_can_be_left_out(tmp_path: Path) -> None:
         ([PLAIN, 5], "DIR/edits.dat, record 2: expected an object with the fields of a format, "),
         (
             [{**PLAIN, "prompt": "{} and {}"}],
-            "DIR/edits.dat, record 1: 'prompt' must hold one {} where the subject stands, but '{} and {}' holds 2;",
+            "DIR/edits.dat, record 1: expected 'prompt' to contain one {} in place of the subject, got 2 in '{} an",
         ),
         (
             [{"requested_rewrite": [PLAIN, {**PLAIN, "prompt": "{} and {}"}]}],
-            "DIR/edits.dat, record 1: rewrite 2: 'prompt' must hold one {} where the subject stands, but",
+            "DIR/edits.dat, record 1: rewrite 2: expected 'prompt' to contain one {} in place of the subject, got",
         ),
     ],
 )
@@ -126,16 +126,16 @@ def test_error_texts(tmp_path: Path, content: Any, text: str) -> None:
 
 
 def test_errors_of_options(tmp_path: Path) -> None:
-    assert message(tmp_path, [PLAIN], limit=0).startswith("'limit' must be at least 1")
-    assert message(tmp_path, [PLAIN], target="pred").startswith("'target' must be 'answers' or 'alt'")
-    with pytest.raises(InputError, match=r"^the edits, record 1: 'subject' must be a text"):
+    assert message(tmp_path, [PLAIN], limit=0).startswith("expected 'limit' of at least 1")
+    assert message(tmp_path, [PLAIN], target="pred").startswith("expected 'target' to be 'answers' or 'alt'")
+    with pytest.raises(InputError, match=r"^the edits, record 1: expected 'subject' to be a non-empty string"):
         requests_from_records([{**PLAIN, "subject": None}])
 
 
 def test_the_documented_records() -> None:
     blocks = (ROOT / "docs" / "data.md").read_text("utf-8").split("```json\n")[1:]
     records = [json.loads(block.split("```", 1)[0]) for block in blocks]
-    used = {next(form for form in FORMATS if form.recognises(record)) for record in records}
+    used = {next(form for form in FORMATS if form.recognizes(record)) for record in records}
     assert used == set(FORMATS)
     requests = requests_from_records(records)
     assert len(requests) == len(records) + 1  # MQuAKE's gives two

@@ -1,12 +1,14 @@
 """Rewriting by templates and by a language model whose output is checked."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 
+from aeplus.commands.rewriting import model_rewriter, named_rewriter
 from aeplus.data import paraphrase as rewriter_module
-from aeplus.data.paraphrase import ModelRewriter, Rewriter, gives_away, named_rewriter, paraphrases, problem
+from aeplus.data.paraphrase import ModelRewriter, Rewriter, gives_away, paraphrases, problem
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from tiny import tiny_model, tiny_tokenizer
@@ -54,11 +56,11 @@ def test_an_answer_that_the_subject_or_the_prompt_names_is_not_given_away() -> N
 
 def test_templates_pass_the_checks_and_follow_the_seed() -> None:
     facts = [FACT, EditRequest("{} plays the", "Toko Yasuda", "piano")]
-    found = Rewriter(0).rewrite(facts, 3)
-    assert [len(set(texts)) for texts in found] == [3, 3]
-    assert all(problem(fact, text) is None for fact, texts in zip(facts, found, strict=True) for text in texts)
-    assert Rewriter(0).rewrite(facts[1:], 3) == found[1:]  # a fact's draw does not depend on the others
-    assert Rewriter(1).rewrite(facts, 3) != found
+    drawn = Rewriter(0).rewrite(facts, 3)
+    assert [len(set(texts)) for texts in drawn] == [3, 3]
+    assert all(problem(fact, text) is None for fact, texts in zip(facts, drawn, strict=True) for text in texts)
+    assert Rewriter(0).rewrite(facts[1:], 3) == drawn[1:]  # a fact's draw does not depend on the others
+    assert Rewriter(1).rewrite(facts, 3) != drawn
     assert len(Rewriter(0).rewrite([FACT], 100)[0]) == len(paraphrases(FACT.prompt, FACT.subject))
 
 
@@ -71,15 +73,18 @@ def test_what_the_caller_refuses_is_left_out() -> None:
 
 
 class Scripted(ModelRewriter):
-    """Writes what it is told to, a line for each round and prompt; notes what it is asked."""
+    """Writes the given lines, one for each round and prompt; records the prompts and seeds."""
 
     def __init__(self, *rounds: list[str], tries: int = 4) -> None:
-        super().__init__(None, None, "scripted", tries=tries)
-        self.rounds, self.asked = list(rounds), []
+        super().__init__(self.read_out, len, "scripted", tries=tries)
+        self.rounds = list(rounds)
+        self.asked: list[tuple[list[str], int | None]] = []
 
-    def _write(self, questions: Any, seed: int | None) -> list[str]:
-        self.asked.append((list(questions), seed))
-        return self.rounds.pop(0)
+    def read_out(self, prompts: Sequence[str], new_tokens: int, seed: int | None) -> list[str]:
+        questions = [prompt.rsplit("Text: ", 1)[1].split("\n", 1)[0] for prompt in prompts]
+        assert new_tokens == max(map(len, questions)) + 16
+        self.asked.append((questions, seed))
+        return [f" {text}\n\n" for text in self.rounds.pop(0)]
 
 
 GOOD, OTHER = "The city from which France is governed is", "France has its government in the city of"
@@ -126,12 +131,14 @@ def small_model() -> Any:
 def test_a_model_writes_in_batches_as_alone(short: None) -> None:
     """Greedy output does not depend on what else is in the batch."""
     model, tokenizer = small_model(), tiny_tokenizer()
-    rewriter = ModelRewriter(model, tokenizer, batch=2)
+    rewriter = model_rewriter(model, tokenizer)
     questions = ["The capital of France is", "People speak English in London, as they do in Rome"]
-    together = rewriter._write(questions, None)
+    together = rewriter._first_lines(questions, None)
     assert all(together)
     # The length that is left for an answer is the longest prompt's.
-    assert [text[:20] for text in together] == [rewriter._write([question], None)[0][:20] for question in questions]
+    assert [text[:20] for text in together] == [
+        rewriter._first_lines([question], None)[0][:20] for question in questions
+    ]
 
 
 def test_the_same_seed_writes_the_same_and_leaves_the_generator_alone(short: None) -> None:
@@ -139,13 +146,14 @@ def test_the_same_seed_writes_the_same_and_leaves_the_generator_alone(short: Non
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    one, two, other = (ModelRewriter(model, tokenizer)._write([FACT.question], seed) for seed in (1, 1, 2))
+    one, two, other = (model_rewriter(model, tokenizer)._first_lines([FACT.question], seed) for seed in (1, 1, 2))
     assert torch.equal(torch.rand(1), expected)
     assert one == two != other
 
 
 def test_a_random_model_falls_back_to_templates(short: None) -> None:
-    rewriter = ModelRewriter(small_model(), tiny_tokenizer(), "tiny", tries=2)
+    rewriter = model_rewriter(small_model(), tiny_tokenizer(), "tiny")
+    rewriter.tries = 2
     (texts,) = rewriter.rewrite([FACT], 2)
     assert len(texts) == 2
     assert all(problem(FACT, text) is None for text in texts)
@@ -155,5 +163,7 @@ def test_a_random_model_falls_back_to_templates(short: None) -> None:
 
 def test_a_language_model_must_be_named() -> None:
     assert type(named_rewriter("templates", None, 3)) is Rewriter
-    with pytest.raises(InputError, match="--rewriter-model is missing; give a hub id or a folder"):
+    with pytest.raises(
+        InputError, match="expected --rewriter-model with --rewriter lm, got none; give a hub id or a folder"
+    ):
         named_rewriter("lm", None, 0)

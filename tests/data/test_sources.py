@@ -35,7 +35,7 @@ def message(path: Path | str) -> str:
 
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("lines", [False, True])
-def test_form_of_the_file_is_told_by_its_content(tmp_path: Path, lines: bool, zipped: bool) -> None:
+def test_form_of_the_file_is_detected_by_its_content(tmp_path: Path, lines: bool, zipped: bool) -> None:
     records = [PLAIN, {**PLAIN, "subject": "Ix\u2028"}, {**PLAIN, "subject": "Ap"}]
     text = "\n\r\n".join(json.dumps(r, ensure_ascii=False) for r in records) if lines else json.dumps(records)
     data = ("\ufeff" + text).encode()
@@ -75,7 +75,7 @@ def test_parquet(tmp_path: Path) -> None:
         "locality": {"Forgetfulness": [{"prompt": "Oz is not", "ground_truth": ["x"]}]},
     }
     bare = {**PLAIN, "subject": "Ix", "prompt": "Ix is", "portability": None, "locality": None}
-    path = tmp_path / "edits.jsonl"  # told by its content
+    path = tmp_path / "edits.jsonl"  # detected by its content
     datasets.Dataset.from_list([knowedit, bare] * 1500).to_parquet(path)
     requests = read_requests(path)
     assert len(requests) == 3000
@@ -83,30 +83,31 @@ def test_parquet(tmp_path: Path) -> None:
     assert requests[1].axes == ()
     assert len(read_requests(path, limit=2)) == 2
     path.write_bytes(path.read_bytes()[:-20])
-    assert message(path).startswith("Expected a whole Parquet file, but DIR/edits.jsonl cannot be read (")
+    assert message(path).startswith("expected a complete Parquet file, got damaged data in DIR/edits.jsonl (")
 
 
 @pytest.mark.parametrize("name", ["edits.csv", "edits.TSV", "edits.csv.gz"])
 def test_csv_is_refused(tmp_path: Path, name: str) -> None:
-    said = message(write(tmp_path, "prompt,subject\na,b\n", name))
-    assert said.startswith(
-        f"Expected JSON, JSON Lines or Parquet, but DIR/{name} is a table of text, which cannot hold"
-    )
+    text = message(write(tmp_path, "prompt,subject\na,b\n", name))
+    assert text.startswith(f"expected JSON, JSON Lines or Parquet, got the text table DIR/{name}, which cannot contain")
 
 
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ("", "Expected edits, but DIR/edits.dat is empty; give a file with at least one record."),
-        (" \n\n", "Expected edits, but DIR/edits.dat is empty; give a file with at least one record."),
-        ("[]", "Expected edits, but DIR/edits.dat holds no records; give a source with at least one."),
+        ("", "expected at least one record in DIR/edits.dat, got none; check the file or the data set."),
+        (" \n\n", "expected at least one record in DIR/edits.dat, got none; check"),
+        ("[]", "expected at least one record in DIR/edits.dat, got none; check"),
         (
             json.dumps(PLAIN) + "\nhello",
-            "Expected a JSON array or JSON Lines, but line 2 of DIR/edits.dat is not JSON (Expecting value); "
-            "correct it.",
+            "expected a JSON array or JSON Lines, got something that is not JSON in line 2 of DIR/edits.dat (Expecting "
+            "value); correct it.",
         ),
-        ("[\n1,\n]", "Expected a JSON array or JSON Lines, but line 3 of DIR/edits.dat is not JSON ("),
-        ("\n\n[\n1,\n]", "Expected a JSON array or JSON Lines, but line 5 of DIR/edits.dat is not JSON ("),
+        (
+            "[\n1,\n]",
+            "expected a JSON array or JSON Lines, got something that is not JSON in line 3 of DIR/edits.dat (",
+        ),
+        ("\n\n[\n1,\n]", "expected a JSON array or JSON Lines, got something that is not JSON in line 5 of DIR/edits"),
     ],
 )
 def test_error_texts(tmp_path: Path, content: str, text: str) -> None:
@@ -117,22 +118,22 @@ def test_damaged_bytes(tmp_path: Path) -> None:
     path = tmp_path / "edits.jsonl"
     for records in (json.dumps([PLAIN] * 50), "\n".join([json.dumps(PLAIN)] * 50)):
         path.write_bytes(gzip.compress(records.encode())[:-9])
-        assert message(path).startswith("Expected a whole gzip file, but DIR/edits.jsonl is damaged (")
+        assert message(path).startswith("expected a complete gzip file, got damaged data in DIR/edits.jsonl (")
     path.write_bytes(b"\xff\xfe{")
     assert message(path) == (
-        "Expected UTF-8 text, but DIR/edits.jsonl is not (invalid start byte at byte 0); convert it."
+        "expected UTF-8 text in DIR/edits.jsonl, got an invalid start byte at byte 0; convert the file to UTF-8."
     )
     path.write_bytes(b'{"a": 1}\n{"b": "\xff"}\n')
-    assert "(invalid start byte at byte 16)" in message(path)
+    assert "an invalid start byte at byte 16;" in message(path)
     path.write_bytes(b'[{"a": 1},\n"\xff"]\n')
-    assert "(invalid start byte at byte 12)" in message(path)
+    assert "an invalid start byte at byte 12;" in message(path)
 
 
 def test_paths(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^Expected a file of edits, but .* is a folder; give the path"):
+    with pytest.raises(InputError, match=r"^expected a file of edits, got the folder .*; give the path"):
         list(read_records(tmp_path))
     for missing in (tmp_path / "none.json", "none.jsonl", "data/none.jsonl", "data/none.parquet", "data/none.csv"):
-        with pytest.raises(InputError, match=r"^Expected a file of edits, but .* does not exist; check"):
+        with pytest.raises(InputError, match=r"^expected a file of edits, got .*, which does not exist; check"):
             list(read_records(missing))
 
 
@@ -170,7 +171,7 @@ def test_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(read_requests("some/data", limit=1)) == 1
     assert len(read_requests("some/data:test")) == 3
     assert hub.asked == [("some/data", "train", False), ("some/data", "test", False)]
-    with pytest.raises(InputError, match=r"no file 'some/data' .*\(Unknown split 'none'\); check the name"):
+    with pytest.raises(InputError, match=r"no file 'some/data' .* 'none' \(Unknown split 'none'\); check the name"):
         read_requests("some/data:none")
 
 
@@ -186,11 +187,11 @@ def test_a_large_data_set_is_streamed(
     assert len(read_requests("some/data", limit=4)) == 4
     assert hub.asked == [("some/data", "train", streams)]
     assert hub.given == 4  # no row more
-    with pytest.raises(InputError, match=r"failed \(The connection broke\); check the name"):
+    with pytest.raises(InputError, match=r"'train' \(The connection broke\); check the name"):
         read_requests("some/data")
 
 
 def test_hub_without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", Hub(0, count=0))
-    with pytest.raises(InputError, match="Expected edits, but some/data:test holds no records; give a source with"):
+    with pytest.raises(InputError, match="expected at least one record in some/data:test, got none; check"):
         read_requests("some/data:test")

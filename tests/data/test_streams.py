@@ -70,7 +70,7 @@ def test_subset_and_limit_count_records_over_all_files(
     assert subjects(files, subset=subset, limit=limit, neighbors=2) == [*taken]  # which are drawn from all records
 
 
-def test_neighbours_come_from_outside_the_subset(files: list[str]) -> None:
+def test_neighbors_come_from_outside_the_subset(files: list[str]) -> None:
     data = EditDataModule(files, subset="4:6", neighbors=99, preserved_count=0)
     data.setup("fit")
     around = {probe.prompt for probe in data.requests[0].neighborhood}
@@ -95,12 +95,12 @@ def test_shuffling_follows_the_seed_and_keeps_records_whole(files: list[str]) ->
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"batch_size": 0}, r"data\.batch_size must be at least 1, but 0 came; choose how many edits make a batch\."),
-        ({"limit": 0}, r"data\.limit must be at least 1, but 0 came; leave it out to take every record\."),
+        ({"batch_size": 0}, r"expected data\.batch_size of at least 1, got 0; choose the number of edits in a batch\."),
+        ({"limit": 0}, r"expected data\.limit of at least 1, got 0; leave it out to take every record\."),
         *(
             (
                 {"subset": text},
-                rf"data\.subset must be start:stop with a start below the stop, but '{text}' came; write",
+                rf"expected data\.subset as start:stop with a start below the stop, got '{text}'; write",
             )
             for text in ("5", "5:5", "7:5", "a:b", "-3:", "1:2:3", ":0", "")
         ),
@@ -111,17 +111,19 @@ def test_options_that_mean_nothing(options: dict[str, Any], text: str) -> None:
         EditDataModule("edits.jsonl", **options)
 
 
-def test_a_subset_behind_the_end_and_no_file_at_all(files: list[str]) -> None:
+def test_a_subset_after_the_end_and_no_file_at_all(files: list[str]) -> None:
     for neighbors in (0, 2):
-        with pytest.raises(InputError, match=r"data\.subset 10:12 takes no record of .*edits0\.jsonl, .*edits1\.jsonl"):
+        with pytest.raises(
+            InputError, match=r"expected records in data\.subset 10:12 of .*edits0\.jsonl, .*edits1\.jsonl, got"
+        ):
             subjects(files, subset="10:12", neighbors=neighbors)
-    with pytest.raises(InputError, match=r"data\.path is empty; give a file"):
+    with pytest.raises(InputError, match=r"got no data\.path; pass a file"):
         subjects([])
 
 
 def test_records_that_cannot_be_used(files: list[str]) -> None:
     Path(files[0]).write_text('{"prompt": "The mayor of {} is", "subject": "Town", "target_new": ""}\n')
-    with pytest.raises(InputError, match=r"edits0\.jsonl, record 1: 'target_new' must be"):
+    with pytest.raises(InputError, match=r"edits0\.jsonl, record 1: expected 'target_new' to be"):
         subjects(files)
     with pytest.warns(UserWarning, match="1 of 6 records cannot be used"):
         assert subjects(files, skip_unusable=True)[:2] == ["5", "6"]

@@ -85,10 +85,10 @@ def test_nothing_preserved_nothing_shared_and_edited_facts() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"batch_size": 0}, "'batch_size' must be at least 1, but is 0"),
-        ({"share": 1.5}, "must lie between 0 and 1, but is 1.5"),
-        ({"preserved_count": -1}, "preserved facts must be at least 0, but is -1"),
-        ({"per_edit": 0}, "paraphrases per edit must be at least 1, but is 0"),
+        ({"batch_size": 0}, "expected 'batch_size' of at least 1, got 0"),
+        ({"share": 1.5}, "expected a validation share from 0 to 1, got 1.5"),
+        ({"preserved_count": -1}, "preserved facts of at least 0, got -1"),
+        ({"per_edit": 0}, "paraphrases per edit of at least 1, got 0"),
     ],
 )
 def test_errors(options: dict[str, Any], text: str) -> None:
@@ -143,9 +143,9 @@ def test_few_preserved_facts_are_shared_out() -> None:
 
 
 def test_portions_that_do_not_fit() -> None:
-    with pytest.raises(InputError, match=r"n at most 2 for a share of 0\.5, but 1/3 came"):
+    with pytest.raises(InputError, match=r"n at most 2 for a share of 0\.5, got 1/3"):
         composed(share=0.5, portion=(1, 3))
-    with pytest.raises(InputError, match="but 4/3 came"):
+    with pytest.raises(InputError, match="got 4/3"):
         composed(portion=(4, 3))
 
 
@@ -177,7 +177,7 @@ def test_no_test_prompt_is_composed() -> None:
     assert overlap(validation, edits) == set()
 
 
-def test_facts_that_are_neighbours_or_edited_are_passed_over() -> None:
+def test_facts_that_are_neighbors_or_edited_are_skipped() -> None:
     """Their paraphrases would be made from a test prompt."""
     near = replace(EDITS[0], neighborhood=tuple(Probe(f"the capital of OLD{i} is") for i in range(40)))
     edited = [replace(EDITS[3], target_new="x", subject="LAND3")]

@@ -13,18 +13,16 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
+from aeplus.evaluation.free_text import measure_fluency, measure_generation
 from aeplus.evaluation.questions import PromptItem
-from aeplus.evaluation.suite import SuiteOptions, measure_fluency, measure_generation
+from aeplus.evaluation.references import References, corpus_references, read_references
 from aeplus.metrics.text import (
     Consistency,
     Fluency,
-    References,
     answer_comes_first,
-    corpus_references,
-    normalise,
-    read_references,
+    normalize_text,
     weighted_entropy,
-    words_and_marks,
+    words_and_punctuation,
 )
 from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate
@@ -35,7 +33,7 @@ PROMPTS = ["Rome is", "The capital of France is Paris and", "In London people sp
 
 
 def test_fluency_against_scipy() -> None:
-    words = words_and_marks(TEXT)
+    words = words_and_punctuation(TEXT)
     expected = []
     for n, weight in ((2, 2 / 3), (3, 4 / 3)):
         counts = list(Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1)).values())
@@ -60,12 +58,12 @@ def test_consistency_against_scikit_learn() -> None:
 def test_consistency_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sklearn" else found(name))
-    with pytest.raises(InputError, match=r"needs scikit-learn, .* run: pip install 'aeplus\[figures\]'"):
+    with pytest.raises(InputError, match=r"expected scikit-learn for consistency, .* pip install 'aeplus\[figures\]'"):
         Consistency([TEXT])
 
 
 def test_references_of_no_words() -> None:
-    with pytest.raises(InputError, match="expected reference texts of words, but there are none"):
+    with pytest.raises(InputError, match="expected reference texts that hold words, got none"):
         Consistency(["!", "a"])
 
 
@@ -89,15 +87,15 @@ def test_files_of_references(content: Any, tmp_path: Path) -> None:
 def test_damaged_references(content: str, tmp_path: Path) -> None:
     path = tmp_path / "references.json"
     path.write_text(content)
-    with pytest.raises(InputError, match=r"expected an object like .* in .*references.json, but it holds"):
+    with pytest.raises(InputError, match=r"expected an object like .*, got .*; (correct it|add some)\."):
         read_references(path)
-    with pytest.raises(InputError, match="but it cannot be read"):
+    with pytest.raises(InputError, match=r"none.json, got a file that cannot be read"):
         read_references(tmp_path / "none.json")
 
 
 def test_references_out_of_a_corpus() -> None:
     corpus = ["Romeo loves Juliet.", "NEW YORK is big.", "New roads lead to York and Rome.", "Rome!", "Rome?"]
-    found = corpus_references(corpus, ["Rome", "New York", "Oslo", "..."], most=2)
+    found = corpus_references(corpus, ["Rome", "New York", "Oslo", "..."], per_answer=2)
     assert found["Rome"] == "New roads lead to York and Rome. Rome!"
     assert found["new york"] == "NEW YORK is big."
     assert found["Oslo"] is None
@@ -144,7 +142,7 @@ def test_a_checkpoints_own_settings_do_not_count() -> None:
 
 def test_no_room_to_generate() -> None:
     with pytest.raises(
-        InputError, match=r"must fit the model's context of 128 tokens, but 'Rome is'… takes \d and 127"
+        InputError, match=r"to fit the model's context of 128 tokens, got \d tokens for 'Rome is'… and 127"
     ):
         generate(Decoder(tiny_model("llama")), tiny_tokenizer(), ["Rome is"], 127)
     assert generate(Decoder(tiny_model("llama")), tiny_tokenizer(), [], 127) == []
@@ -171,34 +169,34 @@ def test_the_answer_must_come_first(text: str, answer: str, first: bool) -> None
     assert answer_comes_first(text, ["Oslo", answer]) is first
 
 
-def test_normalised_words() -> None:
-    assert normalise("  The King's—“big” U.S.\n\tplan ") == "kings big us plan"
+def test_normalized_words() -> None:
+    assert normalize_text("  The King's—“big” U.S.\n\tplan ") == "kings big us plan"
 
 
 def test_generation_of_an_alias_and_of_long_answers() -> None:
     """An answer longer than the option's tokens is waited for."""
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     decoder = Decoder(model)
-    spoken = generate(decoder, tokenizer, ["Rome is"], 12)[0]
+    generated = generate(decoder, tokenizer, ["Rome is"], 12)[0]
     items = [
-        PromptItem("efficacy", "Rome is", "Oslo", (spoken,), 0),
-        PromptItem("generalization", "Rome is", spoken + " not", (), 0),
+        PromptItem("efficacy", "Rome is", "Oslo", (generated,), 0),
+        PromptItem("generalization", "Rome is", generated + " not", (), 0),
         PromptItem("specificity", "Oslo", None, (), 0),
     ]
-    found = measure_generation(decoder, tokenizer, items, SuiteOptions(generation_length=1))
+    found = measure_generation(decoder, tokenizer, items, length=1)
     assert (found["efficacy"]["value"], found["generalization"]["value"], found["score"]) == (100.0, 0.0, 50.0)
     assert found["specificity"] == {"value": None, "low": None, "high": None, "count": 0}
 
 
 def test_fluency_of_edits() -> None:
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
-    decoder, options = Decoder(model), SuiteOptions(fluency_length=8)
+    decoder = Decoder(model)
     stream = [
         EditRequest("{} is", "Rome", "big", generation=("In Rome", "dropped"), neighborhood=(Probe("x"),)),
         EditRequest("{} is", "Oslo", "Paris"),
     ]
     references = References(["Paris is in France"], {"paris": [0]})
-    found = measure_fluency(decoder, tokenizer, stream, references, options, frozenset({"dropped"}))
+    found = measure_fluency(decoder, tokenizer, stream, references, 8, dropped=frozenset({"dropped"}))
     asked = ["In Rome", "Oslo is"]
     texts = [f"{p} {t}" for p, t in zip(asked, generate(decoder, tokenizer, asked, 8), strict=True)]
     assert found["entropy"]["value"] == pytest.approx(np.mean([weighted_entropy(text) for text in texts]), rel=1e-6)
@@ -207,5 +205,5 @@ def test_fluency_of_edits() -> None:
     alone = Consistency(references.documents)
     alone.update(texts[1:], list(references.documents))
     assert found["consistency"]["value"] == pytest.approx(float(alone.compute()))
-    nothing = measure_fluency(decoder, tokenizer, stream, References(), options)
+    nothing = measure_fluency(decoder, tokenizer, stream, References(), 8)
     assert nothing["consistency"]["value"] is None

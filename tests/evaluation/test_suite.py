@@ -8,7 +8,7 @@ import torch
 
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
-from aeplus.evaluation.questions import Baseline, edit_items, evaluate, questions
+from aeplus.evaluation.questions import Baseline, edit_items, evaluate, tokenize_items
 from aeplus.evaluation.suite import Suite, SuiteOptions
 from aeplus.models.decoder import Decoder
 from aeplus.models.tokens import encode
@@ -24,7 +24,7 @@ STREAM = [
         neighborhood=(Probe("Oslo is", "small"), Probe("Lyon is")),
         axes=(
             Probe("London is", None, axis="locality"),
-            Probe("Lyon is", None, axis="neighbours"),  # a row of Specificity too
+            Probe("Lyon is", None, axis="neighbors"),  # a row of Specificity too
             Probe("Spain is", "Rome", ("Italy", "France"), "reasoning"),
         ),
         generation=("In the city of Rome",),
@@ -85,11 +85,35 @@ def test_every_protocol_before_and_after(text: str) -> None:
     after = suite.measure(edited=1)
     assert after["axes"]["locality"]["value"] == 0.0  # compared with the answer of before
     assert after["drift"]["kl"]["value"] > 0
-    wanted = evaluate(decoder, questions(tokenizer, edit_items(STREAM[:1], dropped), baseline)).summary()
+    expected = evaluate(decoder, tokenize_items(tokenizer, edit_items(STREAM[:1], dropped), baseline)).summary()
     assert {name: part["value"] for name, part in after["strict"].items() if name != "score"} == {
-        name: value for name, value in wanted.items() if name != "score"
+        name: value for name, value in expected.items() if name != "score"
     }
-    assert after["strict"]["score"] == wanted["score"]
+    assert after["strict"]["score"] == expected["score"]
+
+
+@pytest.mark.parametrize(("last", "holding"), [("Italy", 4), ("France", 2)])
+def test_repeated_edits_count_unless_another_answer_supersedes_them(last: str, holding: int) -> None:
+    """One edit in three cases and another edit; the last repetition may have another answer."""
+    _, decoder, tokenizer = parts()
+    edits = [("Rome", "Italy"), ("Oslo", "London"), ("Rome", "Italy"), ("Rome", last)]
+    stream = [
+        EditRequest(
+            *("{} is", subject, answer),
+            rephrase=(f"In {subject}",),
+            axes=(Probe(f"{subject} {i} is", "small", axis="multi_hop"),),
+            case=f"case {i}",
+            target_true="small",
+        )
+        for i, (subject, answer) in enumerate(edits)
+    ]
+    options = SuiteOptions((*ROWS, "generation", "fluency"), fluency_length=4, generation_length=2, bootstrap_samples=0)
+    results = Suite(decoder, tokenizer, stream, options=options).measure()
+    assert results["edits"] == holding
+    for protocol in ("strict", "tokens", "magnitude", "generation"):
+        assert [results[protocol][aspect]["count"] for aspect in ("efficacy", "generalization")] == [holding] * 2
+    assert results["axes"]["multi_hop"]["count"] == holding
+    assert results["fluency"]["entropy"]["count"] == holding
 
 
 def test_each_distinct_row_runs_once() -> None:
@@ -140,12 +164,12 @@ def test_half_precision() -> None:
     assert found["strict"]["efficacy"]["count"] == 2
 
 
-def test_held_out_text_lies_behind_what_was_read(text: str) -> None:
+def test_held_out_text_comes_after_what_was_read(text: str) -> None:
     _, decoder, tokenizer = parts()
     options = SuiteOptions(("drift",), corpus=text, skip_tokens=1)
     whole = Suite(decoder, tokenizer, STREAM, options=replace(options, skip_tokens=0)).measure()["drift"]["tokens"]
     assert Suite(decoder, tokenizer, STREAM, options=options).measure()["drift"]["tokens"] == whole * 3 / 4
-    with pytest.raises(InputError, match=r"behind the first 900 tokens, which the statistics read, in .*text\.txt"):
+    with pytest.raises(InputError, match=r"after the first 900 tokens, which the statistics read, in .*text\.txt"):
         Suite(decoder, tokenizer, STREAM, options=replace(options, skip_tokens=900))
     # A file of its own is held out from its beginning.
     apart = replace(options, skip_tokens=900, held_out=text)
@@ -168,10 +192,10 @@ def test_references_of_consistency(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"protocols": ["strict", "fluent"]}, "expected protocols out of strict, .*, drift, but fluent came"),
-        ({"generation_length": 0}, "evaluation.generation_length must be above 0, but 0 came"),
-        ({"bootstrap_samples": -1}, "evaluation.bootstrap_samples must not be negative, but -1 came"),
-        ({"confidence": 1.0}, "evaluation.confidence must lie between 0 and 1, but 1.0 came; 0.95 is usual"),
+        ({"protocols": ["strict", "fluent"]}, "expected protocols out of strict, .*, drift, got fluent; check"),
+        ({"generation_length": 0}, "expected evaluation.generation_length above 0, got 0; choose a positive number"),
+        ({"bootstrap_samples": -1}, "expected evaluation.bootstrap_samples of 0 or more, got -1; choose another"),
+        ({"confidence": 1.0}, "expected evaluation.confidence between 0 and 1, got 1.0; choose one such as 0.95"),
     ],
 )
 def test_options_that_cannot_be_used(options: dict[str, Any], text: str) -> None:
@@ -181,5 +205,5 @@ def test_options_that_cannot_be_used(options: dict[str, Any], text: str) -> None
 
 def test_drift_without_text() -> None:
     _, decoder, tokenizer = parts()
-    with pytest.raises(InputError, match="drift needs held-out text, but neither held_out nor corpus is given"):
+    with pytest.raises(InputError, match="expected held-out text for drift, got neither held_out nor corpus"):
         Suite(decoder, tokenizer, STREAM, options=SuiteOptions(("drift",)))

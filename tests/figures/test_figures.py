@@ -1,4 +1,4 @@
-"""Figures from made-up numbers: what is drawn, what is said, and that a reader of grey print can tell series apart."""
+"""Figures from made-up numbers: what is drawn, its texts, and that series can be told apart in grayscale."""
 
 import sys
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from aeplus import figures as draw
 from aeplus.errors import InputError
 from aeplus.figures.style import series
 
-CHANCE = np.random.default_rng(0)
-EDITS = {name: CHANCE.random(40).tolist() for name in ("s_K0", "s_Kp", "residual")}
-SCORES = (100 * CHANCE.random(40)).tolist()
+RNG = np.random.default_rng(0)
+EDITS = {name: RNG.random(40).tolist() for name in ("s_K0", "s_Kp", "residual")}
+SCORES = (100 * RNG.random(40)).tolist()
 SECONDS = [{"targets": 3.0, "solve": 1.0, "validate": 0.5, "total": 5.0}, {"targets": 2.0, "total": 2.0}]
-STATES = CHANCE.normal(size=(12, 6))
+STATES = RNG.normal(size=(12, 6))
 RESULTS = [
     {"step": 0, "tasks": {"sst2": {"f1": 90.0, "accuracy": 91.0}, "rte": {"f1": 60.0}}},
     {"step": 1, "tasks": {"sst2": {"f1": 80.0, "accuracy": 81.0}}},
@@ -66,7 +66,7 @@ def test_without_data_a_figure_says_so(name: str) -> None:
     assert any(text in ("no data", "all eigenvalues are 0") for text in texts)
 
 
-def test_series_differ_in_grey_in_line_in_marker_and_in_hatch() -> None:
+def test_series_differ_in_gray_in_line_in_marker_and_in_hatch() -> None:
     looks = [series(i) for i in range(6)]
     for part in ("line", "marker", "hatch"):
         assert len({str(getattr(look, part)) for look in looks}) == 6
@@ -82,9 +82,9 @@ def test_units_stand_at_the_axes() -> None:
 
 
 def test_distributions_tell_number_and_mean_and_leave_out_what_is_missing() -> None:
-    figure = draw.conflict_distributions({"mine": {"s_K0": [0.2, None, 0.4], "residual": [7.0]}})
+    figure = draw.conflict_distributions({"own": {"s_K0": [0.2, None, 0.4], "residual": [7.0]}})
     labels = [[t.get_text() for t in axes.get_legend().get_texts()] for axes in figure.axes if axes.get_legend()]
-    assert labels == [["mine (n = 2, mean 0.3)"], ["mine (n = 1, mean 7)"]]
+    assert labels == [["own (n = 2, mean 0.3)"], ["own (n = 1, mean 7)"]]
 
 
 def test_smoothed_edits_are_marked_over_their_batch() -> None:
@@ -101,7 +101,7 @@ def test_bins_hold_equally_many_edits_and_never_part_equal_ones() -> None:
     assert bins[0].conflict == pytest.approx(0.15)
     assert bins[0].interval == (0.0, 100.0)
     assert bins[1].interval == (100.0, 100.0)
-    # The first batch has no earlier edits: many zeros.
+    # The first batch has no previous edits: many zeros.
     zeros = draw.conflict_bins([0, 0, 0, 0, 0, 0.5, 0.6], [100.0] * 5 + [0.0] * 2, bins=4)
     assert zeros[0].count == 5
     assert sum(b.count for b in zeros) == 7
@@ -111,7 +111,7 @@ def test_bins_hold_equally_many_edits_and_never_part_equal_ones() -> None:
 
 def test_intervals_are_repeatable_and_touch_no_random_state() -> None:
     states = torch.get_rng_state(), np.random.get_state()[1].tolist()
-    conflicts, scores = CHANCE.random(30).tolist(), (100 * CHANCE.random(30)).tolist()
+    conflicts, scores = RNG.random(30).tolist(), (100 * RNG.random(30)).tolist()
     assert draw.conflict_bins(conflicts, scores) == draw.conflict_bins(conflicts, scores)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.random.get_state()[1].tolist() == states[1]
@@ -157,7 +157,7 @@ def test_tsne_repeats_itself_and_says_what_it_needs(monkeypatch: pytest.MonkeyPa
     np.testing.assert_array_equal(first.after, second.after)
     assert first.axes == ("t-SNE 1", "t-SNE 2")
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
-    with pytest.raises(InputError, match=r"t-SNE needs scikit-learn.*pip install 'aeplus\[figures\]'.*pca"):
+    with pytest.raises(InputError, match=r"expected scikit-learn for t-SNE.*pip install 'aeplus\[figures\]'.*pca"):
         draw.project(STATES, STATES, "tsne")
 
 

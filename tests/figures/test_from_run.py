@@ -1,4 +1,4 @@
-"""The figures of a run from the files in its folder, written by hand here."""
+"""The figures of a run from handwritten files in its folder."""
 
 import json
 from collections.abc import Sequence
@@ -72,11 +72,16 @@ def test_records_are_read_as_they_were_written(run: Path) -> None:
     ("name", "content", "names", "text"),
     [
         ("edits.jsonl", '{"edit": 1}\n', None, r"expected a record of FigureWriter in .*edits.jsonl, line 1"),
-        ("edits.jsonl", "{", None, r"line 1, but it is damaged"),
-        ("metrics.json", "{", None, r"expected JSON in .*metrics.json, but the file is damaged"),
-        ("metrics.json", '{"batches": [{}]}', None, r"expected the files of aeplus in .*KeyError\('seconds'\)"),
-        ("capabilities.json", '{"results": [3]}', None, r"one is damaged \(TypeError"),
-        ("x", "", ["conflict", "heat"], r"expected figures out of conflict, stream, .*, but heat came"),
+        ("edits.jsonl", "{", None, r"got something that is not JSON in line 1 of .*edits.jsonl"),
+        (
+            "metrics.json",
+            "{",
+            None,
+            r"expected the JSON of a run, got .* in line 1 of .*metrics.json",
+        ),
+        ("metrics.json", '{"batches": [{}]}', None, r"expected the files of a run in .*KeyError\('seconds'\)"),
+        ("capabilities.json", '{"results": [3]}', None, r"got a damaged one \(TypeError"),
+        ("x", "", ["conflict", "heat"], r"expected figures out of conflict, stream, .*, got heat"),
     ],
 )
 def test_damaged_files_are_named(run: Path, name: str, content: str, names: Sequence[str] | None, text: str) -> None:
@@ -86,5 +91,5 @@ def test_damaged_files_are_named(run: Path, name: str, content: str, names: Sequ
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected the folder of a run, but .*none is none"):
+    with pytest.raises(InputError, match=r"expected a run folder, got .*none; pass"):
         figures_of_run(tmp_path / "none")

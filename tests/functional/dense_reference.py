@@ -84,6 +84,12 @@ def projector(case: Case, mask: Tensor | None = None) -> Tensor:
     return case.spectrum.vectors @ torch.diag(mask) @ case.spectrum.vectors.T
 
 
+def single_edit(case: Case) -> tuple[Tensor, Tensor, Tensor, float]:
+    """`r`, `k`, `P k` and λ of a batch of one."""
+    r, k = case.residual[:, 0], case.keys[:, 0]
+    return r, k, projector(case) @ k, case.ridge
+
+
 def alphaedit(case: Case, mask: Tensor | None = None) -> Tensor:
     """`Δ = R K1ᵀ P (β Kp Λp Kpᵀ P + K1 K1ᵀ P + λ I)⁻¹` (Eq. 2, 8 and 9, with β)."""
     P = projector(case, mask)

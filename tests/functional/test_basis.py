@@ -126,7 +126,7 @@ def test_projected_is_orthogonal_and_projected_again_the_same(o: int, d: int, sh
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_dtype_comes_back(dtype: torch.dtype) -> None:
+def test_dtype_is_kept(dtype: torch.dtype) -> None:
     basis, keys, matrix = orthonormal(9, 3).to(dtype), randn(9, 2).to(dtype), randn(4, 9, seed=2).to(dtype)
     extended = extend_basis(basis, keys, 1.0)
     assert extended.dtype == project_out(matrix, basis).dtype == dtype
@@ -138,22 +138,22 @@ def test_dtype_comes_back(dtype: torch.dtype) -> None:
 
 def test_error_texts() -> None:
     basis, keys = torch.eye(5)[:, :2], torch.ones(5, 3)
-    with pytest.raises(InputError, match=r"basis must have shape \[any, any\], but it has \[5\]: pass orthonormal"):
+    with pytest.raises(InputError, match=r"basis of shape \[any, any\], got \[5\]; pass orthonormal"):
         extend_basis(torch.ones(5), keys, 0.9)
-    with pytest.raises(InputError, match=r"keys must have shape \[5, any\], but it has \[4, 3\]: pass one key of the"):
+    with pytest.raises(InputError, match=r"keys of shape \[5, any\], got \[4, 3\]; pass one key of the"):
         extend_basis(basis, torch.ones(4, 3), 0.9)
-    with pytest.raises(InputError, match=r"keys must hold floating point numbers, but its dtype is torch.int64"):
+    with pytest.raises(InputError, match=r"keys in floating point, got torch.int64"):
         extend_basis(basis, keys.long(), 0.9)
-    with pytest.raises(InputError, match="keys must be finite, but 3 of its 15 entries are NaN"):
+    with pytest.raises(InputError, match="finite keys, got 3 of 15 entries NaN"):
         extend_basis(basis, torch.where(torch.arange(5)[:, None] == 1, torch.nan, keys), 0.9)
     for energy in (0.0, 1.1, math.nan):
-        with pytest.raises(InputError, match=f"energy must be above 0 and at most 1, but it is {energy}: pass 0.95"):
+        with pytest.raises(InputError, match=f"energy above 0 and at most 1, got {energy}; pass 0.95"):
             extend_basis(basis, keys, energy)
     for wrong in (2 * basis, torch.eye(5)[:, [0, 1, 2, 3, 4, 0]], basis * torch.nan):
-        text = f"basis must hold at most d = 5 orthonormal columns, but its {wrong.shape[1]} columns are not: pass what"
+        text = f"basis with at most d = 5 orthonormal columns, got {wrong.shape[1]} columns that are not; pass what"
         with pytest.raises(InputError, match=text):
             extend_basis(wrong, keys, 0.9)
-    with pytest.raises(InputError, match=r"matrix must have shape \[any, any\], but it has \[5\]: pass one row per"):
+    with pytest.raises(InputError, match=r"matrix of shape \[any, any\], got \[5\]; pass one row per"):
         project_out(torch.ones(5), basis)
-    with pytest.raises(InputError, match=r"basis must have shape \[4, any\], but it has \[5, 2\]: pass orthonormal"):
+    with pytest.raises(InputError, match=r"basis of shape \[4, any\], got \[5, 2\]; pass orthonormal"):
         project_out(torch.ones(3, 4), basis)

@@ -57,7 +57,7 @@ def test_blocks_join() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_dtype_comes_back(dtype: torch.dtype) -> None:
+def test_dtype_is_kept(dtype: torch.dtype) -> None:
     keys, others = randn(9, 4).to(dtype), randn(9, 5, seed=1).to(dtype)
     exact = conflict(keys.double(), others.double())
     assert conflict(keys, others).dtype == prior_weights(keys, others).dtype == dtype
@@ -71,9 +71,9 @@ def test_large_half_precision_keys_do_not_overflow() -> None:
 
 
 def test_error_texts() -> None:
-    with pytest.raises(InputError, match=r"others must have shape \[5, any\], but it has \[4, 2\]: pass one key"):
+    with pytest.raises(InputError, match=r"others of shape \[5, any\], got \[4, 2\]; pass one key"):
         conflict(torch.ones(5, 2), torch.ones(4, 2))
-    with pytest.raises(InputError, match=r"keys must have shape \[any, any\], but it has \[5\]"):
+    with pytest.raises(InputError, match=r"keys of shape \[any, any\], got \[5\]"):
         conflict(torch.ones(5), torch.ones(5, 2))
-    with pytest.raises(InputError, match=r"keys must have shape \[5, any\], but it has \[4, 2\]: pass one new key"):
+    with pytest.raises(InputError, match=r"keys of shape \[5, any\], got \[4, 2\]; pass one new key"):
         prior_weights(torch.ones(5, 2), torch.ones(4, 2))

@@ -33,7 +33,7 @@ def test_blocks_join(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_dtype_comes_back(dtype: torch.dtype) -> None:
+def test_dtype_is_kept(dtype: torch.dtype) -> None:
     case = dense.make_case(2)
     update = solve_update(*case.problem)
     low = LowRankUpdate(update.left.to(dtype), update.right.to(dtype))
@@ -45,7 +45,7 @@ def test_dtype_comes_back(dtype: torch.dtype) -> None:
 def test_error_texts() -> None:
     case = dense.make_case(0)
     update = solve_update(*case.problem)
-    with pytest.raises(InputError, match=r"weight must have shape \[5, 16\], but it has \[16, 5\]: pass the edited"):
+    with pytest.raises(InputError, match=r"weight of shape \[5, 16\], got \[16, 5\]; pass the edited"):
         leakage(update, case.spectrum, case.weight.T)
-    with pytest.raises(InputError, match=r"update.right must have shape \[any, 16\], but it has \[1, 3\]"):
+    with pytest.raises(InputError, match=r"update.right of shape \[any, 16\], got \[1, 3\]"):
         leakage(LowRankUpdate(torch.ones(5, 1), torch.ones(1, 3)), case.spectrum, case.weight)

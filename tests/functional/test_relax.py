@@ -120,7 +120,7 @@ def test_leakage_bound_over_several_blocks_and_relative_to_the_weight(o: int) ->
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_dtype_comes_back_and_inputs_stay(dtype: torch.dtype) -> None:
+def test_dtype_is_kept_and_inputs_stay(dtype: torch.dtype) -> None:
     case = dense.make_case(5)
     low = [x.to(dtype) for x in (case.residual, case.keys, case.filter, case.prior_keys)]
     spectrum = case.spectrum.to(dtype)
@@ -136,18 +136,18 @@ def test_dtype_comes_back_and_inputs_stay(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"epsilon": -1.0}, r"epsilon must be a number that is not negative, but it is -1\.0"),
-        ({"epsilon": float("nan")}, "epsilon must be a number that is not negative, but it is nan"),
-        ({"max_leakage": -0.1}, "max_leakage must be a number that is not negative"),
-        ({"max_growth": 0.9}, "max_growth must be at least 1, but it is 0.9"),
-        ({"max_rank": -1}, "max_rank must be a number that is not negative"),
-        ({"weight": torch.ones(5, 16)}, "weight came without max_leakage: pass the bound"),
+        ({"epsilon": -1.0}, r"epsilon of at least 0, got -1\.0"),
+        ({"epsilon": float("nan")}, "epsilon of at least 0, got nan"),
+        ({"max_leakage": -0.1}, "max_leakage of at least 0"),
+        ({"max_growth": 0.9}, "max_growth of at least 1, got 0.9"),
+        ({"max_rank": -1}, "max_rank of at least 0"),
+        ({"weight": torch.ones(5, 16)}, "max_leakage beside weight, got none; pass the bound"),
         (
             {"weight": torch.ones(5, 9), "max_leakage": 1.0},
-            r"weight must have shape \[5, 16\], but it has \[5, 9\]",
+            r"weight of shape \[5, 16\], got \[5, 9\]",
         ),
-        ({"ridge": -1.0}, "ridge must be a positive finite number"),
-        ({"residual": torch.full((5, 3), float("nan"))}, "residual must be finite, but 15 of its 15"),
+        ({"ridge": -1.0}, "ridge above 0 and finite"),
+        ({"residual": torch.full((5, 3), float("nan"))}, "finite residual, got 15 of 15"),
     ],
 )
 def test_error_texts(change: dict, text: str) -> None:

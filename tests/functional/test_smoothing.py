@@ -35,7 +35,7 @@ def test_equal_norms_are_not_smoothed() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_dtype_comes_back(dtype: torch.dtype) -> None:
+def test_dtype_is_kept(dtype: torch.dtype) -> None:
     norms = NORMS.to(dtype)
     threshold = smoothing_threshold(norms)
     assert threshold.dtype == smoothing_coefficients(norms, 1, 4, threshold).dtype == dtype
@@ -43,14 +43,14 @@ def test_dtype_comes_back(dtype: torch.dtype) -> None:
 
 
 def test_error_texts() -> None:
-    with pytest.raises(InputError, match="T must be at least 1 smoothing iteration, but it is 0: raise T, or turn"):
+    with pytest.raises(InputError, match="T of at least 1 smoothing iteration, got 0; raise T, or turn"):
         smoothing_coefficients(NORMS, 0, 0, 1.0)
     for t in (-1, 4):
-        with pytest.raises(InputError, match=f"t must be between 0 and T = 3, but it is {t}"):
+        with pytest.raises(InputError, match=f"t between 0 and T = 3, got {t};"):
             smoothing_coefficients(NORMS, t, 3, 1.0)
-    with pytest.raises(InputError, match=r"residual_norms must have shape \[any\], but it has \[2, 2\]"):
+    with pytest.raises(InputError, match=r"residual_norms of shape \[any\], got \[2, 2\]"):
         smoothing_coefficients(torch.ones(2, 2), 0, 3, 1.0)
-    with pytest.raises(InputError, match="residual_norms must hold at least one edit, but it is empty"):
+    with pytest.raises(InputError, match="at least one edit in residual_norms, got none"):
         smoothing_threshold(torch.ones(0))
-    with pytest.raises(InputError, match=r"share must be between 0 and 1, but it is 80: pass 0\.2"):
+    with pytest.raises(InputError, match=r"share between 0 and 1, got 80; pass 0\.2"):
         smoothing_threshold(NORMS, share=80)

@@ -118,7 +118,7 @@ def test_a_filter_of_zeros_gives_no_update() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("form", FORMS)
-def test_dtype_comes_back(dtype: torch.dtype, form: str) -> None:
+def test_dtype_is_kept(dtype: torch.dtype, form: str) -> None:
     case = dense.make_case(5)
     low = [x.to(dtype) for x in (case.residual, case.keys, case.filter, case.prior_keys, case.prior_weights)]
     spectrum = case.spectrum.to(dtype)
@@ -160,36 +160,36 @@ nan = float("nan")
     [
         (
             {"residual": torch.ones(5, 2)},
-            r"residual must have shape \[any, 3\], but it has \[5, 2\]: pass one resid",
+            r"residual of shape \[any, 3\], got \[5, 2\]; pass one resid",
         ),
         (
             {"keys": torch.ones(7, 3)},
-            r"keys must have shape \[16, any\], but it has \[7, 3\]: pass one key of d",
+            r"keys of shape \[16, any\], got \[7, 3\]; pass one key of d",
         ),
-        ({"keys": torch.ones(16, 0)}, "keys must hold at least one edit, but it has 0 columns"),
+        ({"keys": torch.ones(16, 0)}, "at least one edit in keys, got 0 columns"),
         (
             {"keys": torch.ones(16, 3, dtype=torch.int64)},
-            "keys must hold floating point numbers, but its dtype is",
+            "keys in floating point, got",
         ),
-        ({"filter": torch.ones(4)}, r"filter must have shape \[16\], but it has \[4\]: pass one factor per"),
-        ({"filter": -torch.ones(16)}, "filter must not be negative, but its smallest entry is -1: clamp it"),
-        ({"ridge": 0.0}, r"ridge must be a positive finite number, but it is 0\.0: change ridge"),
-        ({"ridge": nan}, "ridge must be a positive finite number, but it is nan"),
+        ({"filter": torch.ones(4)}, r"filter of shape \[16\], got \[4\]; pass one factor per"),
+        ({"filter": -torch.ones(16)}, "no negative entry in filter, got -1; clamp it"),
+        ({"ridge": 0.0}, r"ridge above 0 and finite, got 0\.0; change ridge"),
+        ({"ridge": nan}, "ridge above 0 and finite, got nan"),
         (
             {"residual": torch.full((5, 3), nan)},
-            "residual must be finite, but 15 of its 15 entries are NaN or inf",
+            "finite residual, got 15 of 15 entries NaN or inf",
         ),
-        ({"keys": torch.full((16, 3), float("inf"))}, "keys must be finite, but 48 of its 48"),
-        ({"prior_keys": torch.ones(7, 4)}, r"prior_keys must have shape \[16, any\], but it has \[7, 4\]"),
+        ({"keys": torch.full((16, 3), float("inf"))}, "finite keys, got 48 of 48"),
+        ({"prior_keys": torch.ones(7, 4)}, r"prior_keys of shape \[16, any\], got \[7, 4\]"),
         (
             {"prior_weights": torch.ones(3)},
-            r"prior_weights must have shape \[4\], but it has \[3\]: pass one weight",
+            r"prior_weights of shape \[4\], got \[3\]; pass one weight",
         ),
-        ({"prior_weights": -torch.ones(4)}, "prior_weights must not be negative"),
-        ({"prior_weights": torch.full((4,), nan)}, "prior_weights must be finite, but 4 of its 4"),
-        ({"prior_strength": -1.0}, r"prior_strength must be a number that is not negative, but it is -1\.0"),
-        ({"prior_keys": None}, "prior_weights came without prior_keys: pass the earlier keys"),
-        ({"form": "fast"}, "form must be 'auto', 'dual' or 'primal', but it is 'fast'"),
+        ({"prior_weights": -torch.ones(4)}, "no negative entry in prior_weights"),
+        ({"prior_weights": torch.full((4,), nan)}, "finite prior_weights, got 4 of 4"),
+        ({"prior_strength": -1.0}, r"prior_strength of at least 0, got -1\.0"),
+        ({"prior_keys": None}, "prior_keys beside prior_weights, got none; pass the previous keys"),
+        ({"form": "fast"}, "form 'auto', 'dual' or 'primal', got 'fast'"),
     ],
 )
 def test_error_texts(change: dict, text: str) -> None:
@@ -200,11 +200,11 @@ def test_error_texts(change: dict, text: str) -> None:
         solve_update(**arguments)
 
 
-def test_indefinite_by_rounding_is_said() -> None:
+def test_indefinite_by_rounding_is_refused() -> None:
     keys = torch.full((2, 3), 1e8)
     spectrum = Spectrum(torch.tensor([0.1, 0.2]), torch.eye(2))
     with pytest.raises(
         InputError,
-        match=r"rounding in torch\.float32 made it indefinite: raise the ridge \(alpha, for MEMIT\'s filter\), or pass",
+        match=r"indefinite one by rounding in torch\.float32; raise the ridge \(alpha, for MEMIT\'s filter\), or pass",
     ):
         solve_update(torch.ones(1, 3), keys, spectrum, torch.ones(2), 1e-9, form="dual")

@@ -25,7 +25,7 @@ def test_no_negative_eigenvalue_is_left_of_a_singular_covariance() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_dtype_comes_back(dtype: torch.dtype) -> None:
+def test_dtype_is_kept(dtype: torch.dtype) -> None:
     C = covariance()
     spectrum = Spectrum.from_covariance(C.to(dtype))
     assert spectrum.values.dtype == spectrum.vectors.dtype == dtype
@@ -49,17 +49,17 @@ def test_slight_asymmetry_is_averaged_away() -> None:
 
 def test_error_texts() -> None:
     C = covariance()
-    with pytest.raises(InputError, match=r"square matrix \[d, d\], but it is \[6, 5\]: pass the mean of k kᵀ"):
+    with pytest.raises(InputError, match=r"square matrix \[d, d\], got \[6, 5\]; pass the mean of k kᵀ"):
         Spectrum.from_covariance(C[:, :5])
-    with pytest.raises(InputError, match=r"its dtype is torch\.int64: convert it first"):
+    with pytest.raises(InputError, match=r"covariance in floating point, got torch\.int64; convert it first"):
         Spectrum.from_covariance(C.long())
     broken = C.clone()
     broken[2, 3] = float("nan")
-    with pytest.raises(InputError, match=r"covariance must be finite, but 1 of its 36 entries are NaN or infinite"):
+    with pytest.raises(InputError, match=r"finite covariance, got 1 of 36 entries NaN or infinite"):
         Spectrum.from_covariance(broken)
-    with pytest.raises(InputError, match=r"must be symmetric, but entries differ .* pass the mean of k kᵀ, or"):
+    with pytest.raises(InputError, match=r"symmetric covariance, got entries that differ .* pass the mean of k kᵀ, or"):
         Spectrum.from_covariance(C.triu())
-    with pytest.raises(InputError, match="no negative eigenvalue, but its smallest is"):
+    with pytest.raises(InputError, match="covariance without negative eigenvalues, got a smallest one of"):
         Spectrum.from_covariance(-C)
-    with pytest.raises(InputError, match=r"but values is \[6\] and vectors \[6, 4\]: pass all eigenvectors"):
+    with pytest.raises(InputError, match=r"got values \[6\] and vectors \[6, 4\]; pass all eigenvectors"):
         Spectrum(torch.ones(6), torch.ones(6, 4))

@@ -76,19 +76,19 @@ def test_leakage_of_a_masked_update_is_that_of_its_entries() -> None:
     keys = update(7, 50, 7, 4).dense()
     covariance = keys @ keys.T / 50
     masked = fn.sparsify(update(5, 7, 2), weight, 0.4)
-    wanted = torch.trace(masked.dense() @ covariance @ masked.dense().T) / torch.trace(weight @ covariance @ weight.T)
-    torch.testing.assert_close(fn.leakage(masked, fn.Spectrum.from_covariance(covariance), weight), wanted)
+    expected = torch.trace(masked.dense() @ covariance @ masked.dense().T) / torch.trace(weight @ covariance @ weight.T)
+    torch.testing.assert_close(fn.leakage(masked, fn.Spectrum.from_covariance(covariance), weight), expected)
 
 
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda u: fn.sparsify(u, torch.ones(2, 2), 0.4), r"weight must have shape \[3, 4\], but it has \[2, 2\]"),
-        (lambda u: fn.sparsify(u, torch.ones(3, 4), 0.0), "share must be above 0 and at most 1, but it is 0.0"),
-        (lambda u: fn.restrain([], 1.0), "restrain needs at least one update, but got none"),
-        (lambda u: fn.restrain([u, update(2, 4, 1)], 1.0), r"an update must have shape \[3, any\]"),
-        (lambda u: fn.restrain([u], 0.0), "bound must be a positive finite number, but it is 0.0"),
-        (lambda u: fn.restrain([u], 1.0, 1.0), "base must be above 1, but it is 1.0"),
+        (lambda u: fn.sparsify(u, torch.ones(2, 2), 0.4), r"weight of shape \[3, 4\], got \[2, 2\]"),
+        (lambda u: fn.sparsify(u, torch.ones(3, 4), 0.0), "share above 0 and at most 1, got 0.0"),
+        (lambda u: fn.restrain([], 1.0), "at least one update for restrain, got none"),
+        (lambda u: fn.restrain([u, update(2, 4, 1)], 1.0), r"an update of shape \[3, any\]"),
+        (lambda u: fn.restrain([u], 0.0), "bound above 0 and finite, got 0.0"),
+        (lambda u: fn.restrain([u], 1.0, 1.0), "base above 1, got 1.0"),
     ],
 )
 def test_bad_input(call: object, text: str) -> None:

@@ -73,8 +73,8 @@ def test_the_report_tells_the_weights_of_earlier_edits(prior: str, equal: bool) 
 def test_only_very_inconsistent_edits_are_smoothed() -> None:
     _, batch, targets = make("llama", named_method("alphaedit_plus", **NUMBERS, smoothing_steps=4))
     assert batch.iterations == 5
-    aim = batch.editor._aims[0]
-    half, full = aim.wanted(0), aim.wanted(4)
+    target = batch.editor._targets[0]
+    half, full = target.values_at(0), target.values_at(4)
     torch.testing.assert_close(full, targets.values)
     torch.testing.assert_close(half[:, :4], targets.values[:, :4])
     torch.testing.assert_close(half[:, 4], (targets.values + targets.initial)[:, 4] / 2)
@@ -114,16 +114,16 @@ def test_nan_residual_takes_everything_back() -> None:
 @pytest.mark.parametrize(
     ("numbers", "text"),
     [
-        ({"prior": "conflcit"}, "method.prior must be one of none, equal, conflict, but 'conflcit' came"),
-        ({"filter": "x"}, "method.filter must be one of null_space, covariance, soft, but 'x' came"),
-        ({"filter": "soft"}, "method.relax widens a null space, but method.filter is 'soft'; set relax: none"),
-        ({"keep_share": 0.0}, "method.keep_share must be above 0 and at most 1, but 0.0 came"),
-        ({"restrain_base": 1.0}, "method.restrain_base must be above 1, but 1.0 came"),
-        ({"own_ridge": -1.0}, "method.own_ridge must be above 0, but -1.0 came"),
-        ({"update": "gradient"}, "has no closed form for P̃, Λp or smoothing"),
-        ({"max_rank": -1}, "method.max_rank must not be negative, but -1 came"),
-        ({"ridge": 0.0}, "method.ridge must be above 0, but 0.0 came"),
-        ({"smoothing_share": 2.0}, "method.smoothing_share must lie between 0 and 1, but 2.0 came"),
+        ({"prior": "conflcit"}, "expected method.prior out of none, equal, conflict, got 'conflcit'; choose one of these"),
+        ({"filter": "x"}, "expected method.filter out of null_space, covariance, soft, got 'x'; choose one of these"),
+        ({"filter": "soft"}, "expected filter null_space for method.relax to widen, got 'soft'; set relax: none"),
+        ({"keep_share": 0.0}, "expected method.keep_share above 0 and at most 1, got 0.0"),
+        ({"restrain_base": 1.0}, "expected method.restrain_base above 1, got 1.0"),
+        ({"own_ridge": -1.0}, "expected method.own_ridge above 0, got -1.0"),
+        ({"update": "gradient"}, "expected no P̃, Λp or smoothing with method.update: gradient"),
+        ({"max_rank": -1}, "expected method.max_rank of 0 or more, got -1"),
+        ({"ridge": 0.0}, "expected method.ridge above 0, got 0.0; choose a positive number"),
+        ({"smoothing_share": 2.0}, "expected method.smoothing_share between 0 and 1, got 2.0"),
     ],
 )
 def test_bad_methods(numbers: dict[str, Any], text: str) -> None:

@@ -411,11 +411,11 @@ def test_errors_name_what_to_do_and_give_the_model_back(monkeypatch: pytest.Monk
         assert same(before, state(decoder))
 
     unfit = [torch.empty(7, 0) for _ in sites]
-    refused(r"basis must have shape \[64, any\], but it has \[7, 0\]: pass orthonormal columns", unfit)
+    refused(r"basis of shape \[64, any\], got \[7, 0\]; pass orthonormal columns", unfit)
     wrong: Callable[..., Tensor] = lambda self, hidden, *_: hidden * -2  # noqa: E731
     with monkeypatch.context() as patch:
         patch.setattr(Replay, "run", wrong)
-        refused("expected the layers of LlamaForCausalLM to repeat its forward pass, but they do not", empty(sites))
+        refused("expected the layers of LlamaForCausalLM to repeat its forward pass, got other", empty(sites))
 
 
 @pytest.mark.parametrize("rate", [1e-2, 1e5])

@@ -13,7 +13,7 @@ from aeplus.data.readers import requests_from_records
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.methods import batch as builder
-from aeplus.methods.gradient import sample_earlier
+from aeplus.methods.gradient import sample_previous
 from aeplus.methods.method import GradientOptions
 from aeplus.models.decoder import Decoder
 from aeplus.targets.rows import batch_rows, sample_contexts
@@ -71,17 +71,17 @@ def test_only_edits_that_still_hold_are_sampled() -> None:
         return EditRequest("The capital of {} is", subject, target)
 
     old = [request("France", "Rome"), request("Spain", "Oslo"), request("Italy", "Paris"), request("Spain", "Bern")]
-    sample = sample_earlier(old, [request("Italy", "Rome")], 10, 0)
+    sample = sample_previous(old, [request("Italy", "Rome")], 10, 0)
     assert sorted((r.subject, r.target_new) for r in sample) == [("France", "Rome"), ("Spain", "Bern")]
-    assert len(sample_earlier(old, [], 2, 0)) == 2
-    assert sample_earlier(old, [], 2, 3) == sample_earlier(old, [], 2, 3)
+    assert len(sample_previous(old, [], 2, 0)) == 2
+    assert sample_previous(old, [], 2, 3) == sample_previous(old, [], 2, 3)
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"positions": "last"}, "method.gradient.positions must be all or subject, but 'last' came; choose one"),
-        ({"energy": 0.0}, "method.gradient.energy must be above 0 and at most 1, but 0.0 came; 0.95 is the default"),
+        ({"positions": "last"}, "expected method.gradient.positions all or subject, got 'last'; choose one"),
+        ({"energy": 0.0}, "expected method.gradient.energy above 0 and at most 1, got 0.0; 0.95 is the default"),
     ],
 )
 def test_numbers_that_cannot_be(options: dict[str, Any], text: str) -> None:
@@ -110,7 +110,7 @@ def test_parity_with_plain_steps_over_three_batches(kind: str) -> None:
     start = [plain.weight(layer) for layer in layers]
     for first in range(0, len(requests), batch_size):
         batch = requests[first : first + batch_size]
-        sample = sample_earlier(requests[:first], batch, GRADIENT.samples, first)
+        sample = sample_previous(requests[:first], batch, GRADIENT.samples, first)
         rows = batch_rows(tiny_tokenizer(), batch, contexts)
         earlier = batch_rows(tiny_tokenizer(), sample, [""]) if sample else None
         updates, _ = plain_updates(decoder, sites, rows, earlier, bases, GRADIENT)

@@ -9,9 +9,9 @@ from aeplus.metrics.success import Efficacy, Score
 
 def test_against_scipy() -> None:
     values = np.random.default_rng(0).random(400)
-    wanted = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=4000, rng=1).confidence_interval
+    expected = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=4000, rng=1).confidence_interval
     found = bootstrap(torch.tensor(values), torch.arange(400), samples=4000)
-    assert found == pytest.approx((wanted.low, wanted.high), abs=2e-3)
+    assert found == pytest.approx((expected.low, expected.high), abs=2e-3)
 
 
 @pytest.mark.parametrize("at_once", [10, 4_000_000])
@@ -24,8 +24,8 @@ def test_groups_are_drawn_whole(at_once: int, monkeypatch: pytest.MonkeyPatch) -
     for _ in range(50):
         drawn = torch.randint(3, (3,), generator=generator)
         means.append(float(torch.cat([parts[i] for i in drawn]).mean()))
-    wanted = np.percentile(means, [10, 90])
-    assert bootstrap(values, groups, 50, 0.8, seed=3) == pytest.approx(tuple(wanted), abs=1e-6)
+    expected = np.percentile(means, [10, 90])
+    assert bootstrap(values, groups, 50, 0.8, seed=3) == pytest.approx(tuple(expected), abs=1e-6)
 
 
 def test_prompts_of_one_edit_make_less_sure() -> None:

@@ -37,8 +37,8 @@ def test_against_the_published_summary() -> None:
     for number, record in enumerate(records):
         for kind, pairs in record.items():
             new, true = -torch.tensor(pairs).T
-            wanted, other = (true, new) if kind == "specificity" else (new, true)
-            metric.update(kind, wanted, other, [number] * len(pairs))
+            target, other = (true, new) if kind == "specificity" else (new, true)
+            metric.update(kind, target, other, [number] * len(pairs))
     shares, score = published(records)
     intervals = metric.intervals()
     assert {name: interval["value"] for name, interval in intervals.items()} == pytest.approx(shares, rel=1e-5)
@@ -69,7 +69,7 @@ def test_pairs_of_answers() -> None:
     ]
     pairs = answer_pairs(tokenizer, stream, frozenset({"dropped"}))
     read = {
-        aspect: [(tokenizer.decode(p.wanted.ids), tokenizer.decode(p.other.ids), p.edit) for p in part]
+        aspect: [(tokenizer.decode(p.target.ids), tokenizer.decode(p.other.ids), p.edit) for p in part]
         for aspect, part in pairs.items()
     }
     assert read == {

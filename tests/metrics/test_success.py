@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from aeplus.edits import EditRequest, Probe
-from aeplus.evaluation.questions import Baseline, PromptItem, axis_items, edit_items, evaluate, questions
+from aeplus.evaluation.questions import (
+    Baseline,
+    PromptItem,
+    answer_pairs,
+    axis_items,
+    edit_items,
+    evaluate,
+    holding_numbered,
+    tokenize_items,
+)
 from aeplus.metrics.success import Efficacy, Score, Specificity, TokenAccuracy, exact_match, token_match
 from aeplus.models.decoder import Decoder
 from aeplus.models.predict import answer_probabilities, predict, score_answers
@@ -60,9 +69,9 @@ def test_answer_probabilities_equal_one_row_at_a_time(batch_tokens: int) -> None
     for number, ids in enumerate(starts):
         prompt, probability = list(ids), 1.0
         for _ in range(2):
-            chances = model(torch.tensor([ids])).logits[0, -1].softmax(-1)
-            ids = [*ids, int(chances.argmax())]
-            probability *= float(chances.max())
+            probabilities = model(torch.tensor([ids])).logits[0, -1].softmax(-1)
+            ids = [*ids, int(probabilities.argmax())]
+            probability *= float(probabilities.max())
         if number == 1:
             ids = [*ids[:-1], (ids[-1] + 1) % 300]  # one token is not the first choice
         rows.append(TokenRow(tuple(ids), len(prompt)))
@@ -89,14 +98,14 @@ def test_an_unknown_answer_is_the_unedited_models() -> None:
     decoder = Decoder(model)
     request = EditRequest("{} is", "Rome", "big", neighborhood=(Probe("In London"), Probe("In Oslo")))
     items = edit_items([request])
-    asked = questions(tokenizer, items, Baseline(decoder, tokenizer, ["In London", "In Oslo"]))
+    asked = tokenize_items(tokenizer, items, Baseline(decoder, tokenizer, ["In London", "In Oslo"]))
     assert evaluate(decoder, asked).summary()["specificity"] == 100.0
     for site in decoder.sites:
         site.weight.copy_(torch.randn(site.weight.shape))
     assert evaluate(decoder, asked).summary()["specificity"] < 100.0
 
 
-def test_a_rewritten_edit_does_not_count() -> None:
+def test_a_superseded_edit_does_not_count() -> None:
     first = EditRequest("{} is", "Rome", "big", rephrase=("a",), fact="rome")
     second = EditRequest("What is {}? It is", "Rome", "small", rephrase=("b",), fact="rome")
     assert edit_items([first, second]) == [
@@ -133,7 +142,7 @@ def test_aliases_are_asked_in_rows_of_their_own() -> None:
     swap[[right[0], rows[0].answer_ids[0]]] = swap[[rows[0].answer_ids[0], right[0]]]
     for aliases, expected in ((("Paris",), 100.0), (("France",), 0.0)):
         edit = EditRequest("{} is", "Rome", "London", aliases=aliases)
-        asked = questions(tokenizer, edit_items([edit]), {})
+        asked = tokenize_items(tokenizer, edit_items([edit]), {})
         assert len(asked[0].rows) == 2
         assert evaluate(decoder, asked).summary()["efficacy"] == expected
 
@@ -147,10 +156,46 @@ def test_questions_of_a_case_wait_for_all_its_edits() -> None:
         edit("Oslo", "b", Probe("two", "x", axis="multi_hop")),
         edit("Paris", "a"),
         edit("Lyon", "", Probe("three"), Probe("four", axis="locality")),
-        edit("Paris", "c"),  # the fact of case a, edited again
+        EditRequest("{} is", "Paris", "small", case="c"),  # a fact of case a gets another answer
     ]
     asked = [[item.prompt for item in axis_items(stream, reached)] for reached in range(6)]
     assert asked == [[], [], ["two"], ["one", "two"], ["one", "two", "three", "four"], ["two", "three", "four"]]
     items = axis_items(stream, 4, frozenset({"two"}))
     assert items[0] == PromptItem("multi_hop", "one", "x", ("y",), 0)
     assert [(item.aspect, item.answer, item.edit) for item in items[1:]] == [("other", None, 3), ("locality", None, 3)]
+
+
+def repeated(last: str) -> list[EditRequest]:
+    """Four cases, three of which edit the same fact, the last of them with a given answer."""
+
+    def edit(subject: str, case: str, answer: str = "big") -> EditRequest:
+        probe = Probe(f"question {case}", "x", axis="multi_hop")
+        return EditRequest("{} is", subject, answer, (f"rephrase {case}",), axes=(probe,), case=case, target_true="old")
+
+    return [edit("Rome", "a"), edit("Rome", "b"), edit("Oslo", "c"), edit("Rome", "d", last)]
+
+
+def test_a_repeated_edit_still_holds_with_all_its_tests() -> None:
+    stream = repeated("big")
+    assert [number for number, _ in holding_numbered(stream)] == [0, 1, 2, 3]
+    assert [item.prompt for item in axis_items(stream, 4)] == [f"question {case}" for case in "abcd"]
+    generalization = [item for item in edit_items(stream) if item.aspect == "generalization"]
+    assert [(item.prompt, item.edit) for item in generalization] == [(f"rephrase {c}", i) for i, c in enumerate("abcd")]
+    pairs = answer_pairs(tiny_tokenizer(), stream)
+    assert {aspect: [pair.edit for pair in part] for aspect, part in pairs.items()} == {
+        "efficacy": [0, 1, 2, 3],
+        "generalization": [0, 1, 2, 3],
+        "specificity": [],
+    }
+
+
+def test_another_answer_supersedes_every_repetition() -> None:
+    stream = repeated("small")
+    assert [number for number, _ in holding_numbered(stream)] == [2, 3]
+    assert [item.prompt for item in axis_items(stream, 3)] == ["question a", "question b", "question c"]
+    assert [item.prompt for item in axis_items(stream, 4)] == ["question c", "question d"]
+    assert [item.prompt for item in edit_items(stream) if item.aspect == "generalization"] == [
+        "rephrase c",
+        "rephrase d",
+    ]
+    assert [pair.edit for pair in answer_pairs(tiny_tokenizer(), stream)["generalization"]] == [2, 3]

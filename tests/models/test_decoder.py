@@ -1,9 +1,13 @@
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
+from transformers.cache_utils import DynamicCache
 
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.models.tokens import pad
 from tiny import CONFIGS, tiny_model
 
 
@@ -38,21 +42,50 @@ def test_logits_are_the_models_own(kind: str) -> None:
     torch.testing.assert_close(decoder.readout(hidden), model(input_ids=ids).logits)
 
 
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padded_rows_have_the_states_of_single_rows(kind: str, side: Literal["left", "right"]) -> None:
+    decoder = Decoder(tiny_model(kind, attention="eager"))
+    rows = [[5, 6, 7, 8], [9, 10]]
+    hidden = decoder.forward(*pad(rows, side), positions=side == "left")
+    for row, states in zip(rows, hidden, strict=True):
+        kept = states[-len(row) :] if side == "left" else states[: len(row)]
+        torch.testing.assert_close(kept, decoder.forward(torch.tensor([row]))[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "mistral"])
+def test_rows_continue_a_cache(kind: str) -> None:
+    decoder = Decoder(tiny_model(kind))
+    ids, mask = pad([list(range(20, 27)), [9, 10, 11]], "left")
+    whole = decoder.forward(ids, mask, positions=True)
+    cache = DynamicCache()
+    first = decoder.forward(ids[:, :5], mask[:, :5], positions=True, cache=cache)
+    rest = decoder.forward(ids[:, 5:], mask, positions=True, cache=cache)
+    torch.testing.assert_close(torch.cat([first, rest], 1)[mask > 0], whole[mask > 0], rtol=1e-4, atol=1e-5)
+
+
+def test_positions_stay_within_a_learned_table() -> None:
+    """Whole rows that are as long as the context, beside padding that would count on."""
+    decoder = Decoder(tiny_model("gpt2"))
+    ids = torch.arange(130)[None] % 300
+    assert decoder.forward(ids, torch.ones_like(ids), positions=True).shape == (1, 130, 32)
+
+
 def test_model_without_mlp_lists_what_was_found() -> None:
     model = tiny_model("llama")
     for layer in model.model.layers:
         layer.mlp = nn.Identity()
-    with pytest.raises(InputError, match=r"has 0; its projections are: self_attn\.q_proj 32→32"):
+    with pytest.raises(InputError, match=r"got 0 in LlamaDecoderLayer \(projections: self_attn\.q_proj 32→32"):
         Decoder(model)
 
 
 @pytest.mark.parametrize(
     ("layers", "text"),
     [
-        ([], "layers must be distinct and ascending, but \\[\\] came"),
-        ([2, 1], "layers must be distinct and ascending, but \\[2, 1\\] came"),
-        ([1, 4], "layers must lie between 0 and 3 for this model, but \\[1, 4\\] came"),
-        ([-1, 2], "layers must lie between 0 and 3"),
+        ([], "expected distinct, ascending layers, got \\[\\]"),
+        ([2, 1], "expected distinct, ascending layers, got \\[2, 1\\]"),
+        ([1, 4], "expected layers from 0 to 3 for this model, got \\[1, 4\\]"),
+        ([-1, 2], "expected layers from 0 to 3"),
     ],
 )
 def test_bad_layers(layers: list[int], text: str) -> None:
@@ -68,7 +101,7 @@ def test_a_snapshot_gives_back_weights_dtypes_and_hooks_however_its_block_ends()
 
     def edit() -> None:
         with Snapshot(sites):
-            sites[0].widen()
+            sites[0].upcast()
             for site in sites:
                 site.weight.mul_(1.01)
             assert not torch.equal(model(ids).logits, expected)

@@ -1,7 +1,8 @@
 import pytest
+import torch
 
 from aeplus.errors import InputError
-from aeplus.models.tokens import encode
+from aeplus.models.tokens import encode, pad
 from tiny import tiny_tokenizer
 
 
@@ -30,7 +31,9 @@ def test_no_answer_and_trailing_space() -> None:
 
 
 def test_too_long_names_the_text_and_both_lengths() -> None:
-    with pytest.raises(InputError, match="must fit the model's context of 4 tokens, but 'Rome is the capital"):
+    with pytest.raises(
+        InputError, match="to fit the model's context of 4 tokens, got 6 tokens for 'Rome is the capital"
+    ):
         encode(tiny_tokenizer(), ["Rome is the capital of"], ["Italy"], limit=4)
 
 
@@ -43,3 +46,16 @@ def test_closing_token_is_left_out() -> None:
     )
     (row,) = encode(tokenizer, ["Rome is"], ["big"])
     assert row.ids[-1] != 1
+
+
+def test_rows_are_padded_to_the_longest() -> None:
+    rows = [[5, 6, 7], [8], []]
+    ids, mask = pad(rows, "right")
+    assert ids.tolist() == [[5, 6, 7], [8, 0, 0], [0, 0, 0]]
+    assert mask.tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0]]
+    ids, mask = pad(rows, "left", 9)
+    assert ids.tolist() == [[5, 6, 7], [9, 9, 8], [9, 9, 9]]
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 1], [0, 0, 0]]
+    assert pad(rows[:2], "left", None)[0].tolist() == [[5, 6, 7], [8, 8, 8]]
+    ids, mask = pad([[], []], "left")
+    assert (ids.shape, ids.dtype, mask.dtype) == ((2, 0), torch.long, torch.long)

@@ -31,7 +31,7 @@ def test_the_sample_is_that_of_the_statistics(corpus: Path) -> None:
 
 
 def test_a_text_ends_with_the_token_whose_key_it_is(corpus: Path) -> None:
-    """Where a window is told from its beginning, running the text gives the key."""
+    """Where a text begins with its window, running the text gives the key."""
     decoder, tokenizer = Decoder(tiny_model("gpt2")), tiny_tokenizer()
     options = PreservedOptions(corpus=str(corpus), tokens=32, window=32, sample=32, seed=1)
     (site,) = decoder.select([2])
@@ -39,7 +39,7 @@ def test_a_text_ends_with_the_token_whose_key_it_is(corpus: Path) -> None:
     whole, checked = tokenizer(TEXT)["input_ids"], 0
     for text, key in zip(found.texts, found.keys[0].T, strict=True):
         ids = torch.tensor([tokenizer(text)["input_ids"]])
-        # A text cut within a word, or behind a blank, becomes other tokens.
+        # A text that begins within a word, or after a space, becomes other tokens.
         if ids[0].tolist() != whole[: ids.shape[1]] or found.texts.count(text) > 1:
             continue
         read: list[torch.Tensor] = []

@@ -67,7 +67,7 @@ def test_cache_is_used_and_never_for_another_model(
         return load_or_collect(decoder, tokenizer, decoder.select(layers), options, Progress())
 
     first = load(0, [0, 1])
-    again = load(0, [0, 1, 2])  # only what is missing is gathered
+    again = load(0, [0, 1, 2])  # only missing layers are collected
     other = load(1, [0, 1])
     assert passes == [[0, 1], [2], [0, 1]]
     assert torch.equal(first[1].spectrum.values, again[1].spectrum.values)
@@ -82,7 +82,9 @@ def test_renamed_cache_file_is_refused(
     load_or_collect(decoder, tokenizer, decoder.select([0, 1]), options, Progress())
     (one,) = tmp_path.rglob("layer_1.safetensors")
     one.replace(one.with_name("layer_2.safetensors"))
-    with pytest.raises(InputError, match="belong to another model or corpus; delete the file"):
+    with pytest.raises(
+        InputError, match=r"expected statistics of this model and corpus in .*, got those of another; delete the file"
+    ):
         load_or_collect(decoder, tokenizer, decoder.select([2]), options, Progress())
     one.with_name("layer_0.safetensors").write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"cannot be read .*delete it and run again"):

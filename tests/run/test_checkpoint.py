@@ -35,10 +35,10 @@ def test_the_same_run_and_a_longer_stream_go_on() -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"fingerprint": "abd"}, "belong to other weights than those of gpt2; resume with the model"),
-        ({"layers": [4, 6]}, r"edited layers \[4, 5\], but model.layers is \[4, 6\]; resume with those"),
-        ({"requests": REQUESTS[::-1]}, "the checkpoint's 1 edits are not the first ones of the present data"),
-        ({"requests": []}, "the checkpoint's 1 edits are not the first ones of the present data"),
+        ({"fingerprint": "abd"}, "expected a checkpoint of the weights of gpt2, got edits of other weights; resume with the model"),
+        ({"layers": [4, 6]}, r"expected model.layers \[4, 5\], which the checkpoint edited, got \[4, 6\]; resume with those"),
+        ({"requests": REQUESTS[::-1]}, "expected the checkpoint's 1 edits as the first ones of the data, got others"),
+        ({"requests": []}, "expected the checkpoint's 1 edits as the first ones of the data, got others"),
     ],
 )
 def test_another_run_is_refused(change: dict[str, Any], text: str) -> None:
@@ -53,5 +53,5 @@ def test_other_settings_are_told() -> None:
 
 
 def test_a_checkpoint_of_something_else() -> None:
-    with pytest.raises(InputError, match="expected a checkpoint of aeplus, but it holds no edits"):
+    with pytest.raises(InputError, match="expected an aeplus checkpoint, got one without edits"):
         Resume({"state_dict": {}}, SETTINGS)

@@ -53,5 +53,5 @@ def test_a_checkpoint_that_lacks_a_tensor() -> None:
     edits = journal(Decoder(tiny_model("llama")))
     tensors = edits.tensors()
     del tensors["batch_1.layer_0.left"]
-    with pytest.raises(InputError, match=r"the checkpoint lacks 'batch_1.layer_0.left', so it is damaged"):
+    with pytest.raises(InputError, match=r"expected a whole checkpoint, got one without 'batch_1.layer_0.left'"):
         Journal.restore(edits.notes(), tensors)

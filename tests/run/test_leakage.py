@@ -6,8 +6,7 @@ import torch
 from aeplus.functional import LowRankUpdate, Spectrum
 from aeplus.models.decoder import Decoder
 from aeplus.preserved.statistics import LayerStatistics
-from aeplus.run.journal import Entry, Journal
-from aeplus.run.session import LeakageMeter
+from aeplus.run.journal import Entry, Journal, LeakageMeter
 from tiny import tiny_model
 
 

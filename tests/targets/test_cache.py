@@ -20,7 +20,7 @@ OPTIONS = TargetOptions(steps=3, clamp=3.0)
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by the layer whenever targets are really looked for."""
+    """The layers of all calls that compute targets."""
     made: list[int] = []
 
     def counted(decoder: Decoder, rows: BatchRows, layer: int, *rest: object) -> Targets:
@@ -48,12 +48,12 @@ def equal(one: Targets, two: Targets) -> bool:
     )
 
 
-def test_found_once_and_bit_for_bit_the_same(tmp_path: Path, decoder: Decoder, calls: list[int]) -> None:
-    heard: list[int] = []
-    first, seconds = TargetCache(tmp_path).find(decoder, rows_of(), 1, OPTIONS, lambda step, *_: heard.append(step))
+def test_computed_once_and_bit_for_bit_the_same(tmp_path: Path, decoder: Decoder, calls: list[int]) -> None:
+    steps: list[int] = []
+    first, seconds = TargetCache(tmp_path).find(decoder, rows_of(), 1, OPTIONS, lambda step, *_: steps.append(step))
     again, known = TargetCache(tmp_path).find(decoder, rows_of(), 1, OPTIONS)
     assert calls == [1]
-    assert heard == [1, 2, 3]
+    assert steps == [1, 2, 3]
     assert equal(first, again)
     assert equal(first, find_targets(decoder, rows_of(), 1, OPTIONS))
     assert known == seconds > 0
@@ -113,7 +113,7 @@ def _foreign(path: Path) -> None:
     save_file({"other": torch.zeros(2)}, path)
 
 
-def _without_notes(path: Path) -> None:
+def _without_metadata(path: Path) -> None:
     save_file(load_file(path), path)
 
 
@@ -124,8 +124,8 @@ def _of_other_edits(path: Path) -> None:
     found.replace(path)
 
 
-@pytest.mark.parametrize("harm", [_cut, _flip, _foreign, _without_notes, _of_other_edits])
-def test_what_is_damaged_is_found_again(
+@pytest.mark.parametrize("harm", [_cut, _flip, _foreign, _without_metadata, _of_other_edits])
+def test_damaged_files_are_replaced(
     tmp_path: Path, decoder: Decoder, calls: list[int], harm: Callable[[Path], None]
 ) -> None:
     first, _ = TargetCache(tmp_path).find(decoder, rows_of(), 1, OPTIONS)

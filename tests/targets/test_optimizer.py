@@ -16,7 +16,7 @@ REQUESTS = [
     EditRequest("{} speaks", "London", "French in Italy"),
     EditRequest("In {}", "Paris the city", "one"),
 ]
-# Answers of one token right behind the subject: what a random model can learn.
+# Answers of one token right after the subject, which a random model can learn.
 EASY = [
     EditRequest("The capital of {}", "France", "London"),
     EditRequest("{}", "London", "Paris"),
@@ -32,7 +32,7 @@ def rows_of(side: str = "right", bos: bool = False) -> BatchRows:
 
 @pytest.mark.parametrize("kind", CONFIGS)
 @pytest.mark.parametrize("bos", [False, True])
-def test_equal_to_the_plain_optimiser(kind: str, bos: bool) -> None:
+def test_equal_to_the_plain_optimizer(kind: str, bos: bool) -> None:
     decoder = Decoder(tiny_model(kind, attention="eager"))
     rows = rows_of(bos=bos)
     found = find_targets(decoder, rows, 1, OPTIONS)
@@ -43,7 +43,7 @@ def test_equal_to_the_plain_optimiser(kind: str, bos: bool) -> None:
     assert (found.values - expected).norm() / moved < 2e-5
 
 
-def test_edits_that_converge_leave_and_stay_where_they_are() -> None:
+def test_converged_edits_are_frozen() -> None:
     decoder = Decoder(tiny_model("llama"))
     rows = batch_rows(tiny_tokenizer(), EASY, CONTEXTS)
     # A stopping loss that the edits reach one after the other.
@@ -68,10 +68,10 @@ def test_layers_above_in_bfloat16_give_nearly_the_same(kind: str) -> None:
     model = tiny_model(kind, attention="eager" if kind == "gemma2" else "sdpa")
     decoder, before = Decoder(model), {name: p.clone() for name, p in model.named_parameters()}
     full = find_targets(decoder, rows_of(), 1, OPTIONS)
-    narrow = find_targets(decoder, rows_of(), 1, replace(OPTIONS, precision="bfloat16"))
-    difference = (narrow.values - full.values).norm() / (full.values - full.initial).norm()
+    lowered = find_targets(decoder, rows_of(), 1, replace(OPTIONS, precision="bfloat16"))
+    difference = (lowered.values - full.values).norm() / (full.values - full.initial).norm()
     assert 0 < difference < 0.15
-    assert torch.equal(narrow.initial, full.initial)
+    assert torch.equal(lowered.initial, full.initial)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
@@ -82,7 +82,7 @@ def test_a_model_in_half_precision_stays_in_its_own() -> None:
 
 
 def test_bad_precision() -> None:
-    with pytest.raises(InputError, match=r"targets\.precision must be full or bfloat16, but 'int8' came"):
+    with pytest.raises(InputError, match=r"expected targets\.precision full or bfloat16, got 'int8'"):
         TargetOptions(precision="int8")  # type: ignore[arg-type]
 
 
@@ -94,7 +94,7 @@ def test_last_layer_can_be_edited() -> None:
     torch.testing.assert_close(found.values, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_target_says_the_new_answer() -> None:
+def test_the_target_predicts_the_new_answer() -> None:
     decoder = Decoder(tiny_model("llama"))
     rows = batch_rows(tiny_tokenizer(), EASY, CONTEXTS)
     found = find_targets(decoder, rows, 1, replace(OPTIONS, steps=60, clamp=8.0, kl_factor=0.0, weight_decay=0.0))
@@ -112,11 +112,11 @@ def test_clamp_bounds_the_shift() -> None:
 def test_nan_weights_are_named() -> None:
     model = tiny_model("llama")
     model.model.layers[0].mlp.up_proj.weight[0, 0] = torch.nan
-    with pytest.raises(InputError, match="expected finite hidden states, but the model yields NaN"):
+    with pytest.raises(InputError, match="expected finite hidden states, got NaN"):
         find_targets(Decoder(model), rows_of(), 1, OPTIONS)
 
 
 @pytest.mark.parametrize("name", ["steps", "learning_rate", "clamp"])
 def test_bad_options(name: str) -> None:
-    with pytest.raises(InputError, match=f"targets.{name} must be above 0, but 0 came"):
+    with pytest.raises(InputError, match=f"expected targets.{name} above 0, got 0"):
         TargetOptions(**{name: 0})

@@ -9,7 +9,8 @@ from aeplus.callbacks.metrics import MetricsWriter
 from aeplus.callbacks.progress import EditProgressBar
 from aeplus.callbacks.report import JournalWriter
 from aeplus.callbacks.smoothing import SmoothingStop
-from aeplus.run.hooks import BatchCommit, EditCallback
+from aeplus.run.batches import BatchCommit
+from aeplus.run.hooks import EditCallback
 
 __all__ = [
     "BatchCommit",

@@ -1,9 +1,8 @@
 """What editing does to the rest of the model: the six general tasks along the stream."""
 
-import json
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from lightning import LightningModule, Trainer
 
@@ -12,16 +11,15 @@ from aeplus.errors import InputError
 from aeplus.evaluation.capabilities.items import TaskItems, load_tasks
 from aeplus.evaluation.capabilities.measure import measure_capabilities, print_capabilities
 from aeplus.evaluation.capabilities.tasks import CapabilityOptions, Scoring
-from aeplus.run.hooks import BatchCommit, EditCallback
-from aeplus.utils.paths import whole_file
+from aeplus.run.batches import BatchCommit
+from aeplus.run.hooks import EditCallback, EditingModule, session_of
+from aeplus.run.session import EditSession
+from aeplus.utils.jsonl import write_json
 from aeplus.utils.progress import BarProgress
-
-if TYPE_CHECKING:
-    from aeplus.module import EditModule
 
 
 class CapabilitiesWriter(EditCallback):
-    """Measures general tasks before the first edit, after every so many batches and at the end (the paper's Fig. 4).
+    """Measures general tasks before the first edit, after every N batches and at the end (the paper's Fig. 4).
 
     Writes ``capabilities.json`` into the run's folder and logs ``capabilities/<task>/<metric>``; the step is the number
     of batches committed. Nothing in the run depends on it.
@@ -29,7 +27,7 @@ class CapabilitiesWriter(EditCallback):
     Args:
         data: A folder with ``<task>.jsonl`` for each task, or ``hub`` for their data sets on the hub.
         tasks: Names out of sst2, mrpc, mmlu, rte, cola and nli, separated by commas, or all.
-        every: Measure after every so many batches too; 0 for the start and the end only.
+        every: Measure after every N batches too; 0 for the start and the end only.
         limit: Items of each task, drawn by the seed; null for all.
         shots: Solved examples before each item.
         scoring: ``likelihood`` takes the likeliest option, ``generation`` the first that a continuation names.
@@ -51,7 +49,7 @@ class CapabilitiesWriter(EditCallback):
         table: bool = True,
     ) -> None:
         if every < 0:
-            msg = f"CapabilitiesWriter's every must not be negative, but {every} came; choose 0 or more."
+            msg = f"expected CapabilitiesWriter's every of 0 or more, got {every}; choose another number."
             raise InputError(msg)
         self.options = CapabilityOptions(
             limit=limit, shots=shots, scoring=scoring, seed=seed, batch_tokens=batch_tokens
@@ -61,39 +59,38 @@ class CapabilitiesWriter(EditCallback):
         self._items: list[TaskItems] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Reads the items, so that a damaged file is told before the work."""
+        """Reads the items, so that a damaged file is reported before the work."""
         self.results = []
         if stage == "fit":
             self._items = load_tasks(self.tasks, self.data, self.options)
 
-    def on_unedited_model(self, trainer: Trainer, module: "EditModule") -> None:
+    def on_unedited_model(self, trainer: Trainer, module: EditingModule) -> None:
         """Measures the unedited model."""
         if self._items:
-            self._measure(trainer, module, 0)
+            self._measure(trainer, module.session, 0)
 
-    def on_batch_committed(self, trainer: Trainer, module: "EditModule", commit: BatchCommit) -> None:
-        """Measures the model after every so many batches."""
+    def on_batch_committed(self, trainer: Trainer, module: EditingModule, commit: BatchCommit) -> None:
+        """Measures the model after every N batches."""
         if self.every and (commit.index + 1) % self.every == 0:
-            self._measure(trainer, module, commit.index + 1)
+            self._measure(trainer, module.session, commit.index + 1)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the edited model, unless that has just been done, and prints the table."""
-        module = cast("EditModule", pl_module)
-        step = len(module.journal.entries)
+        session = session_of(pl_module)
+        step = len(session.journal.entries)
         if self.results[-1]["step"] != step:
-            self._measure(trainer, module, step)
+            self._measure(trainer, session, step)
         if self.table and trainer.is_global_zero:
             states = [("before", self.results[0]["tasks"]), (f"after {step} batches", self.results[-1]["tasks"])]
             print_capabilities(states)
 
-    def _measure(self, trainer: Trainer, module: "EditModule", step: int) -> None:
+    def _measure(self, trainer: Trainer, session: EditSession, step: int) -> None:
         began = time.perf_counter()
-        measured = measure_capabilities(module.decoder, module.tokenizer, self._items, self.options, BarProgress())
+        measured = measure_capabilities(session.decoder, session.tokenizer, self._items, self.options, BarProgress())
         self.results.append({"step": step, "seconds": time.perf_counter() - began, "tasks": measured})
-        values = {f"capabilities/{task}/{name}": v for task, found in measured.items() for name, v in found.items()}
+        values = {f"capabilities/{task}/{name}": v for task, values in measured.items() for name, v in values.items()}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=step)
         if trainer.is_global_zero and trainer.log_dir is not None:
             options = {"data": self.data, **asdict(self.options)}
-            with whole_file(run_folder(trainer) / "capabilities.json") as scratch:
-                scratch.write_text(json.dumps({"options": options, "results": self.results}, indent=2) + "\n")
+            write_json(run_folder(trainer) / "capabilities.json", {"options": options, "results": self.results})

@@ -1,19 +1,18 @@
 """Checkpoints that hold whole batches."""
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-if TYPE_CHECKING:
-    from aeplus.module import EditModule
+from aeplus.run.hooks import session_of
 
 
 class EditCheckpoint(ModelCheckpoint):
     """Writes a checkpoint (the edits as factors, not the model) whenever a batch has been committed.
 
     Args:
-        every_n_batches: Write after every so many batches, and after the last.
+        every_n_batches: Write after every N batches, and after the last.
         keep_all: Keep every checkpoint rather than the newest only.
         filename: Name of the file; ``{step}`` is the number of batches committed.
         dirpath: Folder; by default ``checkpoints`` beside the logs.
@@ -38,9 +37,9 @@ class EditCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves if this smoothing iteration was the last of its batch."""
-        module = cast("EditModule", pl_module)
-        committed = len(module.journal.entries)
-        whole = module.iteration < 0 and committed == trainer.global_step
+        session = session_of(pl_module)
+        committed = len(session.journal.entries)
+        whole = not session.in_batch and committed == trainer.global_step
         if whole and (committed % self.every_n_batches == 0 or trainer.should_stop):
             super().on_train_epoch_end(trainer, pl_module)
 

@@ -1,9 +1,9 @@
-"""The whole evaluation along the stream: every protocol, and retention of earlier batches."""
+"""The whole evaluation along the stream: every protocol, and retention of previous batches."""
 
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -11,33 +11,32 @@ from torch import Tensor
 
 from aeplus.callbacks.report import JournalWriter
 from aeplus.errors import InputError
-from aeplus.evaluation.questions import PromptItem, latest_numbered, predictions_of, questions, rows_of
+from aeplus.evaluation.questions import PromptItem, holding_numbered, metric_inputs, predict_all, tokenize_items
 from aeplus.evaluation.suite import Suite, SuiteOptions
 from aeplus.metrics.retention import Retention, retention_curve, success_matrix
 from aeplus.metrics.success import exact_match
-from aeplus.run.hooks import BatchCommit, EditCallback
-
-if TYPE_CHECKING:
-    from aeplus.module import EditModule
+from aeplus.run.batches import BatchCommit
+from aeplus.run.hooks import EditCallback, EditingModule, session_of
+from aeplus.run.session import EditSession
 
 
 class EvaluationWriter(EditCallback):
     """Measures the edits by every chosen protocol, into ``metrics.json`` under ``measures`` and to the loggers.
 
-    Measured are the unedited model, the model after every so many batches (on the edits so far) and the last one.
+    Measured are the unedited model, the model after every N batches (on the edits so far) and the last one.
     Nothing in the run depends on it. A checkpoint holds what was measured so far; a run resumed from one that was
     written without this callback says so, and leaves the rows of retention that nobody measured empty.
 
     Args:
-        every: Measure after every so many batches too; 0 for the start and the end only.
-        retention: Ask every earlier edit again after each batch.
+        every: Measure after every N batches too; 0 for the start and the end only.
+        retention: Ask every previous edit again after each batch.
         **options: The fields of :class:`~aeplus.evaluation.suite.SuiteOptions`. ``corpus`` and ``skip_tokens`` are
             those of ``model.preserved`` unless given.
     """
 
     def __init__(self, every: int = 0, retention: bool = True, **options: Any) -> None:
         if every < 0:
-            msg = f"EvaluationWriter's every must not be negative, but {every} came; choose 0 or more."
+            msg = f"expected EvaluationWriter's every of 0 or more, got {every}; choose another number."
             raise InputError(msg)
         self.every, self.retention = every, retention
         self.options = SuiteOptions(**options)
@@ -50,31 +49,32 @@ class EvaluationWriter(EditCallback):
         self._batches: dict[str, dict[str, Any]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forgets an earlier run."""
+        """Forgets a previous run."""
         self._clear()
 
-    def on_unedited_model(self, trainer: Trainer, module: "EditModule") -> None:
+    def on_unedited_model(self, trainer: Trainer, module: EditingModule) -> None:
         """Measures the unedited model."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        options, data, preserved = self.options, module.data, module.preserved
+        session = module.session
+        options, data, preserved = self.options, session.data, session.preserved
         if options.corpus is None:
             options = replace(options, corpus=preserved.corpus, skip_tokens=preserved.tokens)
         dropped = data.overlap | {probe.prompt for probe in data.validation.preserved}
-        self._suite = Suite(module.decoder, module.tokenizer, data.requests, dropped, options)
+        self._suite = Suite(session.decoder, session.tokenizer, data.requests, dropped, options)
         self._batches = dict(self._saved.get("batches", {}))
-        module.report.measures = {"before": self._suite.measure(), "batches": self._batches}
-        self._publish(trainer, module, module.report.measures["before"], 0)
+        session.report.measures = {"before": self._suite.measure(), "batches": self._batches}
+        self._publish(trainer, session, session.report.measures["before"], 0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes up what a checkpoint's run has measured."""
-        self._take_up(cast("EditModule", pl_module))
+        self._take_up(session_of(pl_module))
 
-    def _take_up(self, module: "EditModule") -> None:
+    def _take_up(self, session: EditSession) -> None:
         if not self.retention or self._retention is not None:
             return
-        done = len(module.journal.entries)
-        self._retention = Retention(done + module.data.batches)
+        done = len(session.journal.entries)
+        self._retention = Retention(done + session.data.batches)
         if (hits := self._saved.get("hits")) is not None:
             self._retention.hits[:done, :done] = hits[:done, :done]
             self._retention.total[:done, :done] = self._saved["total"][:done, :done]
@@ -86,33 +86,34 @@ class EvaluationWriter(EditCallback):
                 stacklevel=2,
             )
 
-    def on_batch_committed(self, trainer: Trainer, module: "EditModule", commit: BatchCommit) -> None:
-        """Asks earlier edits again, and measures after every so many batches."""
+    def on_batch_committed(self, trainer: Trainer, module: EditingModule, commit: BatchCommit) -> None:
+        """Asks previous edits again, and measures after every N batches."""
         assert self._suite is not None
+        session = module.session
         step = commit.index + 1
         values: dict[str, Any] = {}
         if self._retention is not None:
-            self._ask_again(module, commit.index)
-            module.report.measures["retention"] = _table(self._retention)
-            values["retention"] = module.report.measures["retention"]["mean"][commit.index]
+            self._ask_again(session, commit.index)
+            session.report.measures["retention"] = _table(self._retention)
+            values["retention"] = session.report.measures["retention"]["mean"][commit.index]
         if self.every and step % self.every == 0:
-            self._batches[str(step)] = self._suite.measure(module.data.cursor)
+            self._batches[str(step)] = self._suite.measure(session.data.cursor)
             values |= self._batches[str(step)]
         if values:
-            self._publish(trainer, module, values, step)
+            self._publish(trainer, session, values, step)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the edited model on all edits."""
-        module = cast("EditModule", pl_module)
+        session = session_of(pl_module)
         if self._suite is None:
             return
-        self._take_up(module)  # a finished run that is resumed never starts
-        step = len(module.journal.entries)
-        last = self._batches.get(str(step)) if module.data.exhausted else None
-        module.report.measures["after"] = last or self._suite.measure()
+        self._take_up(session)  # a finished run that is resumed never starts
+        step = len(session.journal.entries)
+        last = self._batches.get(str(step)) if session.data.exhausted else None
+        session.report.measures["after"] = last or self._suite.measure()
         if self._retention is not None:
-            module.report.measures["retention"] = _table(self._retention)
-        self._publish(trainer, module, {} if last else module.report.measures["after"], step)
+            session.report.measures["retention"] = _table(self._retention)
+        self._publish(trainer, session, {} if last else session.report.measures["after"], step)
 
     def state_dict(self) -> dict[str, Any]:
         """What was measured so far, for a checkpoint."""
@@ -121,17 +122,17 @@ class EvaluationWriter(EditCallback):
         return {"batches": self._batches, "hits": self._retention.hits, "total": self._retention.total}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keeps what the checkpoint's run measured until the run goes on."""
+        """Keeps what the checkpoint's run measured until the run resumes."""
         self._saved = state_dict
 
-    def _ask_again(self, module: "EditModule", index: int) -> None:
+    def _ask_again(self, session: EditSession, index: int) -> None:
         """Strict success on each edit so far that no later one has edited again."""
-        batch_of = [b for b, entry in enumerate(module.journal.entries) for _ in entry.edits]
-        current = latest_numbered(module.data.edited)
+        batch_of = [b for b, entry in enumerate(session.journal.entries) for _ in entry.edits]
+        current = holding_numbered(session.data.edited)
         items = [PromptItem("", edit.question, edit.target_new, edit.aliases, n) for n, edit in current]
-        asked = questions(module.tokenizer, items, {}, module.decoder.context_length)
-        predictions = predictions_of(module.decoder, asked, self.options.batch_tokens)
-        predicted, expected, numbers, _ = rows_of(asked, predictions)
+        asked = tokenize_items(session.tokenizer, items, {}, session.decoder.context_length)
+        predictions = predict_all(session.decoder, asked, self.options.batch_tokens)
+        predicted, expected, numbers, _ = metric_inputs(asked, predictions)
         right = dict.fromkeys(numbers, False)
         for number, match in zip(numbers, exact_match(predicted, expected).tolist(), strict=True):
             right[number] = right[number] or match
@@ -139,13 +140,13 @@ class EvaluationWriter(EditCallback):
         self._retention.update(index, [batch_of[number] for number in right], list(right.values()))
 
     @staticmethod
-    def _publish(trainer: Trainer, module: "EditModule", values: dict[str, Any], step: int) -> None:
+    def _publish(trainer: Trainer, session: EditSession, values: dict[str, Any], step: int) -> None:
         scalars = {f"evaluation/{name}": value for name, value in _scalars(values)}
         for logger in trainer.loggers if scalars else ():
             logger.log_metrics(scalars, step=step)
         for callback in cast(Any, trainer).callbacks:
             if isinstance(callback, JournalWriter):  # which may have written before this was measured
-                callback.write(trainer, module)
+                callback.write(trainer, session)
 
 
 def _table(retention: Retention) -> dict[str, Any]:

@@ -1,18 +1,16 @@
-"""What the model says, before and after, side by side."""
-
-from typing import TYPE_CHECKING, cast
+"""What the model generates, before and after, side by side."""
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from rich.console import Console
-from rich.table import Table
 
-from aeplus.edits import latest_edits
+from aeplus.edits import still_holding
 from aeplus.models.generate import generate
-from aeplus.run.hooks import BatchCommit, EditCallback
+from aeplus.run.batches import BatchCommit
+from aeplus.run.hooks import EditCallback, EditingModule, session_of
+from aeplus.run.session import EditSession
+from aeplus.utils.tables import markdown_table, print_table
 
-if TYPE_CHECKING:
-    from aeplus.module import EditModule
+_HEADER = ("Prompt", "Target", "Before", "After")
 
 
 class GenerationWriter(EditCallback):
@@ -21,7 +19,7 @@ class GenerationWriter(EditCallback):
     Args:
         count: How many edits to show, spread over the stream.
         length: New tokens per generation.
-        every: Log the generations after every so many batches too; 0 for the start and the end only.
+        every: Log the generations after every N batches too; 0 for the start and the end only.
         table: Whether to print the table at the end.
     """
 
@@ -30,35 +28,39 @@ class GenerationWriter(EditCallback):
         self._prompts: list[str] = []
         self._before: list[str] = []
 
-    def on_unedited_model(self, trainer: Trainer, module: "EditModule") -> None:
+    def on_unedited_model(self, trainer: Trainer, module: EditingModule) -> None:
         """Asks the unedited model."""
-        edits = latest_edits(module.data.requests)
+        session = module.session
+        requests = session.data.requests
+        edits = [request for request, holds in zip(requests, still_holding(requests), strict=True) if holds]
         chosen = [edits[i * len(edits) // self.count] for i in range(self.count)] if len(edits) > self.count else edits
         self._prompts = [edit.question for edit in chosen]
-        self._wanted = [edit.target_new for edit in chosen]
-        self._before = generate(module.decoder, module.tokenizer, self._prompts, self.length)
+        self._targets = [edit.target_new for edit in chosen]
+        self._before = self._generate(session)
 
-    def on_batch_committed(self, trainer: Trainer, module: "EditModule", commit: BatchCommit) -> None:
+    def on_batch_committed(self, trainer: Trainer, module: EditingModule, commit: BatchCommit) -> None:
         """Logs the generations as text."""
         if self.every and (commit.index + 1) % self.every == 0:
-            now = generate(module.decoder, module.tokenizer, self._prompts, self.length)
-            self._log(trainer, now, commit.index + 1)
+            self._log(trainer, self._generate(module.session), commit.index + 1)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints and logs before and after."""
-        module = cast("EditModule", pl_module)
-        after = generate(module.decoder, module.tokenizer, self._prompts, self.length)
-        self._log(trainer, after, len(module.journal.entries))
+        session = session_of(pl_module)
+        after = self._generate(session)
+        self._log(trainer, after, len(session.journal.entries))
         if self.table:
-            table = Table("Prompt", "Wanted", "Before", "After", title="Generations", title_justify="left")
-            for row in zip(self._prompts, self._wanted, self._before, after, strict=True):
-                table.add_row(*(text.replace("\n", " ") for text in row))
-            Console().print(table)
+            rows = zip(self._prompts, self._targets, self._before, after, strict=True)
+            cells = [[text.replace("\n", " ") for text in row] for row in rows]
+            print_table("Generations", _HEADER, cells, left=_HEADER)
+
+    def _generate(self, session: EditSession) -> list[str]:
+        return generate(session.decoder, session.tokenizer, self._prompts, self.length)
 
     def _log(self, trainer: Trainer, now: list[str], step: int) -> None:
-        rows = zip(self._prompts, self._wanted, self._before, now, strict=True)
-        cells = ["| " + " | ".join(t.replace("\n", " ").replace("|", "/") for t in row) + " |" for row in rows]
-        text = "\n".join(["| prompt | wanted | before | now |", "| --- | --- | --- | --- |", *cells])
+        rows = zip(self._prompts, self._targets, self._before, now, strict=True)
+        text = markdown_table(
+            [name.lower() for name in _HEADER[:3]] + ["now"], rows, left=[*map(str.lower, _HEADER), "now"]
+        )
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("generations", text, step)

@@ -1,15 +1,13 @@
 """Everything worth watching, to the run's logger (TensorBoard unless another is set)."""
 
 import json
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from aeplus.run.hooks import BatchCommit, EditCallback
-
-if TYPE_CHECKING:
-    from aeplus.module import EditModule
+from aeplus.run.batches import BatchCommit
+from aeplus.run.hooks import EditCallback, EditingModule, session_of
 
 _LAYER = ("rank", "sigma_max", "leakage", "prior_weight_norm", "conflict_preserved", "conflict_prior")
 
@@ -20,7 +18,7 @@ class MetricsWriter(EditCallback):
     The step of every curve is the number of batches committed.
 
     Args:
-        evaluate_every: Measure all edits so far on their test prompts after every so many batches; 0 for never.
+        evaluate_every: Measure all edits so far on their test prompts after every N batches; 0 for never.
             These figures are for the reader: nothing in the run depends on them.
     """
 
@@ -29,22 +27,25 @@ class MetricsWriter(EditCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the hyperparameters and the unedited model."""
-        module = cast("EditModule", pl_module)
+        session = session_of(pl_module)
         for logger in trainer.loggers:
-            settings = {"model": module.settings, "data": module.data.settings}
+            settings = {
+                "model": cast("EditingModule", pl_module).settings,
+                "data": cast(Any, trainer).datamodule.settings,
+            }
             logger.log_hyperparams(settings)
             if isinstance(logger, TensorBoardLogger):
                 text = json.dumps(settings, indent=2)
                 logger.experiment.add_text("hyperparameters", f"```\n{text}\n```", 0)
-        if not module.journal.entries:
-            self._log(trainer, {f"edits/{k}": v for k, v in module.report.before.items()}, 0)
+        if not session.journal.entries:
+            self._log(trainer, {f"edits/{k}": v for k, v in session.report.before.items()}, 0)
 
-    def on_batch_committed(self, trainer: Trainer, module: "EditModule", commit: BatchCommit) -> None:
+    def on_batch_committed(self, trainer: Trainer, module: EditingModule, commit: BatchCommit) -> None:
         """Logs the batch."""
         report, step = commit.report, commit.index + 1
         values: dict[str, float | None] = {f"validation/{k}": v for k, v in commit.validation.items()}
         if self.evaluate_every and step % self.evaluate_every == 0:
-            so_far = module.evaluate_edits(module.data.edited)
+            so_far = module.session.score(module.session.data.edited).summary()
             values |= {f"edits/{k}": v for k, v in so_far.items()}
         values |= {
             "conflict/preserved_mean": report["conflict_preserved"],

@@ -1,15 +1,14 @@
 """One bar for the stream: batch b of B, smoothing t of T, targets converged, current score."""
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm.auto import tqdm
 
-from aeplus.run.hooks import BatchCommit, EditCallback
-
-if TYPE_CHECKING:
-    from aeplus.module import EditModule
+from aeplus.run.batches import BatchCommit
+from aeplus.run.hooks import EditCallback, EditingModule, session_of
+from aeplus.run.session import EditSession
 
 
 class EditProgressBar(EditCallback, ProgressBar):
@@ -31,27 +30,29 @@ class EditProgressBar(EditCallback, ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the bar."""
-        data = cast("EditModule", pl_module).data
+        data = session_of(pl_module).data
         self._bar = tqdm(
             total=len(data.requests), initial=len(data.edited), unit="edit", disable=not self._on, dynamic_ncols=True
         )
 
-    def on_targets_step(self, trainer: Trainer, module: "EditModule", step: int, steps: int, converged: int) -> None:
+    def on_targets_step(self, trainer: Trainer, module: EditingModule, step: int, steps: int, converged: int) -> None:
         """Shows the targets' progress."""
-        self._show(module, f"targets {converged}/{len(module.data.current)} converged, step {step}/{steps}")
+        self._show(
+            module.session, f"targets {converged}/{len(module.session.data.current)} converged, step {step}/{steps}"
+        )
 
-    def on_candidate(self, trainer: Trainer, module: "EditModule", iteration: int, iterations: int) -> None:
+    def on_candidate(self, trainer: Trainer, module: EditingModule, iteration: int, iterations: int) -> None:
         """Shows the smoothing iteration and the last score."""
         self._text = f"smoothing {iteration}/{iterations - 1}" if iterations > 1 else "solved"
-        self._show(module, self._text)
+        self._show(module.session, self._text)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Shows the candidate's score."""
         score = trainer.callback_metrics.get("validation/score")
         if score is not None:
-            self._show(cast("EditModule", pl_module), f"{self._text}, score {float(score):.1f}")
+            self._show(session_of(pl_module), f"{self._text}, score {float(score):.1f}")
 
-    def on_batch_committed(self, trainer: Trainer, module: "EditModule", commit: BatchCommit) -> None:
+    def on_batch_committed(self, trainer: Trainer, module: EditingModule, commit: BatchCommit) -> None:
         """Advances by a batch."""
         if self._bar is not None:
             self._bar.update(len(commit.requests))
@@ -64,10 +65,10 @@ class EditProgressBar(EditCallback, ProgressBar):
         """Closes the bar."""
         self._close()
 
-    def _show(self, module: "EditModule", text: str) -> None:
+    def _show(self, session: EditSession, text: str) -> None:
         if self._bar is not None:
-            done = len(module.journal.entries)
-            self._bar.set_description_str(f"batch {done + 1}/{done + module.data.batches}", refresh=False)
+            done = len(session.journal.entries)
+            self._bar.set_description_str(f"batch {done + 1}/{done + session.data.batches}", refresh=False)
             self._bar.set_postfix_str(text)
 
     def _close(self) -> None:

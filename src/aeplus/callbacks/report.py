@@ -3,16 +3,14 @@
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 from lightning import LightningModule, Trainer
 
 from aeplus.models.loading import save_model
-from aeplus.run.hooks import BatchCommit, EditCallback
+from aeplus.run.batches import BatchCommit
+from aeplus.run.hooks import EditCallback, EditingModule, opened_session, session_of
 from aeplus.run.report import print_summary
-
-if TYPE_CHECKING:
-    from aeplus.module import EditModule
+from aeplus.run.session import EditSession
 
 
 def run_folder(trainer: Trainer) -> Path:
@@ -36,41 +34,40 @@ class JournalWriter(EditCallback):
         """Starts the clock."""
         self._began = time.perf_counter()
 
-    def on_batch_committed(self, trainer: Trainer, module: "EditModule", commit: BatchCommit) -> None:
+    def on_batch_committed(self, trainer: Trainer, module: EditingModule, commit: BatchCommit) -> None:
         """Brings ``metrics.json`` up to date, so that a run cut short leaves its figures."""
-        self.write(trainer, module)
+        self.write(trainer, module.session)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures all edits, writes everything and prints the table."""
-        module = cast("EditModule", pl_module)
-        module.report.record("after", module.score_edits(module.data.requests))
-        module.report.leakage = module.leakage()
-        self.write(trainer, module)
+        session = session_of(pl_module)
+        session.finish()
+        self.write(trainer, session)
         folder = run_folder(trainer)
         model = folder / "model"
         if self.save_model:
-            save_model(module.language_model, module.tokenizer, model)
+            save_model(session.model, session.tokenizer, model)
         if self.table:
-            print_summary(module.report, folder, model if self.save_model else None)
+            print_summary(session.report, folder, model if self.save_model else None)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """After Ctrl-C, saves the batches committed so far, whole; what was under way is taken back first."""
-        module = cast("EditModule", pl_module)
-        module.rollback()
-        committed = len(module.journal.entries)
+        """After Ctrl-C, saves the batches committed so far, whole; what was under way is removed first."""
+        session = opened_session(pl_module)
+        if session is None:
+            return
+        session.rollback()
+        committed = len(session.journal.entries)
         if not committed or not isinstance(exception, KeyboardInterrupt):
             return
         if self.save_model:
-            save_model(module.language_model, module.tokenizer, run_folder(trainer) / "model")
+            save_model(session.model, session.tokenizer, run_folder(trainer) / "model")
         checkpoints = sorted(run_folder(trainer).glob("checkpoints/*.ckpt"), key=lambda p: p.stat().st_mtime)
-        how = f"; go on with --ckpt_path {checkpoints[-1]}" if checkpoints else ""
-        print(
-            f"\ninterrupted after {committed} of {committed + module.data.batches} batches, which are whole{how}",
-            file=sys.stderr,
-        )
+        how = f"; resume with --ckpt_path {checkpoints[-1]}" if checkpoints else ""
+        total = committed + session.data.batches
+        print(f"\ninterrupted: {committed} of {total} batches committed{how}", file=sys.stderr)
 
-    def write(self, trainer: Trainer, module: "EditModule") -> None:
+    def write(self, trainer: Trainer, session: EditSession) -> None:
         """Writes ``metrics.json`` as the report now is; for callbacks that add to it."""
         if trainer.is_global_zero and trainer.log_dir is not None:
-            module.report.seconds["total"] = time.perf_counter() - self._began
-            module.report.write(run_folder(trainer) / "metrics.json")
+            session.report.seconds["total"] = time.perf_counter() - self._began
+            session.report.write(run_folder(trainer) / "metrics.json")

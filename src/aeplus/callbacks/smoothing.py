@@ -1,19 +1,25 @@
 """When a batch's smoothing ends."""
 
-from typing import TYPE_CHECKING, Any, Literal, cast
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, cast
 
-import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
 from aeplus.errors import InputError
+from aeplus.module import EditModule
+from aeplus.run.hooks import opened_session, session_of
+from aeplus.run.selection import Best, Converge, Decision, Selection
 
-if TYPE_CHECKING:
-    from aeplus.module import EditModule
+log = logging.getLogger(__name__)
 
 
 class SmoothingStop(EarlyStopping):
     """Early stopping of each batch's smoothing: it ends the batch, and the run only when the stream is empty.
+
+    The rules are those of :mod:`aeplus.run.selection`; this callback sets them for a run.
 
     Args:
         selection: By default the method's (``model.method.selection``). ``best``: commit the candidate with the best
@@ -22,10 +28,13 @@ class SmoothingStop(EarlyStopping):
             easily equal, and ``converge`` then commits half-smoothed targets.
         min_delta: δ of ``converge``, in points of the score (0 to 100).
         tie: For ``best``: scores this close, in points, are a tie. One of twenty preserved prompts is 1.7 points,
-            and a candidate should not stay smoothed for the sake of one.
+            and a smoothed candidate should not be preferred because of a single prompt.
         patience: For ``best``: iterations below the best before the search ends. A tie is not below.
         monitor: What to watch.
         verbose: Log each decision.
+
+    Raises:
+        InputError: If a number is out of range or the selection unknown.
     """
 
     def __init__(
@@ -37,63 +46,35 @@ class SmoothingStop(EarlyStopping):
         monitor: str = "validation/score",
         verbose: bool = False,
     ) -> None:
-        if patience < 1 or min_delta < 0 or tie < 0:
-            msg = (
-                "SmoothingStop needs patience of at least 1 and min_delta and tie of at least 0, but "
-                f"patience={patience}, min_delta={min_delta} and tie={tie} came; choose others."
-            )
-            raise InputError(msg)
         if selection not in (None, "best", "converge"):
-            msg = (
-                f"SmoothingStop's selection must be 'best' or 'converge', but {selection!r} came; choose one of these."
-            )
+            msg = f"expected SmoothingStop's selection best or converge, got {selection!r}; choose one of these."
             raise InputError(msg)
-        super().__init__(
-            monitor=monitor,
-            # EarlyStopping asks for more than min_delta of improvement; a tie must pass, so it is negative.
-            min_delta=-(tie + 1e-3),
-            patience=patience,
-            mode="max",
-            strict=False,
-            verbose=verbose,
-            check_on_train_epoch_end=True,
-        )
-        self.selection = selection
-        self.tolerance = min_delta
-        self._last: torch.Tensor | None = None
+        super().__init__(monitor=monitor, min_delta=min_delta, patience=patience, mode="max", strict=False)
+        self.selection, self.log_decisions = selection, verbose
+        self._rules: dict[str, Callable[[], Selection]] = {
+            "best": partial(Best, tie, patience),
+            "converge": partial(Converge, min_delta),
+        }
+        for make in self._rules.values():
+            make()  # bad numbers are reported before the run
 
-    def _run_early_stopping_check(self, trainer: Trainer) -> None:
-        module = cast("EditModule", trainer.lightning_module)
-        score = trainer.callback_metrics.get(self.monitor)
-        if self._batch_is_done(module, score):
-            self._forget()
-            module.commit()
-            if module.data.exhausted:
-                trainer.should_stop = True
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sets how the run chooses its candidates."""
+        session = session_of(pl_module)
+        rule = self._rules[self.selection or session.method.selection]
+        session.select = (lambda: _Logged(rule())) if self.log_decisions else rule
+        cast("EditModule", pl_module).monitor = self.monitor
 
-    def _batch_is_done(self, module: "EditModule", score: torch.Tensor | None) -> bool:
-        last = module.iteration + 1 >= module.batch.iterations
-        if score is None:  # no validation: nothing to choose by, so the unsmoothed targets
-            return last
-        if (self.selection or module.method.selection) == "converge":
-            settled = self._last is not None and bool((score - self._last).abs() <= self.tolerance)
-            self._last = score.clone()
-            return last or settled
-        best = self.best_score
-        stop, _ = self._evaluate_stopping_criteria(score.squeeze())
-        if self.wait_count == 0:
-            module.batch.keep()
-            self.best_score = torch.maximum(best.to(score.device), score.squeeze())  # ties must not add up
-        return last or stop
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing: the session has decided already, in the module's own hook."""
 
-    def _forget(self) -> None:
-        """Ready for the next batch, whose first score is always an improvement and so resets the patience."""
-        self.best_score = torch.tensor(-torch.inf)
-        self._last = None
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing: a score does not end the run."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Takes back what is not committed."""
-        cast("EditModule", pl_module).rollback()
+        """Removes what is not committed."""
+        if (session := opened_session(pl_module)) is not None:
+            session.rollback()
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: a checkpoint lies between two batches."""
@@ -101,3 +82,16 @@ class SmoothingStop(EarlyStopping):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing to load."""
+
+
+class _Logged:
+    """A rule that logs what it decides."""
+
+    def __init__(self, rule: Selection) -> None:
+        self._rule, self._iteration = rule, 0
+
+    def observe(self, score: float) -> Decision:
+        decision = self._rule.observe(score)
+        log.info("smoothing %d: score %.2f, keep %s, done %s", self._iteration, score, decision.keep, decision.done)
+        self._iteration += 1
+        return decision

@@ -1,8 +1,8 @@
-"""``aeplus cases``: what a model says before and after some edits, per method, as one Markdown page."""
+"""``aeplus cases``: a Markdown page comparing a model's generations before and after editing, per method."""
 
-import argparse
 import gc
 import re
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 
 from aeplus.commands.fit import quiet
 from aeplus.commands.inspect.findings import conflict_order
+from aeplus.commands.lists import split_list
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate
@@ -18,41 +19,18 @@ from aeplus.run.folder import Case, RunFolder, labels
 from aeplus.utils.paths import whole_file
 from aeplus.utils.tables import markdown_table
 
-HELP = """\
-usage: aeplus cases --runs FOLDER [FOLDER ...] [--count NUMBER] [--edits LIST] [--length NUMBER] [--out FILE]
 
-Writes what a model says before and after some edits, per method, as one Markdown page. A run's folder holds config.yaml
-and either checkpoints, whose edits are applied to the model and taken back, or an edited model (model/). The runs must
-have edited the same model, which is loaded once.
-
-options:
-  --runs FOLDER ...  folders of runs, such as lightning_logs/edits/version_0
-  --count NUMBER     how many edits: the most conflicting ones where a run has edits.jsonl (callback FigureWriter), else
-                     spread over the stream (default: 5)
-  --edits LIST       these edits instead, by their places in the stream from 1, such as 3,17
-  --length NUMBER    tokens of each generation (default: 20)
-  --out FILE         the page (default: cases.md)
-
-example:
-  aeplus cases --runs lightning_logs/edits/version_0 lightning_logs/edits/version_1 --count 5 --out cases.md
-"""
-
-
-def run(words: list[str]) -> int:
+def run(options: Namespace, rest: list[str], command: str) -> int:
     """Writes the page.
 
     Args:
-        words: The words behind ``aeplus cases``.
-    """
-    parser = argparse.ArgumentParser("aeplus cases", add_help=False, allow_abbrev=False)
-    parser.add_argument("--runs", nargs="+", required=True)
-    parser.add_argument("--count", type=int, default=5)
-    parser.add_argument("--edits", nargs="+")
-    parser.add_argument("--length", type=int, default=20)
-    parser.add_argument("--out", default="cases.md")
-    options = parser.parse_args(words)
-    from pathlib import Path
+        options: See :func:`~aeplus.commands.arguments.cases_parser`.
+        rest: Empty.
+        command: The command line.
 
+    Raises:
+        InputError: See :func:`cases`.
+    """
     edits = None if options.edits is None else " ".join(options.edits)
     folders = [Path(folder) for folder in options.runs]
     shown = cases(folders, count=options.count, edits=edits, length=options.length, out=Path(options.out))
@@ -69,9 +47,9 @@ def cases(folders: Sequence[Path], *, count: int, edits: str | None, length: int
 
     Args:
         folders: Folders of runs that edited the same model.
-        count: How many edits to show: the most conflicting ones if the run has ``edits.jsonl``, else spread over the
+        count: Number of edits to show: the most conflicting ones if the run has ``edits.jsonl``, else spread over the
             stream.
-        edits: The places of the edits to show instead, from 1, separated by commas or blanks.
+        edits: The positions of the edits to show instead, from 1, separated by commas or whitespace.
         length: New tokens of each generation.
         out: The page.
 
@@ -84,20 +62,20 @@ def cases(folders: Sequence[Path], *, count: int, edits: str | None, length: int
     quiet()
     for name, value in (("--count", count), ("--length", length)):
         if value < 1:
-            msg = f"{name} must be at least 1, but {value} came; give a larger number."
+            msg = f"expected {name} to be at least 1, got {value}; choose a larger number."
             raise InputError(msg)
     runs = [RunFolder.read(folder) for folder in folders]
     if others := [run for run in runs if run.model != runs[0].model]:
         msg = (
-            f"expected runs of one model, but {runs[0].path} edited {runs[0].model[0]} and {others[0].path} "
-            f"{others[0].model[0]}; give runs of the same model, dtype and revision."
+            f"expected runs of one model, got {runs[0].path} of {runs[0].model[0]} and {others[0].path} of "
+            f"{others[0].model[0]}; choose runs of the same model, dtype and revision."
         )
         raise InputError(msg)
     known = next((run.cases for run in runs if run.cases), None)
     if known is None:
         msg = (
-            "expected a run that knows its edits, by a checkpoint or by edits.jsonl, but there is none; make the run "
-            "with the callback EditCheckpoint or FigureWriter."
+            "expected a run with its edits in a checkpoint or in edits.jsonl, got none; rerun with the callback "
+            "EditCheckpoint or FigureWriter."
         )
         raise InputError(msg)
     shown = _named(known, edits) if edits is not None else _chosen(known, count)
@@ -110,42 +88,42 @@ def cases(folders: Sequence[Path], *, count: int, edits: str | None, length: int
 
 
 def _named(known: Sequence[Case], edits: str) -> list[Case]:
-    words = [word for word in re.split(r"[\s,]+", edits) if word]
-    if not words or not all(word.isdecimal() and 1 <= int(word) <= len(known) for word in words):
-        msg = f"expected places of edits from 1 to {len(known)} behind --edits, but {edits!r} came; write --edits 3,17."
+    items = split_list(edits)
+    if not items or not all(item.isdecimal() and 1 <= int(item) <= len(known) for item in items):
+        msg = f"expected positions of edits from 1 to {len(known)} after --edits, got {edits!r}; write --edits 3,17."
         raise InputError(msg)
-    return [known[int(word) - 1] for word in words]
+    return [known[int(item) - 1] for item in items]
 
 
 def _chosen(known: Sequence[Case], count: int) -> list[Case]:
-    """The most conflicting edits that should hold, or as many spread over the stream."""
+    """The most conflicting edits that are not superseded, or as many spread over the stream."""
     holding = [case for case in known if not case.superseded]
     records = [case.record for case in holding if case.record is not None]
     if len(records) == len(holding):
         ranked = conflict_order([r.s_K0 for r in records], [r.s_Kp for r in records], [r.residual for r in records])
-        return [holding[place] for place in ranked[:count]]
+        return [holding[index] for index in ranked[:count]]
     return [holding[i * len(holding) // count] for i in range(count)] if len(holding) > count else holding
 
 
 def _generations(runs: Sequence[RunFolder], prompts: Sequence[str], length: int) -> tuple[Texts, list[Texts]]:
-    """What the unedited model and every run's model say. The unedited one is loaded once; edits are taken back."""
+    """Generations of the unedited model and of every run's model. The unedited one is loaded once; edits are undone."""
     decoder, tokenizer = _loaded(*runs[0].model)
 
-    def say() -> Texts:
+    def generated() -> Texts:
         return dict(zip(prompts, generate(decoder, tokenizer, prompts, length), strict=True))
 
-    before = say()
+    before = generated()
     after: dict[int, Texts] = {}
     for index, run in enumerate(runs):
         if run.journal is not None:
             with run.applied(decoder):
-                after[index] = say()
+                after[index] = generated()
     for index, run in enumerate(runs):
         if run.journal is None:
             del decoder  # one model at a time
             gc.collect()
             decoder, tokenizer = _loaded(str(run.path / "model"))
-            after[index] = say()
+            after[index] = generated()
     return before, [after[index] for index in range(len(runs))]
 
 
@@ -189,7 +167,7 @@ def _row(
 
 
 def _measured(case: Case) -> list[str]:
-    """What the run measured of the edit, as a paragraph."""
+    """The run's measurements of the edit, as a paragraph."""
     record = case.record
     if record is None:
         return []
@@ -200,5 +178,5 @@ def _measured(case: Case) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """A text in one line whose characters Markdown takes as they are."""
+    """A text in one line, with Markdown's special characters escaped."""
     return re.sub(r"([\\`*_\[\]<>~#&])", r"\\\1", " ".join(text.split()))

@@ -1,14 +1,12 @@
-"""``aeplus demo-data``: the demo's edits, built from the analogy file that gensim carries for its tests.
+"""``aeplus demo-data``: the demo's edits, built from the analogy file that gensim bundles for its tests.
 
-Every kind of conflict is there: facts the model knows firmly (with preserved knowledge), rewrites of previous
+They contain every kind of conflict: facts the model knows firmly (with preserved knowledge), rewrites of previous
 edits (with prior edits) and far-fetched targets (inconsistency). What the model knows, and in which forms, is
 measured on the model when the set is built.
 """
 
-import argparse
-import json
-import os
 import random
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,37 +15,24 @@ from typing import Any
 from aeplus.edits import SLOT, EditRequest, Probe
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
+from aeplus.models.loading import load_model
 from aeplus.models.predict import answer_probabilities
 from aeplus.models.tokens import encode
 from aeplus.preserved.corpus import gensim_file
-from aeplus.utils.paths import whole_file
-
-HELP = """\
-usage: aeplus demo-data [--model NAME] [--out FOLDER]
-
-Builds the demo's edits (edits.jsonl) and preserved facts (preserved.jsonl) from gensim's questions-words.txt,
-with what the model knows.
-
-options:
-  --model NAME   hub id, folder, .gguf file or smollm2-135m (default: smollm2-135m)
-  --out FOLDER   where to write (default: lightning_logs/demo/data)
-"""
+from aeplus.utils.jsonl import write_json, write_jsonl
 
 
-def run(words: list[str]) -> int:
+def run(options: Namespace, rest: list[str], command: str) -> int:
     """Builds the demo's edits.
 
     Args:
-        words: The words behind ``aeplus demo-data``.
+        options: See :func:`~aeplus.commands.arguments.demo_data_parser`.
+        rest: Empty.
+        command: The command line.
+
+    Raises:
+        InputError: If the model cannot be used or knows too little, or gensim is missing.
     """
-    parser = argparse.ArgumentParser("aeplus demo-data", add_help=False)
-    parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--out", default=os.path.join("lightning_logs", "demo", "data"))
-    options = parser.parse_args(words)
-    from pathlib import Path
-
-    from aeplus.models.loading import load_model
-
     demo = build_demo(*load_model(options.model))
     edits, preserved = write_demo(demo, Path(options.out))
     print(f"{len(demo.edits)} edits in {edits}, {len(demo.preserved)} preserved facts in {preserved}")
@@ -57,22 +42,22 @@ def run(words: list[str]) -> int:
 MIN_SHARE = 0.9
 """A form is used if the model answers at least this share of the facts it knows in it."""
 Answered = Callable[[Sequence[str], Sequence[str]], Sequence[float | None]]
-"""Prompts and answers to the answers' probabilities, ``None`` where the model would say something else."""
+"""Maps prompts and answers to the answers' probabilities, ``None`` where the model answers something else."""
 
 
 @dataclass(frozen=True)
 class Relation:
-    """A kind of fact: where its pairs stand in the file, how it is asked and how much of it is taken.
+    """A kind of fact: its pairs in the file, the forms of its prompts and the number of facts to take.
 
     Attributes:
-        name: The first part of its edits' names.
+        name: The first part of its edits' ids.
         sections: The file's sections.
         subject_first: Whether the subject is a pair's first word.
-        prompt: The form of edits and neighbours.
+        prompt: The form of edits and neighborhood prompts.
         rewriting: The form of rewrites.
         tests: Forms for Generalization; the first two that the model answers are used.
         far: Targets of another kind.
-        counts: How many facts of each kind to edit (firm, plain, far), and how many neighbours there are.
+        counts: Number of facts of each kind to edit (firm, plain, far), and of neighbors.
     """
 
     name: str
@@ -85,7 +70,7 @@ class Relation:
     counts: tuple[int, int, int, int]
 
 
-# The relation with the fewest facts comes first: a subject serves in one relation only, so that a neighbour
+# The relation with the fewest facts comes first: a subject is used in one relation only, so that a neighbor
 # in one is never edited in another.
 RELATIONS = (
     Relation(
@@ -131,12 +116,12 @@ RELATIONS = (
 
 @dataclass(frozen=True)
 class DemoSet:
-    """The demo's edits and what they are measured with.
+    """The demo's edits and their evaluation data.
 
     Attributes:
-        edits: In their order. An id such as ``capital-france`` names the fact; ``capital-france-2`` rewrites
-            what ``capital-france`` wrote, which is then obsolete.
-        preserved: Facts the model knows, neither edited nor neighbours; ``target_new`` is the true answer.
+        edits: In order. An id such as ``capital-france`` identifies the fact; ``capital-france-2`` overwrites
+            ``capital-france``, which is then superseded.
+        preserved: Facts the model knows, neither edited nor neighbors; ``target_new`` is the true answer.
         forms: The share of the known facts that the model answers in each form, unused forms too.
         kinds: For each edit's id ``firm``, ``plain``, ``far`` or ``rewrite``.
     """
@@ -148,24 +133,24 @@ class DemoSet:
 
 
 def read_pairs(path: Path) -> dict[str, dict[str, str]]:
-    """Read the analogy file: for each section, its pairs from first to second word."""
+    """Reads the analogy file: for each section, its pairs from first to second word."""
     sections: dict[str, dict[str, str]] = {}
     pairs: dict[str, str] = {}
     for line in path.read_text("utf-8").splitlines():
         if line.startswith(":"):
             pairs = sections.setdefault(line[1:].strip(), {})
-        elif len(words := line.split()) == 4:
-            pairs |= {words[0]: words[1], words[2]: words[3]}
+        elif len(parts := line.split()) == 4:
+            pairs |= {parts[0]: parts[1], parts[2]: parts[3]}
     return sections
 
 
 def build_demo(model: Any, tokenizer: Any, seed: int = 0) -> DemoSet:
-    """Build the demo's edits for a model.
+    """Builds the demo's edits for a model.
 
     Args:
         model: A causal language model of transformers, not edited.
         tokenizer: Its tokenizer.
-        seed: Which facts are taken, and what they become.
+        seed: Draws the facts and their new answers.
 
     Raises:
         InputError: If gensim is missing or the model knows too little.
@@ -179,8 +164,8 @@ def build_demo(model: Any, tokenizer: Any, seed: int = 0) -> DemoSet:
 
 
 def compose_demo(sections: Mapping[str, Mapping[str, str]], answered: Answered, seed: int = 0) -> DemoSet:
-    """Choose facts and targets; see :func:`build_demo`. The model is asked through ``answered`` alone."""
-    chance = random.Random(seed)
+    """Chooses facts and targets; see :func:`build_demo`. The model is queried through ``answered`` alone."""
+    rng = random.Random(seed)
     forms: dict[str, float] = {}
     taken: set[str] = set()
     kinds: dict[str, str] = {}
@@ -195,25 +180,24 @@ def compose_demo(sections: Mapping[str, Mapping[str, str]], answered: Answered, 
         firm, plain, far, around = relation.counts
         if len(sure) < max(firm + plain + far + around, 3 * firm):
             msg = (
-                f"The demo's edits need a model that answers {firm + plain + far + around} prompts "
-                f"of the form {relation.prompt!r}, but this one answers {len(sure)}; "
-                "take a larger model or edits of your own."
+                f"expected a model that answers {firm + plain + far + around} prompts of the form {relation.prompt!r}, "
+                f"got one that answers {len(sure)}; take a larger model or edits of your own."
             )
             raise InputError(msg)
         facts = {subject: facts[subject] for subject in sure}
         rewriting, tests = _good_forms(relation, facts, answered, forms)
         ranked = sorted(sure, key=lambda subject: -sure[subject])
-        edited = chance.sample(ranked[: len(ranked) // 3], firm)  # firmly known: in the top third
+        edited = rng.sample(ranked[: len(ranked) // 3], firm)  # firmly known: in the top third
         rest = [subject for subject in ranked if subject not in edited]
-        chance.shuffle(rest)
+        rng.shuffle(rest)
         edited += rest[: plain + far]
         near, spare = rest[plain + far :][:around], rest[plain + far + around :]
         taken.update(edited, near)
         preserved += [EditRequest(relation.prompt, subject, facts[subject]) for subject in spare]
-        strange = iter(chance.sample(relation.far, far))
+        strange = iter(rng.sample(relation.far, far))
         for subject, kind in zip(edited, ["firm"] * firm + ["plain"] * plain + ["far"] * far, strict=True):
-            wrong = chance.sample(sorted(set(facts.values()) - {facts[subject]}), 2)
-            around_it = chance.sample(near, 5)
+            wrong = rng.sample(sorted(set(facts.values()) - {facts[subject]}), 2)
+            around_it = rng.sample(near, 5)
             name = f"{relation.name}-{subject.casefold()}"
             first = EditRequest(
                 prompt=relation.prompt,
@@ -230,7 +214,7 @@ def compose_demo(sections: Mapping[str, Mapping[str, str]], answered: Answered, 
             if kind != "far":
                 again = replace(first, prompt=rewriting, target_new=wrong[1], id=f"{first.id}-2")
                 rewrites[first.id], kinds[again.id] = again, "rewrite"
-    edits = _ordered(firsts, kinds, rewrites, chance)
+    edits = _ordered(firsts, kinds, rewrites, rng)
     return DemoSet(
         edits,
         [fact for fact in preserved if fact.subject not in taken],
@@ -243,19 +227,19 @@ def _ordered(
     firsts: list[EditRequest],
     kinds: Mapping[str, str],
     rewrites: Mapping[str, EditRequest],
-    chance: random.Random,
+    rng: random.Random,
 ) -> list[EditRequest]:
     """Four batches of ten, each with two far-fetched; the last two rewrite edits of the first two."""
-    chance.shuffle(firsts)
+    rng.shuffle(firsts)
     far = [edit for edit in firsts if kinds[edit.id] == "far"]
     near = [edit for edit in firsts if kinds[edit.id] != "far"]
     first, second, third, fourth = near[:8], near[8:16], near[16:19], near[19:]
-    third += [rewrites[edit.id] for edit in chance.sample(first, 5)]
-    fourth += [rewrites[edit.id] for edit in chance.sample(second, 5)]
+    third += [rewrites[edit.id] for edit in rng.sample(first, 5)]
+    fourth += [rewrites[edit.id] for edit in rng.sample(second, 5)]
     ordered = []
     for number, batch in enumerate((first, second, third, fourth)):
         batch += far[2 * number : 2 * number + 2]
-        chance.shuffle(batch)
+        rng.shuffle(batch)
         ordered += batch
     return ordered
 
@@ -269,13 +253,13 @@ def _answers(form: str, facts: Mapping[str, str], answered: Answered) -> dict[st
 def _good_forms(
     relation: Relation, facts: Mapping[str, str], answered: Answered, forms: dict[str, float]
 ) -> tuple[str, list[str]]:
-    """The form of rewrites (the edits' own if the model fails in the other) and two test forms.
+    """The form of rewrites (the edits' own if the model fails in the other) and up to two test forms.
 
     Args:
         relation: Whose forms to try.
         facts: The facts that the model knows.
-        answered: Asks the model.
-        forms: Gets the share of the facts answered in each form that was tried.
+        answered: Queries the model.
+        forms: Updated with the share of the facts answered in each form that was tried.
     """
     good: list[str] = []
     for form in relation.tests:
@@ -284,8 +268,8 @@ def _good_forms(
             good += [form] if forms[form] >= MIN_SHARE else []
     if not good:
         msg = (
-            f"The demo's edits need a model that answers {MIN_SHARE:.0%} of what it knows in a form such as "
-            f"{relation.tests[0]!r}, but this one does in none; take a larger model or edits of your own."
+            f"expected a model that answers {MIN_SHARE:.0%} of what it knows in a form such as {relation.tests[0]!r}, "
+            "got one that does so in no form; take a larger model or edits of your own."
         )
         raise InputError(msg)
     forms[relation.rewriting] = len(_answers(relation.rewriting, facts, answered)) / len(facts)
@@ -293,20 +277,19 @@ def _good_forms(
 
 
 def write_demo(demo: DemoSet, folder: str | Path) -> tuple[Path, Path]:
-    """Write a demo set as plain JSON Lines, ``edits.jsonl`` and ``preserved.jsonl``, and ``forms.json``.
-
-    Each file is whole or not there: it is written beside its place and then moved.
+    """Writes a demo set as JSON Lines, ``edits.jsonl`` and ``preserved.jsonl``, and ``forms.json``.
 
     Returns:
         The paths of the edits and of the preserved facts.
+
+    Raises:
+        InputError: If a file cannot be written.
     """
     folder = Path(folder)
     edits, preserved = folder / "edits.jsonl", folder / "preserved.jsonl"
     lines = [asdict(edit) | {"kind": demo.kinds.get(edit.id, "")} for edit in demo.edits]
     facts = [{"prompt": f.prompt, "subject": f.subject, "target_new": f.target_new} for f in demo.preserved]
-    for path, records in ((edits, lines), (preserved, facts)):
-        with whole_file(path) as scratch:
-            scratch.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), "utf-8")
-    with whole_file(folder / "forms.json") as scratch:
-        scratch.write_text(json.dumps(demo.forms, ensure_ascii=False, indent=2) + "\n", "utf-8")
+    write_jsonl(edits, lines)
+    write_jsonl(preserved, facts)
+    write_json(folder / "forms.json", demo.forms)
     return edits, preserved

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +16,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from aeplus.callbacks import JournalWriter
+from aeplus.commands.configs import expand_configs, method_flags
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
+from aeplus.methods.method import Method
 from aeplus.module import EditModule, ctrl_c
 from aeplus.targets.cache import TargetCache
 
@@ -64,19 +67,27 @@ class EditCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Looks at the checkpoint before anything else is done."""
-        super().parse_arguments(parser, args)
+        """Finds configs by name, and looks at the checkpoint before anything else is done."""
+        self._arguments = args
+        super().parse_arguments(parser, expand_configs(args) if isinstance(args, list) else args)
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path is None:
             return
         if not Path(path).is_file():
-            msg = f"expected a checkpoint at {path}, but there is none; give one from lightning_logs/…/checkpoints."
+            msg = f"expected a checkpoint at {path}, got no such file; give one from lightning_logs/…/checkpoints."
             raise InputError(msg)
         try:
             torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            msg = f"expected a checkpoint of aeplus at {path}, but the file cannot be read; take another."
+            msg = f"expected an aeplus checkpoint at {path}, got a file that cannot be read; take another."
             raise InputError(msg) from error
+
+    def before_fit(self) -> None:
+        """Reports numbers given on the command line that the method does not use."""
+        if isinstance(self._arguments, list):
+            method: Method = self.model.options["method"]
+            for name in method.idle(method_flags(self._arguments)):
+                print(f"aeplus: --model.method.{name} changes nothing: {method.name} does not use it", file=sys.stderr)
 
     def after_validate(self) -> None:
         """Prints what was measured."""
@@ -86,7 +97,7 @@ class EditCLI(LightningCLI):
 
 
 def run(args: Sequence[str]) -> None:
-    """Parses the words after ``aeplus`` and runs ``fit`` or ``validate``."""
+    """Parses the arguments of ``aeplus`` and runs ``fit`` or ``validate``."""
     quiet()
     EditCLI(
         EditModule,
@@ -125,7 +136,7 @@ class BaseCLI(EditCLI):
     """Parses what all runs of a comparison have in common; runs nothing.
 
     Args:
-        args: The words behind ``aeplus fit``.
+        args: The arguments of ``aeplus fit``.
     """
 
     def __init__(self, args: Sequence[str] | dict[str, Any]) -> None:
@@ -149,12 +160,15 @@ class BaseCLI(EditCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuses a checkpoint: the runs would not begin with the same model."""
-        LightningCLI.parse_arguments(self, parser, args)  # EditCLI would look for the checkpoint first
+        self._arguments = args
+        # EditCLI would look for the checkpoint first.
+        LightningCLI.parse_arguments(self, parser, expand_configs(args) if isinstance(args, list) else args)
         if (path := self.config.fit.get("ckpt_path")) is not None:
-            msg = (
-                f"every run of a comparison begins with the unedited model, but --ckpt_path {path} came; leave it out."
-            )
+            msg = f"expected no --ckpt_path, as every run begins with the unedited model, got {path}; leave it out."
             raise InputError(msg)
+
+    def before_fit(self) -> None:
+        """Nothing: which method runs is not known yet."""
 
     def fit(self, model: EditModule, **rest: Any) -> None:
         """Called by LightningCLI in place of the trainer's; there is nothing to fit yet."""
@@ -206,8 +220,7 @@ class RunCLI(BaseCLI):
 
     def fit(self, model: EditModule, **rest: Any) -> None:
         """Attaches the model and runs."""
-        model.attach(self._language_model, self._tokenizer)
-        model.target_cache, model.unedited_cache = self._cache, self._unedited
+        model.attach(self._language_model, self._tokenizer, self._cache, self._unedited)
         callbacks = cast(Any, self.trainer).callbacks
         if not any(isinstance(callback, JournalWriter) for callback in callbacks):
             callbacks.append(JournalWriter(table=False))  # what the table is made from

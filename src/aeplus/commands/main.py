@@ -4,32 +4,32 @@ import errno
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from shlex import join
 
-from aeplus.commands import COMMANDS, MODULES
+from aeplus.commands.arguments import COMMANDS
 from aeplus.errors import InputError
 
 _SUMMARIES = {
     "fit": "edit a model",
     "validate": "measure a model, or a checkpoint of edits, on the edits' test prompts",
-    **COMMANDS,
+    **{name: command.summary for name, command in COMMANDS.items()},
 }
 _LIST = "\n".join(f"  {name:<18}{summary}" for name, summary in _SUMMARIES.items())
 _HELP = f"""\
 usage: aeplus COMMAND [options]
 
-Knowledge editing for language models: write facts into a model in sequential batches, without breaking
-what it knows, and take them back.
+Edit facts in causal language models in sequential batches, preserve unrelated knowledge, and undo the edits exactly.
 
 commands:
 {_LIST}
 
-  aeplus COMMAND --help lists every option of a command; aeplus --version tells the version.
+  aeplus COMMAND --help lists the options of a command; aeplus --version prints the version.
 
 example:
   aeplus fit --config configs/model/smollm2-135m.yaml --config configs/method/alphaedit_plus.yaml \\
       --data.path edits.jsonl
 
-where a line of edits.jsonl is
+where edits.jsonl contains one JSON object per line, such as
   {{"prompt": "The capital of {{}} is", "subject": "France", "target_new": "Rome"}}
 """
 
@@ -38,19 +38,19 @@ def main(args: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status: 0, or 2 for input that cannot be used.
 
     Args:
-        args: The words after ``aeplus``; by default those of the process.
+        args: The arguments after ``aeplus``; by default those of the process.
     """
-    words = list(sys.argv[1:] if args is None else args)
-    if not words or words[0] in ("-h", "--help", "help"):
+    arguments = list(sys.argv[1:] if args is None else args)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_HELP, end="")
         return 0
-    if words[0] in ("-V", "--version"):
+    if arguments[0] in ("-V", "--version"):
         from importlib.metadata import version
 
         print(f"aeplus {version('aeplus')}")
         return 0
     try:
-        return _run(words[0], words[1:])
+        return _run(arguments[0], arguments[1:])
     except InputError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
@@ -59,23 +59,28 @@ def main(args: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        return _refuse(f"could not write {error.filename or 'a file'}: {error.strerror}; free space and go on.")
+        return _refuse(f"could not write {error.filename or 'a file'}: {error.strerror}; free space and rerun.")
 
 
-def _run(name: str, words: list[str]) -> int:
+def _run(name: str, arguments: list[str]) -> int:
     if name not in _SUMMARIES:
-        msg = f"expected a command out of {', '.join(_SUMMARIES)}, but {name!r} came; try: aeplus --help."
+        msg = f"expected a command out of {', '.join(_SUMMARIES)}, got {name!r}; try: aeplus --help."
         raise InputError(msg)
-    if name in COMMANDS:
-        command = import_module(f"aeplus.commands.{MODULES[name]}")
-        if "-h" in words or "--help" in words:
-            print(command.HELP, end="")
-            return 0
-        return int(command.run(words))
-    from aeplus.commands.fit import run
+    if name not in COMMANDS:
+        from aeplus.commands.fit import run
 
-    run([name, *words])
-    return 0
+        run([name, *arguments])
+        return 0
+    command = COMMANDS[name]
+    parser = command.parser()
+    if "-h" in arguments or "--help" in arguments:
+        parser.print_help()
+        return 0
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not parser.fit_options:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    module = import_module(f"aeplus.commands.{command.module}")
+    return int(module.run(options, rest, join(["aeplus", name, *arguments])))
 
 
 def _refuse(sentence: str) -> int:

@@ -1,1 +1,1 @@
-"""Edits: readers, the stream, the validation set, the demo."""
+"""Edits: formats and readers, the stream, paraphrases and the validation set."""

@@ -15,22 +15,23 @@ from torch.utils.data import DataLoader, IterableDataset
 from aeplus.data.manifest import read_validation
 from aeplus.data.readers import fill_neighborhoods, read_requests, read_stream
 from aeplus.data.validation import ValidationSet, build_validation, overlap, preserved_snippets
-from aeplus.edits import EditRequest, Probe
+from aeplus.edits import EditRequest, Probe, still_holding
 from aeplus.errors import InputError
 from aeplus.preserved.corpus import WIKI_SAMPLE, read_texts
 from aeplus.utils.fingerprint import text_stamp
 
-Item = tuple[str, str, str | None]
+ValidationPrompt = tuple[str, str, str | None]
+"""Aspect, prompt and answer; without an answer, what the unedited model answers is right."""
 
 
 @lru_cache(maxsize=8)
 def _snippets(corpus: str, stamp: str, count: int, seed: int) -> tuple[Probe, ...]:
-    """Beginnings of sentences of a corpus, which takes seconds: once for all runs, until its ``stamp`` changes."""
+    """Sentence beginnings of a corpus. They take seconds: read once per process, until its ``stamp`` changes."""
     return tuple(preserved_snippets(read_texts(corpus), count, seed))
 
 
 class _CurrentBatch(IterableDataset[list[EditRequest]]):
-    """Yields the batch at the cursor, and nothing else: an epoch is one smoothing iteration of one batch."""
+    """Yields only the batch at the cursor: an epoch is one smoothing iteration of one batch."""
 
     def __init__(self, data: "EditDataModule") -> None:
         self.data = data
@@ -39,13 +40,13 @@ class _CurrentBatch(IterableDataset[list[EditRequest]]):
         yield self.data.current
 
 
-class _Validation(IterableDataset[list[Item]]):
+class _Validation(IterableDataset[list[ValidationPrompt]]):
     """Yields what scores the batch at the cursor: paraphrases of the edits so far, and preserved facts."""
 
     def __init__(self, data: "EditDataModule") -> None:
         self.data = data
 
-    def __iter__(self) -> Iterator[list[Item]]:
+    def __iter__(self) -> Iterator[list[ValidationPrompt]]:
         yield self.data.validation_items()
 
 
@@ -53,25 +54,24 @@ class EditDataModule(LightningDataModule):
     """Edits in sequential batches.
 
     Args:
-        path: A file of edits or a hub id, or several in a row; their format is recognised by their content (see
+        path: A file of edits or a hub id, or several in a row; their format is detected by their content (see
             ``docs/data.md``).
         batch_size: Edits in a sequential batch.
-        limit: Take the first so many records (of ``subset``, where there is one).
+        limit: Maximum number of records (of ``subset``, where there is one), from the first.
         subset: Take the records from ``start`` to before ``stop``, written ``start:stop`` (in quotes in a YAML file)
             and counted from 0 over all files; either may be left out.
-        shuffle: Put the records that were taken into another order, which ``seed`` decides. The edits of a record
-            stay together.
+        shuffle: Shuffle the records taken, by ``seed``. The edits of a record stay together.
         skip_unusable: Leave out records that cannot be used, with a warning, instead of refusing the file.
         target: Which answer of a ZsRE record is the target.
-        neighbors: Where a record has no neighbourhood, take up to so many prompts of the same form from the
-            file's records that are not edited.
-        validation: A validation set that ``aeplus build-validation`` has written for these edits, in place of the one
-            that is made here of ``validation_share``, ``preserved``, ``preserved_count`` and ``snippet_corpus``.
+        neighbors: Where a record has no neighborhood, take at most N prompts of the same form from the file's records
+            that are not edited.
+        validation: A validation set that ``aeplus build-validation`` has written for these edits. It replaces the one
+            made from ``validation_share``, ``preserved``, ``preserved_count`` and ``snippet_corpus``.
         validation_share: Share of each batch whose paraphrases score the smoothing candidates.
-        preserved: A file of facts as they are (plain JSON Lines; ``target_new`` is the present answer) whose
-            paraphrases score the smoothing candidates. Without one, beginnings of sentences of
-            ``snippet_corpus`` are used, with the unedited model's continuation.
-        preserved_count: How many preserved facts or beginnings to take.
+        preserved: A file of true facts (plain JSON Lines; ``target_new`` is the present answer) whose paraphrases score
+            the smoothing candidates. Without one, sentence beginnings of ``snippet_corpus`` are used, with the
+            unedited model's continuation.
+        preserved_count: Number of preserved facts or sentence beginnings.
         snippet_corpus: Text for those beginnings; see ``model.preserved.corpus``.
         seed: Seed of every choice made here.
     """
@@ -95,7 +95,7 @@ class EditDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if batch_size < 1:
-            msg = f"data.batch_size must be at least 1, but {batch_size} came; choose how many edits make a batch."
+            msg = f"expected data.batch_size of at least 1, got {batch_size}; choose the number of edits in a batch."
             raise InputError(msg)
         self._records = _records(subset, limit)
         self.path, self.batch_size, self.limit, self.target = path, batch_size, limit, target
@@ -110,7 +110,7 @@ class EditDataModule(LightningDataModule):
         self.cursor = 0  # edits committed
 
     def attach(self, requests: Sequence[EditRequest]) -> "EditDataModule":
-        """Takes edits as objects, in their order, instead of reading files."""
+        """Uses these edits, in their order, instead of reading files."""
         self._given = list(requests)
         return self
 
@@ -118,8 +118,8 @@ class EditDataModule(LightningDataModule):
         """Reads the files, once.
 
         Raises:
-            InputError: If a file is missing or holds something else, or the validation file does not fit the edits or
-                holds one of their test prompts.
+            InputError: If a file is missing or of another kind, or the validation file does not match the edits or
+                contains one of their test prompts.
         """
         if self.requests:
             return
@@ -153,29 +153,29 @@ class EditDataModule(LightningDataModule):
         """
         if self._given is not None:
             if not self._given:
-                msg = "expected at least one edit, but the list is empty; give prompt, subject and target_new of one."
+                msg = "expected at least one edit, got an empty list; give prompt, subject and target_new of one."
                 raise InputError(msg)
             return list(self._given)
         paths = [self.path] if isinstance(self.path, str) else list(self.path or ())
         if not paths:
-            msg = "expected edits, but data.path is empty; give a file: --data.path edits.jsonl."
+            msg = "expected edits, got no data.path; pass a file: --data.path edits.jsonl."
             raise InputError(msg)
-        how: dict[str, Any] = {"target": self.target, "skip_unusable": self.skip_unusable}
-        records = read_stream(paths, *self._records, **how)
+        options: dict[str, Any] = {"target": self.target, "skip_unusable": self.skip_unusable}
+        records = read_stream(paths, *self._records, **options)
         if not records:
-            msg = f"data.subset {self.subset} takes no record of {', '.join(paths)}; begin earlier."
+            msg = f"expected records in data.subset {self.subset} of {', '.join(paths)}, got none; start earlier."
             raise InputError(msg)
         if self.shuffle:
             random.Random(self.seed).shuffle(records)
         stream = [edit for edits in records for edit in edits]
         if not self.neighbors:
             return stream
-        pool = [edit for edits in read_stream(paths, **how) for edit in edits]
+        pool = [edit for edits in read_stream(paths, **options) for edit in edits]
         return fill_neighborhoods(stream, pool, self.neighbors, self.seed)
 
     @property
     def batches(self) -> int:
-        """How many sequential batches are still to be edited; the last may be smaller."""
+        """Number of sequential batches still to be edited; the last may be smaller."""
         return -(-(len(self.requests) - self.cursor) // self.batch_size)
 
     @property
@@ -185,7 +185,7 @@ class EditDataModule(LightningDataModule):
 
     @property
     def edited(self) -> list[EditRequest]:
-        """All edits up to the cursor's batch, which is not in it."""
+        """All edits before the cursor's batch."""
         return self.requests[: self.cursor]
 
     @property
@@ -193,27 +193,26 @@ class EditDataModule(LightningDataModule):
         """Whether every batch has been committed."""
         return self.cursor >= len(self.requests)
 
-    def validation_items(self) -> list[Item]:
-        """What scores the present candidate, as (aspect, prompt, answer): no test prompt among them.
+    def validation_items(self) -> list[ValidationPrompt]:
+        """What scores the current candidate: no test prompt among them.
 
-        Efficacy is asked by one paraphrase of every edit of the batch, so that no smoothed edit goes unasked;
+        Efficacy is asked by one paraphrase of every edit of the batch, so that every smoothed edit is asked;
         Generalization by several paraphrases of a share of all edits so far; Specificity by preserved facts. Edits
-        of a fact that was edited again do not count. A set from a file asks of the edits that it holds only.
+        that no longer hold are excluded. A set from a file asks only for the edits that it contains.
         """
         reached = self.requests[: self.cursor + self.batch_size]
-        latest = {request.fact_key: index for index, request in enumerate(reached)}
-        counts = set(latest.values())
-        items: list[Item] = [
+        holding = [index for index, holds in enumerate(still_holding(reached)) if holds]
+        items: list[ValidationPrompt] = [
             ("efficacy", self.validation.firsts[i].prompt, reached[i].target_new)
-            for i in sorted(counts)
+            for i in holding
             if i >= self.cursor and i in self.validation.firsts
         ]
-        due = (r for r in self.validation.rewrites if r.request_index in counts)
-        items += [("generalization", r.prompt, r.answer) for r in due]
+        due = set(holding)
+        items += [("generalization", r.prompt, r.answer) for r in self.validation.rewrites if r.request_index in due]
         return items + [("specificity", probe.prompt, probe.answer) for probe in self.validation.preserved]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Batches are texts; they stay where they are."""
+        """Batches are texts and stay on the CPU."""
         return batch
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -234,25 +233,25 @@ class EditDataModule(LightningDataModule):
         return {name: getattr(self, name) for name in names.split()} | {"validation": self.validation_file}
 
     def state_dict(self) -> dict[str, Any]:
-        """How many edits are committed, for a checkpoint."""
+        """The number of committed edits, for a checkpoint."""
         return {"cursor": self.cursor}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on where a checkpoint stopped."""
+        """Resumes where a checkpoint stopped."""
         self.cursor = state_dict["cursor"]
 
 
 def _records(subset: str | None, limit: int | None) -> tuple[int, int | None]:
     """The first record to take, and the one to stop before."""
     if limit is not None and limit < 1:
-        msg = f"data.limit must be at least 1, but {limit} came; leave it out to take every record."
+        msg = f"expected data.limit of at least 1, got {limit}; leave it out to take every record."
         raise InputError(msg)
     parts = re.fullmatch(r"(\d*):(\d*)", ":" if subset is None else subset)
     first = int(parts[1] or 0) if parts else 0
     last = int(parts[2]) if parts and parts[2] else None
     if parts is None or (last is not None and last <= first):
         msg = (
-            f"data.subset must be start:stop with a start below the stop, but {subset!r} came; write for instance "
+            f"expected data.subset as start:stop with a start below the stop, got {subset!r}; write for instance "
             "100:200, or :100 for the first hundred records."
         )
         raise InputError(msg)

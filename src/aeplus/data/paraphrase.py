@@ -1,8 +1,8 @@
-"""Paraphrases by templates: the default rewriter of the validation set.
+"""Paraphrases of prompts for the validation set: by templates, or by a language model whose output is checked.
 
-A form is of use only if the unedited model answers in it what it knows; in other forms no edit would seem to
-generalise, whatever the editor does. Measured on SmolLM2-135M-Instruct: the percentage of the facts answered
-in the plain form (greedy, every token of the answer) that it still answers in the template.
+A template is useful only if the unedited model still gives in it the answers that it knows; in any other, no edit
+would seem to generalize, whatever the editor does. Measured on SmolLM2-135M-Instruct: the percentage of the facts
+answered in the plain form (greedy, every token of the answer) that it also answers in the template.
 
 Statements, on 38 capitals ("The capital of {} is"), 10 currencies ("The unit of currency in {} is the") and
 53 cities ("The city of {} is in the state of"):
@@ -21,13 +21,13 @@ Statements, on 38 capitals ("The capital of {} is"), 10 currencies ("The unit of
 | The book states that … | 93 | 92 | 90 | 94 |
 | Here is a fact: … | 93 | 97 | 90 | 91 |
 
-Left out, being below 90 on one of them: Everyone knows that … (90, capitals 87), According to the
+Left out because one of them is below 90: Everyone knows that … (90, capitals 87), According to the
 encyclopedia, … (92, 87), Speaking of {}, … (91, currencies 70), It is a known fact that … (89), When it comes
 to {}, … (87), As everybody knows, … (87), It is often said that … (83), As we learned at school, … (78), Our
 teacher told us that … (78), It is true that … (71), As for {}, … (68), Few people doubt that … (67), There is
 no doubt that … (64), Everyone agrees that … (49).
 
-Questions that the beginning of the answer follows, on 34 capitals ("Which city is the capital of {}? The
+Questions followed by the beginning of the answer, on 34 capitals ("Which city is the capital of {}? The
 capital is"), 7 currencies ("What is the currency of {}? The unit of currency is the") and 47 cities ("Which
 state is the city of {} in? It is in the state of"); one currency is 14 points:
 
@@ -46,7 +46,7 @@ state is the city of {} in? It is in the state of"); one currency is 14 points:
 Left out: Here is a question: …, A question about {}: …, Here is a question about {}. …, Here is an article
 about {}. … (93, currencies 71), The next question is about {}. … (92, 57), The encyclopedia has an article
 on {}. … (89). Questions without such a beginning ("What is the capital of {}?") could not be measured: the
-model answers them with a sentence, and none of the facts as the next words.
+model answers them with a sentence, never with the fact as the next words.
 """
 
 import random
@@ -57,11 +57,11 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from aeplus.edits import SLOT, EditRequest, normal
-from aeplus.errors import InputError
 from aeplus.utils.progress import Progress
 
 MAX_SIMILARITY = 0.9
-"""Paraphrases stay below this :func:`similarity` to the edit's prompt."""
+"""The :func:`similarity` of a paraphrase to the edit's prompt is below this."""
+
 # {p} is the prompt within a sentence, {P} the prompt after a full stop or colon, {s} the subject.
 _STATEMENTS = (
     "Remember this: {P}",
@@ -87,7 +87,7 @@ _QUESTIONS = (
     "About {s}: {P}",
     "Let us talk about {s}. {P}",
 )
-# Words whose capital letter only marks the start of a sentence; any other first word may be a name.
+# Words that have a capital letter only at the start of a sentence; any other first word may be a name.
 _FUNCTION_WORDS = (
     "a after all an and are as at before by did do does for from has he her his how if in into is it its "
     "many most of on one our she some that the their these they this those to under was we were what when "
@@ -96,12 +96,12 @@ _FUNCTION_WORDS = (
 
 
 def similarity(a: str, b: str) -> float:
-    """How alike two texts are, from 0 to 1: ``difflib``'s ratio, letter by letter, without regard to case."""
+    """Similarity of two texts from 0 to 1: ``difflib``'s ratio, letter by letter, case folded."""
     return SequenceMatcher(None, a.casefold(), b.casefold(), autojunk=False).ratio()
 
 
 def paraphrases(prompt: str, subject: str) -> list[str]:
-    """Say an edit's prompt in other words.
+    """Rewords an edit's prompt by templates.
 
     Args:
         prompt: The edit's own prompt with ``{}`` for the subject, a statement to complete or a question.
@@ -109,7 +109,7 @@ def paraphrases(prompt: str, subject: str) -> list[str]:
 
     Returns:
         Complete prompts that end as the edit's does, so that the same answer follows; always in the same
-        order. Forms too similar to the edit's prompt are left out: a long prompt has fewer, the longest none.
+        order. Those too similar to the edit's prompt are left out: a long prompt has fewer, the longest none.
     """
     question = prompt.replace(SLOT, subject)
     first = prompt.split(maxsplit=1)[0] if prompt.strip() else ""
@@ -121,14 +121,15 @@ def paraphrases(prompt: str, subject: str) -> list[str]:
 
 
 def _fill(form: str, question: str, inner: str, subject: str) -> str:
-    # The prompt goes last, as it may hold braces of its own.
+    # The prompt is inserted last: it may contain braces itself.
     head, _, kind = form.rpartition("{")
     return head.replace("{s}", subject) + (question if kind == "P}" else inner)
 
 
 Refusal = Callable[[EditRequest, str], str | None]
-"""A caller's own check of a rewriting: why it will not do, or ``None``."""
-# Words after which an answer can stand. Another last word is taken if the prompt itself ends with it.
+"""A caller's own check of a rewriting: the reason to refuse it, or ``None``."""
+
+# Words that an answer can follow. Another last word is accepted if the prompt itself ends with it.
 _LEADS = (
     "is are was were be been being the a an in of by at on as from to for with into than has had have called named "
     "known like plays played speaks spoke lives lived died born works worked located"
@@ -139,13 +140,15 @@ _EXAMPLES = (
     ("What colour is the flag of Libya?", "Which colour does the flag of Libya have?"),
     ("Penicillin was discovered by", "The one who discovered Penicillin is"),
 )
+# Tokens by which a rewriting may be longer than the longest prompt of its batch.
+_ROOM = 16
 
 
 def problem(fact: EditRequest, text: str) -> str | None:
-    """Why a text cannot stand for a fact's prompt; ``None`` if it can.
+    """Why a text cannot replace a fact's prompt; ``None`` if it can.
 
-    It must be one line, name the subject, differ from the prompt (similarity below 0.9), not tell the target, and end
-    so that the answer follows: a question with its mark, anything else with a word that the answer can stand behind.
+    It must be one line, contain the subject, differ from the prompt (similarity below 0.9), not reveal the target, and
+    end so that the answer follows: a question with its mark, anything else with a word that an answer can follow.
     """
     question = fact.question
     if not text.strip():
@@ -166,13 +169,13 @@ def problem(fact: EditRequest, text: str) -> str | None:
 
 
 def gives_away(fact: EditRequest, text: str, answer: str) -> bool:
-    """Whether a text names an answer, beside the subject, where the fact's own prompt does not."""
-    said, own = (t.casefold().replace(fact.subject.casefold(), " ") for t in (text, fact.question))
-    return _word(answer.casefold(), said) and not _word(answer.casefold(), own)
+    """Whether a text, without the subject, contains an answer that the fact's own prompt does not."""
+    reworded, own = (t.casefold().replace(fact.subject.casefold(), " ") for t in (text, fact.question))
+    return _word(answer.casefold(), reworded) and not _word(answer.casefold(), own)
 
 
 def _word(part: str, text: str) -> bool:
-    """Whether a part stands in a text by itself, not inside a longer word."""
+    """Whether a text contains a part as whole words."""
     return re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text) is not None
 
 
@@ -184,14 +187,14 @@ def _answer_follows(question: str, text: str) -> bool:
 
 
 class Rewriter:
-    """Rewrites by the templates of :mod:`aeplus.data.paraphrase`.
+    """Rewrites by templates.
 
     Args:
-        seed: Which templates are drawn. A fact's draw does not depend on the other facts.
+        seed: Seed of the draw of templates. A fact's draw does not depend on the other facts.
 
     Attributes:
-        counts: How many rewritings came from where (``templates``, ``lm``), and how many of the language model's were
-            refused (``refused: …``, by reason).
+        counts: Number of rewritings by origin (``templates``, ``lm``), and of the language model's that were refused
+            (``refused: …``, by reason).
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -200,7 +203,7 @@ class Rewriter:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the rewritings depend on."""
+        """The settings that the rewritings depend on."""
         return {"rewriter": "templates"}
 
     def rewrite(
@@ -210,53 +213,63 @@ class Rewriter:
         refuse: Refusal | None = None,
         progress: Progress | None = None,
     ) -> list[list[str]]:
-        """Rewrites some prompts.
+        """Rewrites the prompts of some facts.
 
         Args:
-            facts: Their facts; nothing is looked at but ``prompt``, ``subject`` and ``target_new``.
-            count: How many rewritings of each are wanted.
+            facts: The facts; only ``prompt``, ``subject`` and ``target_new`` are used.
+            count: Number of rewritings of each.
             refuse: A further check.
-            progress: Where to show how far it is.
+            progress: Where to report progress.
 
         Returns:
-            For each fact complete prompts, all different; up to ``count`` of them, and fewer where no more pass.
+            For each fact at most ``count`` complete prompts, all different; fewer if no more pass the checks.
         """
         texts = [self._templates(fact, [], count, refuse) for fact in facts]
         self.counts["templates"] += sum(map(len, texts))
         return texts
 
     def _templates(self, fact: EditRequest, have: list[str], count: int, refuse: Refusal | None) -> list[str]:
-        """What is missing to ``count``, by templates."""
+        """The rewritings that are missing to ``count``, by templates."""
         usable = [
             text
             for text in paraphrases(fact.prompt, fact.subject)
             if text not in have and _reason(fact, text, refuse) is None
         ]
-        chance = random.Random(f"{self.seed} {fact.question}")
-        return chance.sample(usable, min(max(0, count - len(have)), len(usable)))
+        rng = random.Random(f"{self.seed} {fact.question}")
+        return rng.sample(usable, min(max(0, count - len(have)), len(usable)))
+
+
+Write = Callable[[Sequence[str], int, int | None], list[str]]
+"""A language model's continuations of prompts, given the maximum of new tokens and a seed; greedy without a seed."""
 
 
 class ModelRewriter(Rewriter):
-    """Rewrites by a language model, shown a few examples; templates stand in for what does not pass the checks.
+    """Rewrites by a language model, shown a few examples; templates replace what does not pass the checks.
 
     Args:
-        model: A causal language model of transformers.
-        tokenizer: Its tokenizer.
-        name: The model's name, for the notes.
+        write: The language model.
+        count_tokens: The length of a text in its tokens.
+        name: The model's name, for the record.
         seed: Seed of the sampling and of the templates.
-        tries: How often a prompt is tried: once greedily, then by sampling.
+        tries: Number of tries for a prompt: the first greedy, the others sampled.
         batch: Prompts run at once.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, name: str = "", seed: int = 0, tries: int = 4, batch: int = 32
+        self,
+        write: Write,
+        count_tokens: Callable[[str], int],
+        name: str = "",
+        seed: int = 0,
+        tries: int = 4,
+        batch: int = 32,
     ) -> None:
         super().__init__(seed)
-        self.model, self.tokenizer, self.name, self.tries, self.batch = model, tokenizer, name, tries, batch
+        self.write, self.count_tokens, self.name, self.tries, self.batch = write, count_tokens, name, tries, batch
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the rewritings depend on."""
+        """The settings that the rewritings depend on."""
         return {"rewriter": "lm", "rewriter_model": self.name, "tries": self.tries}
 
     def rewrite(
@@ -266,79 +279,38 @@ class ModelRewriter(Rewriter):
         refuse: Refusal | None = None,
         progress: Progress | None = None,
     ) -> list[list[str]]:
-        """Rewrites some prompts; see :meth:`Rewriter.rewrite`."""
-        found: list[list[str]] = [[] for _ in facts]
+        """Rewrites the prompts of some facts; see :meth:`Rewriter.rewrite`."""
+        accepted: list[list[str]] = [[] for _ in facts]
         rounds = max(self.tries, count)
         with (progress or Progress()).task("rewriting", rounds * len(facts)) as advance:
             for attempt in range(rounds):
-                open_ = [i for i, texts in enumerate(found) if len(texts) < count]
-                advance(len(facts) - len(open_))
-                for start in range(0, len(open_), self.batch):
-                    part = open_[start : start + self.batch]
-                    chance = random.Random(f"{self.seed} {attempt} {start}")
-                    seed = None if attempt == 0 else chance.randrange(2**31)
-                    for i, text in zip(part, self._write([facts[i].question for i in part], seed), strict=True):
-                        reason = "said before" if text in found[i] else _reason(facts[i], text, refuse)
+                pending = [i for i, texts in enumerate(accepted) if len(texts) < count]
+                advance(len(facts) - len(pending))
+                for start in range(0, len(pending), self.batch):
+                    part = pending[start : start + self.batch]
+                    rng = random.Random(f"{self.seed} {attempt} {start}")
+                    seed = None if attempt == 0 else rng.randrange(2**31)
+                    for i, text in zip(part, self._first_lines([facts[i].question for i in part], seed), strict=True):
+                        reason = "said before" if text in accepted[i] else _reason(facts[i], text, refuse)
                         if reason is None:
-                            found[i].append(text)
+                            accepted[i].append(text)
                         else:
                             self.counts[f"refused: {reason}"] += 1
                     advance(len(part))
-        self.counts["lm"] += sum(map(len, found))
-        for fact, texts in zip(facts, found, strict=True):
+        self.counts["lm"] += sum(map(len, accepted))
+        for fact, texts in zip(facts, accepted, strict=True):
             more = self._templates(fact, texts, count, refuse)
             self.counts["templates"] += len(more)
             texts += more
-        return found
+        return accepted
 
-    def _write(self, questions: Sequence[str], seed: int | None) -> list[str]:
-        """The first line that the model writes for each prompt; greedy without a seed."""
-        import torch
-
+    def _first_lines(self, questions: Sequence[str], seed: int | None) -> list[str]:
+        """The first line that the model writes for each question; greedy without a seed."""
         head = "".join(f"Text: {a}\nThe same in other words: {b}\n\n" for a, b in _EXAMPLES)
         prompts = [f"{head}Text: {question}\nThe same in other words:" for question in questions]
-        rows = [list(self.tokenizer(prompt)["input_ids"]) for prompt in prompts]
-        width, device = max(map(len, rows)), self.model.get_input_embeddings().weight.device
-        ids = torch.tensor([[row[0]] * (width - len(row)) + row for row in rows], device=device)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
-        longest = max(len(self.tokenizer(question)["input_ids"]) for question in questions)
-        options = {"do_sample": False} if seed is None else {"do_sample": True, "top_p": 0.9, "top_k": 0}
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
-        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed or 0)
-            output = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=longest + 16,
-                pad_token_id=pad or 0,
-                **options,
-            )
-        texts = self.tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
+        texts = self.write(prompts, max(map(self.count_tokens, questions)) + _ROOM, seed)
         return [text.strip().split("\n", 1)[0].strip() for text in texts]
 
 
 def _reason(fact: EditRequest, text: str, refuse: Refusal | None) -> str | None:
     return problem(fact, text) or (refuse(fact, text) if refuse is not None else None)
-
-
-def named_rewriter(kind: str, model: str | None, seed: int, loaded: tuple[Any, Any] | None = None) -> Rewriter:
-    """The rewriter of a command's options.
-
-    Args:
-        kind: ``templates`` or ``lm``.
-        model: Name of the language model.
-        seed: Seed of what it draws.
-        loaded: That model and its tokenizer, where they are loaded already.
-
-    Raises:
-        InputError: If a language model is needed and none is named, or it cannot be loaded.
-    """
-    if kind == "templates":
-        return Rewriter(seed)
-    if model is None:
-        msg = "expected the language model that rewrites, but --rewriter-model is missing; give a hub id or a folder."
-        raise InputError(msg)
-    from aeplus.models.loading import load_on_device
-
-    loaded = loaded or load_on_device(model)
-    return ModelRewriter(*loaded, model, seed)

@@ -1,6 +1,6 @@
-"""Reads edits: from local files or the hub, in any of the accepted formats, told apart by their content.
+"""From sources to edits: records of any format, numbered and named, and neighborhoods from other records.
 
-Where records come from is in :mod:`aeplus.data.sources`, what they look like in :mod:`aeplus.data.formats`.
+Sources are in :mod:`aeplus.data.sources`, formats in :mod:`aeplus.data.formats`.
 """
 
 import random
@@ -21,12 +21,12 @@ from aeplus.errors import InputError
 def read_requests(
     source: str | Path, limit: int | None = None, target: Target = "answers", skip_unusable: bool = False
 ) -> list[EditRequest]:
-    """Read the edits of a file or of a data set on the hub.
+    """Reads the edits of a file or of a data set on the hub.
 
     Args:
         source: A file or a hub id; see :func:`~aeplus.data.sources.read_records`.
-        limit: How many records to read, from the first; ``None`` reads all. A record may give several edits.
-        target: In ZsRE and AlphaSet records, where the new answer stands: the first of ``answers`` (as in
+        limit: Maximum number of records, from the first; ``None`` reads all. A record may make several edits.
+        target: In ZsRE and AlphaSet records, the field of the new answer: the first of ``answers`` (as in
             ROME, MEMIT and AlphaEdit) or ``alt`` (as in EasyEdit). Other formats have only one.
         skip_unusable: See :func:`read_stream`.
 
@@ -34,7 +34,7 @@ def read_requests(
         InputError: If the source cannot be read or a record cannot be used.
     """
     if limit is not None and limit < 1:
-        msg = f"'limit' must be at least 1, or none for all records, but is {limit}; give a larger number."
+        msg = f"expected 'limit' of at least 1, or none for all records, got {limit}; give a larger number."
         raise InputError(msg)
     return [edit for edits in read_stream([source], 0, limit, target, skip_unusable) for edit in edits]
 
@@ -46,15 +46,15 @@ def read_stream(
     target: Target = "answers",
     skip_unusable: bool = False,
 ) -> list[list[EditRequest]]:
-    """Read several sources in a row, record by record.
+    """Reads several sources in a row, record by record.
 
     Args:
         sources: Files or hub ids.
-        start: How many records, counted over all sources, to pass over without a look at what they hold.
-        stop: Before which record to stop, counted likewise; ``None`` reads to the end.
+        start: Number of records, counted over all sources, to skip without parsing them.
+        stop: The record to stop before, counted likewise; ``None`` reads to the end.
         target: See :func:`read_requests`.
-        skip_unusable: Leave out records that cannot be used, and warn how many and of what kind, instead of refusing
-            them all.
+        skip_unusable: Leave out records that cannot be used, with a warning that gives their number and the first
+            reason, instead of refusing the source.
 
     Returns:
         For each record its edits, at least one.
@@ -64,8 +64,8 @@ def read_stream(
     """
     numbered = (
         # Cases of several sources may have the same number.
-        _Numbered(str(source), number, record, f"{place}:" if len(sources) > 1 else "")
-        for place, source in enumerate(sources, start=1)
+        _Numbered(str(source), number, record, f"{index}:" if len(sources) > 1 else "")
+        for index, source in enumerate(sources, start=1)
         for number, record in enumerate(read_records(source), start=1)
     )
     return list(_parsed(islice(numbered, start, stop), target, skip_unusable))
@@ -74,11 +74,11 @@ def read_stream(
 def requests_from_records(
     records: Iterable[Any], source: str = "the edits", target: Target = "answers"
 ) -> list[EditRequest]:
-    """Turn records, of any accepted format, into edits.
+    """Turns records, of any format, into edits.
 
     Args:
-        records: The records as JSON gives them.
-        source: What messages call the records' origin.
+        records: The records as read from JSON.
+        source: What messages call their source.
         target: See :func:`read_requests`.
 
     Raises:
@@ -89,6 +89,8 @@ def requests_from_records(
 
 
 class _Numbered(NamedTuple):
+    """A record with its source, its number there, from 1, and the prefix of its case."""
+
     source: str
     number: int
     record: Any
@@ -97,7 +99,7 @@ class _Numbered(NamedTuple):
 
 def _parsed(numbered: Iterable[_Numbered], target: Target, skip_unusable: bool) -> Iterator[list[EditRequest]]:
     if target not in ("answers", "alt"):
-        msg = f"'target' must be 'answers' or 'alt', but is {target!r}; choose one of them."
+        msg = f"expected 'target' to be 'answers' or 'alt', got {target!r}; choose one of them."
         raise InputError(msg)
     refused: list[str] = []
     used = 0
@@ -114,8 +116,8 @@ def _parsed(numbered: Iterable[_Numbered], target: Target, skip_unusable: bool) 
         several = len(edits) > 1
         cases = [edit.case or (name if several else "") for edit in edits]
         yield [
-            replace(edit, id=f"{name}/{place}" if several else name, case=case and prefix + case)
-            for place, (edit, case) in enumerate(zip(edits, cases, strict=True), start=1)
+            replace(edit, id=f"{name}/{position}" if several else name, case=case and prefix + case)
+            for position, (edit, case) in enumerate(zip(edits, cases, strict=True), start=1)
         ]
     if refused and not used:
         raise InputError(refused[0])
@@ -127,32 +129,32 @@ def _parsed(numbered: Iterable[_Numbered], target: Target, skip_unusable: bool) 
 def fill_neighborhoods(
     requests: Sequence[EditRequest], pool: Sequence[EditRequest], count: int, seed: int
 ) -> list[EditRequest]:
-    """Give each edit without a neighbourhood prompts of the pool's other records with the same template.
+    """Gives each edit without a neighborhood prompts of other records with the same template.
 
-    The pool's targets are counterfactual, so what the unedited model answers is the right answer. No subject
-    that is edited anywhere in ``requests`` serves as a neighbour.
+    The pool's targets are counterfactual, so the unedited model's answer is the correct one. No subject that is edited
+    anywhere in ``requests`` serves as a neighbor.
 
     Args:
-        requests: The edits; those that have a neighbourhood keep it.
-        pool: Records to take prompts from, such as the rest of the file; it may hold the edits too.
-        count: How many neighbours an edit gets at most; with no record of its form it gets none.
-        seed: Which of them are drawn. An edit's draw does not depend on its place in the stream.
+        requests: The edits; those that have a neighborhood keep it.
+        pool: Records to take prompts from, such as the rest of the file; it may contain the edits too.
+        count: Maximum number of neighbors of an edit; without records of its template it gets none.
+        seed: Seed of the draw, which does not depend on the edit's position in the stream.
 
     Raises:
         InputError: If ``count`` is negative.
     """
     if count < 0:
-        msg = f"The number of neighbours must be 0 or more, but is {count}; give a larger number."
+        msg = f"expected 0 or more neighbors, got {count}; give a larger number."
         raise InputError(msg)
     edited = {request.subject.casefold() for request in requests}
-    by_template: dict[str, dict[str, None]] = {}  # a dict for its order: sets of texts change with every run
+    by_template: dict[str, dict[str, None]] = {}  # a dict for its order: that of a set of strings varies by process
     for record in pool:
         if record.subject.casefold() not in edited:
             by_template.setdefault(record.prompt, {})[record.question] = None
 
     def drawn(request: EditRequest) -> tuple[Probe, ...]:
         questions = list(by_template.get(request.prompt, ()))
-        chance = random.Random(f"{seed} {request.question}")
-        return tuple(Probe(text) for text in chance.sample(questions, min(count, len(questions))))
+        rng = random.Random(f"{seed} {request.question}")
+        return tuple(Probe(text) for text in rng.sample(questions, min(count, len(questions))))
 
     return [request if request.neighborhood else replace(request, neighborhood=drawn(request)) for request in requests]

@@ -1,23 +1,20 @@
-"""The validation set: what scores the model while edits are smoothed.
+"""The validation set, which scores the model while edits are smoothed.
 
-It is made from the edits' own prompts, subjects and targets and from preserved facts or text. It never looks
-at ``rephrase``, ``neighborhood`` or ``target_true``: those are test data, and choosing a candidate by them
-would be choosing it by the test.
+It is made from the edits' own prompts, subjects and targets and from preserved facts or text. It never uses
+``rephrase``, ``neighborhood`` or ``target_true``: those are test data, and a candidate selected by them would be
+selected by the test.
 """
 
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-from aeplus.data.paraphrase import MAX_SIMILARITY, paraphrases, similarity
+from aeplus.data.paraphrase import MAX_SIMILARITY, Rewriter, paraphrases, similarity
 from aeplus.edits import EditRequest, Probe, held_out_prompts, normal
 from aeplus.errors import InputError
 from aeplus.utils.progress import Progress
-
-if TYPE_CHECKING:
-    from aeplus.data.paraphrase import Rewriter
 
 T = TypeVar("T")
 
@@ -27,7 +24,7 @@ class ValidationItem:
     """A paraphrase of an edit's prompt.
 
     Attributes:
-        request_index: The edit's place in the stream, from 0.
+        request_index: The edit's index in the stream, from 0.
         prompt: The complete prompt.
         answer: The edit's target.
     """
@@ -39,13 +36,13 @@ class ValidationItem:
 
 @dataclass(frozen=True, slots=True)
 class ValidationSet:
-    """What a batch is scored on while it is smoothed.
+    """The prompts that a batch is scored on while it is smoothed.
 
     Attributes:
-        rewrites: Paraphrases of some edits of every batch, in the stream's order. An item is due once its
-            batch is edited, and out of date once a later batch edits the same fact again.
+        rewrites: Paraphrases of some edits of every batch, in the stream's order. An item is due once its batch is
+            edited, for as long as its edit still holds.
         preserved: Prompts on preserved knowledge.
-        firsts: One further paraphrase of every edit that has one, by the edit's place in the stream.
+        firsts: One further paraphrase of every edit that has one, by the edit's index in the stream.
     """
 
     rewrites: tuple[ValidationItem, ...]
@@ -68,29 +65,29 @@ def build_validation(
     per_edit: int = 3,
     seed: int = 0,
 ) -> ValidationSet:
-    """Paraphrase a share of the edits and some preserved facts, by templates.
+    """Paraphrases a share of the edits and some preserved facts, by templates.
 
     Args:
         requests: The stream of edits.
-        preserved: Facts as they are: ``target_new`` is the answer true now. Facts on an edited subject are
-            passed over, as an edit may rightly change them.
+        preserved: True facts: ``target_new`` is the present answer. Facts on an edited subject are skipped: an edit may
+            rightly change them.
         batch_size: Edits per sequential batch; of each batch at least one edit is paraphrased.
         share: The share of each batch's edits to paraphrase; 0 for none at all.
-        preserved_count: How many preserved facts to take at most; each gives one prompt, in rotating forms.
-        per_edit: How many paraphrases an edit gives at most. (One would score a batch of ten as 0 or 100.)
-        seed: Which edits, forms and facts are drawn.
+        preserved_count: Maximum number of preserved facts; each gives one prompt, in rotating templates.
+        per_edit: Maximum number of paraphrases of an edit. (One would score a batch of ten as 0 or 100.)
+        seed: Seed of the draw of edits, templates and facts.
 
     Raises:
         InputError: If a number is out of its range.
     """
     _check(batch_size, share, preserved_count, per_edit)
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     by_subject: dict[str, list[str]] = {}
     for request in requests:
         by_subject.setdefault(request.subject.casefold(), []).append(request.question)
 
     def usable(request: EditRequest) -> list[str]:
-        # A fact may be edited again in other words: stay clear of those prompts as well.
+        # A fact may be edited again in other words: avoid those prompts as well.
         others = by_subject[request.subject.casefold()]
         return [
             text
@@ -102,9 +99,9 @@ def build_validation(
     firsts: dict[int, ValidationItem] = {}
     for start in range(0, len(requests), batch_size) if share > 0 else ():
         batch = range(start, min(start + batch_size, len(requests)))
-        for index in sorted(chance.sample(batch, max(1, round(share * len(batch))))):
+        for index in sorted(rng.sample(batch, max(1, round(share * len(batch))))):
             texts = usable(requests[index])
-            for text in chance.sample(texts, min(per_edit, len(texts))):
+            for text in rng.sample(texts, min(per_edit, len(texts))):
                 rewrites.append(ValidationItem(index, text, requests[index].target_new))
 
     if share > 0:
@@ -114,7 +111,7 @@ def build_validation(
 
     facts = [fact for fact in preserved if fact.subject.casefold() not in by_subject]
     probes = []
-    for number, fact in enumerate(chance.sample(facts, min(preserved_count, len(facts)))):
+    for number, fact in enumerate(rng.sample(facts, min(preserved_count, len(facts)))):
         if texts := paraphrases(fact.prompt, fact.subject):
             probes.append(Probe(texts[number % len(texts)], fact.target_new))
     return ValidationSet(tuple(rewrites), tuple(probes), firsts)
@@ -123,7 +120,7 @@ def build_validation(
 def compose_validation(
     requests: Sequence[EditRequest],
     facts: Sequence[EditRequest],
-    rewriter: "Rewriter",
+    rewriter: Rewriter,
     share: float = 0.1,
     preserved_count: int = 200,
     portion: tuple[int, int] = (1, 1),
@@ -132,30 +129,30 @@ def compose_validation(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> ValidationSet:
-    """A validation set to be kept in a file (appendix B.1).
+    """A validation set for a file (appendix B.1).
 
     Paraphrases of a share of the edited facts, spread over the stream, and of preserved facts; different portions
-    have no fact in common. Nothing in it is a test prompt of the edits, and no preserved fact is one whose own prompt
-    is: prompts that happen to be are passed over.
+    have no fact in common. None of them is a test prompt of the edits, nor is the own prompt of a preserved fact:
+    those that happen to be are skipped.
 
     Args:
         requests: The edits, in their order.
-        facts: Facts as they are: ``target_true``, else ``target_new``, is the present answer.
-        rewriter: What paraphrases.
-        share: The share of the edited facts to take. Of a fact that is edited again every edit is paraphrased.
-        preserved_count: How many preserved facts to take at most.
-        portion: Which portion, from 1, of how many.
-        snippets: Beginnings of sentences, in place of preserved facts.
-        per_edit: How many paraphrases an edit gives at most, beside the one that asks for it in its own batch.
-        seed: Which edits, facts and forms are drawn.
-        progress: Where to show how far it is.
+        facts: True facts: ``target_true``, else ``target_new``, is the present answer.
+        rewriter: The source of the paraphrases.
+        share: The share of the edited facts. Of a fact that is edited several times every edit is paraphrased.
+        preserved_count: Maximum number of preserved facts.
+        portion: The number of the portion, from 1, and the number of portions.
+        snippets: Sentence beginnings, in place of preserved facts.
+        per_edit: Maximum number of paraphrases of an edit, besides the one that asks for it in its own batch.
+        seed: Seed of the draw of edits, facts and templates.
+        progress: Where to report progress.
 
     Raises:
         InputError: If a number is out of its range.
     """
     _check(1, share, preserved_count, per_edit)
     tests = {normal(prompt) for prompt in held_out_prompts(requests)}
-    edits = [request.without_tests() for request in requests]  # from here on nobody can look
+    edits = [request.without_tests() for request in requests]  # nothing below can use the tests
     by_subject: dict[str, list[str]] = {}
     for edit in edits:
         by_subject.setdefault(edit.subject.casefold(), []).append(edit.question)
@@ -176,7 +173,7 @@ def compose_validation(
         items = [ValidationItem(index, text, edits[index].target_new) for text in texts]
         if items:
             firsts[index] = items[0]
-            rewrites += items[1:] or items  # one alone asks both
+            rewrites += items[1:] or items  # a single one is used twice
 
     known = {
         normal(fact.question): replace(fact, target_new=fact.target_true or fact.target_new).without_tests()
@@ -199,22 +196,22 @@ def _spread(keys: Sequence[T], share: float, portion: tuple[int, int], seed: int
     each = max(1, round(share * size))
     if not 1 <= number <= portions or portions * each > size:
         msg = (
-            f"expected a portion i/n with i from 1 to n and n at most {size // each} for a share of {share}, but "
-            f"{number}/{portions} came; choose fewer portions or a smaller share."
+            f"expected a portion i/n with i from 1 to n and n at most {size // each} for a share of {share}, got "
+            f"{number}/{portions}; choose fewer portions or a smaller share."
         )
         raise InputError(msg)
-    chance = random.Random(f"{seed} edits")
+    rng = random.Random(f"{seed} edits")
     drawn: list[T] = []
     for start in range(0, len(keys), size):
         block = list(keys[start : start + size])
         each = max(1, round(share * len(block)))
-        chance.shuffle(block)
+        rng.shuffle(block)
         drawn += block[(number - 1) * each : number * each]
     return drawn
 
 
 def _slice(items: Sequence[T], count: int, portion: tuple[int, int], seed: int) -> list[T]:
-    """A portion's items, ``count`` or, where there are too few for all portions, its equal part."""
+    """A portion's items: ``count`` or, if there are too few for all portions, an equal part."""
     number, portions = portion
     count = min(count, len(items) // portions)
     shuffled = random.Random(f"{seed} preserved").sample(items, len(items))
@@ -223,31 +220,31 @@ def _slice(items: Sequence[T], count: int, portion: tuple[int, int], seed: int) 
 
 def _check(batch_size: int, share: float, preserved_count: int, per_edit: int) -> None:
     if not 0 <= share <= 1:
-        msg = f"The validation share must lie between 0 and 1, but is {share}; 0.1 takes a tenth of the edits."
+        msg = f"expected a validation share from 0 to 1, got {share}; choose for example 0.1, a tenth of the edits."
         raise InputError(msg)
-    for name, value, least in (
+    for name, value, minimum in (
         ("'batch_size'", batch_size, 1),
-        ("The number of preserved facts", preserved_count, 0),
-        ("The number of paraphrases per edit", per_edit, 1),
+        ("a number of preserved facts", preserved_count, 0),
+        ("a number of paraphrases per edit", per_edit, 1),
     ):
-        if value < least:
-            msg = f"{name} must be at least {least}, but is {value}; give a larger number."
+        if value < minimum:
+            msg = f"expected {name} of at least {minimum}, got {value}; give a larger number."
             raise InputError(msg)
 
 
 def preserved_snippets(texts: Iterable[str], count: int, seed: int, words: int = 12) -> list[Probe]:
-    """Beginnings of sentences of preserved text, for users without a file of preserved facts.
+    """Sentence beginnings of preserved text, for users without a file of preserved facts.
 
     Args:
         texts: The texts; each is read once and not kept.
-        count: How many beginnings to draw.
-        seed: Which are drawn.
-        words: Their length; sentences that end there or before are passed over.
+        count: Number of beginnings.
+        seed: Seed of the draw.
+        words: Their length; sentences that are not longer are skipped.
 
     Returns:
-        Probes without an answer: what the unedited model goes on with is the right answer.
+        Probes without an answer: the unedited model's continuation is the correct one.
     """
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     drawn: list[str] = []
     seen: set[str] = set()
     for text in texts:
@@ -257,20 +254,20 @@ def preserved_snippets(texts: Iterable[str], count: int, seed: int, words: int =
             if len(parts) <= words or start in seen:
                 continue
             seen.add(start)
-            # Reservoir sampling: every sentence is drawn with the same chance, whatever the texts' length.
-            place = len(drawn) if len(drawn) < count else chance.randrange(len(seen))
-            if place < count:
-                drawn[place : place + 1] = [start]
+            # Reservoir sampling: every sentence is drawn with the same probability, however many there are.
+            index = len(drawn) if len(drawn) < count else rng.randrange(len(seen))
+            if index < count:
+                drawn[index : index + 1] = [start]
     return [Probe(start) for start in drawn]
 
 
 def overlap(validation: ValidationSet, requests: Iterable[EditRequest]) -> set[str]:
-    """Test prompts of the edits that are validation prompts too, but for case and blanks.
+    """Test prompts of the edits that are validation prompts too; case and whitespace do not matter.
 
-    The evaluation drops them from its figures; editing never looks.
+    The evaluation excludes them; editing never uses them.
 
     Returns:
-        The test prompts as the edits hold them.
+        The test prompts as the edits have them.
     """
     used = set(map(normal, validation.prompts))
     return {prompt for prompt in held_out_prompts(requests) if normal(prompt) in used}

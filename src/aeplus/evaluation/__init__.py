@@ -1,1 +1,1 @@
-"""Measuring a model on prompts: the edits' own tests, drift, general capabilities."""
+"""Running a model on prompts to measure it: the edits' own tests, drift, general capabilities."""

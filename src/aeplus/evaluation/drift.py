@@ -12,7 +12,7 @@ from aeplus.models.decoder import Decoder
 from aeplus.models.predict import next_token_log_probs, score_answers
 from aeplus.models.tokens import TokenRow, encode
 
-_WINDOW = 256  # tokens of a paragraph that are read
+_WINDOW = 256  # maximum number of tokens read of a paragraph
 
 
 def held_out_text(
@@ -23,22 +23,21 @@ def held_out_text(
     limit: int | None = None,
     source: str = "the corpus",
 ) -> tuple[list[str], list[TokenRow]]:
-    """Takes paragraphs of a corpus that its statistics have not read.
+    """Takes paragraphs of a corpus that the statistics have not read.
 
     Args:
         tokenizer: The tokenizer.
         paragraphs: The corpus.
         tokens: About how many tokens to take.
-        skip: How many tokens at the corpus' beginning the statistics read.
+        skip: Number of tokens at the beginning of the corpus that the statistics have read.
         limit: The model's context length in tokens.
-        source: What a message calls the corpus.
+        source: The name of the corpus in messages.
 
     Returns:
-        The paragraphs, and of each the first tokens, at most 256, as a row whose every token but the first is an
-        answer.
+        The paragraphs, and a row for each: its first tokens, at most 256, all but the first as the answer.
 
     Raises:
-        InputError: If nothing is left behind the skipped tokens.
+        InputError: If nothing is left after the skipped tokens.
     """
     window = min(_WINDOW, limit or _WINDOW)
     texts: list[str] = []
@@ -49,26 +48,28 @@ def held_out_text(
             break
         ids = tokenizer(paragraph, truncation=False)["input_ids"]
         if passed < skip:
-            passed += len(ids)  # the paragraph in which the statistics stop is theirs
+            passed += len(ids)  # the paragraph in which the statistics stop is not held out
         elif len(ids) > 1:
             texts.append(paragraph)
             rows.append(TokenRow(tuple(ids[:window]), 1))
             taken += len(rows[-1].ids)
     if not rows:
-        behind = f" behind the first {skip} tokens, which the statistics read," if skip else ""
-        msg = f"expected held-out text{behind} in {source}, but there is none; name a text file as held_out."
+        after = f" after the first {skip} tokens, which the statistics read," if skip else ""
+        msg = f"expected held-out text{after} in {source}, got none; pass a text file as held_out."
         raise InputError(msg)
     return texts, rows
 
 
 class DriftMeter:
-    """Perplexity of held-out text and divergence on unrelated prompts, against the model as it is now, unedited.
+    """Perplexity of held-out text and divergence on unrelated prompts, relative to the unedited model.
+
+    Create it while the model is unedited: it asks the model at once.
 
     Args:
         decoder: The unedited model.
         tokenizer: Its tokenizer.
         rows: Held-out text; see :func:`held_out_text`.
-        prompts: Unrelated prompts; may be none.
+        prompts: Unrelated prompts; may be empty.
         batch_tokens: Tokens run at once.
     """
 
@@ -90,7 +91,7 @@ class DriftMeter:
         """The drift of the model as it is now.
 
         Args:
-            samples: Bootstrap samples of the divergence's interval.
+            samples: Bootstrap samples for the interval of the divergence.
             confidence: The share of them within it.
             seed: Their seed.
 

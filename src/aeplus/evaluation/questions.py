@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
-from aeplus.edits import EditRequest
+from aeplus.edits import EditRequest, broken_cases, still_holding
 from aeplus.metrics.success import ASPECTS, Score
 from aeplus.models.decoder import Decoder
 from aeplus.models.predict import predict
@@ -12,6 +12,8 @@ from aeplus.models.tokens import TokenRow, encode
 
 Success = dict[str, float | None]
 """Efficacy, Generalization, Specificity and Score of one edit, in percent; ``None`` where it has no prompt."""
+Predictions = Mapping[TokenRow, tuple[int, ...]]
+"""The top-1 tokens of each row's answer."""
 
 
 class PromptItem(NamedTuple):
@@ -20,9 +22,9 @@ class PromptItem(NamedTuple):
     Attributes:
         aspect: What it measures: ``efficacy``, ``generalization``, ``specificity`` or the name of an axis.
         prompt: The complete prompt.
-        answer: The answer expected; ``None`` for the unedited model's.
+        answer: The expected answer; ``None`` for the unedited model's.
         aliases: Other answers that count as right.
-        edit: The number of its edit in the stream, from 0; prompts of one edit are resampled together.
+        edit: The index of its edit in the stream; prompts of one edit are resampled together.
     """
 
     aspect: str
@@ -30,25 +32,6 @@ class PromptItem(NamedTuple):
     answer: str | None
     aliases: tuple[str, ...] = ()
     edit: int = -1
-
-
-class Baseline:
-    """What the unedited model answers to prompts whose right answer nobody has given.
-
-    Args:
-        decoder: The unedited model.
-        tokenizer: Its tokenizer.
-        prompts: All prompts of which this will be asked.
-    """
-
-    def __init__(self, decoder: Decoder, tokenizer: Any, prompts: Iterable[str]) -> None:
-        texts = sorted(set(prompts))
-        answers = predict(decoder, encode(tokenizer, texts, limit=decoder.context_length))
-        self._answers = dict(zip(texts, answers, strict=True))
-
-    def __getitem__(self, prompt: str) -> tuple[int, ...]:
-        """The token the unedited model says next."""
-        return self._answers[prompt]
 
 
 class Question:
@@ -66,40 +49,58 @@ class Question:
         self.item, self.rows, self.expected = item, rows, expected
 
 
-def questions(
-    tokenizer: Any,
-    items: Sequence[tuple[str, str, str | None] | PromptItem],
-    baseline: Baseline | Mapping[str, tuple[int, ...]],
-    limit: int | None = None,
-) -> list[Question]:
-    """Tokenizes test prompts, or plain (aspect, prompt, answer); an answer of ``None`` is taken from the baseline."""
-    asked = [item if isinstance(item, PromptItem) else PromptItem(*item) for item in items]
-    answers = [(item.answer, *item.aliases) if item.answer else (None,) for item in asked]
-    prompts = [item.prompt for item, accepted in zip(asked, answers, strict=True) for _ in accepted]
-    rows = iter(encode(tokenizer, prompts, [text for accepted in answers for text in accepted], limit=limit))
-    made = []
-    for item, accepted in zip(asked, answers, strict=True):
-        own = tuple(next(rows) for _ in accepted)
-        made.append(Question(item, own, tuple(row.answer_ids or baseline[item.prompt] for row in own)))
-    return made
+class AnswerPair(NamedTuple):
+    """A prompt with two answers, as tokens.
+
+    Attributes:
+        target: The prompt with the answer that should be more likely.
+        other: The prompt with the other answer.
+        edit: The index of its edit in the stream.
+    """
+
+    target: TokenRow
+    other: TokenRow
+    edit: int
 
 
-def latest_numbered(requests: Sequence[EditRequest]) -> list[tuple[int, EditRequest]]:
-    """The edits without those whose fact is edited again later, each with its number in the sequence, from 0."""
-    return list({request.fact_key: (number, request) for number, request in enumerate(requests)}.values())
+class Baseline:
+    """What the unedited model answers to prompts without a known answer.
+
+    Args:
+        decoder: The unedited model.
+        tokenizer: Its tokenizer.
+        prompts: All prompts that will be looked up.
+    """
+
+    def __init__(self, decoder: Decoder, tokenizer: Any, prompts: Iterable[str]) -> None:
+        texts = sorted(set(prompts))
+        answers = predict(decoder, encode(tokenizer, texts, limit=decoder.context_length))
+        self._answers = dict(zip(texts, answers, strict=True))
+
+    def __getitem__(self, prompt: str) -> tuple[int, ...]:
+        """The unedited model's next token."""
+        return self._answers[prompt]
+
+
+# ---- from edits to test prompts
+
+
+def holding_numbered(requests: Sequence[EditRequest]) -> list[tuple[int, EditRequest]]:
+    """The edits that still hold, each with its index in the stream; see :func:`aeplus.edits.still_holding`."""
+    return [pair for pair, holds in zip(enumerate(requests), still_holding(requests), strict=True) if holds]
 
 
 def edit_items(requests: Sequence[EditRequest], dropped: frozenset[str] = frozenset()) -> list[PromptItem]:
-    """The test prompts of some edits, but for those that test axes.
+    """The test prompts of edits, except those that test axes.
 
-    An edit whose fact is edited again later in the sequence is no longer expected to hold, and is left out.
+    Edits superseded by a later edit of the same fact are excluded.
 
     Args:
         requests: The edits, in order.
-        dropped: Test prompts that the validation set happens to hold, and that must not count.
+        dropped: Test prompts that are also in the validation set and must not count.
     """
     items: list[PromptItem] = []
-    for number, edit in latest_numbered(requests):
+    for number, edit in holding_numbered(requests):
         new = (edit.target_new, edit.aliases, number)
         items.append(PromptItem("efficacy", edit.question, *new))
         items += [PromptItem("generalization", text, *new) for text in edit.rephrase if text not in dropped]
@@ -113,38 +114,50 @@ def axis_items(
 ) -> list[PromptItem]:
     """The test prompts of axes that the first edits make answerable.
 
-    Questions of a case test its edits together, so they wait until all of them are made, and go when one of them is
-    edited again.
+    Questions of a case test its edits together: they count once all of them are made, and while all of them hold.
 
     Args:
         requests: The stream.
         reached: How many of its edits are made.
         dropped: Test prompts that must not count.
     """
-    current = latest_numbered(requests[:reached])
-    numbers = {number for number, _ in current}
-    open_cases = {edit.case for number, edit in enumerate(requests) if edit.case and number not in numbers}
+    made = requests[:reached]
+    incomplete = {edit.case for edit in requests[reached:] if edit.case} | broken_cases(made)
     return [
         PromptItem(probe.axis or "other", probe.prompt, probe.answer, probe.aliases, number)
-        for number, edit in current
-        if edit.case not in open_cases
+        for number, edit in holding_numbered(made)
+        if edit.case not in incomplete
         for probe in edit.axes
         if probe.prompt not in dropped
     ]
 
 
-class AnswerPair(NamedTuple):
-    """A prompt with two answers, as tokens.
+# ---- from test prompts to tokens
 
-    Attributes:
-        wanted: The prompt with the answer that should be the likelier.
-        other: The prompt with the other.
-        edit: The number of its edit in the stream.
+
+def tokenize_items(
+    tokenizer: Any,
+    items: Sequence[tuple[str, str, str | None] | PromptItem],
+    baseline: Baseline | Mapping[str, tuple[int, ...]],
+    limit: int | None = None,
+) -> list[Question]:
+    """Tokenizes test prompts.
+
+    Args:
+        tokenizer: The tokenizer.
+        items: The test prompts, or plain (aspect, prompt, answer).
+        baseline: The unedited model's answers, for items whose answer is ``None``.
+        limit: The model's context length in tokens.
     """
-
-    wanted: TokenRow
-    other: TokenRow
-    edit: int
+    prompts = [item if isinstance(item, PromptItem) else PromptItem(*item) for item in items]
+    answers = [(item.answer, *item.aliases) if item.answer else (None,) for item in prompts]
+    texts = [item.prompt for item, accepted in zip(prompts, answers, strict=True) for _ in accepted]
+    rows = iter(encode(tokenizer, texts, [text for accepted in answers for text in accepted], limit=limit))
+    questions = []
+    for item, accepted in zip(prompts, answers, strict=True):
+        own = tuple(next(rows) for _ in accepted)
+        questions.append(Question(item, own, tuple(row.answer_ids or baseline[item.prompt] for row in own)))
+    return questions
 
 
 def answer_pairs(
@@ -155,7 +168,7 @@ def answer_pairs(
 ) -> dict[str, list[AnswerPair]]:
     """For each aspect the test prompts with the new and the true answer; see :mod:`aeplus.metrics.magnitude`.
 
-    Edits without ``target_true`` have none, and neighbourhood prompts without an answer are left out.
+    Edits without ``target_true`` have none, and neighborhood prompts without an answer are left out.
 
     Args:
         tokenizer: The tokenizer.
@@ -164,7 +177,7 @@ def answer_pairs(
         limit: The model's context length in tokens.
     """
     texts: dict[str, list[tuple[str, str, str, int]]] = {aspect: [] for aspect in ASPECTS}
-    for number, edit in latest_numbered(requests):
+    for number, edit in holding_numbered(requests):
         if edit.target_true is None:
             continue
         new, true = edit.target_new, edit.target_true
@@ -173,47 +186,50 @@ def answer_pairs(
         kept = (probe for probe in edit.neighborhood if probe.answer and probe.prompt not in dropped)
         texts["specificity"] += [(probe.prompt, str(probe.answer), new, number) for probe in kept]
     pairs = {}
-    for aspect, asked in texts.items():
-        prompts = [prompt for prompt, *_ in asked]
-        wanted = encode(tokenizer, prompts, [text for _, text, _, _ in asked], limit=limit)
-        other = encode(tokenizer, prompts, [text for _, _, text, _ in asked], limit=limit)
-        numbers = [number for *_, number in asked]
-        pairs[aspect] = [AnswerPair(*pair) for pair in zip(wanted, other, numbers, strict=True)]
+    for aspect, part in texts.items():
+        prompts = [prompt for prompt, *_ in part]
+        target = encode(tokenizer, prompts, [text for _, text, _, _ in part], limit=limit)
+        other = encode(tokenizer, prompts, [text for _, _, text, _ in part], limit=limit)
+        numbers = [number for *_, number in part]
+        pairs[aspect] = [AnswerPair(*pair) for pair in zip(target, other, numbers, strict=True)]
     return pairs
 
 
-def rows_of(
-    asked: Sequence[Question], predictions: Mapping[TokenRow, tuple[int, ...]]
-) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]], list[int], list[int]]:
-    """What the metrics' ``update`` takes: predicted and expected tokens, edit and prompt of every row."""
-    places = [(number, index) for number, question in enumerate(asked) for index in range(len(question.rows))]
-    return (
-        [predictions[asked[number].rows[index]] for number, index in places],
-        [asked[number].expected[index] for number, index in places],
-        [asked[number].item.edit for number, _ in places],
-        [number for number, _ in places],
-    )
+# ---- from predictions to scores
 
 
-def predictions_of(
-    decoder: Decoder, asked: Iterable[Question], batch_tokens: int = 1024
+def predict_all(
+    decoder: Decoder, questions: Iterable[Question], batch_tokens: int = 1024
 ) -> dict[TokenRow, tuple[int, ...]]:
-    """What the model answers in every row of some questions."""
-    rows = [row for question in asked for row in question.rows]
+    """The top-1 predictions of the rows of all questions, each distinct row run once."""
+    rows = [row for question in questions for row in question.rows]
     return dict(zip(rows, predict(decoder, rows, batch_tokens), strict=True))
 
 
-def fill(score: Score, asked: Sequence[Question], predictions: Mapping[TokenRow, tuple[int, ...]]) -> Score:
-    """Counts some questions, each under its aspect, in a Score, and gives it back."""
+def metric_inputs(
+    questions: Sequence[Question], predictions: Predictions
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]], list[int], list[int]]:
+    """The arguments of the metrics' ``update``: predicted and expected tokens, edit and prompt of every row."""
+    rows = [(number, question, i) for number, question in enumerate(questions) for i in range(len(question.rows))]
+    return (
+        [predictions[question.rows[i]] for _, question, i in rows],
+        [question.expected[i] for _, question, i in rows],
+        [question.item.edit for _, question, _ in rows],
+        [number for number, _, _ in rows],
+    )
+
+
+def update_score(score: Score, questions: Sequence[Question], predictions: Predictions) -> Score:
+    """Counts questions, each under its aspect, in a Score, and returns it."""
     for aspect in ASPECTS:
-        if chosen := [question for question in asked if question.item.aspect == aspect]:
-            score.update(aspect, *rows_of(chosen, predictions))
+        if part := [question for question in questions if question.item.aspect == aspect]:
+            score.update(aspect, *metric_inputs(part, predictions))
     return score
 
 
-def evaluate(decoder: Decoder, asked: Sequence[Question]) -> Score:
+def evaluate(decoder: Decoder, questions: Sequence[Question]) -> Score:
     """The Score (with its three parts) over some questions."""
-    return fill(Score().to(decoder.device), asked, predictions_of(decoder, asked))
+    return update_score(Score().to(decoder.device), questions, predict_all(decoder, questions))
 
 
 def edit_success(
@@ -228,12 +244,11 @@ def edit_success(
     Args:
         decoder: The model.
         tokenizer: Its tokenizer.
-        requests: The edits; also those whose fact is edited again later.
+        requests: The edits, including superseded ones.
         baseline: What the unedited model answers.
         dropped: Test prompts that must not count.
     """
-    asked = [
-        questions(tokenizer, edit_items([request], dropped), baseline, decoder.context_length) for request in requests
-    ]
-    predictions = predictions_of(decoder, chain.from_iterable(asked))
-    return [fill(Score(), mine, predictions).summary() for mine in asked]
+    limit = decoder.context_length
+    by_edit = [tokenize_items(tokenizer, edit_items([edit], dropped), baseline, limit) for edit in requests]
+    predictions = predict_all(decoder, chain.from_iterable(by_edit))
+    return [update_score(Score(), own, predictions).summary() for own in by_edit]

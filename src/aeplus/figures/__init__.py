@@ -1,4 +1,4 @@
-"""Figures: each a pure function from plain data to a matplotlib ``Figure``, readable in grey."""
+"""Figures: each a pure function from plain data to a matplotlib ``Figure``, readable in grayscale."""
 
 from aeplus.figures.capabilities import capability_bars, retention_heat_map
 from aeplus.figures.conflict import conflict_along_stream, conflict_distributions

@@ -1,4 +1,4 @@
-"""Where the time goes: targets, search and solve, validation (Fig. 6 of the paper)."""
+"""Wall-clock time by part: targets, search and solve, validation (Fig. 6 of AlphaEdit+)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from aeplus.figures.style import finish, new_figure, nothing, series
 
 PARTS = {"targets": "targets v*", "solve": "search and solve", "validate": "validation", "rest": "the rest"}
-"""The parts of a batch, by their names in ``metrics.json``, and what the legend calls them."""
+"""The parts of a batch, by their names in ``metrics.json``, with their legend labels."""
 Seconds = Mapping[str, float]
 
 
@@ -26,8 +26,8 @@ def effort_by_batch(batches: Sequence[Seconds]) -> Figure:
     if not batches:
         nothing(axes)
         return figure
-    places = np.arange(1, len(batches) + 1)
-    _stack(axes, places, np.array([_parts(seconds) for seconds in batches]))
+    positions = np.arange(1, len(batches) + 1)
+    _stack(axes, positions, np.array([_parts(seconds) for seconds in batches]))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(0.4, len(batches) + 0.6)
     return figure
@@ -47,28 +47,28 @@ def effort_by_run(runs: Mapping[str, Sequence[Seconds]]) -> Figure:
     if not means:
         nothing(axes)
         return figure
-    places, heights = np.arange(len(means)), np.array(list(means.values()))
-    _stack(axes, places, heights)
-    for place, total in zip(places, heights.sum(1), strict=True):
-        axes.annotate(f"{total:.3g} s", (place, total), ha="center", va="bottom", fontsize="small")
+    positions, heights = np.arange(len(means)), np.array(list(means.values()))
+    _stack(axes, positions, heights)
+    for position, total in zip(positions, heights.sum(1), strict=True):
+        axes.annotate(f"{total:.3g} s", (position, total), ha="center", va="bottom", fontsize="small")
     crowded = longest * len(means) > 60
-    axes.set_xticks(places, list(means), rotation=30 if crowded else 0, ha="right" if crowded else "center")
+    axes.set_xticks(positions, list(means), rotation=30 if crowded else 0, ha="right" if crowded else "center")
     axes.set_xlim(-0.6, len(means) - 0.4)
     return figure
 
 
 def _parts(seconds: Seconds) -> list[float]:
-    """The parts in the order of :data:`PARTS`; the rest is what the total has beyond the others."""
+    """The parts in the order of :data:`PARTS`; the rest is the total minus the others."""
     named = [seconds.get(name, 0.0) for name in PARTS if name != "rest"]
     return [*named, max(0.0, seconds.get("total", 0.0) - sum(named))]
 
 
-def _stack(axes: Axes, places: np.ndarray, heights: np.ndarray) -> None:
-    floor = np.zeros(len(places))
+def _stack(axes: Axes, positions: np.ndarray, heights: np.ndarray) -> None:
+    floor = np.zeros(len(positions))
     for index, label in enumerate(PARTS.values()):
         look = series(index)
         axes.bar(
-            places,
+            positions,
             heights[:, index],
             0.7,
             floor,
@@ -78,6 +78,6 @@ def _stack(axes: Axes, places: np.ndarray, heights: np.ndarray) -> None:
             edgecolor="white",
         )
         floor += heights[:, index]
-    axes.bar(places, floor, 0.7, facecolor="none", edgecolor="0.2", lw=0.6)
+    axes.bar(positions, floor, 0.7, facecolor="none", edgecolor="0.2", lw=0.6)
     axes.set_ylim(0, float(floor.max()) * 1.3 or 1.0)
     axes.legend(fontsize="small", frameon=False, ncols=2, loc="upper left")

@@ -1,6 +1,5 @@
-"""The figures of a run, from what lies in its folder."""
+"""The figures of a run, from the files in its folder."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,58 +9,59 @@ from matplotlib.figure import Figure
 
 from aeplus import figures as draw
 from aeplus.errors import InputError
-from aeplus.figures.conflict import QUANTITIES
+from aeplus.figures.conflict import AXIS_LABELS
 from aeplus.run.records import EditRecord, read_records
+from aeplus.utils.jsonl import read_json
 
 DATA = Path("figures") / "data.json"
-"""What only :class:`~aeplus.callbacks.figures.FigureWriter` knows: spectra and hidden states."""
+"""What :class:`~aeplus.callbacks.figures.FigureWriter` adds: spectra and hidden states."""
 
 
 def figures_of_run(folder: Path, names: Sequence[str] | None = None, bins: int = 5) -> dict[str, Figure]:
-    """Draws the figures whose data a run has left.
+    """Draws the figures for which a run has data.
 
     Args:
         folder: The run's folder, with any of ``edits.jsonl``, ``metrics.json``, ``capabilities.json`` and
             ``figures/data.json``.
-        names: Which of :data:`FIGURES`; by default all.
-        bins: Bins of the conflict in ``score``.
+        names: Names out of :data:`FIGURES`; by default all.
+        bins: Maximum number of bins of the conflict in ``score``.
 
     Returns:
-        The figures by the names of their files; ``spectrum`` gives one for each layer.
+        The figures by the names of their files, those without data left out; ``spectrum`` gives one for each layer.
 
     Raises:
-        InputError: If a name is unknown, a file is damaged, or there is nothing to draw any figure from.
+        InputError: If a name is unknown, the folder is missing, or a file is damaged.
     """
     check_names(names)
     if not folder.is_dir():
-        msg = f"expected the folder of a run, but {folder} is none; give one such as lightning_logs/edits/version_0."
+        msg = f"expected a run folder, got {folder}; pass one such as lightning_logs/edits/version_0."
         raise InputError(msg)
     run = _Run(folder, bins)
-    found: dict[str, Figure] = {}
+    drawn: dict[str, Figure] = {}
     try:
         for name in names or FIGURES:
-            found |= FIGURES[name](run)
+            drawn |= FIGURES[name](run)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
-        msg = f"expected the files of aeplus in {folder}, but one is damaged ({error!r}); make the run again."
+        msg = f"expected the files of a run in {folder}, got a damaged one ({error!r}); repeat the run."
         raise InputError(msg) from error
-    return found
+    return drawn
 
 
 def check_names(names: Sequence[str] | None) -> None:
-    """Every name is one of :data:`FIGURES`.
+    """Checks that every name is one of :data:`FIGURES`.
 
     Raises:
         InputError: If one is not.
     """
     if unknown := [name for name in names or () if name not in FIGURES]:
-        msg = f"expected figures out of {', '.join(FIGURES)}, but {', '.join(unknown)} came; choose some of these."
+        msg = f"expected figures out of {', '.join(FIGURES)}, got {', '.join(unknown)}; choose from these."
         raise InputError(msg)
 
 
 class _Run:
-    """What lies in a run's folder."""
+    """The files of a run's folder."""
 
     def __init__(self, folder: Path, bins: int) -> None:
         self.bins = bins
@@ -75,11 +75,7 @@ class _Run:
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        msg = f"expected JSON in {path}, but the file is damaged; make the run again."
-        raise InputError(msg) from error
+    values = read_json(path, "the JSON of a run")
     return values if isinstance(values, dict) else {}
 
 
@@ -106,7 +102,7 @@ def _score(run: _Run) -> dict[str, Figure]:
 
 def quantities(records: Sequence[EditRecord]) -> dict[str, list[float | None]]:
     """The three quantities of some edits, as the figures take them."""
-    return {name: [getattr(record, name) for record in records] for name in QUANTITIES}
+    return {name: [getattr(record, name) for record in records] for name in AXIS_LABELS}
 
 
 def _effort(run: _Run) -> dict[str, Figure]:
@@ -117,18 +113,18 @@ def _effort(run: _Run) -> dict[str, Figure]:
 def _spectra(run: _Run) -> dict[str, Figure]:
     return {
         f"spectrum_layer_{s['layer']}": draw.spectrum(
-            s["values"], s["null"], {int(place): count for place, count in s["added"].items()}, f"layer {s['layer']}"
+            s["values"], s["null"], {int(index): count for index, count in s["added"].items()}, f"layer {s['layer']}"
         )
         for s in run.data.get("spectra", ())
     }
 
 
 def _hidden(run: _Run) -> dict[str, Figure]:
-    if not (found := run.data.get("hidden")):
+    if not (states := run.data.get("hidden")):
         return {}
-    before, after = (np.array(found[when], dtype=float) for when in ("before", "after"))
-    projection = draw.Projection(before, after, (found["axes"][0], found["axes"][1]))
-    title = f"hidden states behind layer {found['layer']}, {len(projection.before)} prompts"
+    before, after = (np.array(states[when], dtype=float) for when in ("before", "after"))
+    projection = draw.Projection(before, after, (states["axes"][0], states["axes"][1]))
+    title = f"hidden states after layer {states['layer']}, {len(projection.before)} prompts"
     return {"hidden": draw.hidden_states(projection, title)}
 
 

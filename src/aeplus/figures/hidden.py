@@ -1,4 +1,4 @@
-"""Hidden states before and after, in two dimensions (Fig. 5 of the paper)."""
+"""Hidden states before and after, in two dimensions (Fig. 5 of AlphaEdit+)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -21,7 +21,7 @@ class Projection:
     Attributes:
         before: Points of the unedited model, ``[n, 2]``.
         after: Points of the edited model for the same prompts, ``[n, 2]``.
-        axes: What the two axes are.
+        axes: The labels of the two axes.
     """
 
     before: np.ndarray
@@ -35,8 +35,8 @@ def project(before: np.ndarray, after: np.ndarray, way: Way = "pca", seed: int =
     Args:
         before: Hidden states of the unedited model, ``[n, o]``.
         after: Those of the edited model for the same prompts, ``[n, o]``.
-        way: ``pca``: the two principal components of both together, their signs fixed, which every machine finds
-            again. ``tsne``: t-SNE by scikit-learn, whose picture depends on the seed and the version.
+        way: ``pca``: the first two principal components of both together, with fixed signs, reproducible on every
+            machine. ``tsne``: t-SNE by scikit-learn, which depends on the seed and the version.
         seed: Seed of t-SNE.
 
     Raises:
@@ -46,28 +46,28 @@ def project(before: np.ndarray, after: np.ndarray, way: Way = "pca", seed: int =
     before, after = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
     if before.shape != after.shape or before.ndim != 2 or len(before) < 2:
         msg = (
-            "expected hidden states [n, o] of the same n prompts before and after, n at least 2, but "
-            f"{list(before.shape)} and {list(after.shape)} came; collect both for the same prompts."
+            "expected hidden states [n, o] of the same n prompts before and after, n at least 2, got "
+            f"{list(before.shape)} and {list(after.shape)}; collect both for the same prompts."
         )
         raise InputError(msg)
     both = np.concatenate([before, after])
     if not np.isfinite(both).all():
-        msg = "expected finite hidden states, but some are NaN or infinite; check the model's weights and dtype."
+        msg = "expected finite hidden states, got NaN or infinity; check the model's weights and dtype."
         raise InputError(msg)
     points, axes = _pca(both) if way == "pca" else (_tsne(both, seed), ("t-SNE 1", "t-SNE 2"))
     return Projection(points[: len(before)], points[len(before) :], axes)
 
 
 def _pca(both: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
-    centred = both - both.mean(0)
-    _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
+    centered = both - both.mean(0)
+    _, sizes, directions = np.linalg.svd(centered, full_matrices=False)
     shares = 100 * sizes[:2] ** 2 / max(float((sizes**2).sum()), np.finfo(float).tiny)
     top = np.zeros((2, both.shape[1]))
     top[: min(2, len(directions))] = directions[:2]
     largest = np.abs(top).argmax(1)
     signs = np.where(top[np.arange(2), largest] < 0, -1.0, 1.0)
     names = [f"principal component {i + 1} ({share:.0f} % of the variance)" for i, share in enumerate(shares)]
-    return centred @ (top * signs[:, None]).T, (names[0], names[1] if len(names) > 1 else "nothing")
+    return centered @ (top * signs[:, None]).T, (names[0], names[1] if len(names) > 1 else "nothing")
 
 
 def _tsne(both: np.ndarray, seed: int) -> np.ndarray:
@@ -75,8 +75,8 @@ def _tsne(both: np.ndarray, seed: int) -> np.ndarray:
         from sklearn.manifold import TSNE
     except ImportError as error:
         msg = (
-            "t-SNE needs scikit-learn, which is not installed; run: pip install 'aeplus[figures]', or choose the "
-            "projection pca."
+            "expected scikit-learn for t-SNE, got an installation without it; run: pip install 'aeplus[figures]', or "
+            "choose the projection pca."
         )
         raise InputError(msg) from error
     perplexity = min(30.0, (len(both) - 1) / 3)
@@ -88,8 +88,8 @@ def hidden_states(projection: Projection, title: str = "") -> Figure:
     """Points before and after, with the marginal distributions at the sides.
 
     Args:
-        projection: What :func:`project` found.
-        title: What the figure is of, such as the layer.
+        projection: What :func:`project` returned.
+        title: The title, such as the layer.
     """
     figure = new_figure(5.6, 5.4)
     grid = figure.add_gridspec(2, 2, width_ratios=(4, 1), height_ratios=(1, 4))
@@ -98,10 +98,10 @@ def hidden_states(projection: Projection, title: str = "") -> Figure:
     side = figure.add_subplot(grid[1, 1], sharey=points)
     finish(points, *projection.axes)
     points.grid(axis="x", color="0.9", linewidth=0.6)
-    for index, (label, found) in enumerate((("before", projection.before), ("after", projection.after))):
+    for index, (label, states) in enumerate((("before", projection.before), ("after", projection.after))):
         look = series(index)
         filled = look.color if not index else "none"
-        x, y = found.T
+        x, y = states.T
         points.scatter(
             x, y, s=22, marker=look.marker, facecolors=filled, edgecolors=look.color, alpha=0.75, label=label
         )
@@ -114,15 +114,15 @@ def hidden_states(projection: Projection, title: str = "") -> Figure:
 
 
 def _marginal(axes: Axes, projection: Projection, dimension: int) -> None:
-    """Histograms of one coordinate, before and after, along the side of the points."""
+    """Histograms of one coordinate, before and after, beside the points."""
     both = np.concatenate([projection.before[:, dimension], projection.after[:, dimension]])
     low, high = float(both.min()), float(both.max())
     edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
-    turned: Literal["horizontal", "vertical"] = "horizontal" if dimension else "vertical"
-    for index, found in enumerate((projection.before, projection.after)):
+    orientation: Literal["horizontal", "vertical"] = "horizontal" if dimension else "vertical"
+    for index, states in enumerate((projection.before, projection.after)):
         look = series(index)
-        x, colors = found[:, dimension], {"color": look.color, "linestyle": look.line}
-        axes.hist(x, edges.tolist(), histtype="step", orientation=turned, lw=1.4, **colors)
+        x, colors = states[:, dimension], {"color": look.color, "linestyle": look.line}
+        axes.hist(x, edges.tolist(), histtype="step", orientation=orientation, lw=1.4, **colors)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelbottom=bool(dimension), labelleft=not dimension, labelsize="small")
     (axes.set_xlabel if dimension else axes.set_ylabel)("prompts", fontsize="small")

@@ -1,4 +1,4 @@
-"""How well edits succeed, against how conflicting they are (Fig. 1 of the paper)."""
+"""Success of edits against how conflicting they are (Fig. 1 of AlphaEdit+)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aeplus.figures.conflict import QUANTITIES
+from aeplus.figures.conflict import AXIS_LABELS
 from aeplus.figures.style import finish, new_figure, nothing, series
 from aeplus.metrics.mean import bootstrap
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Edits of about the same conflict.
+    """Edits of similar conflict.
 
     Attributes:
         low: The smallest conflict among them.
@@ -23,7 +23,7 @@ class Bin:
         conflict: The mean.
         score: Mean success, in percent.
         interval: Ends of its 95 % bootstrap interval over the edits.
-        count: How many edits.
+        count: Number of edits.
     """
 
     low: float
@@ -37,12 +37,12 @@ class Bin:
 def conflict_bins(
     conflicts: Sequence[float | None], scores: Sequence[float | None], bins: int = 5, seed: int = 0
 ) -> list[Bin]:
-    """Edits in bins of about equally many, by conflict; edits of equal conflict are never parted.
+    """Bins edits by conflict, about equally many in each; edits of equal conflict share a bin.
 
     Args:
         conflicts: Conflict of each edit.
         scores: Its success, in percent; edits that lack either are left out.
-        bins: How many bins at most.
+        bins: Maximum number of bins.
         seed: Seed of the bootstrap.
     """
     pairs = [(c, s) for c, s in zip(conflicts, scores, strict=True) if c is not None and s is not None]
@@ -50,15 +50,15 @@ def conflict_bins(
         return []
     conflict, score = np.array(pairs, dtype=float).T
     edges = np.unique(np.quantile(conflict, np.linspace(0, 1, bins + 1)))
-    place = np.clip(np.searchsorted(edges, conflict, side="right") - 1, 0, max(len(edges) - 2, 0))
-    found = []
-    for number in np.unique(place):
-        inside = place == number
+    bin_of = np.clip(np.searchsorted(edges, conflict, side="right") - 1, 0, max(len(edges) - 2, 0))
+    result = []
+    for number in np.unique(bin_of):
+        inside = bin_of == number
         values, where = score[inside], conflict[inside]
         interval = bootstrap(torch.from_numpy(values), torch.arange(len(values)), seed=seed)
         low, high, mean = float(where.min()), float(where.max()), float(where.mean())
-        found.append(Bin(low, high, mean, float(values.mean()), interval, len(values)))
-    return found
+        result.append(Bin(low, high, mean, float(values.mean()), interval, len(values)))
+    return result
 
 
 def score_by_conflict(
@@ -66,23 +66,23 @@ def score_by_conflict(
 ) -> Figure:
     """Success against each of the three quantities, in bins of about equally many edits.
 
-    Bars are 95 % bootstrap intervals over the edits, thin lines tell from where to where a bin reaches.
+    Bars are 95 % bootstrap intervals over the edits; thin lines show the range of each bin.
 
     Args:
         data: For each run, by its name, the quantities of its edits and their success under the name ``score``.
-        bins: How many bins at most.
-        score: Under which name the success stands, in percent.
+        bins: Maximum number of bins.
+        score: The name of the success, in percent.
     """
     figure = new_figure(11, 3.8)
     panels = figure.subplots(1, 3, sharey=True)
-    for index, (axes, (name, label)) in enumerate(zip(panels, QUANTITIES.items(), strict=True)):
+    for index, (axes, (name, label)) in enumerate(zip(panels, AXIS_LABELS.items(), strict=True)):
         finish(axes, label, f"{score} of the edits [%]" if not index else "")
         runs = {
             title: conflict_bins(values[name], values[score], bins)
             for title, values in data.items()
             if name in values and score in values
         }
-        _lines(axes, {title: found for title, found in runs.items() if found})
+        _lines(axes, {title: parts for title, parts in runs.items() if parts})
     panels[0].set_ylim(-4, 116)
     panels[0].set_yticks(range(0, 101, 20))
     drawn = [axes for axes in panels if axes.has_data()]
@@ -96,20 +96,20 @@ def _lines(axes: Axes, runs: Mapping[str, Sequence[Bin]]) -> None:
     if not runs:
         nothing(axes)
         return
-    every = [b for found in runs.values() for b in found]
-    apart = 0.012 * (max(b.high for b in every) - min(b.low for b in every))  # so that intervals stand side by side
-    same = len({tuple(b.count for b in found) for found in runs.values()}) == 1
-    for index, (title, found) in enumerate(runs.items()):
-        look, shift = series(index), (index - (len(runs) - 1) / 2) * apart
-        x, y = np.array([b.conflict for b in found]) + shift, np.array([b.score for b in found])
-        away = np.abs(np.array([b.interval for b in found]).T - y)
+    every = [b for parts in runs.values() for b in parts]
+    gap = 0.012 * (max(b.high for b in every) - min(b.low for b in every))  # so that intervals do not overlap
+    same = len({tuple(b.count for b in parts) for parts in runs.values()}) == 1
+    for index, (title, parts) in enumerate(runs.items()):
+        look, shift = series(index), (index - (len(runs) - 1) / 2) * gap
+        x, y = np.array([b.conflict for b in parts]) + shift, np.array([b.score for b in parts])
+        bars = np.abs(np.array([b.interval for b in parts]).T - y)
         axes.errorbar(
-            x, y, away, label=title, color=look.color, linestyle=look.line, marker=look.marker, capsize=3, lw=1.4, ms=5
+            x, y, bars, label=title, color=look.color, linestyle=look.line, marker=look.marker, capsize=3, lw=1.4, ms=5
         )
-        axes.hlines(y, [b.low for b in found], [b.high for b in found], color=look.color, lw=0.7, alpha=0.6)
+        axes.hlines(y, [b.low for b in parts], [b.high for b in parts], color=look.color, lw=0.7, alpha=0.6)
         if same and index:
             continue
-        for number, b in enumerate(found):  # one above the other, as neighbours can be close
-            place = (b.conflict, 104 + 5 * (number % 2) if same else 110 - 5 * index)
+        for number, b in enumerate(parts):  # alternating heights, as adjacent bins can be close
+            position = (b.conflict, 104 + 5 * (number % 2) if same else 110 - 5 * index)
             color = "0.3" if same else look.color
-            axes.annotate(f"n={b.count}", place, ha="center", va="bottom", fontsize="x-small", color=color)
+            axes.annotate(f"n={b.count}", position, ha="center", va="bottom", fontsize="x-small", color=color)

@@ -1,4 +1,4 @@
-"""The spectrum of preserved knowledge, where its null space ends, and what P̃ opened beyond."""
+"""The spectrum of preserved keys, the end of its null space, and the eigenvectors that P̃ added."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,10 +15,10 @@ def spectrum(
 
     Args:
         values: Eigenvalues σ, ascending, ``[d]``.
-        null: How many eigenvectors are in the null space; τ is drawn behind them. ``None`` where the method's filter
-            has no edge.
-        added: The places of eigenvectors that P̃ added, from 0, with the number of batches in which it did.
-        title: What the figure is of, such as the layer.
+        null: How many eigenvectors are in the null space; τ is drawn after them. ``None`` where the method's filter
+            has no cutoff.
+        added: The indices of eigenvectors that P̃ added, with the number of batches in which it did.
+        title: The title, such as the layer.
     """
     figure = new_figure(6.4, 3.8)
     axes = figure.subplots()
@@ -28,7 +28,7 @@ def spectrum(
     if not len(positive):
         nothing(axes, "all eigenvalues are 0")
         return figure
-    floor = float(positive.min()) / 2  # a logarithm has no place for 0
+    floor = float(positive.min()) / 2  # 0 has no logarithm
     sigma = np.clip(sigma, floor, None)
     axes.set_yscale("log")
     axes.plot(np.arange(1, len(sigma) + 1), sigma, color=series(0).color, lw=1.6, label="σ")
@@ -39,14 +39,14 @@ def spectrum(
         axes.axvspan(0.5, null + 0.5, facecolor="0.93", edgecolor="0.7", zorder=0, label=label)
         axes.axhline(tau, color="0.35", linestyle="--", lw=1, label=f"τ ({_between(sigma, null)})")
     if added:
-        places = np.array(sorted(added))
-        counts = np.array([added[place] for place in places])
+        indices = np.array(sorted(added))
+        counts = np.array([added[index] for index in indices])
         sizes = 14 + 50 * counts / counts.max()
-        most = f", in up to {counts.max()} batches" if counts.max() > 1 else ""
+        batches = f", in up to {counts.max()} batches" if counts.max() > 1 else ""
         axes.scatter(
-            *(places + 1, sigma[places]),
+            *(indices + 1, sigma[indices]),
             s=sizes, marker="^", facecolors="none", edgecolors=series(3).color, zorder=3,
-            label=f"added by P̃ ({len(places)}{most})",
+            label=f"added by P̃ ({len(indices)}{batches})",
         )  # fmt: skip
     axes.set_xlim(0.5, len(sigma) + 0.5)
     axes.legend(fontsize="small", frameon=False, loc="upper left")

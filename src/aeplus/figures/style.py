@@ -1,6 +1,6 @@
-"""What the figures share: series that differ in grey too, and axes and files that look alike.
+"""What figures share: series that differ in grayscale too, and the same look of axes and files.
 
-Figures are made by matplotlib's objects, not by ``pyplot``: no display is needed and nothing global changes.
+Figures use matplotlib's objects, not ``pyplot``: no display is needed and no global state changes.
 """
 
 import io
@@ -20,7 +20,7 @@ DPI = 150
 
 
 class Series(NamedTuple):
-    """How a series is drawn: a colour of its own lightness, and a line, a marker and a hatch of its own."""
+    """The style of a series: a color of distinct lightness, and a distinct line, marker and hatch."""
 
     color: str
     line: Any
@@ -39,19 +39,19 @@ _SERIES = (
 
 
 def series(index: int) -> Series:
-    """The look of a series by its place, from 0; the looks repeat."""
+    """The style of a series by its index; styles repeat."""
     return _SERIES[index % len(_SERIES)]
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches, whose parts make room for each other."""
+    """An empty figure, in inches, with a constrained layout."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
     FigureCanvasAgg(figure)
     return figure
 
 
 def finish(axes: Axes, x: str, y: str, title: str = "") -> None:
-    """Names the axes, and takes away what only frames them."""
+    """Labels the axes and removes the frame."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     if title:
@@ -62,7 +62,7 @@ def finish(axes: Axes, x: str, y: str, title: str = "") -> None:
 
 
 def nothing(axes: Axes, text: str = "no data") -> None:
-    """Says inside the axes that there is nothing to draw."""
+    """Writes into the axes that there is nothing to draw."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.4")
     axes.set_xticks([])
     if not axes.get_shared_y_axes().get_siblings(axes)[1:]:
@@ -70,13 +70,13 @@ def nothing(axes: Axes, text: str = "no data") -> None:
 
 
 def known(values: Iterable[float | None]) -> np.ndarray:
-    """The values that are there and finite, as an array."""
+    """The values that are neither ``None`` nor non-finite, as an array."""
     numbers = np.array([value for value in values if value is not None], dtype=float)
     return numbers[np.isfinite(numbers)]
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG; drawn anew from the same data it has the same bytes."""
+    """The figure as a PNG; the same data give the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
@@ -86,7 +86,7 @@ def save_figure(figure: Figure, path: Path) -> np.ndarray:
     """Writes the figure as a PNG: all of it, or nothing.
 
     Returns:
-        The picture, ``[height, width, 3]``, from 0 to 1.
+        The image, ``[height, width, 3]``, from 0 to 1.
 
     Raises:
         InputError: If it cannot be written.

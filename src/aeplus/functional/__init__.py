@@ -1,20 +1,23 @@
 """The mathematics of editing one linear layer: tensors in, tensors out; no model, no Lightning.
 
+Equation numbers are those of AlphaEdit+ (Findings of ACL 2026, https://aclanthology.org/2026.findings-acl.728/);
+`docs/paper.md` maps all of them.
+
 Notation, used for the shapes in every docstring of this package:
 
     d, o    inputs and outputs of the edited linear (`intermediate_size`, `hidden_size`)
-    n, m    edits in this batch; earlier edits; N = n + m
+    n, m    edits in this batch; previous edits; N = n + m
     W       `[o, d]`  the weight before this batch
-    K1, Kp  `[d, n]`, `[d, m]`  new and earlier keys, one per column
-    R       `[o, n]`  residual: what the new keys' values still lack
+    K1, Kp  `[d, n]`, `[d, m]`  new and previous keys, one per column
+    R       `[o, n]`  residual `V1 - W K1`: targets minus current values of the new keys
     C       `[d, d]`  mean of `k kᵀ` over preserved text; `C = U diag(σ) Uᵀ`, σ ascending
     f       `[d]`  spectral filter, how much of each eigenvector of `C` an edit may use
-    Λp      `[m]`  weights of the earlier edits (a diagonal); β their common strength
+    Λp      `[m]`  weights of the previous edits (a diagonal); β their common strength
     λ       ridge
     Δ       `[o, d]`  the update, kept as `[o, r] · [r, d]`
 
-Any floating dtype comes back as it came; half precision is computed in float32. Tensors stay on their device.
-Input that cannot be used raises `aeplus.errors.InputError`.
+Results have the dtype of the input; half precision is computed in float32. Tensors stay on their device.
+Invalid input raises `aeplus.errors.InputError`.
 """
 
 from aeplus.functional.basis import extend_basis, project_out

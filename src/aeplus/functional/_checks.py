@@ -21,7 +21,7 @@ def working_dtype(*tensors: Tensor) -> torch.dtype:
 def check_floating(name: str, tensor: Tensor) -> None:
     """Refuse a tensor that is not real floating point, with an `InputError`."""
     if not tensor.is_floating_point():
-        message = f"{name} must hold floating point numbers, but its dtype is {tensor.dtype}: convert it first"
+        message = f"expected {name} in floating point, got {tensor.dtype}; convert it first."
         raise InputError(message)
 
 
@@ -32,8 +32,8 @@ def check_finite(name: str, tensor: Tensor) -> None:
         bad = tensor.numel() - int(torch.isfinite(tensor).sum())
         if bad:
             message = (
-                f"{name} must be finite, but {bad} of its {tensor.numel()} entries are NaN or infinite: "
-                "check the weights and the hidden states it was computed from"
+                f"expected finite {name}, got {bad} of {tensor.numel()} entries NaN or infinite; "
+                "check the weights and the hidden states it was computed from."
             )
             raise InputError(message)
 
@@ -52,11 +52,11 @@ def check_shape(name: str, tensor: Tensor, expected: tuple[int | None, ...], mea
     """
     check_floating(name, tensor)
     fits = tensor.dim() == len(expected) and all(
-        want is None or want == size for want, size in zip(expected, tensor.shape, strict=True)
+        target is None or target == size for target, size in zip(expected, tensor.shape, strict=True)
     )
     if not fits:
         sizes = ", ".join("any" if size is None else str(size) for size in expected)
-        message = f"{name} must have shape [{sizes}], but it has {list(tensor.shape)}: pass {meaning}"
+        message = f"expected {name} of shape [{sizes}], got {list(tensor.shape)}; pass {meaning}."
         raise InputError(message)
 
 
@@ -64,6 +64,6 @@ def check_number(name: str, value: float, *, positive: bool = False) -> None:
     """Refuse NaN and negative numbers; zero and infinity too if `positive`."""
     fits = 0 < value < math.inf if positive else value >= 0
     if not fits:
-        wanted = "a positive finite number" if positive else "a number that is not negative"
-        message = f"{name} must be {wanted}, but it is {value}: change {name}"
+        bounds = "above 0 and finite" if positive else "of at least 0"
+        message = f"expected {name} {bounds}, got {value}; change {name}."
         raise InputError(message)

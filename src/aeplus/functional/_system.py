@@ -1,4 +1,4 @@
-"""The regularised least-squares system that solving and searching share (design: one solver for all)."""
+"""The regularized least-squares system that solving and searching share (design: one solver for all)."""
 # ruff: noqa: A002  (`filter` is the public argument's name)
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class System:
         residual: `R` in the working dtype, `[o, n]`.
         keys: `K` in the working dtype, `[d, N]`; the first `n` columns are the new keys.
         filter: `f` in the working dtype, `[d]`.
-        spectrum: Spectrum of `C`, in the dtype it came in.
+        spectrum: Spectrum of `C`, in its own dtype.
         ridge: λ.
     """
 
@@ -42,7 +42,7 @@ class System:
         vectors = self.spectrum.vectors
         count = index.numel()
         if count and int(index[-1] - index[0]) == count - 1:
-            # filters are mostly steps along the spectrum: a view spares a copy of up to [d, d]
+            # filters are mostly steps along the spectrum: a view avoids copying up to [d, d]
             selected = vectors[:, int(index[0]) : int(index[0]) + count]
         else:
             selected = vectors[:, index]
@@ -71,9 +71,9 @@ def factor(gram: Tensor, shift: float) -> Tensor:
     lower, info = torch.linalg.cholesky_ex(gram)
     if bool(info):
         message = (
-            f"the keys' Gram matrix plus {shift:g} on its diagonal must be positive definite, but rounding "
-            f"in {gram.dtype} made it indefinite: raise the ridge (alpha, for MEMIT's filter), or pass the keys "
-            "in float64"
+            f"expected a positive definite Gram matrix of the keys with {shift:g} added to its diagonal, got an "
+            f"indefinite one by rounding in {gram.dtype}; raise the ridge (alpha, for MEMIT's filter), or pass the "
+            "keys in float64."
         )
         raise InputError(message)
     return lower
@@ -98,7 +98,7 @@ def assemble(
     check_shape("keys", keys, (d, None), "one key of d inputs per edit, in columns [d, n]")
     n = keys.shape[1]
     if not n:
-        message = "keys must hold at least one edit, but it has 0 columns: pass a batch that is not empty"
+        message = "expected at least one edit in keys, got 0 columns; pass a batch that is not empty."
         raise InputError(message)
     check_shape("residual", residual, (None, n), "one residual per key, in columns [o, n]")
     check_shape("filter", filter, (d,), "one factor per eigenvector, [d]")
@@ -110,18 +110,18 @@ def assemble(
     dtype = working_dtype(residual, keys, spectrum.values, filter)
     stacked = keys.to(dtype)
     if prior_keys is not None:
-        check_shape("prior_keys", prior_keys, (d, None), "one earlier key per column [d, m]")
+        check_shape("prior_keys", prior_keys, (d, None), "one previous key per column [d, m]")
         check_finite("prior_keys", prior_keys)
         m = prior_keys.shape[1]
         scale = torch.ones(m, dtype=dtype, device=keys.device)
         if prior_weights is not None:
-            check_shape("prior_weights", prior_weights, (m,), "one weight per earlier key, [m]")
+            check_shape("prior_weights", prior_weights, (m,), "one weight per previous key, [m]")
             _check_weights("prior_weights", prior_weights)
             scale = prior_weights.to(dtype)
         # √Λp, as inside the norm of Eq. 7
         stacked = torch.cat([stacked, prior_keys.to(dtype) * (prior_strength * scale).sqrt()], dim=1)
     elif prior_weights is not None:
-        message = "prior_weights came without prior_keys: pass the earlier keys [d, m] too, or neither"
+        message = "expected prior_keys beside prior_weights, got none; pass the previous keys [d, m] too, or neither."
         raise InputError(message)
     return System(residual.to(dtype), stacked, filter.to(dtype), spectrum, ridge)
 
@@ -130,5 +130,5 @@ def _check_weights(name: str, weights: Tensor) -> None:
     check_finite(name, weights)
     if weights.numel() and bool((weights < 0).any()):
         smallest = float(weights.min())
-        message = f"{name} must not be negative, but its smallest entry is {smallest:.3g}: clamp it at 0"
+        message = f"expected no negative entry in {name}, got {smallest:.3g}; clamp it at 0."
         raise InputError(message)

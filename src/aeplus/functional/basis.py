@@ -1,4 +1,4 @@
-"""An orthonormal basis of the space that earlier edits use, and what lies outside it."""
+"""An orthonormal basis of the space that previous edits use, and the projection onto its complement."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 from aeplus.errors import InputError
 from aeplus.functional._checks import check_finite, check_shape, working_dtype
 
-_ROUNDING = 10.0  # singular values below so many eps · √size · (largest key's norm) are what rounding leaves
-_UNIT = 0.05  # how far a column's norm may be from 1: more than half precision makes of it
+_ROUNDING = 10.0  # singular values below this many eps · √size · (largest key's norm) are rounding error
+_UNIT = 0.05  # how far a column's norm may be from 1: above the error of half precision
 
 
 def extend_basis(basis: Tensor, keys: Tensor, energy: float) -> Tensor:
-    """Extend an orthonormal basis by the main directions of new keys that it does not hold yet.
+    """Extend an orthonormal basis by the main directions of new keys that it does not contain yet.
 
     Those are the leading left singular vectors of `(I - M Mᵀ) K1`, as few as reach the share `energy` of the
     sum of squared singular values (KDE; there the cache of the representation space of past edits). Directions
@@ -28,7 +28,7 @@ def extend_basis(basis: Tensor, keys: Tensor, energy: float) -> Tensor:
         energy: Share of the squared singular values, above 0 and at most 1.
 
     Returns:
-        `M` as it was, with `k ≤ min(n, d - r)` columns behind it, `[d, r + k]`, in the dtype of `basis`.
+        `M` as it was, with `k ≤ min(n, d - r)` columns appended, `[d, r + k]`, in the dtype of `basis`.
 
     Raises:
         InputError: If a shape does not fit, the columns of `basis` are not of length 1 or more than `d`, a key
@@ -38,15 +38,15 @@ def extend_basis(basis: Tensor, keys: Tensor, energy: float) -> Tensor:
     d, r = basis.shape
     check_shape("keys", keys, (d, None), "one key of the same d inputs per column, [d, n]")
     if not 0 < energy <= 1:
-        message = f"energy must be above 0 and at most 1, but it is {energy}: pass 0.95 for 95 % of the squared norm"
+        message = f"expected energy above 0 and at most 1, got {energy}; pass 0.95 for 95 % of the squared norm."
         raise InputError(message)
     check_finite("keys", keys)
     dtype = working_dtype(basis, keys)
     known, new = basis.to(dtype), keys.to(dtype)
     if r and (r > d or not bool(((known.norm(dim=0) - 1).abs() < _UNIT).all())):
         message = (
-            f"basis must hold at most d = {d} orthonormal columns, but its {r} columns are not: "
-            "pass what extend_basis returned, or torch.empty(d, 0) at first"
+            f"expected basis with at most d = {d} orthonormal columns, got {r} columns that are not; "
+            "pass what extend_basis returned, or torch.empty(d, 0) at first."
         )
         raise InputError(message)
     if r == d or not keys.shape[1]:
@@ -87,5 +87,5 @@ def _count(values: list[float], least: float, energy: float) -> int:
     """How many of the descending singular values reach the share, without those that are not above `least`."""
     squares = [(value / values[0]) ** 2 for value in values if value > least]
     # counted by what is left, so that a share of 1 takes all whatever the sum is rounded to
-    left = [0.0, *accumulate(reversed(squares))][::-1]  # behind the first 0, 1, 2, … directions
+    left = [0.0, *accumulate(reversed(squares))][::-1]  # after the first 0, 1, 2, … directions
     return next(count for count, rest in enumerate(left) if rest <= (1 - energy) * left[0])

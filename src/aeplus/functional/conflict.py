@@ -1,4 +1,4 @@
-"""Conflict between keys: how close each comes to any other, and how much a previous edit should still count."""
+"""Conflict between keys: the largest |cosine| of each with others, and the weights of previous edits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BLOCK = 8192  # keys compared at a time: bounds the table of cosines
 
 @torch.no_grad()
 def nearest(keys: Tensor, others: Tensor, own: bool = False) -> tuple[Tensor, Tensor]:
-    """The key among others that each key is most like, `s_i = max_j |cos(k_i, k'_j)|` (Eq. 3), with its index.
+    """The largest |cosine| of each key with others, `s_i = max_j |cos(k_i, k'_j)|` (Eq. 3), and the index of that key.
 
     Args:
         keys: `[d, n]`.
@@ -20,8 +20,8 @@ def nearest(keys: Tensor, others: Tensor, own: bool = False) -> tuple[Tensor, Te
         own: `others` are the same keys: each is compared with the others only.
 
     Returns:
-        `s` between 0 and 1, `[n]`, in the dtype of `keys`, and indices `[n]` into the others; 0 and -1 where there is
-        none to compare with.
+        `s` between 0 and 1, `[n]`, in the dtype of `keys`, and indices `[n]` into the others; 0 and -1 where there
+        is no other key.
 
     Raises:
         InputError: If `keys` and `others` do not have the same number of rows.
@@ -40,15 +40,15 @@ def nearest(keys: Tensor, others: Tensor, own: bool = False) -> tuple[Tensor, Te
         if own:
             inside = torch.arange(start, min(start + width, keys.shape[1]), device=keys.device)
             cosines[inside, inside - start] = -1
-        closest, where = cosines.max(1)
+        closest, column = cosines.max(1)
         better = (closest > best) | ((index < 0) & (closest >= 0))
-        best, index = torch.where(better, closest, best), torch.where(better, where + start, index)
+        best, index = torch.where(better, closest, best), torch.where(better, column + start, index)
         start += width
     return best.clamp(max=1).to(keys.dtype), index  # rounding can exceed 1
 
 
 def conflict(keys: Tensor, others: Tensor) -> Tensor:
-    """The closest resemblance of each key to any of the others, `s_i = max_j |cos(k_i, k'_j)|` (Eq. 3).
+    """The largest |cosine| of each key with any of the others, `s_i = max_j |cos(k_i, k'_j)|` (Eq. 3).
 
     Args:
         keys: `[d, n]`.
@@ -64,10 +64,10 @@ def conflict(keys: Tensor, others: Tensor) -> Tensor:
 
 
 def prior_weights(prior_keys: Tensor, keys: Tensor) -> Tensor:
-    """The diagonal of `Λp`: an earlier edit counts less the more a new one conflicts with it (Eq. 3 and 7).
+    """The diagonal of `Λp`: a previous edit counts less the more a new one conflicts with it (Eq. 3 and 7).
 
     Args:
-        prior_keys: Keys of earlier edits `Kp`, `[d, m]`.
+        prior_keys: Keys of previous edits `Kp`, `[d, m]`.
         keys: New keys `K1`, `[d, n]`.
 
     Returns:
@@ -76,7 +76,7 @@ def prior_weights(prior_keys: Tensor, keys: Tensor) -> Tensor:
     Raises:
         InputError: If the two do not have the same number of rows.
     """
-    check_shape("prior_keys", prior_keys, (None, None), "one earlier key per column, [d, m]")
+    check_shape("prior_keys", prior_keys, (None, None), "one previous key per column, [d, m]")
     check_shape("keys", keys, (prior_keys.shape[0], None), "one new key of the same d inputs per column, [d, n]")
     wide = prior_keys.to(working_dtype(prior_keys, keys))
     return (1 - conflict(wide, keys)).to(prior_keys.dtype)

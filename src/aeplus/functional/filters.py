@@ -38,8 +38,8 @@ def null_space_filter(spectrum: Spectrum, threshold: float, *, kind: FilterKind 
     elif kind in ("energy", "dimensions"):
         if not 0 < threshold < 1:
             message = (
-                f"a null-space threshold of kind {kind!r} is a share between 0 and 1, but it is {threshold}: "
-                "change the threshold, or use kind 'absolute'"
+                f"expected a share between 0 and 1 as a null-space threshold of kind {kind!r}, got {threshold}; "
+                "change the threshold, or use kind 'absolute'."
             )
             raise InputError(message)
         if kind == "energy":
@@ -47,19 +47,19 @@ def null_space_filter(spectrum: Spectrum, threshold: float, *, kind: FilterKind 
         else:
             inside = torch.arange(len(values), device=values.device) < round(threshold * len(values))
     else:
-        message = f"kind must be 'absolute', 'energy' or 'dimensions', but it is {kind!r}: use one of these"
+        message = f"expected kind 'absolute', 'energy' or 'dimensions', got {kind!r}; use one of these."
         raise InputError(message)
     count = int(inside.sum())
     if count == 0:
         message = (
-            f"a null-space threshold of {threshold} ({kind}) leaves no null space to edit in: the smallest "
-            f"of the {len(values)} eigenvalues is {float(values[0]):.3g}, so raise the threshold"
+            f"expected a null space to edit in, got a threshold of {threshold} ({kind}) that leaves no null space "
+            f"(smallest of the {len(values)} eigenvalues: {float(values[0]):.3g}); raise the threshold."
         )
         raise InputError(message)
     if count == len(values):
         message = (
-            f"a null-space threshold of {threshold} ({kind}) leaves no constraint to preserve anything by: "
-            f"the largest of the {count} eigenvalues is {float(values[-1]):.3g}, so lower the threshold"
+            f"expected eigenvectors to preserve, got a threshold of {threshold} ({kind}) that leaves no constraint "
+            f"(largest of the {count} eigenvalues: {float(values[-1]):.3g}); lower the threshold."
         )
         raise InputError(message)
     return inside.to(spectrum.values.dtype)
@@ -68,7 +68,7 @@ def null_space_filter(spectrum: Spectrum, threshold: float, *, kind: FilterKind 
 def ridge_filter(spectrum: Spectrum, alpha: float) -> Tensor:
     """MEMIT's covariance penalty as a filter, `f(σ) = 1 / (α σ)`; solve with ridge 1.
 
-    Eigenvalues below rounding error of the largest one are lifted to it: the filter stays finite where `C`
+    Eigenvalues below the rounding error of the largest one are raised to it: the filter stays finite where `C`
     is singular.
 
     Args:
@@ -85,7 +85,7 @@ def ridge_filter(spectrum: Spectrum, alpha: float) -> Tensor:
     values = spectrum.values.to(working_dtype(spectrum.values))
     largest = values[-1]
     if not bool(largest > 0):
-        message = "ridge_filter needs a positive eigenvalue, but all are 0: gather statistics over some text"
+        message = "expected a positive eigenvalue for ridge_filter, got only 0; gather statistics over some text."
         raise InputError(message)
     floor = torch.finfo(spectrum.values.dtype).eps * largest
     return (1 / (alpha * values.clamp(min=floor))).to(spectrum.values.dtype)
@@ -94,8 +94,8 @@ def ridge_filter(spectrum: Spectrum, alpha: float) -> Tensor:
 def soft_filter(spectrum: Spectrum, alpha: float, ridge: float) -> Tensor:
     """A filter between AlphaEdit's and MEMIT's, `f(σ) = λ / (λ + α σ)`; solve with ridge λ.
 
-    Directions that preserved keys do not use are free (1), the others dear in proportion to their use. The update is
-    then `R K1ᵀ (K1 K1ᵀ + λ I + α C)⁻¹`: MEMIT's with a ridge.
+    Directions that preserved keys do not use are free (1), the others penalized in proportion to their use. The update
+    is then `R K1ᵀ (K1 K1ᵀ + λ I + α C)⁻¹`: MEMIT's with a ridge.
 
     Args:
         spectrum: Spectrum of `C`, `[d]` and `[d, d]`.

@@ -1,4 +1,4 @@
-"""How much of an update reaches what must be preserved."""
+"""The effect of an update on preserved keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BLOCK = 1024  # eigenvectors at a time: bounds the memory of a product with all
 
 
 def leakage(update: LowRankUpdate, spectrum: Spectrum, weight: Tensor) -> Tensor:
-    """The mean squared effect on preserved keys, update against weight: `tr(Δ C Δᵀ) / tr(W C Wᵀ)`.
+    """The mean squared effect on preserved keys, relative to that of the weight: `tr(Δ C Δᵀ) / tr(W C Wᵀ)`.
 
     Args:
         update: `Δ`, `[o, d]` in factors; it is made dense only if it is masked.

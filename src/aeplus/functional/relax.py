@@ -31,7 +31,7 @@ def relax_filter(
     max_rank: int | None = None,
     max_growth: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Add eigenvectors to a filter for as long as each makes the edit fit noticeably better (Algorithm 1).
+    """Add eigenvectors to a filter while each lowers the objective by more than ε (Algorithm 1's search for P̃).
 
     Candidates are the eigenvectors with filter 0, by ascending eigenvalue. One is accepted while it lowers
     `J(Δ) = ‖R - Δ K1‖² + β ‖Δ Kp Λp^½‖² + λ ‖Δ‖²` (Eq. 7, with β) at its optimum by more than `epsilon`; the
@@ -47,7 +47,7 @@ def relax_filter(
         ridge: λ, above 0.
         epsilon: The decrease of `J` that an eigenvector must exceed. `J` falls slowly along a spectrum: set a
             bound on leakage or rank too where preserved knowledge counts.
-        prior_keys: Keys of earlier edits `Kp`, `[d, m]`.
+        prior_keys: Keys of previous edits `Kp`, `[d, m]`.
         prior_weights: Diagonal of `Λp`, `[m]`; ones by default.
         prior_strength: β.
         max_leakage: Stop before the eigenvector with which `tr(Δ C Δᵀ)` would exceed this, as a share of
@@ -65,7 +65,7 @@ def relax_filter(
 
     Raises:
         InputError: As `solve_update`; if `epsilon`, `max_leakage` or `max_rank` is negative, or `max_growth` below
-            1; if `weight` comes without `max_leakage` or in another shape than `[o, d]`.
+            1; if `weight` is given without `max_leakage` or in another shape than `[o, d]`.
     """
     system = assemble(residual, keys, spectrum, filter, ridge, prior_keys, prior_weights, prior_strength)
     check_number("epsilon", epsilon)
@@ -74,7 +74,7 @@ def relax_filter(
         check_number("max_rank", max_rank)
         candidates = candidates[:max_rank]
     if max_growth is not None and not max_growth >= 1:
-        message = f"max_growth must be at least 1, but it is {max_growth}: pass 2 to let the leakage double"
+        message = f"expected max_growth of at least 1, got {max_growth}; pass 2 to let the leakage double."
         raise InputError(message)
     n, dtype = system.edits, system.keys.dtype
     bound = _leakage_bound(system, max_leakage, weight)
@@ -111,7 +111,7 @@ def relax_filter(
 
 
 def _rank_one_steps(inverse: Tensor, projected: Tensor) -> Tensor:
-    """Columns `S g / √(1 + gᵀ S g)`, each with the `S` that the columns before it have left, `[N, b]`.
+    """Columns `S g / √(1 + gᵀ S g)`, each with the `S` that remains after the columns before it, `[N, b]`.
 
     The successive `1 + gᵀ S g` are the squared pivots of the Cholesky factor of `I + Gᵀ S G` for the block's
     `G = [g, …]`, so the whole block takes two products and no loop; `S` itself is changed by the caller.
@@ -127,7 +127,7 @@ class _LeakageGuard:
     Attributes:
         root: `rootᵀ root = RᵀR`, `[r, n]`.
         coordinates: `X = S[:, :n] rootᵀ`, the update's coordinates on the filtered keys, `[N, r]`.
-        moment: `B = Kᵀ F C F K`, what preserved keys see of the filtered keys, `[N, N]`.
+        moment: `B = Kᵀ F C F K`, the second moment of preserved keys on the filtered keys, `[N, N]`.
         bound: The largest leakage allowed.
     """
 
@@ -147,7 +147,7 @@ class _LeakageGuard:
         self.bound = torch.stack(bounds).min()
 
     def admits(self, projected: Tensor, steps: Tensor, values: Tensor) -> Tensor:
-        """Whether the leakage stays within the bound after each eigenvector of a block; takes them all in.
+        """Whether the leakage stays within the bound after each eigenvector of a block; the state then includes all.
 
         Args:
             projected: `g = Kᵀ u`, `[N, b]`.
@@ -173,7 +173,7 @@ def _leakage_bound(system: System, max_leakage: float | None, weight: Tensor | N
     """The largest `tr(Δ C Δᵀ)` allowed, or None."""
     if max_leakage is None:
         if weight is not None:
-            message = "weight came without max_leakage: pass the bound that is relative to it, or neither"
+            message = "expected max_leakage beside weight, got none; pass the bound that is relative to it, or neither."
             raise InputError(message)
         return None
     check_number("max_leakage", max_leakage)

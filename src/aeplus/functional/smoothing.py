@@ -1,4 +1,4 @@
-"""Smoothing: the targets of very inconsistent edits are approached step by step."""
+"""Target smoothing: edits with a large residual approach their target step by step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def smoothing_coefficients(
     T: int,
     threshold: float | Tensor,
 ) -> Tensor:
-    """How far iteration `t` draws each target back to the current value: `v^t = v + β(t) (v0 - v)`.
+    """How far iteration `t` moves each target back toward the current value: `v^t = v + β(t) (v0 - v)`.
 
     `β(t) = (T - t) / 2T` for edits with `‖r‖ > τ_r`, 0 for the others: ½ at first, 0 at the last iteration.
 
@@ -33,10 +33,10 @@ def smoothing_coefficients(
     """
     check_shape("residual_norms", residual_norms, (None,), "one norm per edit, [n]")
     if T < 1:
-        message = f"T must be at least 1 smoothing iteration, but it is {T}: raise T, or turn smoothing off"
+        message = f"expected T of at least 1 smoothing iteration, got {T}; raise T, or turn smoothing off."
         raise InputError(message)
     if not 0 <= t <= T:
-        message = f"t must be between 0 and T = {T}, but it is {t}: count the smoothing iterations from 0"
+        message = f"expected t between 0 and T = {T}, got {t}; count the smoothing iterations from 0."
         raise InputError(message)
     return (residual_norms > threshold).to(residual_norms.dtype) * ((T - t) / (2 * T))
 
@@ -56,10 +56,10 @@ def smoothing_threshold(residual_norms: Tensor, share: float = 0.2) -> Tensor:
     """
     check_shape("residual_norms", residual_norms, (None,), "one norm per edit, [n]")
     if not residual_norms.numel():
-        message = "residual_norms must hold at least one edit, but it is empty: pass a batch that is not empty"
+        message = "expected at least one edit in residual_norms, got none; pass a batch that is not empty."
         raise InputError(message)
     if not 0 <= share <= 1:
-        message = f"share must be between 0 and 1, but it is {share}: pass 0.2 for the top 20 %"
+        message = f"expected share between 0 and 1, got {share}; pass 0.2 for the top 20 %."
         raise InputError(message)
     norms = residual_norms.to(working_dtype(residual_norms))
     return torch.quantile(norms, 1 - share).to(residual_norms.dtype)

@@ -27,8 +27,8 @@ class LowRankUpdate:
     Attributes:
         left: `[o, r]`.
         right: `[r, d]`.
-        mask: Boolean, `[o, d]`: entries of `Δ` that stay, the others are 0. A sparsified update is held like
-            this, since factors and a bit per entry take far less room than the entries that stay.
+        mask: Boolean, `[o, d]`: entries of `Δ` that are kept, the others are 0. A sparsified update is held like
+            this, since factors and a bit per entry take far less room than the kept entries.
     """
 
     left: Tensor
@@ -65,24 +65,41 @@ def solve_update(
 ) -> LowRankUpdate:
     """Solve for the update that maps new keys to their targets and leaves the rest in place.
 
-    With `K = [K1, √(β Λp) Kp]`, `F = U diag(f) Uᵀ` and `G = Kᵀ F K`, the dual form is
-    `Δ = R · [(G + λ I)⁻¹]_(first n rows) · Kᵀ F`, in as many dimensions as there are keys; the primal form
-    `Δ = R Z1ᵀ (Z Zᵀ + λ I)⁻¹ diag(√f) U_sᵀ` with `Z = diag(√f) U_sᵀ K`, in as many as the filter has entries
-    above 0. Both equal the closed form of Eq. 8 and 9 (a 0/1 filter: AlphaEdit, AlphaEdit+), and with
-    `ridge_filter` and λ = 1 that of MEMIT.
+    With the projector `P_mod = P + P̃` this minimizes Eq. 7 of AlphaEdit+ ("AlphaEdit+: Model Editing in the Presence
+    of Conflicting and Inconsistent Knowledge", Findings of ACL 2026, https://aclanthology.org/2026.findings-acl.728/),
 
-    Computed in the widest dtype of the arguments, in float32 at least. With many strongly weighted earlier
+        ‖(W + Δ P_mod) K1 − V1‖² + β ‖Δ P_mod Kp Λp^½‖² + λ ‖Δ P_mod‖²                          (Eq. 7)
+
+    in closed form, for the targets `V1` (Eq. 8) and for the smoothed targets `V1^t` of iteration t (Eq. 9):
+
+        Δ   = R K1ᵀ P_mod (β Kp Λp Kpᵀ P_mod + K1 K1ᵀ P_mod + λ I)⁻¹,     R = V1 − W K1         (Eq. 8)
+        Δ^t = R^t K1ᵀ P_mod (β Kp Λp Kpᵀ P_mod + K1 K1ᵀ P_mod + λ I)⁻¹,   R^t = V1^t − W K1     (Eq. 9)
+
+    `Δ` here already includes the projector: it is what is added to `W`. With `P̃ = 0`, `Λp = I` and β = 1, Eq. 8 is
+    AlphaEdit's update (Eq. 2). The paper prints Eq. 7 to 9 without β; its experiments use β = 100.
+
+    Neither the projector nor the `[d, d]` inverse is formed. With `K = [K1, √(β Λp) Kp]` (`N = n + m` columns),
+    `F = U diag(f) Uᵀ` (`P_mod` where f is 0 or 1) and `G = Kᵀ F K`, the push-through identity gives
+
+        Δ = R · [(G + λ I)⁻¹]_(first n rows) · Kᵀ F                       dual, N × N
+        Δ = R Z1ᵀ (Z Zᵀ + λ I)⁻¹ diag(√f) U_sᵀ,   Z = diag(√f) U_sᵀ K     primal, s × s
+
+    where `U_s` are the s eigenvectors with f > 0 and `Z1` the first n columns of `Z`. Both systems are symmetric
+    positive definite, so one Cholesky factorization solves them. Any filter f ≥ 0 will do: `ridge_filter` and λ = 1
+    give MEMIT, `Δ = R K1ᵀ (α C + β Kp Λp Kpᵀ + K1 K1ᵀ)⁻¹`.
+
+    Computed in the widest dtype of the arguments, in float32 at least. With many strongly weighted previous
     keys `G` is large against λ: pass the keys in float64 where float32 is not enough.
 
     Args:
-        residual: `R = V1 - W K1`, `[o, n]`.
+        residual: `R = V1 - W K1`, or `R^t` for smoothed targets, `[o, n]`.
         keys: New keys `K1`, `[d, n]`.
         spectrum: Spectrum of the preserved keys, `[d]` and `[d, d]`.
         filter: Spectral filter `f`, not negative, `[d]`.
         ridge: λ, above 0.
-        prior_keys: Keys of earlier edits `Kp`, `[d, m]`.
+        prior_keys: Keys of previous edits `Kp`, `[d, m]`.
         prior_weights: Diagonal of `Λp` (Eq. 3), `[m]`; ones by default.
-        prior_strength: β, the weight of all earlier edits together.
+        prior_strength: β, the weight of all previous edits together.
         form: `dual`, `primal`, or the smaller of both.
 
     Returns:
@@ -93,7 +110,7 @@ def solve_update(
             weight is negative, or `form` is unknown.
     """
     if form not in ("auto", "dual", "primal"):
-        message = f"form must be 'auto', 'dual' or 'primal', but it is {form!r}: use one of these"
+        message = f"expected form 'auto', 'dual' or 'primal', got {form!r}; use one of these."
         raise InputError(message)
     system = assemble(residual, keys, spectrum, filter, ridge, prior_keys, prior_weights, prior_strength)
     if form == "auto":

@@ -1,4 +1,4 @@
-"""The eigenbasis of what must be preserved."""
+"""The eigenbasis of the preserved keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from aeplus.errors import InputError
 from aeplus.functional._checks import check_finite, check_floating, working_dtype
 
-_TOLERANCE = 1e-4  # of the largest entry: what float32 products leave behind, even in a float64 matrix
+_TOLERANCE = 1e-4  # of the largest entry: the error of float32 products, even in a float64 matrix
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Spectrum:
         d = self.values.numel()
         if self.values.dim() != 1 or self.vectors.shape != (d, d):
             message = (
-                f"a spectrum needs values [d] and vectors [d, d], but values is {list(self.values.shape)} "
-                f"and vectors {list(self.vectors.shape)}: pass all eigenvectors of one matrix, in columns"
+                f"expected a spectrum of values [d] and vectors [d, d], got values {list(self.values.shape)} "
+                f"and vectors {list(self.vectors.shape)}; pass all eigenvectors of one matrix, in columns."
             )
             raise InputError(message)
 
@@ -57,8 +57,8 @@ class Spectrum:
         check_floating("covariance", covariance)
         if covariance.dim() != 2 or covariance.shape[0] != covariance.shape[1] or not covariance.numel():
             message = (
-                f"covariance must be a square matrix [d, d], but it is {list(covariance.shape)}: "
-                "pass the mean of k kᵀ over the preserved keys"
+                f"expected covariance as a square matrix [d, d], got {list(covariance.shape)}; "
+                "pass the mean of k kᵀ over the preserved keys."
             )
             raise InputError(message)
         check_finite("covariance", covariance)
@@ -69,8 +69,8 @@ class Spectrum:
         gap = float((matrix - matrix.T).abs().max())
         if gap > max(_TOLERANCE, precision**0.5) * largest:
             message = (
-                f"covariance must be symmetric, but entries differ from their mirror image by up to "
-                f"{gap:.3g} (largest entry {largest:.3g}): pass the mean of k kᵀ, or (C + Cᵀ) / 2"
+                f"expected symmetric covariance, got entries that differ from their mirror image by up to "
+                f"{gap:.3g} (largest entry {largest:.3g}); pass the mean of k kᵀ, or (C + Cᵀ) / 2."
             )
             raise InputError(message)
         # eigh reads one triangle only; averaging lets both halves count
@@ -78,8 +78,8 @@ class Spectrum:
         smallest, top = float(values[0]), float(values[-1])
         if smallest < -max(_TOLERANCE, precision * len(values)) * max(top, -smallest):
             message = (
-                f"covariance must have no negative eigenvalue, but its smallest is {smallest:.3g} "
-                f"(largest {top:.3g}): pass the mean of k kᵀ, not a difference of such means"
+                f"expected covariance without negative eigenvalues, got a smallest one of {smallest:.3g} "
+                f"(largest {top:.3g}); pass the mean of k kᵀ, not a difference of such means."
             )
             raise InputError(message)
         return cls(values.clamp(min=0).to(dtype), vectors.to(dtype))

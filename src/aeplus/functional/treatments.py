@@ -1,4 +1,4 @@
-"""What some methods do to an update afterwards: keep its largest relative changes, restrain its singular values."""
+"""Treatments of a finished update: keep its largest relative changes (RECT), damp its singular values (PRUNE)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sparsify(update: LowRankUpdate, weight: Tensor, share: float) -> LowRankUpda
     """
     check_shape("weight", weight, (update.left.shape[0], update.right.shape[1]), "the edited weight [o, d]")
     if not 0 < share <= 1:
-        message = f"share must be above 0 and at most 1, but it is {share}: pass 0.4 for 40 % of the entries"
+        message = f"expected share above 0 and at most 1, got {share}; pass 0.4 for 40 % of the entries."
         raise InputError(message)
     delta = update.dense()
     change = (delta.abs() / weight.to(delta).abs()).nan_to_num(nan=0.0).flatten()
@@ -40,11 +40,11 @@ def sparsify(update: LowRankUpdate, weight: Tensor, share: float) -> LowRankUpda
 
 
 def restrain(updates: Sequence[LowRankUpdate], bound: Tensor | float, base: float = math.e) -> LowRankUpdate:
-    """The correction that brings down the large singular values of a sum of updates (PRUNE).
+    """The correction that damps the large singular values of a sum of updates (PRUNE).
 
     With `Σ updates = U S Vᵀ`, every singular value `s` above `bound` becomes
     `log_a(s) − log_a(bound) + bound`, or stays `s` where that would be more (a logarithm is steeper than 1 below
-    `1 / ln a`). What has to be added for that has as many dimensions as there are such values.
+    `1 / ln a`). The rank of the correction is the number of such values.
 
     Args:
         updates: All updates of a layer since it was unedited, `[o, d]` each.
@@ -58,11 +58,11 @@ def restrain(updates: Sequence[LowRankUpdate], bound: Tensor | float, base: floa
         InputError: If there is no update, they differ in shape, `bound` is not positive or `base` is not above 1.
     """
     if not updates:
-        message = "restrain needs at least one update, but got none: commit a batch first"
+        message = "expected at least one update for restrain, got none; commit a batch first."
         raise InputError(message)
     check_number("bound", float(bound), positive=True)
     if not base > 1:
-        message = f"base must be above 1, but it is {base}: pass e for PRUNE's natural logarithm"
+        message = f"expected base above 1, got {base}; pass e for PRUNE's natural logarithm."
         raise InputError(message)
     u, s, v = _singular(updates)
     restrained = torch.minimum(s, (s / bound).log() / math.log(base) + bound)

@@ -14,16 +14,16 @@ from torch import Tensor
 
 from aeplus.edits import EditRequest
 from aeplus.methods.closed_form import ClosedForm
-from aeplus.methods.gradient import GradientEditor, sample_earlier
-from aeplus.methods.layer import LayerEdit
-from aeplus.methods.method import Method
+from aeplus.methods.gradient import GradientEditor, sample_previous
+from aeplus.methods.layer import LayerEdit, joined_keys
+from aeplus.methods.registry import Part
 from aeplus.models.decoder import Decoder, EditSite, Snapshot
 from aeplus.preserved.statistics import LayerStatistics
-from aeplus.run.journal import Journal
 from aeplus.targets.optimizer import TargetOptions, Targets, find_targets
 from aeplus.targets.rows import BatchRows, batch_rows
 
 if TYPE_CHECKING:
+    from aeplus.methods.method import Method
     from aeplus.targets.cache import TargetCache
 
 
@@ -35,7 +35,7 @@ class Editor(Protocol):
     converged: Tensor
 
     def propose(self, iteration: int) -> list[LayerEdit]:
-        """Edits the model, which is as the batch found it, and tells how."""
+        """Edits the model, which is as the batch found it, and reports how."""
 
 
 @dataclass(frozen=True)
@@ -125,15 +125,15 @@ class BatchBuilder:
         tokenizer: Its tokenizer.
         sites: The edited layers.
         method: The composition.
-        options: How targets are learnt.
+        options: How targets are learned.
         statistics: Preserved knowledge of each site.
         contexts: Prefixes of the prompts; the first is empty.
-        seed: Seed of the sample of earlier edits (KDE).
+        seed: Seed of the sample of previous edits (KDE).
         progress: Called with (step, steps, edits converged) after each gradient step.
         cache: Where targets are kept that other runs need too.
 
     Attributes:
-        learning_seconds: What learning took for the batch built last. Targets from the cache count as if learnt here.
+        learning_seconds: What learning took for the batch built last. Targets from the cache count as if learned here.
         spared_seconds: How much of that the cache has spared.
     """
 
@@ -141,10 +141,10 @@ class BatchBuilder:
         self,
         decoder: Decoder,
         tokenizer: Any,
-        sites: list[EditSite],
-        method: Method,
+        sites: Sequence[EditSite],
+        method: "Method",
         options: TargetOptions,
-        statistics: list[LayerStatistics],
+        statistics: Sequence[LayerStatistics],
         contexts: Sequence[str],
         seed: int,
         progress: Callable[[int, int, int], None],
@@ -155,38 +155,43 @@ class BatchBuilder:
         self._progress, self._cache = progress, cache
         self.learning_seconds = self.spared_seconds = 0.0
 
-    def build(self, requests: Sequence[EditRequest], edited: Sequence[EditRequest], journal: Journal) -> BatchEdit:
+    def build(
+        self,
+        requests: Sequence[EditRequest],
+        edited: Sequence[EditRequest],
+        prior_keys: Sequence[Sequence[Tensor]],
+    ) -> BatchEdit:
         """The edit of some requests, with the model as it is now.
 
         Args:
             requests: The batch.
             edited: All edits committed before.
-            journal: What was committed.
+            prior_keys: For each site the keys of every previous batch, ``[d, n]`` each.
 
         Raises:
             InputError: If a prompt is too long, or something is not finite; the model is then as before.
         """
         self.learning_seconds = self.spared_seconds = 0.0
         rows, snapshot = self._rows(requests, self._contexts), Snapshot(self._sites)
-        if self._method.update == "gradient":
-            sample = sample_earlier(edited, requests, self._method.gradient.samples, self._seed + len(edited))
-            return BatchEdit(snapshot, self._gradient(rows, snapshot, sample, journal))
-        return BatchEdit(snapshot, self._closed_form(rows, snapshot, journal))
+        editor = UPDATES[self._method.update].run(self, Batch(requests, edited, rows, snapshot, prior_keys))
+        return BatchEdit(snapshot, editor)
 
-    def _closed_form(self, rows: BatchRows, snapshot: Snapshot, journal: Journal) -> Editor:
-        priors = [journal.prior_keys(site) for site in self._sites]
+    def closed_form(self, batch: "Batch") -> Editor:
+        """The closed form, with targets learned or taken from the cache."""
+        joined = [joined_keys(keys, site.weight) for keys, site in zip(batch.prior_keys, self._sites, strict=True)]
         return ClosedForm(
-            *(self._decoder, snapshot, rows, self._method, self._statistics, priors),
-            lambda layer: self._find_targets(rows, layer),
+            *(self._decoder, batch.snapshot, batch.rows, self._method, self._statistics, joined),
+            lambda layer: self._find_targets(batch.rows, layer),
         )
 
-    def _gradient(self, rows: BatchRows, snapshot: Snapshot, sample: Sequence[EditRequest], journal: Journal) -> Editor:
+    def gradient(self, batch: "Batch") -> Editor:
+        """Gradient steps on the batch and a sample of previous edits."""
         began = time.perf_counter()
-        earlier = self._rows(sample, [""]) if sample else None
-        keys = [[entry.keys[site.layer] for entry in journal.entries] for site in self._sites]
-        editor = GradientEditor(
-            *(self._decoder, snapshot, rows, earlier, self._method, self._statistics, keys, self._progress)
-        )
+        count, seed = self._method.gradient.samples, self._seed + len(batch.edited)
+        sample = sample_previous(batch.edited, batch.requests, count, seed)
+        previous = self._rows(sample, [""]) if sample else None
+        parts = (self._decoder, batch.snapshot, batch.rows, previous, self._method, self._statistics, batch.prior_keys)
+        editor = GradientEditor(*parts, self._progress)
         self.learning_seconds = time.perf_counter() - began
         return editor
 
@@ -204,3 +209,29 @@ class BatchBuilder:
         self.learning_seconds += seconds
         self.spared_seconds += seconds - (time.perf_counter() - began)
         return targets
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an update is made from.
+
+    Attributes:
+        requests: The batch's edits.
+        edited: All edits committed before.
+        rows: The batch's token rows.
+        snapshot: The edited weights as the batch finds them.
+        prior_keys: For each site the keys of every previous batch, ``[d, n]`` each.
+    """
+
+    requests: Sequence[EditRequest]
+    edited: Sequence[EditRequest]
+    rows: BatchRows
+    snapshot: Snapshot
+    prior_keys: Sequence[Sequence[Tensor]]
+
+
+UPDATES: dict[str, Part[Callable[[BatchBuilder, Batch], Editor]]] = {
+    "closed_form": Part(BatchBuilder.closed_form),
+    "gradient": Part(BatchBuilder.gradient, ("gradient",)),
+}
+"""``method.update``: what proposes a batch's edits."""

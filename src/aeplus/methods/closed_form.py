@@ -1,28 +1,36 @@
 """The closed-form edit of a batch: its targets, its smoothing candidates, layer after layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from aeplus import functional as fn
 from aeplus.methods.layer import LayerEdit, LayerSolver, stored
-from aeplus.methods.method import Method
+from aeplus.methods.registry import Part
+from aeplus.methods.treatments import TREATMENTS
 from aeplus.models.decoder import Decoder, EditSite, Snapshot
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.optimizer import Targets
 from aeplus.targets.rows import BatchRows
 
+if TYPE_CHECKING:
+    from aeplus.methods.method import Method
 
-def residual_threshold(norms: Tensor, method: Method) -> Tensor:
+Find = Callable[[int], Targets]
+"""Learns targets at the output of a layer, with the model's present weights."""
+
+
+def residual_threshold(norms: Tensor, method: "Method") -> Tensor:
     """``τ_r`` for a batch's ``‖r‖ [n]``: edits above it are smoothed, if the method smooths at all."""
     if method.smoothing_threshold is None:
         return fn.smoothing_threshold(norms, method.smoothing_share)
     return torch.tensor(method.smoothing_threshold, device=norms.device)
 
 
-class Aim:
+class LayerTarget:
     """What a layer is edited towards.
 
     Args:
@@ -32,19 +40,46 @@ class Aim:
         method: The composition.
     """
 
-    def __init__(self, targets: Targets, at: EditSite, parts: int, method: Method) -> None:
+    def __init__(self, targets: Targets, at: EditSite, parts: int, method: "Method") -> None:
         self.targets, self.at, self.parts, self._last = targets, at, parts, method.smoothing_steps
         self.norms = (targets.values - targets.initial).norm(dim=0)  # ‖r‖ [n]
         self._threshold = residual_threshold(self.norms, method)
         self.smooths = bool(method.smooth and (self.norms > self._threshold).any())
 
-    def wanted(self, iteration: int) -> Tensor:
+    def values_at(self, iteration: int) -> Tensor:
         """``v^t = v + β(t) (v0 − v)``, ``[o, n]``."""
         targets = self.targets
         if not self.smooths:
             return targets.values
         beta = fn.smoothing_coefficients(self.norms, iteration, self._last, self._threshold)
         return targets.values + beta * (targets.initial - targets.values)
+
+
+Write = Callable[[int, LayerTarget], None]
+"""Writes the unsmoothed edit of a site, given its index, so that targets above are learned on top of it."""
+
+
+def shared_target(method: "Method", sites: Sequence[EditSite], find: Find, write: Write) -> list[LayerTarget]:
+    """One target, at the last site, to which every layer contributes (MEMIT)."""
+    targets, count = find(sites[-1].layer), len(sites)
+    return [LayerTarget(targets, sites[-1], count - i, method) for i in range(count)]
+
+
+def own_targets(method: "Method", sites: Sequence[EditSite], find: Find, write: Write) -> list[LayerTarget]:
+    """A target for each layer, learned when the layers below are written, that takes all of its residual (BLUE)."""
+    layer_targets: list[LayerTarget] = []
+    for index, site in enumerate(sites):
+        layer_targets.append(LayerTarget(find(site.layer), site, 1, method))
+        if index < len(sites) - 1:
+            write(index, layer_targets[-1])
+    return layer_targets
+
+
+TARGETS: dict[str, Part[Callable[["Method", Sequence[EditSite], Find, Write], list[LayerTarget]]]] = {
+    "last": Part(shared_target),
+    "own": Part(own_targets, ("own_ridge",)),
+}
+"""``method.targets``: the target of each site; a rule may write the sites below meanwhile."""
 
 
 class ClosedForm:
@@ -56,7 +91,7 @@ class ClosedForm:
         rows: The batch's token rows.
         method: The composition.
         statistics: Preserved knowledge of each site.
-        prior_keys: Keys of earlier edits of each site, ``[d, m]``.
+        prior_keys: Keys of previous edits of each site, ``[d, m]``.
         find: Learns targets at the output of a layer, with the model's present weights.
 
     Attributes:
@@ -70,10 +105,10 @@ class ClosedForm:
         decoder: Decoder,
         snapshot: Snapshot,
         rows: BatchRows,
-        method: Method,
-        statistics: list[LayerStatistics],
-        prior_keys: list[Tensor],
-        find: Callable[[int], Targets],
+        method: "Method",
+        statistics: Sequence[LayerStatistics],
+        prior_keys: Sequence[Tensor],
+        find: Find,
     ) -> None:
         self._snapshot, self._sites, self._method = snapshot, snapshot.sites, method
         self._reader = KeyReader(decoder, rows, self._sites)
@@ -81,28 +116,17 @@ class ClosedForm:
             LayerSolver(site.layer, method, stats, weight, priors)
             for site, stats, weight, priors in zip(self._sites, statistics, snapshot.weights, prior_keys, strict=True)
         ]
-        self._aims = self._own_aims(find) if method.targets == "own" else self._shared_aim(find)
-        self.iterations = method.smoothing_steps + 1 if any(aim.smooths for aim in self._aims) else 1
-        self.residual_norms = self._aims[-1].norms
-        self.converged = torch.stack([aim.targets.converged for aim in self._aims]).all(0)
+        with snapshot:
+            self._targets = TARGETS[method.targets].run(method, self._sites, find, self._write)
+        self.iterations = method.smoothing_steps + 1 if any(target.smooths for target in self._targets) else 1
+        self.residual_norms = self._targets[-1].norms
+        self.converged = torch.stack([target.targets.converged for target in self._targets]).all(0)
 
-    def _shared_aim(self, find: Callable[[int], Targets]) -> list[Aim]:
-        """One target, at the last site, to which every layer contributes (MEMIT)."""
-        targets, count = find(self._sites[-1].layer), len(self._sites)
-        return [Aim(targets, self._sites[-1], count - i, self._method) for i in range(count)]
-
-    def _own_aims(self, find: Callable[[int], Targets]) -> list[Aim]:
-        """A target for each layer, learnt when the layers below are written (BLUE), unsmoothed."""
-        aims: list[Aim] = []
-        with self._snapshot:
-            for site, solver in zip(self._sites, self._solvers, strict=True):
-                aim = Aim(find(site.layer), site, 1, self._method)
-                aims.append(aim)
-                if site is not self._sites[-1]:
-                    keys, values = self._reader.read(site, site)
-                    solver.search(aim.wanted(0) - values, keys)  # P̃ belongs to the first iteration (Algorithm 1)
-                    site.add(stored(solver.solve(aim.wanted(self._method.smoothing_steps) - values, keys), site.weight))
-        return aims
+    def _write(self, index: int, target: LayerTarget) -> None:
+        site, solver = self._sites[index], self._solvers[index]
+        keys, values = self._reader.read(site, site)
+        solver.search(target.values_at(0) - values, keys)  # P̃ belongs to the first iteration (Algorithm 1)
+        site.add(stored(solver.solve(target.values_at(self._method.smoothing_steps) - values, keys), site.weight))
 
     @torch.no_grad()
     def propose(self, iteration: int) -> list[LayerEdit]:
@@ -113,16 +137,16 @@ class ClosedForm:
         """
         self._reader.restart()
         edits: list[LayerEdit] = []
-        sparse = self._method.treatment == "sparsify"
-        for site, solver, aim in zip(self._sites, self._solvers, self._aims, strict=True):
-            keys, values = self._reader.read(site, aim.at)
-            residual = (aim.wanted(iteration) - values) / aim.parts
+        treat = TREATMENTS[self._method.treatment].run.each
+        for site, solver, target in zip(self._sites, self._solvers, self._targets, strict=True):
+            keys, values = self._reader.read(site, target.at)
+            residual = (target.values_at(iteration) - values) / target.parts
             update = stored(solver.solve(residual, keys), site.weight)
             site.add(update)
-            if sparse:
-                update = fn.sparsify(update, solver.weight, self._method.keep_share)
+            if treat is not None:
+                update = treat(self._method, update, solver.weight)
             edits.append(LayerEdit(update, keys, solver.report(update, residual, keys)))
-        if sparse:  # the layers above were edited on top of whole updates, as RECT does
+        if treat is not None:  # the layers above were edited on top of whole updates, as RECT does
             self._snapshot.restore()
             for site, edit in zip(self._sites, edits, strict=True):
                 site.add(edit.update)

@@ -1,16 +1,16 @@
-"""Updates learnt by gradient, orthogonal to what earlier edits use (KDE).
+"""Updates learned by gradient, orthogonal to what previous edits use (KDE).
 
 Every gradient of an edited weight is projected, ``g ← g − g M Mᵀ``, ``M`` an orthonormal basis of the keys of
-earlier edits, so that the update does not act on them. Two stages: first the batch's edits alone, then the batch
-together with those of a sample of earlier edits that are no longer answered.
+previous edits, so that the update does not act on them. Two stages: first the batch's edits alone, then the batch
+together with those of a sample of previous edits that are no longer answered.
 
-The update is ``Δ = D (I − M Mᵀ)`` with a free ``D``, learnt by Adam from projected gradients. Adam rescales each
-entry, so its steps leave the orthogonal space; the projection behind it makes ``Δ`` exactly orthogonal all the
+The update is ``Δ = D (I − M Mᵀ)`` with a free ``D``, learned by Adam from projected gradients. Adam rescales each
+entry, so its steps leave the orthogonal space; the projection after it makes ``Δ`` exactly orthogonal all the
 same. Nothing depends on what it takes out of ``D``, which is therefore projected in place and held once.
 
 Layers below the first edited one run once; logits are computed where an answer is predicted and nowhere else.
 
-Notation: ``n`` edits of the batch, ``m`` sampled earlier ones, ``o`` and ``d`` outputs and inputs of an edited
+Notation: ``n`` edits of the batch, ``m`` sampled previous ones, ``o`` and ``d`` outputs and inputs of an edited
 weight, ``r`` columns of a basis, ``p`` predicted positions.
 """
 
@@ -19,7 +19,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,16 +27,18 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from aeplus import functional as fn
-from aeplus.edits import EditRequest, latest_edits
+from aeplus.edits import EditRequest, still_holding
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate, project_out
-from aeplus.methods.layer import LayerEdit, measure, stored, working_dtype
-from aeplus.methods.method import GradientOptions, Method
+from aeplus.methods.layer import LayerEdit, measure, solving_dtype, stored
 from aeplus.models.decoder import Decoder, EditSite, Snapshot, at_least_float32
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.packing import Bundle, bundle_rows, token_rows
 from aeplus.targets.rows import BatchRows
+
+if TYPE_CHECKING:
+    from aeplus.methods.method import GradientOptions, Method
 
 
 @dataclass(frozen=True)
@@ -60,34 +62,34 @@ def learn_updates(
     decoder: Decoder,
     sites: list[EditSite],
     rows: BatchRows,
-    earlier: BatchRows | None,
+    previous: BatchRows | None,
     bases: list[Tensor],
-    options: GradientOptions,
+    options: "GradientOptions",
     progress: Callable[[int, int, int], None] | None = None,
 ) -> GradientEdit:
     """Learns the updates of a batch of edits; the model is afterwards as it was, whatever happens.
 
     The loss of an edit is the mean, over its bare prompt and the first ``options.contexts`` contexts, of the mean
     negative log-likelihood of the answer's tokens. In the first stage an edit counts while its loss is not below
-    ``options.stop_loss``. In the second, all edits of the batch count, and an earlier one from the step on at
+    ``options.stop_loss``. In the second, all edits of the batch count, and an previous one from the step on at
     which its loss is first not below. A stage ends when all losses are below.
 
     Args:
         decoder: The model as the batch finds it, in evaluation mode.
         sites: The edited layers, ascending.
         rows: The batch's token rows.
-        earlier: Token rows of a sample of earlier edits, of which the bare prompts are used; ``None`` for no
+        previous: Token rows of a sample of previous edits, of which the bare prompts are used; ``None`` for no
             second stage.
         bases: For each site an orthonormal basis of the space to keep out of, ``[d, r]``.
         options: How to learn.
-        progress: Called with (steps done, most steps, edits learnt) whenever losses are known. Steps that a stage
+        progress: Called with (steps done, maximum, edits learned) whenever losses are known. Steps that a stage
             which ends early leaves out count as done in the next.
 
     Raises:
         InputError: If the model's forward pass cannot be replayed, a loss is not finite, or a basis does not fit.
     """
     n, stop = rows.edits, options.stop_loss
-    more = earlier if options.replay_steps and earlier is not None and earlier.edits else None
+    more = previous if options.replay_steps and previous is not None and previous.edits else None
     most = options.steps + (options.replay_steps if more is not None else 0)
 
     def report(step: int, losses: list[float]) -> None:
@@ -103,7 +105,7 @@ def learn_updates(
             bundles += bundle_rows(decoder, token_rows(more, 0, n), sites[0].layer)
             always = torch.arange(n + more.edits, device=loss.device) < n
             loss = learner.stage(bundles, len(always), options.replay_steps, always, options.steps)[:n]
-    # Adam's steps have full rank: the update is its own right factor, behind a left one that does nothing.
+    # Adam's steps have full rank: the update is its own right factor, after a left one that does nothing.
     updates = [LowRankUpdate(torch.eye(len(d), dtype=d.dtype, device=d.device), d) for d in learner.deltas]
     return GradientEdit(updates, loss, learner.steps, loss < stop)
 
@@ -151,12 +153,12 @@ def _losses(decoder: Decoder, bundle: Bundle, edits: int, learning: Sequence[Edi
             hidden = part.replay.run(part.replay.hidden, part.replay.first, len(decoder.layers))
         places.append(hidden[part.row, part.column])
     logits = at_least_float32(decoder.logits(torch.cat(places)))  # [p, vocabulary]
-    nll = F.cross_entropy(logits, bundle.wanted, reduction="none") / bundle.terms
+    nll = F.cross_entropy(logits, bundle.target, reduction="none") / bundle.terms
     return nll.new_zeros(edits).index_add(0, bundle.edit, nll)
 
 
 class _Learner:
-    """The updates while they are learnt; the model's weights are always the start's plus these, rounded.
+    """The updates while they are learned; the model's weights are always the start's plus these, rounded.
 
     Args:
         decoder: The model.
@@ -175,7 +177,7 @@ class _Learner:
         decoder: Decoder,
         snapshot: Snapshot,
         bases: Sequence[Tensor],
-        options: GradientOptions,
+        options: "GradientOptions",
         report: Callable[[int, list[float]], None],
     ) -> None:
         self.deltas = [torch.zeros_like(at_least_float32(weight)) for weight in snapshot.weights]
@@ -187,13 +189,13 @@ class _Learner:
     def stage(
         self, bundles: list[Bundle], edits: int, steps: int, always: Tensor | None = None, before: int = 0
     ) -> Tensor:
-        """Learns until all losses are below the stopping loss, for so many steps at most.
+        """Learns until all losses are below the stopping loss, for at most this many steps.
 
         Args:
-            bundles: What is learnt.
+            bundles: What is learned.
             edits: How many edits that is.
-            steps: Most steps.
-            always: Who counts whatever its loss, ``[edits]``; an edit joins when its loss is not below. By
+            steps: Maximum number of steps.
+            always: Which edits count whatever its loss, ``[edits]``; an edit joins when its loss is not below. By
                 default none does, and an edit counts while its loss is not below.
             before: Steps to report as done before.
 
@@ -245,7 +247,7 @@ class _Learner:
     @torch.no_grad()
     def _step(self, adam: torch.optim.Optimizer, gradients: list[Tensor]) -> None:
         for weight, delta, basis, gradient in zip(self._start, self.deltas, self._bases, gradients, strict=True):
-            delta.grad = _without_noise(project_out(gradient, basis), gradient, weight.dtype)
+            delta.grad = _without_rounding(project_out(gradient, basis), gradient, weight.dtype)
         adam.step()
         for site, start, delta, basis in zip(self._sites, self._start, self.deltas, self._bases, strict=True):
             delta.grad = None
@@ -254,23 +256,24 @@ class _Learner:
         self.steps += 1
 
 
-def _without_noise(projected: Tensor, gradient: Tensor, dtype: torch.dtype) -> Tensor:
+def _without_rounding(projected: Tensor, gradient: Tensor, dtype: torch.dtype) -> Tensor:
     """A projected gradient ``[o, d]`` without rows that are but the rounding of the whole gradient.
 
     Adam makes full steps of a gradient however small it is: where the basis holds all keys of a row, it would
     walk at random.
     """
-    noise = max(4 * torch.finfo(dtype).eps, 100 * torch.finfo(gradient.dtype).eps)
-    heard = projected.norm(dim=1, keepdim=True) > noise * gradient.norm(dim=1, keepdim=True)
-    return torch.where(heard, projected, 0.0)
+    rounding = max(4 * torch.finfo(dtype).eps, 100 * torch.finfo(gradient.dtype).eps)
+    significant = projected.norm(dim=1, keepdim=True) > rounding * gradient.norm(dim=1, keepdim=True)
+    return torch.where(significant, projected, 0.0)
 
 
-def sample_earlier(
+def sample_previous(
     edited: Sequence[EditRequest], requests: Sequence[EditRequest], count: int, seed: int
 ) -> list[EditRequest]:
-    """Up to ``count`` earlier edits that still hold: neither edited again since nor by this batch."""
+    """Up to ``count`` previous edits that still hold: neither edited again since nor by this batch."""
     again = {request.fact_key for request in requests}
-    holding = [request for request in latest_edits(edited) if request.fact_key not in again]
+    kept = zip(edited, still_holding(edited), strict=True)
+    holding = [request for request, holds in kept if holds and request.fact_key not in again]
     return random.Random(seed).sample(holding, min(count, len(holding)))
 
 
@@ -281,16 +284,16 @@ class GradientEditor:
         decoder: The model as the batch finds it.
         snapshot: Its edited weights, and with them the sites.
         rows: The batch's token rows.
-        earlier: Rows of a sample of earlier edits, bare prompts only; ``None`` if there is none.
+        previous: Rows of a sample of previous edits, bare prompts only; ``None`` if there is none.
         method: The composition.
         statistics: Preserved knowledge of each site, by which leakage and conflict are measured.
-        prior_keys: For each site the keys of every earlier batch, ``[d, n]`` each: they span its basis.
-        progress: Called with (step, steps, edits learnt) after each step.
+        prior_keys: For each site the keys of every previous batch, ``[d, n]`` each: they span its basis.
+        progress: Called with (step, steps, edits learned) after each step.
 
     Attributes:
         iterations: 1.
         residual_norms: Zeros: there are no targets, ``[n]``.
-        converged: Which edits were learnt, ``[n]``.
+        converged: Which edits were learned, ``[n]``.
     """
 
     iterations = 1
@@ -300,8 +303,8 @@ class GradientEditor:
         decoder: Decoder,
         snapshot: Snapshot,
         rows: BatchRows,
-        earlier: BatchRows | None,
-        method: Method,
+        previous: BatchRows | None,
+        method: "Method",
         statistics: Sequence[LayerStatistics],
         prior_keys: Sequence[Sequence[Tensor]],
         progress: Callable[[int, int, int], None] | None = None,
@@ -310,11 +313,11 @@ class GradientEditor:
         self._statistics, self._prior_keys = statistics, prior_keys
         bases = []
         for weight, batches in zip(snapshot.weights, prior_keys, strict=True):
-            basis = weight.new_zeros(weight.shape[1], 0, dtype=working_dtype(method, weight))
+            basis = weight.new_zeros(weight.shape[1], 0, dtype=solving_dtype(method, weight))
             for keys in batches:
                 basis = fn.extend_basis(basis, keys.to(basis.device), method.gradient.energy)
             bases.append(basis)
-        self._edit = learn_updates(decoder, snapshot.sites, rows, earlier, bases, method.gradient, progress)
+        self._edit = learn_updates(decoder, snapshot.sites, rows, previous, bases, method.gradient, progress)
         self.converged = self._edit.converged
         self.residual_norms = torch.zeros_like(self._edit.loss)
 
@@ -329,12 +332,14 @@ class GradientEditor:
         edits = []
         for i, (site, update) in enumerate(zip(sites, updates, strict=True)):
             keys, _ = reader.read(site, sites[-1])
-            dtype = working_dtype(self._method, site.weight)
+            dtype = solving_dtype(self._method, site.weight)
             weight = self._snapshot.weights[i].to(dtype)
-            earlier = torch.cat([weight.new_zeros(weight.shape[1], 0), *(k.to(weight) for k in self._prior_keys[i])], 1)
+            previous = torch.cat(
+                [weight.new_zeros(weight.shape[1], 0), *(k.to(weight) for k in self._prior_keys[i])], 1
+            )
             statistics = self._statistics[i].to(weight.device, dtype)
             nothing = weight.new_zeros(weight.shape[0], keys.shape[1])
             edits.append(
-                LayerEdit(update, keys, measure(site.layer, statistics, weight, earlier, update, nothing, keys))
+                LayerEdit(update, keys, measure(site.layer, statistics, weight, previous, update, nothing, keys))
             )
         return edits

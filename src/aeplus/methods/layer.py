@@ -1,14 +1,54 @@
 """The edit of one layer: from keys and residual to an update, with what was measured on the way."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from aeplus import functional as fn
-from aeplus.methods.method import Method
+from aeplus.methods.registry import Part
 from aeplus.preserved.statistics import LayerStatistics
+
+if TYPE_CHECKING:
+    from aeplus.methods.method import Method
+
+SITES: dict[str, Part[Callable[[list[int]], list[int]]]] = {
+    "all": Part(lambda layers: layers),
+    "ends": Part(lambda layers: sorted({layers[0], layers[-1]}) if layers else []),
+}
+"""``method.sites``: which of the layers are edited."""
+
+FILTERS: dict[str, Part[Callable[["Method", fn.Spectrum], Tensor]]] = {
+    "null_space": Part(
+        lambda method, spectrum: fn.null_space_filter(spectrum, method.threshold, kind=method.threshold_kind),
+        ("threshold", "threshold_kind", "ridge"),
+    ),
+    "covariance": Part(lambda method, spectrum: fn.ridge_filter(spectrum, method.alpha), ("alpha",)),
+    "soft": Part(
+        lambda method, spectrum: fn.soft_filter(spectrum, method.alpha, method.solver_ridge), ("alpha", "ridge")
+    ),
+}
+"""``method.filter``: the spectral filter ``f [d]`` before any relaxation. Without ``ridge`` it holds its own λ."""
+
+RELAXATIONS: dict[str, Part[Callable[["Method"], dict[str, Any]] | None]] = {
+    "none": Part(None),
+    "bounded": Part(
+        lambda method: {name: getattr(method, name) for name in ("max_rank", "max_leakage", "max_growth")},
+        ("epsilon", "relative", "max_rank", "max_leakage", "max_growth"),
+    ),
+    "paper": Part(lambda method: {}, ("epsilon", "relative")),
+}
+"""``method.relax``: the bounds of the search for P̃; ``None`` for no search."""
+
+PRIORS: dict[str, Part[Callable[[Tensor, Tensor], Tensor] | None]] = {
+    "none": Part(None),
+    "equal": Part(lambda prior_keys, keys: prior_keys.new_ones(prior_keys.shape[1]), ("prior_strength",)),
+    "conflict": Part(fn.prior_weights, ("prior_strength",)),
+}
+"""``method.prior``: the weights ``Λp [m]`` of previous keys ``[d, m]`` against new ones ``[d, n]``; ``None`` for no
+memory of previous edits."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +101,7 @@ class LayerEdit:
     report: LayerReport
 
 
-def working_dtype(method: Method, weight: Tensor) -> torch.dtype:
+def solving_dtype(method: "Method", weight: Tensor) -> torch.dtype:
     """What a layer is solved in, whatever dtype its weights have."""
     return torch.float64 if method.double and weight.device.type != "mps" else torch.float32
 
@@ -71,17 +111,20 @@ def stored(update: fn.LowRankUpdate, weight: Tensor) -> fn.LowRankUpdate:
     return update.to(torch.promote_types(weight.dtype, torch.float32))
 
 
-def base_filter(method: Method, spectrum: fn.Spectrum) -> Tensor:
+def base_filter(method: "Method", spectrum: fn.Spectrum) -> Tensor:
     """The filter ``[d]`` before any relaxation.
 
     Raises:
         InputError: If the threshold leaves no null space or no constraint.
     """
-    if method.filter == "covariance":
-        return fn.ridge_filter(spectrum, method.alpha)
-    if method.filter == "soft":
-        return fn.soft_filter(spectrum, method.alpha, method.solver_ridge)
-    return fn.null_space_filter(spectrum, method.threshold, kind=method.threshold_kind)
+    return FILTERS[method.filter].run(method, spectrum)
+
+
+def joined_keys(batches: Sequence[Tensor], weight: Tensor) -> Tensor:
+    """The keys of previous batches ``[d, n]`` one after another, ``[d, m]``, on the device of a weight ``[o, d]``."""
+    if not batches:
+        return weight.new_zeros(weight.shape[1], 0, dtype=torch.float32)
+    return torch.cat([keys.to(weight.device) for keys in batches], 1)
 
 
 class LayerSolver:
@@ -92,13 +135,13 @@ class LayerSolver:
         method: The composition.
         statistics: The layer's preserved knowledge.
         weight: The layer's weight before the batch, ``[o, d]``; it says where and in which dtype to compute.
-        prior_keys: Keys of earlier edits ``[d, m]``, as they were when those edits were made.
+        prior_keys: Keys of previous edits ``[d, m]``, as they were when those edits were made.
     """
 
     def __init__(
-        self, layer: int, method: Method, statistics: LayerStatistics, weight: Tensor, prior_keys: Tensor
+        self, layer: int, method: "Method", statistics: LayerStatistics, weight: Tensor, prior_keys: Tensor
     ) -> None:
-        dtype = working_dtype(method, weight)
+        dtype = solving_dtype(method, weight)
         self.layer = layer
         self.method = method
         self.statistics = statistics.to(weight.device, dtype)
@@ -115,9 +158,10 @@ class LayerSolver:
 
     def _search(self, residual: Tensor, keys: Tensor, priors: dict[str, Any]) -> None:
         method, self._filter = self.method, self._base
-        if method.relax == "none":
+        bounds = RELAXATIONS[method.relax].run
+        if bounds is None:
             return
-        bounded = method.relax == "bounded"
+        limits = bounds(method)
         self._filter, _ = fn.relax_filter(
             residual.to(self.weight),
             keys.to(self.weight),
@@ -127,10 +171,8 @@ class LayerSolver:
             method.epsilon,
             **priors,
             relative=method.relative,
-            max_rank=method.max_rank if bounded else None,
-            max_leakage=method.max_leakage if bounded else None,
-            max_growth=method.max_growth if bounded else None,
-            weight=self.weight if bounded and method.max_leakage is not None else None,
+            **limits,
+            weight=self.weight if limits.get("max_leakage") is not None else None,
         )
 
     def solve(self, residual: Tensor, keys: Tensor) -> fn.LowRankUpdate:
@@ -161,16 +203,12 @@ class LayerSolver:
         )
 
     def _priors(self, keys: Tensor) -> dict[str, Any]:
-        if self.method.prior == "none" or not self.prior_keys.shape[1]:
+        weigh = PRIORS[self.method.prior].run
+        if weigh is None or not self.prior_keys.shape[1]:
             return {}
-        weights = (
-            fn.prior_weights(self.prior_keys, keys.to(self.weight))
-            if self.method.prior == "conflict"
-            else self.prior_keys.new_ones(self.prior_keys.shape[1])
-        )
         return {
             "prior_keys": self.prior_keys,
-            "prior_weights": weights,
+            "prior_weights": weigh(self.prior_keys, keys.to(self.weight)),
             "prior_strength": self.method.prior_strength,
         }
 
@@ -192,7 +230,7 @@ def measure(
         layer: Index of the layer.
         statistics: The layer's preserved knowledge, where and in the dtype in which to compute.
         weight: The weight before the batch, ``[o, d]``.
-        prior_keys: Keys of earlier edits, ``[d, m]``.
+        prior_keys: Keys of previous edits, ``[d, m]``.
         update: The update.
         residual: What it was made for, ``[o, n]``.
         keys: The batch's keys, ``[d, n]``.

@@ -5,27 +5,50 @@ model and an ablation is one switch.
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_type_hints
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml  # type: ignore[import-untyped]
 
 from aeplus.errors import InputError, require_not_negative, require_positive
 from aeplus.functional.filters import FilterKind
+from aeplus.methods.batch import UPDATES
+from aeplus.methods.closed_form import TARGETS
+from aeplus.methods.layer import FILTERS, PRIORS, RELAXATIONS, SITES
+from aeplus.methods.registry import METHODS, NamedMethod, Part, check_new_name, find_method
+from aeplus.methods.treatments import TREATMENTS
 
-_SWITCHES = ("update", "sites", "targets", "filter", "relax", "prior", "treatment", "selection", "threshold_kind")
+TABLES: dict[str, Mapping[str, Part[Any]]] = {
+    "update": UPDATES,
+    "sites": SITES,
+    "targets": TARGETS,
+    "filter": FILTERS,
+    "relax": RELAXATIONS,
+    "prior": PRIORS,
+    "treatment": TREATMENTS,
+}
+"""The parts that each switch chooses from. A new part is one function and one entry of its table."""
+
+SWITCHES = (*TABLES, "selection", "smooth")
+"""The fields that make a method; all others are numbers."""
+
+_SMOOTHING = ("smoothing_steps", "smoothing_share", "smoothing_threshold", "selection")
 
 
 @dataclass(frozen=True)
 class GradientOptions:
-    """How weights are learnt by gradient, orthogonal to earlier edits (KDE). All of these choices are ours.
+    """How weights are learned by gradient, orthogonal to previous edits (KDE). All of these choices are ours.
 
     Attributes:
-        steps: Most gradient steps of the first stage, on the batch's edits alone.
-        replay_steps: Most gradient steps of the second stage, on the batch and a sample of earlier edits.
-        samples: How many earlier edits the second stage checks at each batch.
+        steps: Maximum number of gradient steps in the first stage, on the batch's edits alone.
+        replay_steps: Maximum number of gradient steps in the second stage, on the batch and a sample of previous edits.
+        samples: Number of previous edits that the second stage checks at each batch.
         learning_rate: Adam's learning rate.
-        positions: Where weights learn: at ``all`` tokens of a prompt, or at the ``subject``'s last one only, which is
+        positions: Where weights learn: at ``all`` tokens of a prompt, or only at the ``subject``'s last one, which is
             where the closed forms edit. The update acts at every token either way.
-        contexts: Behind how many of the sampled prefixes an edit is learnt, beside its bare prompt.
+        contexts: Number of sampled prefixes after which an edit is learned, beside its bare prompt.
         stop_loss: A stage ends when every edit's loss is below this.
         energy: The basis grows by the leading left singular vectors of the batch's keys, without what it holds
             already, up to this share of their squared norm.
@@ -46,10 +69,10 @@ class GradientOptions:
         require_positive(self, "method.gradient", "steps", "learning_rate", "stop_loss")
         require_not_negative(self, "method.gradient", "replay_steps", "samples", "contexts", "weight_decay")
         if self.positions not in ("all", "subject"):
-            msg = f"method.gradient.positions must be all or subject, but {self.positions!r} came; choose one of these."
+            msg = f"expected method.gradient.positions all or subject, got {self.positions!r}; choose one of these."
             raise InputError(msg)
         if not 0 < self.energy <= 1:
-            msg = f"method.gradient.energy must be above 0 and at most 1, but {self.energy} came; 0.95 is the default."
+            msg = f"expected method.gradient.energy above 0 and at most 1, got {self.energy}; 0.95 is the default."
             raise InputError(msg)
 
 
@@ -59,33 +82,34 @@ class Method:
 
     Attributes:
         name: What reports call it.
-        update: ``closed_form``, or ``gradient``: learnt step by step, orthogonal to earlier edits (KDE).
+        update: ``closed_form``, or ``gradient``: learned step by step, orthogonal to previous edits (KDE).
         sites: Which of ``model.layers`` are edited: ``all``, or the first and the last (``ends``, BLUE).
         targets: ``last``: one target at the last edited layer, its residual divided by the layers left (MEMIT).
-            ``own``: each layer has its own, learnt when the layers below are written, and takes all of its residual
+            ``own``: each layer has its own, learned when the layers below are written, and takes all of its residual
             (BLUE).
         filter: ``null_space``: only directions that preserved keys hardly use (AlphaEdit). ``covariance``: all
-            directions, dear in proportion to their use (MEMIT). ``soft``: between the two, ``λ / (λ + α σ)``.
+            directions, penalized in proportion to how strongly preserved keys use them (MEMIT). ``soft``: between the
+            two, ``λ / (λ + α σ)``.
         relax: The search for the relaxation P̃ of the projector (AlphaEdit+): ``none``, ``paper`` (Algorithm 1, which
             only ε ends) or ``bounded`` (``max_rank``, ``max_leakage`` and ``max_growth`` end it too).
-        prior: Weights of earlier edits: ``none`` (not remembered), ``equal`` (AlphaEdit) or ``conflict``
+        prior: Weights Λp of previous edits: ``none`` (not remembered), ``equal`` (AlphaEdit) or ``conflict``
             (``1 − s``, AlphaEdit+).
         smooth: Approach the targets of very inconsistent edits step by step (AlphaEdit+).
         selection: Which smoothing candidate is committed: ``best`` on the validation set, ties to the least smoothed,
             or ``converge``, the first whose score has settled (Algorithm 1, line 19).
         treatment: What is done to an update afterwards: ``none``; ``sparsify``: only the entries with the largest
             relative change stay (RECT); ``restrain``: singular values of the sum of all updates above the largest of
-            the unedited weight are brought down, after the last batch (PRUNE).
+            the unedited weight are damped after the last batch (PRUNE).
         threshold: Where the null space ends, in the unit of ``threshold_kind``.
         threshold_kind: ``absolute`` (an eigenvalue of C), ``energy`` (share of the trace) or ``dimensions``
             (share of the dimensions).
         alpha: Weight of C against the new keys, for the filters ``covariance`` and ``soft``.
         ridge: λ.
         own_ridge: λ where each layer has its own target (``targets: own``), if another.
-        prior_strength: β, the weight of all earlier edits.
+        prior_strength: β, the weight of all previous edits.
         epsilon: ε: an eigenvector joins P̃ if the objective falls by more than this.
         relative: Whether ε is a share of the objective rather than an absolute number.
-        max_rank: Most eigenvectors in P̃.
+        max_rank: Maximum number of eigenvectors in P̃.
         max_leakage: Largest ``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` that P̃ may lead to on the residuals of its search, which are
             those of the first smoothing iteration; later ones can leak up to four times as much.
         max_growth: The same bound as a multiple of what the update leaks without P̃, at least 1. It means the same for
@@ -95,21 +119,24 @@ class Method:
         smoothing_threshold: τ_r: smooth edits whose residual norm is above this, instead of a share.
         keep_share: Share of an update's entries that ``sparsify`` keeps.
         restrain_base: Base of the logarithm that ``restrain`` applies.
-        restrain_every: Restrain after every so many batches too; 0 for the last only.
+        restrain_every: Restrain after every N batches too; 0 for the last only.
         double: Solve in float64 rather than float32.
         gradient: The numbers of ``update: gradient``.
+
+    Raises:
+        InputError: If a switch is unknown, a number is out of range, or the parts do not fit each other.
     """
 
     name: str = "alphaedit_plus"
-    update: Literal["closed_form", "gradient"] = "closed_form"
-    sites: Literal["all", "ends"] = "all"
-    targets: Literal["last", "own"] = "last"
-    filter: Literal["null_space", "covariance", "soft"] = "null_space"
-    relax: Literal["none", "bounded", "paper"] = "bounded"
-    prior: Literal["none", "equal", "conflict"] = "conflict"
+    update: str = "closed_form"
+    sites: str = "all"
+    targets: str = "last"
+    filter: str = "null_space"
+    relax: str = "bounded"
+    prior: str = "conflict"
     smooth: bool = True
     selection: Literal["best", "converge"] = "best"
-    treatment: Literal["none", "sparsify", "restrain"] = "none"
+    treatment: str = "none"
     threshold: float = 0.02
     threshold_kind: FilterKind = "absolute"
     alpha: float = 15000.0
@@ -137,91 +164,164 @@ class Method:
             "method",
             *("prior_strength", "epsilon", "max_rank", "max_leakage", "smoothing_threshold", "restrain_every"),
         )
-        for name in _SWITCHES:
-            choices = get_args(get_type_hints(Method)[name])
+        for name, choices in switch_choices().items():
             if getattr(self, name) not in choices:
-                msg = f"method.{name} must be one of {', '.join(choices)}, but {getattr(self, name)!r} came."
+                got = getattr(self, name)
+                msg = f"expected method.{name} out of {', '.join(choices)}, got {got!r}; choose one of these."
                 raise InputError(msg)
         self._check_ranges()
         self._check_composition()
 
     def _check_ranges(self) -> None:
         if not 0 <= self.smoothing_share <= 1:
-            msg = (
-                f"method.smoothing_share must lie between 0 and 1, but {self.smoothing_share} came; 0.2 is the paper's."
-            )
+            msg = f"expected method.smoothing_share between 0 and 1, got {self.smoothing_share}; 0.2 is AlphaEdit+'s."
             raise InputError(msg)
         if not 0 < self.keep_share <= 1:
-            msg = f"method.keep_share must be above 0 and at most 1, but {self.keep_share} came; 0.4 is RECT's."
+            msg = f"expected method.keep_share above 0 and at most 1, got {self.keep_share}; 0.4 is RECT's."
             raise InputError(msg)
         if self.max_growth is not None and not self.max_growth >= 1:
-            msg = f"method.max_growth must be at least 1, but {self.max_growth} came; 2 lets P̃ double the leakage."
+            msg = f"expected method.max_growth of at least 1, got {self.max_growth}; 2 lets P̃ double the leakage."
             raise InputError(msg)
         if not self.restrain_base > 1:
-            msg = f"method.restrain_base must be above 1, but {self.restrain_base} came; PRUNE's is e."
+            msg = f"expected method.restrain_base above 1, got {self.restrain_base}; PRUNE's is e."
             raise InputError(msg)
         if self.own_ridge is not None and not self.own_ridge > 0:
-            msg = f"method.own_ridge must be above 0, but {self.own_ridge} came; leave it out to take method.ridge."
+            msg = f"expected method.own_ridge above 0, got {self.own_ridge}; leave it out to take method.ridge."
             raise InputError(msg)
 
     def _check_composition(self) -> None:
         if self.relax != "none" and self.filter != "null_space" and self.update == "closed_form":
-            msg = f"method.relax widens a null space, but method.filter is {self.filter!r}; set relax: none."
+            msg = f"expected filter null_space for method.relax to widen, got {self.filter!r}; set relax: none."
             raise InputError(msg)
         if self.update == "gradient" and (self.relax, self.prior, self.smooth) != ("none", "none", False):
             msg = (
-                "method.update: gradient has no closed form for P̃, Λp or smoothing to work on; set relax: none, "
+                "expected no P̃, Λp or smoothing with method.update: gradient, which has no closed form, got "
+                f"relax: {self.relax}, prior: {self.prior}, smooth: {str(self.smooth).lower()}; set relax: none, "
                 "prior: none and smooth: false."
             )
             raise InputError(msg)
 
     @property
     def solver_ridge(self) -> float:
-        """λ of the linear system: MEMIT's filter holds its own."""
-        if self.filter == "covariance":
+        """λ of the linear system; 1 for a filter that holds its own (MEMIT's)."""
+        if "ridge" not in FILTERS[self.filter].numbers:
             return 1.0
         return self.own_ridge if self.targets == "own" and self.own_ridge is not None else self.ridge
 
+    @property
+    def acting(self) -> frozenset[str]:
+        """The numbers that act for this composition; setting another one changes nothing."""
+        switches = ("update", "treatment") if self.update == "gradient" else tuple(TABLES)
+        acting = {number for switch in switches for number in TABLES[switch][getattr(self, switch)].numbers}
+        if "ridge" not in acting:
+            acting.discard("own_ridge")
+        return frozenset(acting.union(_SMOOTHING if self.smooth else (), ("double",)))
 
-_PLAIN: dict[str, object] = {"relax": "none", "smooth": False}
-_MEMIT: dict[str, object] = {**_PLAIN, "filter": "covariance", "prior": "none"}
-_ALPHAEDIT: dict[str, object] = {**_PLAIN, "prior": "equal", "prior_strength": 1.0}
-_PLUS: dict[str, object] = {"relax": "bounded", "prior": "conflict", "smooth": True}
-_BLUE: dict[str, object] = {"sites": "ends", "targets": "own"}
-METHODS: dict[str, dict[str, object]] = {
-    "memit": _MEMIT,
-    "memit_sequential": {**_MEMIT, "prior": "equal", "prior_strength": 1.0},
-    "rect": {**_MEMIT, "treatment": "sparsify"},
-    "prune": {**_MEMIT, "treatment": "restrain"},
-    "kde": {**_PLAIN, "update": "gradient", "prior": "none"},
-    "alphaedit": _ALPHAEDIT,
-    "blue": {**_ALPHAEDIT, **_BLUE},
-    "alphaedit_plus": _PLUS,
-    "alphaedit_plus_paper": {**_PLUS, "relax": "paper", "selection": "converge"},
-    "prune_plus": {**_PLUS, "treatment": "restrain"},
-    "blue_plus": {**_PLUS, **_BLUE},
-}
-"""The switches of the named methods, as in ``configs/method``; what is not named is at its default."""
+    def idle(self, names: Iterable[str]) -> list[str]:
+        """Those of some fields that do not act for this composition, in order."""
+        numbers = [f.name for f in fields(self) if f.name not in SWITCHES and f.name != "name"] + ["selection"]
+        return sorted(name for name in set(names) if name in numbers and name not in self.acting)
+
+    @property
+    def departures(self) -> dict[str, tuple[Any, Any]]:
+        """The numbers that the registered method of this name fixes and that differ here: ``{name: (fixed, here)}``."""
+        if self.name not in METHODS:
+            return {}
+        fixed = {name: value for name, value in METHODS[self.name].switches.items() if name not in SWITCHES}
+        return {name: (value, getattr(self, name)) for name, value in fixed.items() if getattr(self, name) != value}
 
 
-def method_switches(name: str) -> dict[str, object]:
+def switch_choices() -> dict[str, list[str]]:
+    """What each field that is chosen by name may be."""
+    named = {name: list(table) for name, table in TABLES.items()}
+    return {**named, "selection": ["best", "converge"], "threshold_kind": list(get_args(FilterKind))}
+
+
+def method_switches(method: str | NamedMethod) -> dict[str, Any]:
     """Everything that makes a named method, as a ``configs/method`` file has it.
 
     Raises:
         InputError: If there is no such method.
     """
-    if name not in METHODS:
-        msg = f"expected a method out of {', '.join(sorted(METHODS))}, but {name!r} came; choose one of these."
-        raise InputError(msg)
+    known = find_method(method) if isinstance(method, str) else method
     defaults = Method()
-    every = {switch: getattr(defaults, switch) for switch in (*_SWITCHES, "smooth") if switch != "threshold_kind"}
-    return {"name": name, **every, **METHODS[name]}
+    return {"name": known.name, **{switch: getattr(defaults, switch) for switch in SWITCHES}, **known.switches}
 
 
-def named_method(name: str, **numbers: Any) -> Method:
+def named_method(name: str | NamedMethod, **numbers: Any) -> Method:
     """A method by name, with some numbers set.
 
     Raises:
         InputError: If there is no such method, or an unknown number.
     """
-    return Method(**{**method_switches(name), **numbers})
+    values = {**method_switches(name), **numbers}
+    check_fields(values)
+    if isinstance(gradient := values.get("gradient"), Mapping):
+        values["gradient"] = GradientOptions(**gradient)
+    return Method(**values)
+
+
+def register_method(
+    name: str, switches: Mapping[str, Any], title: str = "", paper: str = "", url: str = ""
+) -> NamedMethod:
+    """Adds a composition of one's own, which ``fit``, ``compare``, ``tune`` and ``aeplus.edit`` then take by its name.
+
+    Args:
+        name: Small letters, digits and ``_``; not taken yet.
+        switches: The fields of :class:`Method` that make it; others are at their defaults.
+        title: What it does, in a line.
+        paper: Its source.
+        url: Where the source is.
+
+    Raises:
+        InputError: If the name is taken or cannot be one, or the switches make no method.
+
+    Example:
+        >>> from aeplus.methods.registry import METHODS
+        >>> method = register_method("my_memit", {"filter": "covariance", "relax": "none", "smooth": False})
+        >>> named_method("my_memit").filter
+        'covariance'
+        >>> del METHODS["my_memit"]
+    """
+    check_new_name(name)
+    method = NamedMethod(name, title, paper, url, dict(switches))
+    named_method(method)
+    METHODS[name] = method
+    return method
+
+
+def find_composition(name: str) -> NamedMethod:
+    """A named method, or one's own from a YAML file.
+
+    Args:
+        name: A registered name, or the path of a file with ``model: {method: {...}}``, as ``aeplus fit --config`` takes
+            it; the method is called by its ``name`` there, else like the file.
+
+    Raises:
+        InputError: If there is no such method or file, or the file holds no method.
+    """
+    path = Path(name)
+    if name in METHODS or path.suffix not in (".yaml", ".yml"):
+        return find_method(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = dict(content["model"]["method"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it has no model.method"
+        msg = f"expected a YAML file with model: {{method: {{...}}}}, got {name} ({reason}); correct it."
+        raise InputError(msg) from error
+    method = NamedMethod(str(values.pop("name", path.stem)), f"from {path}", "", "", values)
+    named_method(method)
+    return method
+
+
+def check_fields(values: Iterable[str]) -> None:
+    """Every name is a field of :class:`Method`.
+
+    Raises:
+        InputError: If one is not.
+    """
+    known = [f.name for f in fields(Method)]
+    if unknown := [name for name in values if name not in known]:
+        msg = f"expected fields of a method ({', '.join(known)}), got {', '.join(unknown)}; check the names."
+        raise InputError(msg)

@@ -1,1 +1,1 @@
-"""What is measured of edits: torchmetrics classes, and the suite that asks for all of them in few passes."""
+"""torchmetrics classes and their functional forms; they never run a model."""

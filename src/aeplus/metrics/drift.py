@@ -1,4 +1,4 @@
-"""Drift: what editing does to text and prompts that have nothing to do with the edits."""
+"""Drift: what editing does to text and prompts unrelated to the edits."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +10,12 @@ from torchmetrics import Metric
 from aeplus.metrics.mean import PromptMean
 
 
-def kl_divergence(reference: Tensor, present: Tensor) -> Tensor:
-    """``KL(reference ‖ present)`` of next-token distributions, in nats.
+def kl_divergence(reference: Tensor, current: Tensor) -> Tensor:
+    """``KL(reference ‖ current)`` of next-token distributions, in nats.
 
     Args:
         reference: Log-probabilities of the unedited model, ``[b, vocabulary]``.
-        present: Those of the edited one.
+        current: Those of the edited model, ``[b, vocabulary]``.
 
     Returns:
         Divergences ``[b]``, 0 or more.
@@ -25,7 +25,7 @@ def kl_divergence(reference: Tensor, present: Tensor) -> Tensor:
         >>> round(float(kl_divergence(even, skewed)), 4)
         0.1438
     """
-    terms = reference.exp() * (reference - present)
+    terms = reference.exp() * (reference - current)
     return torch.where(reference.isneginf(), 0.0, terms).sum(-1)  # 0 log 0 = 0
 
 
@@ -43,15 +43,15 @@ class NextTokenDivergence(PromptMean):
     higher_is_better = False
     plot_lower_bound = 0.0
 
-    def update(self, reference: Tensor, present: Tensor) -> None:
-        """Counts prompts by log-probabilities ``[b, vocabulary]`` of the unedited and of the present model."""
-        self.record(kl_divergence(reference, present))
+    def update(self, reference: Tensor, current: Tensor) -> None:
+        """Counts prompts by log-probabilities ``[b, vocabulary]`` of the unedited and of the current model."""
+        self.record(kl_divergence(reference, current))
 
 
 class TextPerplexity(Metric):
     """Perplexity of text: ``exp`` of the mean negative log-probability of its tokens.
 
-    From log-probabilities, so that an unlikely token does not make it infinite. States are sums.
+    Computed from log-probabilities, so that an unlikely token does not make it infinite. States are sums.
 
     Example:
         >>> metric = TextPerplexity()

@@ -1,7 +1,7 @@
-"""CounterFact's own protocol: which of two answers the model thinks likelier, and by how much (ROME, section 3.4).
+"""CounterFact's own protocol: which of two answers is more likely, and by how much (ROME, section 3.4).
 
 As in ROME's code, an answer's probability is ``exp`` of the mean log-probability of its tokens, so that long answers
-are not at a loss, and the three shares are joined by their harmonic mean.
+are at no disadvantage, and the three shares are combined by their harmonic mean.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,35 +15,35 @@ from aeplus.metrics.mean import Interval, PromptMean, Share
 from aeplus.metrics.success import ASPECTS
 
 
-def likelier(wanted: Tensor, other: Tensor) -> Tensor:
-    """Where the wanted answer is likelier than the other; a tie is not.
+def more_likely(target: Tensor, other: Tensor) -> Tensor:
+    """Where the target answer is more likely than the other; a tie does not count.
 
     Args:
-        wanted: Mean log-probabilities of the wanted answers' tokens, ``[b]``.
+        target: Mean log-probabilities of the target answers' tokens, ``[b]``.
         other: Those of the other answers, ``[b]``.
 
     Returns:
         Booleans ``[b]``.
 
     Example:
-        >>> likelier(torch.tensor([-1.0, -2.0]), torch.tensor([-2.0, -2.0])).tolist()
+        >>> more_likely(torch.tensor([-1.0, -2.0]), torch.tensor([-2.0, -2.0])).tolist()
         [True, False]
     """
-    return wanted > other
+    return target > other
 
 
-def probability_gap(wanted: Tensor, other: Tensor) -> Tensor:
-    """By how much the wanted answer is likelier: the difference of the two probabilities, from -1 to 1.
+def probability_gap(target: Tensor, other: Tensor) -> Tensor:
+    """By how much the target answer is more likely: the difference of the two probabilities, from -1 to 1.
 
     Args:
-        wanted: Mean log-probabilities of the wanted answers' tokens, ``[b]``.
+        target: Mean log-probabilities of the target answers' tokens, ``[b]``.
         other: Those of the other answers, ``[b]``.
 
     Example:
         >>> probability_gap(torch.tensor([0.5]).log(), torch.tensor([0.25]).log()).tolist()
         [0.25]
     """
-    return wanted.exp() - other.exp()
+    return target.exp() - other.exp()
 
 
 def harmonic_mean(values: Sequence[float | None]) -> float | None:
@@ -60,7 +60,7 @@ def harmonic_mean(values: Sequence[float | None]) -> float | None:
 
 
 class Preference(Share):
-    """Share of prompts, in percent, where the wanted answer is likelier than the other.
+    """Share of prompts, in percent, where the target answer is more likely than the other.
 
     Example:
         >>> metric = Preference()
@@ -69,13 +69,13 @@ class Preference(Share):
         50.0
     """
 
-    def update(self, wanted: Tensor, other: Tensor, edits: Sequence[int] | None = None) -> None:
+    def update(self, target: Tensor, other: Tensor, edits: Sequence[int] | None = None) -> None:
         """Counts prompts by the mean log-probabilities ``[b]`` of their two answers' tokens."""
-        self.record(likelier(wanted, other), edits)
+        self.record(more_likely(target, other), edits)
 
 
 class ProbabilityGap(PromptMean):
-    """Mean difference between the probabilities of the wanted and the other answer, in percentage points.
+    """Mean difference between the probabilities of the target and the other answer, in percentage points.
 
     Example:
         >>> metric = ProbabilityGap()
@@ -88,16 +88,16 @@ class ProbabilityGap(PromptMean):
     plot_lower_bound = -100.0
     plot_upper_bound = 100.0
 
-    def update(self, wanted: Tensor, other: Tensor, edits: Sequence[int] | None = None) -> None:
+    def update(self, target: Tensor, other: Tensor, edits: Sequence[int] | None = None) -> None:
         """Counts prompts by the mean log-probabilities ``[b]`` of their two answers' tokens."""
-        self.record(probability_gap(wanted, other), edits)
+        self.record(probability_gap(target, other), edits)
 
 
 class MagnitudeScore(Metric):
     """Harmonic mean of ES, PS and NS, in percent; NaN unless there are prompts of all three.
 
-    Wanted is the new answer on edit prompts (``efficacy``, ES) and rephrased ones (``generalization``, PS), and the
-    true one on neighbourhood prompts (``specificity``, NS).
+    The target is the new answer on edit prompts (``efficacy``, ES) and rephrased ones (``generalization``, PS), and
+    the true answer on neighborhood prompts (``specificity``, NS).
 
     Example:
         >>> metric = MagnitudeScore()
@@ -121,10 +121,10 @@ class MagnitudeScore(Metric):
             setattr(self, name, Preference(**kwargs))
             setattr(self, f"{name}_gap", ProbabilityGap(**kwargs))
 
-    def update(self, aspect: str, wanted: Tensor, other: Tensor, edits: Sequence[int] | None = None) -> None:
+    def update(self, aspect: str, target: Tensor, other: Tensor, edits: Sequence[int] | None = None) -> None:
         """Counts prompts of an aspect by the mean log-probabilities ``[b]`` of their two answers' tokens."""
-        getattr(self, aspect).update(wanted, other, edits)
-        getattr(self, f"{aspect}_gap").update(wanted, other, edits)
+        getattr(self, aspect).update(target, other, edits)
+        getattr(self, f"{aspect}_gap").update(target, other, edits)
 
     def compute(self) -> Tensor:
         """The harmonic mean in percent."""

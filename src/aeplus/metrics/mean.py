@@ -16,15 +16,15 @@ def bootstrap(
 ) -> tuple[float, float]:
     """The percentile interval of a mean (Efron, 1979), by drawing groups with replacement.
 
-    Prompts of one edit succeed or fail together, so they are drawn together: resampling them one by one would call
-    the mean surer than it is.
+    Prompts of one edit succeed or fail together, so they are drawn together: resampling them one by one would
+    understate the uncertainty of the mean.
 
     Args:
         values: One value per prompt, ``[n]``, with ``n ≥ 1``.
         groups: The edit of each prompt, ``[n]``.
-        samples: How many means to draw.
+        samples: Number of means to draw.
         confidence: The share of the means that lies within the interval.
-        seed: Seed of the drawing; the global random state is not touched.
+        seed: Seed of the drawing; the global random state is unchanged.
 
     Returns:
         The lower and the upper end, in the unit of ``values``.
@@ -48,17 +48,17 @@ def bootstrap(
 
 
 Interval = dict[str, float | None]
-"""``value``, ``low``, ``high`` and ``count``: a mean, its bootstrap interval and over how many prompts."""
+"""``value``, ``low``, ``high`` and ``count``: a mean, the ends of its bootstrap interval and the number of prompts."""
 
 
 class PromptMean(Metric):
     """The mean of one value per prompt, times :attr:`scale`; NaN without any prompt.
 
-    The states are concatenated over the ranks. A subclass computes the values in its ``update`` and hands them to
+    The states are concatenated over the ranks. A subclass computes the values in its ``update`` and passes them to
     :meth:`record`.
 
     Attributes:
-        scale: 100 for shares, which are in percent.
+        scale: Factor of the mean; 100 for shares, which are in percent.
     """
 
     is_differentiable = False
@@ -70,18 +70,18 @@ class PromptMean(Metric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # Both in float32, as torchmetrics gathers empty float tensors from a rank that has seen nothing.
+        # Both in float32, as torchmetrics gathers empty float tensors from a rank without any prompt.
         self.add_state("values", [], dist_reduce_fx="cat")
         self.add_state("edits", [], dist_reduce_fx="cat")
 
     def record(self, values: Tensor, edits: Sequence[int] | None = None, prompts: Sequence[int] | None = None) -> None:
-        """Adds some values.
+        """Adds values.
 
         Args:
             values: One per row, ``[b]``.
-            edits: The number of each row's edit, the same on every rank; without it every prompt stands alone.
-            prompts: The number of each row's prompt, where prompts have several rows, one per accepted answer: the
-                best counts. Without it every row is a prompt.
+            edits: The index of each row's edit, the same on every rank; without it every prompt is its own group.
+            prompts: The index of each row's prompt, where prompts have several rows, one per accepted answer: the
+                best value counts. Without it every row is a prompt.
         """
         values = values.detach().to(self.device, torch.float32)
         owners = torch.full(values.shape, -1.0) if edits is None else torch.tensor(edits, dtype=torch.float32)
@@ -100,7 +100,7 @@ class PromptMean(Metric):
         """The mean as plain values, with its bootstrap interval; ``None`` where there is no prompt.
 
         Args:
-            samples: How many means to draw; 0 for no interval.
+            samples: Number of means to draw; 0 for no interval.
             confidence: The share of them within the interval.
             seed: Seed of the drawing.
         """
@@ -143,7 +143,7 @@ def best_answers(values: Tensor, edits: Tensor, prompts: Tensor) -> tuple[Tensor
         prompts: The prompt of each row, ``[b]``.
 
     Returns:
-        The values and the edits of the prompts, ``[p]`` each, in the order of their numbers.
+        The values and the edits of the prompts, ``[p]`` each, in the order of their indices.
 
     Example:
         >>> best_answers(torch.tensor([0.0, 1.0, 0.0]), torch.tensor([7, 7, 8]), torch.tensor([0, 0, 1]))[0].tolist()

@@ -1,4 +1,4 @@
-"""Retention: whether earlier batches of edits still hold after every later one."""
+"""Retention: whether the edits of previous batches still hold after each batch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +12,9 @@ def success_matrix(hits: Tensor, total: Tensor) -> Tensor:
     """Percentages; NaN where nothing was counted.
 
     Args:
-        hits: How many edits hold, ``[batches, batches]``: row after which batch, column of which batch.
-        total: How many should.
+        hits: Number of edits that hold, ``[batches, batches]``: row ``i`` measured after batch ``i``, column ``j`` on
+            the edits of batch ``j``.
+        total: Number of edits measured, likewise.
 
     Example:
         >>> success_matrix(torch.tensor([[1, 0], [1, 1]]), torch.tensor([[1, 0], [2, 1]])).tolist()
@@ -23,7 +24,7 @@ def success_matrix(hits: Tensor, total: Tensor) -> Tensor:
 
 
 def retention_curve(matrix: Tensor) -> Tensor:
-    """The mean of each row, ``[batches]``: how the edits so far hold, every batch weighing the same.
+    """The mean of each row, ``[batches]``: success on the edits so far, each batch weighted equally.
 
     Example:
         >>> retention_curve(torch.tensor([[100.0, torch.nan], [50.0, 100.0]])).tolist()
@@ -38,7 +39,7 @@ class Retention(Metric):
     The states are sums, so the value is the same on any number of ranks.
 
     Args:
-        batches: How many batches the stream has.
+        batches: Number of batches in the stream.
 
     Example:
         >>> metric = Retention(2)
@@ -59,21 +60,21 @@ class Retention(Metric):
         self.add_state("hits", torch.zeros(batches, batches, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros(batches, batches, dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, after: int, batches: Sequence[int], right: Sequence[bool]) -> None:
+    def update(self, after: int, batches: Sequence[int], correct: Sequence[bool]) -> None:
         """Counts edits that should hold after a batch.
 
         Args:
             after: The last batch in the model, from 0.
-            batches: The batch of each edit, at most ``after``. An edit whose fact a batch up to ``after`` has edited
-                again is not expected to hold and must not be among them.
-            right: Whether the model gives each edit's answer.
+            batches: The batch of each edit, at most ``after``. Edits superseded by a batch up to ``after`` must not be
+                among them.
+            correct: Whether the model gives each edit's answer.
         """
         columns = torch.tensor(batches, dtype=torch.long, device=self.device)
-        self.hits[after].index_add_(0, columns, torch.tensor(right, dtype=torch.long, device=self.device))
+        self.hits[after].index_add_(0, columns, torch.tensor(correct, dtype=torch.long, device=self.device))
         self.total[after].index_add_(0, columns, torch.ones_like(columns))
 
     def compute(self) -> Tensor:
-        """The matrix ``[batches, batches]``: row after which batch, column of which batch; NaN where no edit counts."""
+        """The matrix ``[batches, batches]``, as in :func:`success_matrix`; NaN where no edit counts."""
         return success_matrix(self.hits, self.total)
 
     def plot(self, val: Tensor | None = None, ax: Any = None) -> Any:

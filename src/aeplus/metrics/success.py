@@ -1,4 +1,4 @@
-"""Efficacy, Generalization, Specificity, Score and success axis by axis (strict Top-1, appendix B.2)."""
+"""Efficacy, Generalization, Specificity, Score and success by axis (strict top-1; AlphaEdit+, appendix B.2)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ ASPECTS = ("efficacy", "generalization", "specificity")
 
 
 def exact_match(predicted: Sequence[Sequence[int]], expected: Sequence[Sequence[int]]) -> Tensor:
-    """Which answers are right in every token.
+    """Which answers are correct in every token.
 
     Args:
         predicted: Predicted token ids of each answer.
@@ -31,7 +31,7 @@ def exact_match(predicted: Sequence[Sequence[int]], expected: Sequence[Sequence[
 
 
 def token_match(predicted: Sequence[Sequence[int]], expected: Sequence[Sequence[int]]) -> Tensor:
-    """Which share of each answer's tokens is right (the accuracy of MEND's and EasyEdit's code).
+    """The share of each answer's tokens that are correct (the accuracy of MEND's and EasyEdit's code).
 
     Args:
         predicted: Predicted token ids of each answer.
@@ -60,7 +60,7 @@ class TopOneSuccess(Share):
         >>> float(metric.compute())
         50.0
 
-        Two accepted answers of one prompt, of which one is right:
+        Two accepted answers of one prompt, one of them correct:
 
         >>> metric = Efficacy()
         >>> metric.update([[5, 6], [7, 8]], [[5, 6], [7, 9]], prompts=[0, 0])
@@ -75,13 +75,13 @@ class TopOneSuccess(Share):
         edits: Sequence[int] | None = None,
         prompts: Sequence[int] | None = None,
     ) -> None:
-        """Counts some prompts.
+        """Counts prompts.
 
         Args:
             predicted: Predicted token ids of each row.
             expected: Expected token ids of each row.
-            edits: The number of each row's edit.
-            prompts: The number of each row's prompt, where prompts have a row for each accepted answer.
+            edits: The index of each row's edit.
+            prompts: The index of each row's prompt, where prompts have a row for each accepted answer.
         """
         self.record(self.judge(predicted, expected), edits, prompts)
 
@@ -91,15 +91,15 @@ class TopOneSuccess(Share):
 
 
 class Efficacy(TopOneSuccess):
-    """Share of edit prompts that are answered with the new target."""
+    """Share of edit prompts answered with the new target."""
 
 
 class Generalization(TopOneSuccess):
-    """Share of rephrased edit prompts that are answered with the new target."""
+    """Share of rephrased edit prompts answered with the new target."""
 
 
 class Specificity(TopOneSuccess):
-    """Share of neighbourhood prompts that keep the original answer (the unedited model's where none is known)."""
+    """Share of neighborhood prompts that keep the original answer (the unedited model's where none is known)."""
 
 
 class TokenAccuracy(TopOneSuccess):
@@ -113,7 +113,7 @@ class TokenAccuracy(TopOneSuccess):
     """
 
     def judge(self, predicted: Sequence[Sequence[int]], expected: Sequence[Sequence[int]]) -> Tensor:
-        """The share of right tokens in each row, ``[b]``."""
+        """The share of correct tokens in each row, ``[b]``."""
         return token_match(predicted, expected)
 
 
@@ -123,7 +123,7 @@ class Score(Metric):
     Holds the three as child metrics, so it follows their updates and resets with them.
 
     Args:
-        part: The class of the three, where it is another than strict success.
+        part: The class of the three, if other than strict success.
 
     Example:
         >>> score = Score()
@@ -186,7 +186,7 @@ class AxisSuccess(Metric):
     """Share of prompts of each axis, in percent, whose every expected token is the top-1 prediction.
 
     Args:
-        axes: The axes' names; all ranks name the same.
+        axes: The axes' names, the same on all ranks.
 
     Example:
         >>> metric = AxisSuccess(["locality", "portability/reasoning"])

@@ -1,1 +1,1 @@
-"""Looking into a decoder: edit sites, hooks, replay, tokens, loading."""
+"""Model access: loading, edit sites, hooks, tokens, partial forward passes, predictions and generation."""

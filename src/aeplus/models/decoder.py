@@ -1,4 +1,4 @@
-"""Finding the edit sites of a decoder by looking at the model, not at its name.
+"""A causal language model's parts and edit sites, detected from its structure, not from its name.
 
 An edit site is the down-projection of a decoder layer's MLP: a ``Linear`` or ``Conv1D`` that maps the
 intermediate size ``d`` to the hidden size ``o`` and sits beside an activation function.
@@ -6,6 +6,7 @@ intermediate size ``d`` to the hidden size ``o`` and sits beside an activation f
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -17,9 +18,9 @@ from transformers.pytorch_utils import Conv1D
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
 
-# The hooks of widened modules; sites come and go with every look at a model.
-_WIDENED: WeakKeyDictionary[nn.Module, tuple[RemovableHandle, ...]] = WeakKeyDictionary()
-_ACTIVATION_HOMES = ("torch.nn.modules.activation", "transformers.activations")
+# The hooks of upcast modules, which outlive the sites: each Decoder of a model makes sites of its own.
+_UPCAST: WeakKeyDictionary[nn.Module, tuple[RemovableHandle, ...]] = WeakKeyDictionary()
+_ACTIVATION_MODULES = ("torch.nn.modules.activation", "transformers.activations")
 
 
 @dataclass(frozen=True)
@@ -42,20 +43,24 @@ class EditSite:
         weight = cast(Tensor, self.module.weight)
         return weight.T if isinstance(self.module, Conv1D) else weight
 
-    def widen(self) -> None:
-        """Keeps a weight of half precision in float32 until :meth:`narrow`; inputs and outputs stay as they are."""
+    def upcast(self) -> None:
+        """Keeps a half-precision weight in float32 until :meth:`restore_dtype`; outputs keep the original dtype."""
         if self.weight.dtype not in (torch.float16, torch.bfloat16):
             return
-        narrow = self.weight.dtype
+        original = self.weight.dtype
         self.module.float()
-        _WIDENED[self.module] = (
+        _UPCAST[self.module] = (
             self.module.register_forward_pre_hook(lambda _, args: (args[0].float(), *args[1:])),
-            self.module.register_forward_hook(lambda _, args, output: output.to(narrow)),
+            self.module.register_forward_hook(lambda _, args, output: output.to(original)),
         )
 
-    def narrow(self, dtype: torch.dtype) -> None:
-        """Takes :meth:`widen` back: the weight has the dtype it had."""
-        for handle in _WIDENED.pop(self.module, ()):
+    def restore_dtype(self, dtype: torch.dtype) -> None:
+        """Undoes :meth:`upcast`.
+
+        Args:
+            dtype: The weight's original dtype.
+        """
+        for handle in _UPCAST.pop(self.module, ()):
             handle.remove()
         self.module.to(dtype)
 
@@ -68,7 +73,7 @@ class EditSite:
 
 
 class Snapshot:
-    """The weights of some sites as they are now, and the way back; as a context it goes back at the end.
+    """A copy of the weights of some sites, to restore; as a context manager it restores them at the end.
 
     Args:
         sites: The edited layers.
@@ -86,22 +91,22 @@ class Snapshot:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Gives the sites the weights of the snapshot, bit for bit, and their dtype if they were widened since."""
+        """Restores the weights bit for bit, and their dtype if they were upcast since."""
         for site, weight in zip(self.sites, self.weights, strict=True):
             if site.weight.dtype != weight.dtype:
-                site.narrow(weight.dtype)
+                site.restore_dtype(weight.dtype)
             site.weight.copy_(weight)
 
 
 class Decoder:
-    """A causal language model taken apart: decoder layers, edit sites, final norm and head.
+    """A causal language model and its parts: decoder layers, edit sites, final norm and head.
 
     Args:
         model: Any Hugging Face causal language model.
 
     Raises:
         InputError: If the model has no stack of decoder layers with an MLP down-projection each; the message
-            lists what was found.
+            lists its module lists or projections.
     """
 
     def __init__(self, model: Any) -> None:
@@ -119,12 +124,12 @@ class Decoder:
 
     @property
     def device(self) -> torch.device:
-        """Where the embeddings live, and so where token ids must go."""
+        """The device of the embeddings, and so of the token ids."""
         return cast(torch.device, self.model.get_input_embeddings().weight.device)
 
     @property
     def context_length(self) -> int | None:
-        """The most tokens the model takes at once, if its config says so."""
+        """Maximum number of tokens of one row, if the model's config says so."""
         value = getattr(self.config, "max_position_embeddings", None)
         return int(value) if value else None
 
@@ -132,23 +137,52 @@ class Decoder:
         """The sites of the given layers.
 
         Raises:
-            InputError: If ``layers`` is empty, unsorted, holds doubles or is out of range.
+            InputError: If ``layers`` is empty, unsorted, holds duplicates or is out of range.
         """
         count = len(self.layers)
         if not layers or list(layers) != sorted(set(layers)):
-            msg = f"layers must be distinct and ascending, but {list(layers)} came; write for example [4, 5, 6]."
+            msg = f"expected distinct, ascending layers, got {list(layers)}; write for example [4, 5, 6]."
             raise InputError(msg)
         if layers[0] < 0 or layers[-1] >= count:
-            msg = f"layers must lie between 0 and {count - 1} for this model, but {list(layers)} came; choose others."
+            msg = f"expected layers from 0 to {count - 1} for this model, got {list(layers)}; choose others."
             raise InputError(msg)
         return [self.sites[layer] for layer in layers]
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None, *, positions: bool = False, cache: Any = None) -> Tensor:
+        """Runs the backbone once: everything but the head.
+
+        Args:
+            ids: Token ids ``[b, t]``, on any device.
+            mask: Attention mask ``[b, c + t]``, 1 at tokens and 0 at padding, over the ``c`` cached columns too;
+                ``None`` if all are tokens.
+            positions: Count each token's position along the mask, which rows padded on the left and rows that
+                continue a cache need; otherwise the model numbers the columns itself. Architectures without
+                ``position_ids`` do that anyway.
+            cache: Keys and values of ``c`` columns, extended in place; ``None`` for no cache. It is passed under the
+                name that the architecture gives it, ``cache`` or ``past_key_values``.
+
+        Returns:
+            Hidden states after the final norm, ``[b, t, o]``; :meth:`readout` makes logits of them.
+        """
+        known = signature(self.backbone.forward).parameters
+        extra: dict[str, Any] = {}
+        if mask is not None:
+            extra["attention_mask"] = mask = mask.to(self.device)
+            if positions and "position_ids" in known:
+                # Padding on the right counts on, and must not leave a learned position table.
+                last = None if self.context_length is None else self.context_length - 1
+                extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0, max=last)[:, -ids.shape[1] :]
+        if cache is not None:
+            extra["cache" if "cache" in known else "past_key_values"] = cache  # renamed in later transformers
+        output = self.backbone(input_ids=ids.to(self.device), use_cache=cache is not None, **extra)
+        return cast(Tensor, output.last_hidden_state)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Final norm and head: hidden states ``[..., o]`` after the last layer to logits ``[..., vocabulary]``."""
         return self.readout(self.final_norm(hidden))
 
     def readout(self, normed: Tensor) -> Tensor:
-        """The head: the backbone's output ``[..., o]``, behind the final norm, to logits ``[..., vocabulary]``."""
+        """The head: the backbone's output ``[..., o]``, after the final norm, to logits ``[..., vocabulary]``."""
         logits = cast(Tensor, self.head(normed))
         # What some architectures do between head and loss (Granite divides, Cohere multiplies, Gemma 2 caps).
         if (scale := getattr(self.config, "logits_scaling", None)) is not None:
@@ -161,21 +195,21 @@ class Decoder:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Half precision as float32; what is wider stays."""
+    """Half precision as float32; wider dtypes stay."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _decoder_layers(model: nn.Module, count: int) -> nn.ModuleList:
     lists = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList)]
-    found = [m for _, m in lists if len(m) == count and any(_is_projection(p) for p in m[0].modules())]
-    if not found:
+    stacks = [m for _, m in lists if len(m) == count and any(_is_projection(p) for p in m[0].modules())]
+    if not stacks:
         seen = ", ".join(f"{name} ({len(m)})" for name, m in lists) or "none"
         msg = (
-            f"expected a list of {count} decoder layers in {type(model).__name__}, but its module lists are: {seen}; "
+            f"expected a list of {count} decoder layers in {type(model).__name__}, got the module lists {seen}; "
             "use a decoder-only causal language model."
         )
         raise InputError(msg)
-    return found[0]
+    return stacks[0]
 
 
 def _parent(model: nn.Module, child: nn.Module) -> nn.Module:
@@ -183,7 +217,7 @@ def _parent(model: nn.Module, child: nn.Module) -> nn.Module:
 
 
 def _final_norm(backbone: nn.Module, layers: nn.Module) -> nn.Module:
-    """The normalisation behind the layers (identity where there is none)."""
+    """The normalization after the layers (identity where there is none)."""
     after = False
     for child in backbone.children():
         if after and "norm" in type(child).__name__.lower():
@@ -205,8 +239,8 @@ def _fan(module: nn.Module) -> tuple[int, int]:
 def _mlp_candidates(layer: nn.Module, hidden: int) -> Iterator[nn.Module]:
     for parent in layer.modules():
         children = list(parent.children())
-        # An MLP is what holds an activation beside its projections; attention holds none.
-        if any(type(c).__module__ in _ACTIVATION_HOMES for c in children):
+        # An MLP holds an activation beside its projections; attention holds none.
+        if any(type(c).__module__ in _ACTIVATION_MODULES for c in children):
             yield from (c for c in children if _is_projection(c) and _fan(c)[1] == hidden)
 
 
@@ -219,8 +253,9 @@ def _down_projection(layer: nn.Module, config: Any) -> nn.Module:
     if len(candidates) != 1:
         seen = ", ".join(f"{name} {_fan(m)[0]}→{_fan(m)[1]}" for name, m in layer.named_modules() if _is_projection(m))
         msg = (
-            f"expected one MLP down-projection to hidden size {hidden} per decoder layer, but {type(layer).__name__} "
-            f"has {len(candidates)}; its projections are: {seen or 'none'}. Mixtures of experts cannot be edited."
+            f"expected one MLP down-projection to hidden size {hidden} per decoder layer, got {len(candidates)} in "
+            f"{type(layer).__name__} (projections: {seen or 'none'}); choose another model, as mixtures of experts "
+            "cannot be edited."
         )
         raise InputError(msg)
     return candidates[0]

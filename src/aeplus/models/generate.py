@@ -1,4 +1,4 @@
-"""Free generation: greedy continuations of prompts."""
+"""Free generation: greedy continuations of prompts, and sampled ones."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.models.predict import batches
-from aeplus.models.tokens import TokenRow, encode
+from aeplus.models.tokens import TokenRow, encode, pad
 
 
 @torch.no_grad()
@@ -17,14 +17,14 @@ def generate(
 ) -> list[str]:
     """Greedy continuations of some prompts.
 
-    Prompts of like length run together, padded on the left, each distinct one once. In float32 the texts are those
+    Prompts of similar length run together, padded on the left, each distinct one once. In float32 the texts are those
     of one prompt at a time.
 
     Args:
         decoder: The model.
         tokenizer: Its tokenizer.
         prompts: Complete prompts.
-        length: New tokens at most.
+        length: Maximum number of new tokens.
         batch_tokens: Tokens, old and new ones, held at once.
 
     Raises:
@@ -34,27 +34,68 @@ def generate(
     rows = dict(zip(texts, encode(tokenizer, texts, limit=decoder.context_length), strict=True))
     _check_room(decoder, rows, length)
     distinct = {row.ids: row for row in rows.values()}
-    found: dict[tuple[int, ...], str] = {}
-    stops, pad = _special(decoder, tokenizer)
+    continuations: dict[tuple[int, ...], str] = {}
+    stops, padding = _special(decoder, tokenizer)
     for batch in batches(sorted(distinct.values(), key=lambda row: len(row.ids)), batch_tokens, more=length):
-        width = len(batch[-1].ids)
-        ids = torch.tensor([[pad] * (width - len(row.ids)) + list(row.ids) for row in batch])
-        mask = torch.arange(width) >= torch.tensor([[width - len(row.ids)] for row in batch])
+        ids, mask = pad([row.ids for row in batch], "left", padding)
         output = decoder.model.generate(
             input_ids=ids.to(decoder.device),
-            attention_mask=mask.long().to(decoder.device),
+            attention_mask=mask.to(decoder.device),
             max_new_tokens=length,
-            pad_token_id=pad,
+            pad_token_id=padding,
             # A checkpoint's own settings may ask for sampling, beams or penalties.
             do_sample=False,
             num_beams=1,
             repetition_penalty=1.0,
             no_repeat_ngram_size=0,
         )
-        for row, tokens in zip(batch, output[:, width:].tolist(), strict=True):
-            end = next((place for place, token in enumerate(tokens) if token in stops), len(tokens))
-            found[row.ids] = tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()
-    return [found[rows[prompt].ids] for prompt in prompts]
+        for row, tokens in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
+            end = next((index for index, token in enumerate(tokens) if token in stops), len(tokens))
+            continuations[row.ids] = tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()
+    return [continuations[rows[prompt].ids] for prompt in prompts]
+
+
+@torch.no_grad()
+def sample(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    *,
+    new_tokens: int,
+    seed: int | None,
+    with_prompt: bool = False,
+    **options: Any,
+) -> list[str]:
+    """Continuations of some prompts that are the same for the same seed; all run together, padded on the left.
+
+    Args:
+        model: A causal language model of transformers.
+        tokenizer: Its tokenizer.
+        prompts: Complete prompts, at least one, none without tokens.
+        new_tokens: Maximum number of new tokens.
+        seed: Seed of the sampling; ``None`` decodes greedily. The global generators are left as they were.
+        with_prompt: Return each prompt with its continuation, decoded together.
+        options: Further arguments of transformers' ``generate`` (``top_k``, ``top_p``, …).
+
+    Returns:
+        One text per prompt, without special tokens.
+    """
+    ids, mask = pad([tokenizer(prompt)["input_ids"] for prompt in prompts], "left", fill=None)
+    device = model.get_input_embeddings().weight.device
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed or 0)
+        output = model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            max_new_tokens=new_tokens,
+            pad_token_id=padding or 0,
+            do_sample=seed is not None,
+            **options,
+        )
+    kept = output if with_prompt else output[:, ids.shape[1] :]
+    texts: list[str] = tokenizer.batch_decode(kept, skip_special_tokens=True)
+    return texts
 
 
 def _check_room(decoder: Decoder, rows: dict[str, TokenRow], length: int) -> None:
@@ -62,8 +103,8 @@ def _check_room(decoder: Decoder, rows: dict[str, TokenRow], length: int) -> Non
     longest = max(rows.items(), key=lambda item: len(item[1].ids), default=None)
     if limit is not None and longest is not None and len(longest[1].ids) + length > limit:
         msg = (
-            f"prompt and generation must fit the model's context of {limit} tokens, but {longest[0][:60]!r}… takes "
-            f"{len(longest[1].ids)} and {length} are to follow; generate fewer or shorten it."
+            f"expected prompt and generation to fit the model's context of {limit} tokens, got {len(longest[1].ids)} "
+            f"tokens for {longest[0][:60]!r}… and {length} to generate; generate fewer or shorten it."
         )
         raise InputError(msg)
 
@@ -73,5 +114,5 @@ def _special(decoder: Decoder, tokenizer: Any) -> tuple[set[int], int]:
     config = getattr(decoder.model, "generation_config", None)
     ends = getattr(config, "eos_token_id", None)
     stops = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
-    pad = tokenizer.pad_token_id
-    return stops, pad if pad is not None else min(stops, default=0)
+    padding = tokenizer.pad_token_id
+    return stops, padding if padding is not None else min(stops, default=0)

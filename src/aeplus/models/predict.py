@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from aeplus.models.decoder import Decoder, at_least_float32
-from aeplus.models.tokens import TokenRow, encode
+from aeplus.models.tokens import TokenRow, encode, pad
 
 T = TypeVar("T")
 
 
 class AnswerScore(NamedTuple):
-    """What a model makes of an answer.
+    """What a model predicts for an answer's tokens, and how likely it finds them.
 
     Attributes:
-        predicted: The top-1 token at each of the answer's places (at the one place behind a row without an answer).
+        predicted: The top-1 prediction of each of the answer's tokens; of the next token, for a row without an answer.
         log_prob: Mean log-probability of the answer's tokens, in nats (of the prediction, without an answer).
     """
 
@@ -41,10 +41,10 @@ def predict(decoder: Decoder, rows: Sequence[TokenRow], batch_tokens: int = 1024
         For each row, one predicted token per answer token (one token where there is no answer).
     """
 
-    def best(batch: Sequence[TokenRow], logits: Tensor, counts: list[int]) -> list[tuple[int, ...]]:
-        return _shared_out(logits.argmax(-1), counts)
+    def read(batch: Sequence[TokenRow], logits: Tensor, counts: list[int]) -> list[tuple[int, ...]]:
+        return _split(logits.argmax(-1), counts)
 
-    return _ask(decoder, rows, batch_tokens, best)
+    return _read_logits(decoder, rows, batch_tokens, read)
 
 
 @torch.no_grad()
@@ -60,16 +60,16 @@ def score_answers(decoder: Decoder, rows: Sequence[TokenRow], batch_tokens: int 
     def read(batch: Sequence[TokenRow], logits: Tensor, counts: list[int]) -> list[AnswerScore]:
         best = logits.argmax(-1)
         given = torch.tensor([token for row in batch for token in (row.answer_ids or (-1,))], device=logits.device)
-        wanted = torch.where(given < 0, best, given)
+        target = torch.where(given < 0, best, given)
         # Without a copy of all log-probabilities, which would be as large as the logits.
-        chosen = at_least_float32(logits.gather(1, wanted[:, None])[:, 0]) - at_least_float32(logits).logsumexp(-1)
+        chosen = at_least_float32(logits.gather(1, target[:, None])[:, 0]) - at_least_float32(logits).logsumexp(-1)
         sizes = torch.tensor(counts, device=logits.device)
         owners = torch.arange(len(counts), device=logits.device).repeat_interleave(sizes)
         means = chosen.new_zeros(len(counts)).index_add_(0, owners, chosen) / sizes
-        pairs = zip(_shared_out(best, counts), means.tolist(), strict=True)
+        pairs = zip(_split(best, counts), means.tolist(), strict=True)
         return [AnswerScore(predicted, log_prob) for predicted, log_prob in pairs]
 
-    return _ask(decoder, rows, batch_tokens, read)
+    return _read_logits(decoder, rows, batch_tokens, read)
 
 
 def answer_probabilities(decoder: Decoder, rows: Sequence[TokenRow], batch_tokens: int = 1024) -> list[float | None]:
@@ -89,7 +89,7 @@ def answer_probabilities(decoder: Decoder, rows: Sequence[TokenRow], batch_token
 
 @torch.no_grad()
 def next_token_log_probs(decoder: Decoder, rows: Sequence[TokenRow], batch_tokens: int = 1024) -> Tensor:
-    """The whole distribution of the token behind each row.
+    """The whole distribution of the token after each row.
 
     Args:
         decoder: The model.
@@ -103,41 +103,36 @@ def next_token_log_probs(decoder: Decoder, rows: Sequence[TokenRow], batch_token
     def read(batch: Sequence[TokenRow], logits: Tensor, counts: list[int]) -> list[Tensor]:
         return list(at_least_float32(logits).log_softmax(-1).cpu())
 
-    return torch.stack(_ask(decoder, rows, batch_tokens, read))
+    return torch.stack(_read_logits(decoder, rows, batch_tokens, read))
 
 
-def _shared_out(tokens: Tensor, counts: list[int]) -> list[tuple[int, ...]]:
-    """The tokens of all places, cut into those of each row; one round trip to the host."""
-    left = iter(tokens.tolist())
-    return [tuple(next(left) for _ in range(count)) for count in counts]
+def _split(tokens: Tensor, counts: list[int]) -> list[tuple[int, ...]]:
+    """The tokens of all positions, split into those of each row; one round trip to the host."""
+    rest = iter(tokens.tolist())
+    return [tuple(next(rest) for _ in range(count)) for count in counts]
 
 
-def _ask(
+def _read_logits(
     decoder: Decoder,
     rows: Sequence[TokenRow],
     batch_tokens: int,
     read: Callable[[Sequence[TokenRow], Tensor, list[int]], list[T]],
 ) -> list[T]:
-    """Runs each distinct row once and has ``read`` make answers of the logits ``[places, vocabulary]``."""
+    """Runs each distinct row once and has ``read`` make results of the logits ``[positions, vocabulary]``."""
     distinct = {(row.ids, row.answer): row for row in rows}
-    answers: dict[tuple[tuple[int, ...], int], T] = {}
+    results: dict[tuple[tuple[int, ...], int], T] = {}
     for batch in batches(sorted(distinct.values(), key=lambda row: len(row.ids)), batch_tokens):
-        width = len(batch[-1].ids)
-        ids = torch.tensor([list(row.ids) + [0] * (width - len(row.ids)) for row in batch], device=decoder.device)
-        mask = torch.arange(width) < torch.tensor([[len(row.ids)] for row in batch])
-        hidden = decoder.backbone(
-            input_ids=ids, attention_mask=mask.long().to(decoder.device), use_cache=False
-        ).last_hidden_state
-        # The token at place p is predicted at place p - 1; without an answer, the last place predicts.
+        hidden = decoder.forward(*pad([row.ids for row in batch], "right"))
+        # The token at position p is predicted at position p - 1; without an answer, the last position predicts.
         spans = [range(row.answer - 1, len(row.ids) - (row.answer < len(row.ids))) for row in batch]
-        places = [i for i, span in enumerate(spans) for _ in span], [p for span in spans for p in span]
-        found = read(batch, decoder.readout(hidden[places]), [len(span) for span in spans])
-        answers.update(zip([(row.ids, row.answer) for row in batch], found, strict=True))
-    return [answers[row.ids, row.answer] for row in rows]
+        index = [i for i, span in enumerate(spans) for _ in span], [p for span in spans for p in span]
+        values = read(batch, decoder.readout(hidden[index]), [len(span) for span in spans])
+        results.update(zip([(row.ids, row.answer) for row in batch], values, strict=True))
+    return [results[row.ids, row.answer] for row in rows]
 
 
 def batches(rows: list[TokenRow], batch_tokens: int, more: int = 0) -> Iterator[list[TokenRow]]:
-    """Cuts rows, in order of length, where padding to the longest (and ``more`` tokens each) would exceed the bound."""
+    """Splits rows, sorted by length, where padding to the longest (and ``more`` tokens each) would exceed the bound."""
     start = 0
     for stop in range(1, len(rows) + 1):
         if stop == len(rows) or (stop + 1 - start) * (len(rows[stop].ids) + more) > batch_tokens:
@@ -149,7 +144,7 @@ def batches(rows: list[TokenRow], batch_tokens: int, more: int = 0) -> Iterator[
 def collect_hidden(
     decoder: Decoder, tokenizer: Any, prompts: Sequence[str], layer: int, batch_tokens: int = 1024
 ) -> Tensor:
-    """The hidden state behind a layer at each prompt's last token.
+    """The hidden state after a layer at each prompt's last token.
 
     Args:
         decoder: The model.
@@ -166,7 +161,7 @@ def collect_hidden(
     """
     rows = encode(tokenizer, prompts, limit=decoder.context_length)
     distinct = sorted({row.ids: row for row in rows}.values(), key=lambda row: len(row.ids))
-    found: dict[tuple[int, ...], Tensor] = {}
+    last: dict[tuple[int, ...], Tensor] = {}
     states: list[Tensor] = []
 
     def receive(_: nn.Module, __: Any, output: Any) -> None:
@@ -175,17 +170,12 @@ def collect_hidden(
     handle = decoder.layers[layer].register_forward_hook(receive)
     try:
         for batch in batches(distinct, batch_tokens):
-            lengths = torch.tensor([len(row.ids) for row in batch])
-            width = int(lengths.max())
-            ids = torch.tensor([[*row.ids, *[0] * (width - len(row.ids))] for row in batch])
-            mask = torch.arange(width) < lengths[:, None]
             states.clear()
-            decoder.backbone(
-                input_ids=ids.to(decoder.device), attention_mask=mask.long().to(decoder.device), use_cache=False
-            )
+            decoder.forward(*pad([row.ids for row in batch], "right"))
             hidden = at_least_float32(states[0])
-            last = hidden[torch.arange(len(batch), device=hidden.device), lengths.to(hidden.device) - 1].cpu()
-            found.update(zip((row.ids for row in batch), last, strict=True))
+            index = torch.tensor([len(row.ids) - 1 for row in batch], device=hidden.device)
+            chosen = hidden[torch.arange(len(batch), device=hidden.device), index].cpu()
+            last.update(zip((row.ids for row in batch), chosen, strict=True))
     finally:
         handle.remove()
-    return torch.stack([found[row.ids] for row in rows])
+    return torch.stack([last[row.ids] for row in rows])

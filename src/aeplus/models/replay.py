@@ -1,13 +1,12 @@
-"""Running part of a decoder again, from a hidden state, without knowing its architecture.
+"""Partial forward passes: repeat some layers of a decoder from a hidden state, whatever its architecture.
 
 One ordinary forward pass records what each decoder layer is called with (masks, positions, cache). Afterwards
-any run of layers can be repeated from a changed hidden state with those arguments. Everything that does not
+any consecutive layers can be repeated from a changed hidden state with those arguments. Everything that does not
 change (the layers below the first edited one, the tokens before the subject's last) is computed once.
 """
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from inspect import signature
 from typing import Any
 
 import torch
@@ -18,12 +17,13 @@ from transformers.cache_utils import DynamicCache
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.models.hooks import on_call
+from aeplus.models.tokens import pad
 
 
 class PrefixCache(DynamicCache):
     """Keys and values of a prefix, which later passes attend to but do not extend.
 
-    While :attr:`frozen` is false it stores what it is given, like any cache. Then ``update`` joins the stored
+    While :attr:`frozen` is false it stores keys and values, like any cache. Then ``update`` joins the stored
     prefix with the new tokens without storing them, so that the same suffix can be run any number of times.
     """
 
@@ -44,7 +44,7 @@ class PrefixCache(DynamicCache):
         return torch.cat([layer.keys, key_states], -2), torch.cat([layer.values, value_states], -2)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "PrefixCache":
-        """The same prefix with every tensor changed: some of the rows picked, or another dtype."""
+        """The same prefix with every tensor changed: some of the rows selected, or another dtype."""
         changed = PrefixCache()
         for index, layer in enumerate(self.layers):
             if layer.is_initialized:
@@ -54,19 +54,19 @@ class PrefixCache(DynamicCache):
 
 
 class Replay:
-    """A recorded forward pass of a batch of token rows, of which any run of layers can be repeated.
+    """A recorded forward pass of a batch of token rows, of which any consecutive layers can be repeated.
 
     Args:
         decoder: The model.
         rows: Token ids of each row.
-        first: First layer that can be replayed; up to the number of layers, which leaves the head alone.
-        suffix: How many tokens at the end of each row can be replayed. What stands before them is computed once
-            and attended to from a cache. ``None`` for all tokens.
+        first: First layer that can be replayed; the number of layers replays none.
+        suffix: How many tokens at the end of each row can be replayed. Those before them are computed once and
+            attended to from a cache. ``None`` for all tokens.
 
     Attributes:
         hidden: Hidden states ``[rows, tokens, o]`` that enter layer ``first``. With ``suffix`` every row's
-            suffix starts at token 0 and shorter ones are padded behind; without, rows are padded in front.
-        output: Hidden states ``[rows, tokens, o]`` behind the final norm.
+            suffix starts at token 0 and shorter ones are padded on the right; without, rows are padded on the left.
+        output: Hidden states ``[rows, tokens, o]`` after the final norm.
     """
 
     def __init__(
@@ -86,24 +86,17 @@ class Replay:
 
     @torch.no_grad()
     def _record(self, rows: list[list[int]], suffix: Sequence[int] | None) -> None:
-        device = self.decoder.device
-        fronts = (
-            [len(row) for row in rows] if suffix is None else [len(r) - n for r, n in zip(rows, suffix, strict=True)]
-        )
-        ends = [0] * len(rows) if suffix is None else list(suffix)
-        front, end = max(fronts), max(ends)
-        cached = 0 if suffix is None else front
-        padded = [[0] * (front - f) + row + [0] * (end - e) for row, f, e in zip(rows, fronts, ends, strict=True)]
-        ids = torch.tensor(padded).to(device)
-        # Nothing attends to padding behind a row, since attention is causal; it needs no mask.
-        mask = (torch.arange(front + end) >= torch.tensor([[front - f] for f in fronts])).long().to(device)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        if (limit := self.decoder.context_length) is not None:
-            positions = positions.clamp(max=limit - 1)
+        lengths = [len(row) for row in rows]
+        starts = lengths if suffix is None else [t - n for t, n in zip(lengths, suffix, strict=True)]
+        left, mask = pad([row[:start] for row, start in zip(rows, starts, strict=True)], "left")
+        right, _ = pad([row[start:] for row, start in zip(rows, starts, strict=True)], "right")
+        # Nothing attends to padding on the right, since attention is causal; it needs no mask.
+        ids, mask = torch.cat([left, right], 1), torch.cat([mask, torch.ones_like(right)], 1)
 
+        cached = 0 if suffix is None else left.shape[1]
         self._cache = PrefixCache() if cached else None
         if self._cache is not None:
-            self._forward(ids[:, :cached], mask[:, :cached], positions[:, :cached])
+            self.decoder.forward(left, mask[:, :cached], positions=True, cache=self._cache)
             self._cache.frozen = True
         entered: list[Tensor] = []
 
@@ -116,17 +109,8 @@ class Replay:
 
         # The final norm is listed too: where no layer is left to replay, its input is what enters.
         with on_call([*self.decoder.layers[self.first :], self.decoder.final_norm], receive):
-            self.output = self._forward(ids[:, cached:], mask, positions[:, cached:])
+            self.output = self.decoder.forward(ids[:, cached:], mask, positions=True, cache=self._cache)
         self.hidden = entered[0] if entered else self.output
-
-    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-        backbone = self.decoder.backbone
-        known = signature(backbone.forward).parameters
-        extra: dict[str, Any] = {"position_ids": positions} if "position_ids" in known else {}
-        extra["cache" if "cache" in known else "past_key_values"] = self._cache  # renamed in later transformers
-        result = backbone(input_ids=ids, attention_mask=mask, use_cache=self._cache is not None, **extra)
-        hidden: Tensor = result.last_hidden_state
-        return hidden
 
     def run(self, hidden: Tensor, start: int, stop: int) -> Tensor:
         """Takes hidden states ``[rows, tokens, o]`` that enter layer ``start`` to the input of layer ``stop``."""
@@ -137,34 +121,31 @@ class Replay:
             hidden = output[0] if isinstance(output, tuple) else output
         return hidden.to(dtype)
 
-    def narrow(self, layers: Sequence[nn.Module], dtype: torch.dtype) -> None:
-        """From now on, runs copies of the layers in another dtype; what it takes and gives keeps its own.
+    def lower_precision(self, layers: Sequence[nn.Module], dtype: torch.dtype) -> None:
+        """From now on runs copies of the layers in another dtype; :meth:`run` takes and returns the original one.
 
         Args:
             layers: The copies, from layer ``first`` on.
             dtype: Their dtype.
         """
-
-        def narrowed(value: Tensor) -> Tensor:
-            return value.to(dtype) if value.is_floating_point() else value
-
         self._layers, self._dtype = dict(enumerate(layers, self.first)), dtype
-        self._change(narrowed)
+        self._change(lambda t: t.to(dtype) if t.is_floating_point() else t)
 
     @torch.no_grad()
     def check(self) -> None:
-        """Replaying the unchanged hidden state must give what the model's own forward pass gave.
+        """Checks that replaying the unchanged hidden state gives the output of the model's own forward pass.
 
         Raises:
             InputError: If it does not.
         """
         again = self.decoder.final_norm(self.run(self.hidden, self.first, len(self.decoder.layers))[:1])
         expected = self.output[:1]
-        finite = bool(torch.isfinite(expected).all())  # what is not is for those to report who use it
+        finite = bool(torch.isfinite(expected).all())  # callers report other values
         if finite and not torch.allclose(again, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
             msg = (
-                f"expected the layers of {type(self.decoder.model).__name__} to repeat its forward pass, but they do "
-                "not; this architecture does something between its layers that aeplus does not know. Please report it."
+                f"expected the layers of {type(self.decoder.model).__name__} to repeat its forward pass, got other "
+                "hidden states; report this architecture, as it does something between its layers that is not "
+                "supported."
             )
             raise InputError(msg)
 
@@ -173,7 +154,7 @@ class Replay:
         chosen = copy.copy(self)
         chosen._rows = len(rows)
         chosen.hidden, chosen.output = self.hidden[rows], self.output[rows]
-        # What is per row has the rows in front; anything else (flags, counters, broadcast masks) stays.
+        # Tensors per row have the rows first; anything else (flags, counters, broadcast masks) stays.
         chosen._change(lambda t: t[rows] if t.ndim > 1 and t.shape[0] == self._rows > 1 else t)
         return chosen
 

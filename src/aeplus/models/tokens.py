@@ -1,4 +1,4 @@
-"""Prompts and answers as token ids, with the places that matter marked.
+"""Prompts and answers as token ids, with the positions that matter marked, and rows padded to one rectangle.
 
 Boundaries are found through the tokenizer's character offsets on the whole text, so that they hold with and
 without BOS, for byte-level and for SentencePiece tokenizers, and whatever side the tokenizer pads on.
@@ -6,7 +6,10 @@ without BOS, for byte-level and for SentencePiece tokenizers, and whatever side 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
 
 from aeplus.errors import InputError
 
@@ -44,16 +47,16 @@ def encode(
         tokenizer: A fast Hugging Face tokenizer.
         prompts: Complete prompts.
         answers: What follows each prompt after a space; ``None`` for nothing.
-        marks: For each prompt, the index just behind the character whose token is wanted.
+        marks: For each prompt, the index just after the character whose token is to be marked.
         limit: The model's context length in tokens.
 
     Raises:
-        InputError: If the tokenizer cannot tell character offsets or a text is longer than ``limit`` tokens.
+        InputError: If the tokenizer does not report character offsets or a text is longer than ``limit`` tokens.
     """
     if not getattr(tokenizer, "is_fast", False):
         msg = (
-            f"expected a fast tokenizer, which knows where tokens stand in the text, but {type(tokenizer).__name__} "
-            "is a slow one; load it with AutoTokenizer.from_pretrained(..., use_fast=True)."
+            f"expected a fast tokenizer, which reports character offsets, got {type(tokenizer).__name__}, a slow one; "
+            "load it with AutoTokenizer.from_pretrained(..., use_fast=True)."
         )
         raise InputError(msg)
     answers = answers or [None] * len(prompts)
@@ -70,8 +73,8 @@ def encode(
             spans.pop()
         if limit is not None and len(ids) > limit:
             msg = (
-                f"prompt and answer must fit the model's context of {limit} tokens, but {text[:60]!r}… takes "
-                f"{len(ids)}; shorten it."
+                f"expected prompt and answer to fit the model's context of {limit} tokens, got {len(ids)} tokens for "
+                f"{text[:60]!r}…; shorten it."
             )
             raise InputError(msg)
         answer = _first(spans, len(head)) if answers[i] else len(ids)
@@ -83,3 +86,25 @@ def encode(
 def _first(spans: Sequence[tuple[int, int]], position: int) -> int:
     """Index of the first token that reaches beyond a character position."""
     return next(i for i, (start, end) in enumerate(spans) if end > position and end > start)
+
+
+def pad(rows: Sequence[Sequence[int]], side: Literal["left", "right"], fill: int | None = 0) -> tuple[Tensor, Tensor]:
+    """Pads rows of token ids to the longest of them.
+
+    Args:
+        rows: ``b`` rows, at least one; a row may be empty unless ``fill`` is ``None``.
+        side: Where padding goes.
+        fill: The token to pad with; ``None`` repeats each row's first token.
+
+    Returns:
+        Token ids ``[b, t]`` and attention mask ``[b, t]``, 1 at tokens and 0 at padding; both int64, on the CPU.
+    """
+    width = max(map(len, rows))
+    ids, mask = [], []
+    for row in rows:
+        gap = width - len(row)
+        padding, tokens = [row[0] if fill is None else fill] * gap, list(row)
+        ids.append(padding + tokens if side == "left" else tokens + padding)
+        mask.append([0] * gap + [1] * len(row) if side == "left" else [1] * len(row) + [0] * gap)
+    shape = len(rows), width
+    return torch.tensor(ids, dtype=torch.long).view(shape), torch.tensor(mask, dtype=torch.long).view(shape)

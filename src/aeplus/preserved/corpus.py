@@ -1,4 +1,4 @@
-"""Text whose knowledge is to be preserved: a Wikipedia dump, a text file or a data set."""
+"""Text whose knowledge is preserved: a Wikipedia dump, a text file or a data set."""
 
 import importlib.util
 import re
@@ -9,11 +9,11 @@ from aeplus.errors import InputError
 
 WIKI_SAMPLE = "wiki-sample"
 _SAMPLE_FILE = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
-_PARAGRAPH = 200  # characters; shorter lines are headings, lists and remains of tables
+_PARAGRAPH = 200  # characters; shorter lines are headings, lists and parts of tables
 
 
 def gensim_file(name: str) -> Path:
-    """Path of a file that the installed gensim ships.
+    """Path of a file that the installed gensim contains.
 
     Raises:
         InputError: If gensim or the file is missing.
@@ -21,7 +21,7 @@ def gensim_file(name: str) -> Path:
     spec = importlib.util.find_spec("gensim")
     path = Path(spec.origin).parent / name if spec is not None and spec.origin else None
     if path is None or not path.is_file():
-        msg = f"expected gensim's file {name}, but it is not installed; run: pip install gensim."
+        msg = f"expected gensim's file {name}, got no such file; run: pip install gensim."
         raise InputError(msg)
     return path
 
@@ -30,12 +30,12 @@ def read_texts(source: str) -> Iterator[str]:
     """Yields paragraphs of plain text.
 
     Args:
-        source: ``"wiki-sample"`` (206 Wikipedia articles that gensim ships), a MediaWiki dump (``.xml`` or
+        source: ``"wiki-sample"`` (206 Wikipedia articles bundled with gensim), a MediaWiki dump (``.xml`` or
             ``.xml.bz2``), a text file with paragraphs, or a ``datasets`` id such as
             ``"Salesforce/wikitext:wikitext-103-raw-v1"`` with a ``text`` column.
 
     Raises:
-        InputError: If there is no such source, or it holds no text.
+        InputError: If there is no such source, or it contains no text.
     """
     path = gensim_file(_SAMPLE_FILE) if source == WIKI_SAMPLE else Path(source)
     if path.is_file():
@@ -44,8 +44,8 @@ def read_texts(source: str) -> Iterator[str]:
         texts = _dataset(source)
     else:
         msg = (
-            f"expected a text file, a Wikipedia dump, a data set id or {WIKI_SAMPLE!r} as corpus, but {source!r} is "
-            "none of these; check the path."
+            f"expected a text file, a Wikipedia dump, a data set id or {WIKI_SAMPLE!r} as corpus, got {source!r}; "
+            "check the path."
         )
         raise InputError(msg)
     empty = True
@@ -53,13 +53,13 @@ def read_texts(source: str) -> Iterator[str]:
         empty = False
         yield text
     if empty:
-        msg = f"expected text in the corpus {source!r}, but it holds none; choose another source."
+        msg = f"expected text in the corpus {source!r}, got none; choose another source."
         raise InputError(msg)
 
 
 def _dump(path: Path) -> Iterator[str]:
     if importlib.util.find_spec("gensim") is None:
-        msg = f"reading the Wikipedia dump {path} needs gensim, which is not installed; run: pip install gensim."
+        msg = f"expected gensim to read the Wikipedia dump {path}, got no such package; run: pip install gensim."
         raise InputError(msg)
     import bz2
 
@@ -86,11 +86,11 @@ def _dataset(source: str) -> Iterator[str]:
     try:
         rows = load_dataset(name, config or None, split="train", streaming=True)
     except Exception as error:
-        msg = f"expected the data set {source!r} on the hub or in the cache, but loading it failed: {error}"
+        msg = f"expected the data set {source!r} on the hub or in the cache, got an error ({error}); check its id."
         raise InputError(msg) from error
     for row in rows:
         if "text" not in row:
-            msg = f"expected a 'text' column in {source!r}, but its columns are {sorted(row)}; choose another data set."
+            msg = f"expected a 'text' column in {source!r}, got the columns {sorted(row)}; choose another data set."
             raise InputError(msg)
         if row["text"].strip():
             yield row["text"].strip()

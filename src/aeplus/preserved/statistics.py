@@ -1,17 +1,17 @@
-"""Statistics of preserved knowledge K0: what the edited layers see on ordinary text.
+"""Statistics of preserved knowledge K0: the keys of the edited layers on ordinary text.
 
-One pass over the text gathers every layer and stops at the deepest one. Kept for each layer are the mean
-``C [d, d]`` of ``k kᵀ``, its eigenbasis, and a sample of keys for s(k, K0) (Eq. 3).
+One pass over the text covers every layer and stops at the deepest one. Its results are, for each layer, the
+eigenbasis of the mean ``C [d, d]`` of ``k kᵀ`` and a sample of keys for s(k, K0) (Eq. 3).
+
+Notation: ``d`` inputs of an edited weight, ``s`` sampled keys, ``b`` rows of ``t`` tokens in a batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -21,11 +21,13 @@ from aeplus.functional import Spectrum
 from aeplus.models.decoder import Decoder, EditSite
 from aeplus.models.hooks import on_input
 from aeplus.preserved.corpus import WIKI_SAMPLE, read_texts
+from aeplus.utils.cache import load_tensors, save_tensors
 from aeplus.utils.fingerprint import text_fingerprint, text_stamp, weights_fingerprint
-from aeplus.utils.paths import cache_dir, whole_file
+from aeplus.utils.paths import cache_dir
 from aeplus.utils.progress import Progress
 
-_SAMPLE = "A tokenizer is known by how it cuts 1 sentence: naïve, isn't it?"
+_TOKENIZED = "A tokenizer is known by how it cuts 1 sentence: naïve, isn't it?"  # identifies a tokenizer in the cache
+_EXCERPT_TOKENS = 16  # the sampled token last
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,9 @@ class PreservedOptions:
 
     Attributes:
         corpus: ``wiki-sample``, a text file, a MediaWiki dump or a ``datasets`` id.
-        tokens: Tokens of text to read. A few times ``d`` of the model is the least.
+        tokens: Tokens of text to read; at least a few times ``d``, the inputs of an edited weight.
         window: Tokens in a row of text.
-        sample: Keys to keep for s(k, K0).
+        sample: Number of keys kept for s(k, K0).
         batch: Rows run at once.
         seed: Seed of the key sample.
     """
@@ -54,12 +56,12 @@ class PreservedOptions:
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """What is known of the preserved keys of one layer.
+    """Statistics of the preserved keys of one layer.
 
     Attributes:
         spectrum: Eigenvalues (ascending) and eigenvectors of ``C``.
         keys: A uniform sample of the preserved keys, ``[d, s]``.
-        tokens: Over how many tokens ``C`` is the mean.
+        tokens: Number of tokens that ``C`` is the mean of.
     """
 
     spectrum: Spectrum
@@ -75,9 +77,22 @@ class LayerStatistics:
         )
 
 
+@dataclass(frozen=True)
+class Excerpts:
+    """Sampled keys of preserved text.
+
+    Attributes:
+        keys: For each layer the keys of the same ``s`` tokens, ``[d, s]``.
+        texts: The text before each token, the token itself last.
+    """
+
+    keys: list[Tensor]
+    texts: list[str]
+
+
 @torch.no_grad()
-def preserved_energy(statistics: LayerStatistics, matrix: Tensor) -> float:
-    """``tr(A C Aᵀ)`` of ``A [o, d]``: how much preserved keys see of a weight or an update."""
+def energy_of(statistics: LayerStatistics, matrix: Tensor) -> float:
+    """``tr(A C Aᵀ)`` of ``A [o, d]``: the mean squared output of a weight or an update on preserved keys."""
     spectrum = statistics.to(matrix.device, torch.promote_types(matrix.dtype, torch.float32)).spectrum
     return float(fn.preserved_energy(matrix.to(spectrum.values.dtype), spectrum))
 
@@ -90,17 +105,26 @@ def load_or_collect(
     progress: Progress,
     fingerprint: str | None = None,
 ) -> list[LayerStatistics]:
-    """Statistics of the given sites, from the cache where it holds them.
+    """Statistics of the given sites, from the cache if it holds them.
 
-    A cache entry is found by the weights' fingerprint, the corpus and the layer, and carries them inside, so
-    another model's statistics cannot be taken by mistake.
+    The path of a cache file and its metadata contain the weights' fingerprint, the corpus and the layer, so another
+    model's statistics cannot be used by mistake.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its tokenizer.
+        sites: The edited layers.
+        options: The corpus, and how much of it to read.
+        progress: Shows the tokens read.
+        fingerprint: The weights' fingerprint, if it has been computed already.
 
     Raises:
-        InputError: If the corpus cannot be read, or the keys are not finite.
+        InputError: If the corpus or a cache file cannot be read, or the keys are not finite.
     """
     fingerprint = fingerprint or weights_fingerprint(decoder.model)
-    corpus = text_fingerprint(_corpus_fingerprint(options), tokenizer(_SAMPLE)["input_ids"])
-    paths = {site.layer: _path(fingerprint, corpus, site.layer) for site in sites}
+    corpus = text_fingerprint(_corpus_fingerprint(options), tokenizer(_TOKENIZED)["input_ids"])
+    folder = cache_dir() / "statistics" / fingerprint / corpus
+    paths = {site.layer: folder / f"layer_{site.layer}.safetensors" for site in sites}
     missing = [site for site in sites if not paths[site.layer].is_file()]
     if missing:
         collected = collect(decoder, tokenizer, missing, options, progress)
@@ -109,73 +133,125 @@ def load_or_collect(
     return [_load(paths[site.layer], f"{fingerprint} {corpus} {site.layer}") for site in sites]
 
 
-@torch.no_grad()
 def collect(
     decoder: Decoder, tokenizer: Any, sites: Sequence[EditSite], options: PreservedOptions, progress: Progress
 ) -> list[LayerStatistics]:
-    """Gathers the statistics of several layers in one pass over the text.
+    """Computes the statistics of several layers in one pass over the text.
 
-    Products are made in float32 (a GPU's and a CPU's fast path) and added up in float64.
+    Products are computed in float32 (a GPU's and a CPU's fast path) and summed in float64.
 
     Raises:
-        InputError: If the text is too short, or the keys are not finite.
+        InputError: If the corpus cannot be read or is too short, or the keys are not finite.
     """
-    device, limit = decoder.device, decoder.context_length
-    if limit is not None and min(options.window, options.tokens) > limit:
-        msg = f"preserved.window must fit the model's context of {limit} tokens, but is {options.window}; lower it."
-        raise InputError(msg)
-    generator = torch.Generator().manual_seed(options.seed)
-    sums = [_Running(site.weight.shape[1], options.sample, device) for site in sites]
-    modules = [site.module for site in sites]
-    with progress.task("statistics of preserved knowledge", options.tokens) as advance:
-        for ids in token_windows(tokenizer, options):
-            draws = torch.rand(ids.numel(), generator=generator)  # the same tokens are sampled at every layer
+    sizes = [site.weight.shape[1] for site in sites]
+    totals = [torch.zeros(d, d, dtype=torch.float64, device=decoder.device) for d in sizes]
+    count = 0
 
-            def receive(index: int, keys: Tensor, draws: Tensor = draws) -> None:
-                sums[index].add(keys.flatten(0, 1).float(), draws.to(device))
+    def add(index: int, keys: Tensor) -> None:
+        totals[index] += (keys.T @ keys).double()
 
-            with on_input(modules, receive, stop=True):
-                decoder.backbone(input_ids=ids.to(device), use_cache=False)
-            advance(ids.numel())
+    def read(ids: Tensor, _: Tensor) -> None:
+        nonlocal count
+        count += ids.numel()
+
+    name = "statistics of preserved knowledge"
+    sample = _sample_keys(decoder, tokenizer, sites, options, progress, name, read, add)
     return [
-        LayerStatistics(Spectrum.from_covariance(_finite(s.mean(), site)), s.keys.T.contiguous(), s.count)
-        for s, site in zip(sums, sites, strict=True)
+        LayerStatistics(Spectrum.from_covariance(_finite(total / max(count, 1), site)), keys, count)
+        for total, keys, site in zip(totals, sample, sites, strict=True)
     ]
 
 
-class _Running:
-    """A running mean of k kᵀ, and a reservoir: the keys with the largest random draws are a uniform sample."""
+def collect_excerpts(
+    decoder: Decoder, tokenizer: Any, sites: Sequence[EditSite], options: PreservedOptions, progress: Progress
+) -> Excerpts:
+    """Samples keys with their text in one pass over the corpus.
 
-    def __init__(self, d: int, sample: int, device: torch.device) -> None:
-        self.total = torch.zeros(d, d, dtype=torch.float64, device=device)
-        self.count = 0
-        self.keys = torch.zeros(0, d, device=device)
-        self.draws = torch.zeros(0, device=device)
-        self.sample = sample
+    The tokens are those of the key sample that :func:`collect` takes with the same options, so s(k, K0) is the same.
 
-    def add(self, keys: Tensor, draws: Tensor) -> None:
-        self.total += (keys.T @ keys).double()
-        self.count += len(keys)
-        draws, keys = torch.cat([self.draws, draws]), torch.cat([self.keys, keys])
-        self.draws, best = draws.topk(min(self.sample, len(draws)))
-        self.keys = keys[best]
+    Raises:
+        InputError: If the corpus cannot be read or is too short.
+    """
+    texts = torch.zeros(0, _EXCERPT_TOKENS, dtype=torch.long)
 
-    def mean(self) -> Tensor:
-        return self.total / max(self.count, 1)
+    def read(ids: Tensor, kept: Tensor) -> None:
+        nonlocal texts
+        before = pad(ids, (_EXCERPT_TOKENS - 1, 0), value=-1).unfold(1, _EXCERPT_TOKENS, 1).flatten(0, 1)
+        texts = torch.cat([texts, before])[kept]
+
+    keys = _sample_keys(decoder, tokenizer, sites, options, progress, "preserved text", read)
+    rows = [[token for token in row if token >= 0] for row in texts.tolist()]
+    decoded = tokenizer.batch_decode(rows, skip_special_tokens=True)
+    return Excerpts(keys, [" ".join(text.split()) for text in decoded])
+
+
+@torch.no_grad()
+def _sample_keys(
+    decoder: Decoder,
+    tokenizer: Any,
+    sites: Sequence[EditSite],
+    options: PreservedOptions,
+    progress: Progress,
+    name: str,
+    read: Callable[[Tensor, Tensor], None],
+    add: Callable[[int, Tensor], None] | None = None,
+) -> list[Tensor]:
+    """Runs the text once up to the deepest site and keeps a uniform sample of the keys.
+
+    The sample is a reservoir: each token draws a random number, and those with the largest are kept.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its tokenizer.
+        sites: The edited layers.
+        options: The corpus, and how much of it to read.
+        progress: Shows the tokens read.
+        name: Name of the progress bar.
+        read: Called with each batch of token ids ``[b, t]`` and with the indices of the tokens that are kept, ``[s]``,
+            into the previous sample followed by the batch.
+        add: Called with a site's number and its keys of each batch, ``[b * t, d]`` in float32.
+
+    Returns:
+        For each site the keys of the same ``s`` tokens, ``[d, s]``.
+    """
+    device, limit = decoder.device, decoder.context_length
+    if limit is not None and min(options.window, options.tokens) > limit:
+        msg = f"expected preserved.window to fit the context of {limit} tokens, got {options.window}; lower it."
+        raise InputError(msg)
+    generator = torch.Generator().manual_seed(options.seed)
+    modules = [site.module for site in sites]
+    draws = torch.zeros(0)
+    sample = [torch.zeros(0, site.weight.shape[1], device=device) for site in sites]
+    with progress.task(name, options.tokens) as advance:
+        for ids in token_windows(tokenizer, options):
+            drawn = torch.cat([draws, torch.rand(ids.numel(), generator=generator)])
+            draws, kept = drawn.topk(min(options.sample, len(drawn)))
+            read(ids, kept)
+
+            def receive(index: int, inputs: Tensor, kept: Tensor = kept) -> None:
+                keys = inputs.flatten(0, 1).float()
+                if add is not None:
+                    add(index, keys)
+                sample[index] = torch.cat([sample[index], keys])[kept.to(device)]
+
+            with on_input(modules, receive, stop=True):
+                decoder.forward(ids)
+            advance(ids.numel())
+    return [keys.T.contiguous() for keys in sample]
 
 
 def _finite(matrix: Tensor, site: EditSite) -> Tensor:
     if not bool(torch.isfinite(matrix).all()):
         msg = (
-            f"expected finite keys at layer {site.layer}, but the model yields NaN or infinity on ordinary text; "
-            "check its weights and dtype."
+            f"expected finite keys at layer {site.layer}, got NaN or infinity on ordinary text; check the model's "
+            "weights and dtype."
         )
         raise InputError(msg)
     return matrix
 
 
 def token_windows(tokenizer: Any, options: PreservedOptions) -> Iterator[Tensor]:
-    """Rows of equally many tokens, ``[batch, window]``, ``options.tokens`` in all.
+    """Rows of the same number of tokens, ``[batch, window]``, ``options.tokens`` in all.
 
     Raises:
         InputError: If the corpus cannot be read or is shorter than one row.
@@ -197,8 +273,8 @@ def token_windows(tokenizer: Any, options: PreservedOptions) -> Iterator[Tensor]
         yield torch.tensor(pending[:whole]).view(-1, size)
     elif left == options.tokens // size * size:
         msg = (
-            f"expected at least {size} tokens of text in the corpus {options.corpus!r}, but it holds {len(pending)}; "
-            "choose a longer one or lower preserved.window."
+            f"expected at least {size} tokens of text in the corpus {options.corpus!r}, got {len(pending)}; choose a "
+            "longer one or lower preserved.window."
         )
         raise InputError(msg)
 
@@ -209,84 +285,13 @@ def _corpus_fingerprint(options: PreservedOptions) -> str:
     )
 
 
-def _path(fingerprint: str, corpus: str, layer: int) -> Path:
-    return cache_dir() / "statistics" / fingerprint / corpus / f"layer_{layer}.safetensors"
-
-
 def _save(path: Path, statistics: LayerStatistics, identity: str) -> None:
-    tensors = {
-        "values": statistics.spectrum.values,
-        "vectors": statistics.spectrum.vectors,
-        "keys": statistics.keys,
-    }
-    with whole_file(path) as scratch:
-        save_file(
-            {name: tensor.float().cpu().contiguous() for name, tensor in tensors.items()},
-            scratch,
-            metadata={"identity": identity, "tokens": str(statistics.tokens)},
-        )
+    spectrum = statistics.spectrum
+    tensors = {"values": spectrum.values.float(), "vectors": spectrum.vectors.float(), "keys": statistics.keys.float()}
+    save_tensors(path, tensors, {"identity": identity, "tokens": str(statistics.tokens)})
 
 
 def _load(path: Path, identity: str) -> LayerStatistics:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in ("values", "vectors", "keys")}
-    except Exception as error:
-        msg = f"expected statistics in {path}, but the file cannot be read ({error}); delete it and run again."
-        raise InputError(msg) from error
-    if metadata.get("identity") != identity:
-        msg = f"the statistics in {path} belong to another model or corpus; delete the file and run again."
-        raise InputError(msg)
+    expected = "statistics of this model and corpus"
+    tensors, metadata = load_tensors(path, ("values", "vectors", "keys"), {"identity": identity}, expected)
     return LayerStatistics(Spectrum(tensors["values"], tensors["vectors"]), tensors["keys"], int(metadata["tokens"]))
-
-
-_TOKENS = 16  # of text told with a key, its own token the last
-
-
-@dataclass(frozen=True)
-class Excerpts:
-    """Sampled keys of preserved text.
-
-    Attributes:
-        keys: For each layer the same ``s`` tokens' keys, ``[d, s]``.
-        texts: What stands in the corpus up to each token, the token itself last.
-    """
-
-    keys: list[Tensor]
-    texts: list[str]
-
-
-@torch.no_grad()
-def collect_excerpts(
-    decoder: Decoder, tokenizer: Any, sites: Sequence[EditSite], options: PreservedOptions, progress: Progress
-) -> Excerpts:
-    """Reads the corpus once and keeps a uniform sample of keys with their text.
-
-    The tokens are those of the key sample that ``aeplus fit`` takes with the same options
-    (:func:`~aeplus.preserved.statistics.collect`), so that s(k, K0) is the same here and there.
-
-    Raises:
-        InputError: If the corpus cannot be read, or is shorter than a window.
-    """
-    generator = torch.Generator().manual_seed(options.seed)
-    device = decoder.device
-    modules = [site.module for site in sites]
-    draws, texts = torch.zeros(0), torch.zeros(0, _TOKENS, dtype=torch.long)
-    keys = [torch.zeros(0, site.weight.shape[1], device=device) for site in sites]
-    with progress.task("preserved text", options.tokens) as advance:
-        for ids in token_windows(tokenizer, options):
-            drawn = torch.cat([draws, torch.rand(ids.numel(), generator=generator)])
-            draws, kept = drawn.topk(min(options.sample, len(drawn)))
-            before = pad(ids, (_TOKENS - 1, 0), value=-1).unfold(1, _TOKENS, 1).flatten(0, 1)
-            texts = torch.cat([texts, before])[kept]
-
-            def receive(index: int, found: Tensor, kept: Tensor = kept) -> None:
-                rows = found.flatten(0, 1).float()
-                keys[index] = torch.cat([keys[index], rows])[kept.to(device)]
-
-            with on_input(modules, receive, stop=True):
-                decoder.backbone(input_ids=ids.to(device), use_cache=False)
-            advance(ids.numel())
-    told = tokenizer.batch_decode([[i for i in row if i >= 0] for row in texts.tolist()], skip_special_tokens=True)
-    return Excerpts([k.T.contiguous() for k in keys], [" ".join(text.split()) for text in told])

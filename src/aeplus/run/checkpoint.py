@@ -13,7 +13,7 @@ NOTES = "aeplus"
 
 
 class Resume:
-    """What a checkpoint holds. Settings that differ from the present ones are told as warnings.
+    """What a checkpoint holds. Settings that differ from the present ones are reported as warnings.
 
     Args:
         checkpoint: The checkpoint.
@@ -23,12 +23,12 @@ class Resume:
         journal: Its edits.
 
     Raises:
-        InputError: If it is none of ours, or damaged.
+        InputError: If it is not an aeplus checkpoint, or damaged.
     """
 
     def __init__(self, checkpoint: dict[str, Any], settings: dict[str, Any]) -> None:
         if NOTES not in checkpoint:
-            msg = "expected a checkpoint of aeplus, but it holds no edits; give one from lightning_logs/…/checkpoints."
+            msg = "expected an aeplus checkpoint, got one without edits; give one from lightning_logs/…/checkpoints."
             raise InputError(msg)
         saved = checkpoint[NOTES]
         self.journal = Journal.restore(saved["batches"], checkpoint["state_dict"])
@@ -50,20 +50,20 @@ class Resume:
         """
         if fingerprint != self._fingerprint:
             msg = (
-                f"the checkpoint's edits belong to other weights than those of {model}; "
-                "resume with the model that the run began with."
+                f"expected a checkpoint of the weights of {model}, got edits of other weights; resume with the "
+                "model that the run began with."
             )
             raise InputError(msg)
         entries = self.journal.entries
         edited = list(entries[0].updates) if entries else layers
         if edited != layers:
-            msg = f"the checkpoint edited layers {edited}, but model.layers is {layers}; resume with those."
+            msg = f"expected model.layers {edited}, which the checkpoint edited, got {layers}; resume with those."
             raise InputError(msg)
         done = [(e["prompt"], e["subject"], e["target_new"]) for entry in entries for e in entry.edits]
         if done != [(r.prompt, r.subject, r.target_new) for r in requests[: len(done)]]:
             msg = (
-                f"the checkpoint's {len(done)} edits are not the first ones of the present data; resume with the data "
-                "the run began with (further edits may follow at the end)."
+                f"expected the checkpoint's {len(done)} edits as the first ones of the data, got others; resume with "
+                "the data the run began with (further edits may follow at the end)."
             )
             raise InputError(msg)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import yaml  # type: ignore[import-untyped]
 
-from aeplus.edits import EditRequest
+from aeplus.edits import EditRequest, still_holding
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder, Snapshot
 from aeplus.run.checkpoint import NOTES, Resume
@@ -27,7 +27,7 @@ class Case:
         prompt: The prompt with the subject in its place.
         target: The target.
         others: A rephrased and a neighbourhood prompt, by what they are, where the run knows them.
-        superseded: Whether a later edit of the run is of the same fact.
+        superseded: Whether a later edit of the run gives the fact another answer.
         record: Its line of ``edits.jsonl``, if there is one.
     """
 
@@ -56,7 +56,7 @@ class RunFolder:
     model: tuple[str, Any, str | None]
     cases: list[Case]
     journal: Journal | None
-    _widened: bool
+    _upcast: bool
     _resume: Resume | None
 
     @classmethod
@@ -64,16 +64,16 @@ class RunFolder:
         """Reads what a run left.
 
         Raises:
-            InputError: If the folder is none of a run, or holds neither a checkpoint nor a model.
+            InputError: If it is not a run folder, or holds neither a checkpoint nor a model.
         """
         try:
             config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
             options = config["model"]
             model = (options["model"], options.get("dtype", "auto"), options.get("revision"))
-            method, widened = options["method"]["name"], options.get("edited_dtype") == "float32"
+            method, upcast = options["method"]["name"], options.get("edited_dtype") == "float32"
         except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
             msg = (
-                f"expected the folder of a run, with its config.yaml, but {path} is none; give one such as "
+                f"expected a run folder with its config.yaml, got {path}, which is not one; give one such as "
                 "lightning_logs/edits/version_0."
             )
             raise InputError(msg) from error
@@ -81,12 +81,12 @@ class RunFolder:
         resume = _checkpoint(checkpoints[-1]) if checkpoints else None
         if resume is None and not (path / "model").is_dir():
             msg = (
-                f"expected edits in {path}, but it holds neither checkpoints/*.ckpt nor a model; make the run with the "
-                "callback EditCheckpoint, or with save_model of JournalWriter."
+                f"expected checkpoints/*.ckpt or a model in {path}, got neither; make the run with the callback "
+                "EditCheckpoint, or with save_model of JournalWriter."
             )
             raise InputError(msg)
         journal = resume.journal if resume is not None else None
-        return cls(path, method, model, _cases(journal, read_records(path)), journal, widened, resume)
+        return cls(path, method, model, _cases(journal, read_records(path)), journal, upcast, resume)
 
     @contextmanager
     def applied(self, decoder: Decoder) -> Iterator[None]:
@@ -102,8 +102,8 @@ class RunFolder:
         layers = list(entries[0].updates)
         sites = decoder.select(layers)
         with Snapshot(sites):
-            for site in sites if self._widened else ():
-                site.widen()
+            for site in sites if self._upcast else ():
+                site.upcast()
             requests = [_request(edit) for entry in entries for edit in entry.edits]
             self._resume.check(self.model[0], weights_fingerprint(decoder.model), layers, requests)
             self._resume.journal.apply(sites)
@@ -120,9 +120,9 @@ def _checkpoint(path: Path) -> Resume:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        msg = f"expected a checkpoint of aeplus at {path}, but the file cannot be read; take another run."
+        msg = f"expected an aeplus checkpoint at {path}, got a file that cannot be read; take another run."
         raise InputError(msg) from error
-    # No run goes on here, so its settings are compared with themselves.
+    # No run is resumed here, so its settings are compared with themselves.
     return Resume(content, content.get(NOTES, {}).get("settings", {}))
 
 
@@ -132,18 +132,24 @@ def _cases(journal: Journal | None, records: Sequence[EditRecord]) -> list[Case]
         return [Case(r.edit, r.prompt, r.target, {}, r.superseded, r) for r in records]
     edits = [edit for entry in journal.entries for edit in entry.edits]
     requests = [_request(edit) for edit in edits]
-    last = {request.fact_key: index for index, request in enumerate(requests)}
+    holding = still_holding(requests)
     known = {record.edit: record for record in records}
     cases = []
     for index, (edit, request) in enumerate(zip(edits, requests, strict=True)):
         others = {
             "in other words": next(iter(edit["rephrase"]), None),
-            "neighbour": next((probe["prompt"] for probe in edit["neighborhood"]), None),
+            "neighbor": next((probe["prompt"] for probe in edit["neighborhood"]), None),
         }
-        told = {name: prompt for name, prompt in others.items() if prompt is not None}
-        again = last[request.fact_key] != index
+        prompts = {name: prompt for name, prompt in others.items() if prompt is not None}
         cases.append(
-            Case(index + 1, request.question, request.target_new, told, again, _same(known.get(index + 1), request))
+            Case(
+                index + 1,
+                request.question,
+                request.target_new,
+                prompts,
+                not holding[index],
+                _same(known.get(index + 1), request),
+            )
         )
     return cases
 

@@ -1,5 +1,6 @@
 """The journal of edits: what was committed, batch after batch, as factors and keys rather than as a model."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
 from aeplus.models.decoder import EditSite
+from aeplus.preserved.statistics import LayerStatistics, energy_of
 
 
 @dataclass
@@ -37,13 +39,13 @@ class Journal:
 
     entries: list[Entry] = field(default_factory=list)
 
-    def prior_keys(self, site: EditSite) -> Tensor:
-        """Keys of all earlier edits at a site, ``[d, m]``."""
-        known = [entry.keys[site.layer] for entry in self.entries]
-        weight = site.weight
-        if not known:
-            return weight.new_zeros(weight.shape[1], 0, dtype=torch.float32)
-        return torch.cat([keys.to(weight.device) for keys in known], 1)
+    def keys(self, site: EditSite) -> list[Tensor]:
+        """The keys of each batch at a site, ``[d, n]`` each."""
+        return [entry.keys[site.layer] for entry in self.entries]
+
+    def updates(self, site: EditSite) -> list[LowRankUpdate]:
+        """The update of each batch at a site."""
+        return [entry.updates[site.layer] for entry in self.entries]
 
     def total(self, site: EditSite) -> Tensor | None:
         """The sum of all updates of a site, ``[o, d]``; ``None`` if nothing was edited."""
@@ -89,7 +91,7 @@ class Journal:
                 updates = {layer: _update(tensors, f"batch_{b}.layer_{layer}") for layer in note["layers"]}
                 keys = {layer: tensors[f"batch_{b}.layer_{layer}.keys"] for layer in note["layers"]}
             except KeyError as error:
-                msg = f"the checkpoint lacks {error.args[0]!r}, so it is damaged; start again or take an earlier one."
+                msg = f"expected a whole checkpoint, got one without {error.args[0]!r}; start again or take an older one."
                 raise InputError(msg) from error
             entries.append(Entry(note["edits"], updates, keys, note["report"]))
         return cls(entries)
@@ -110,3 +112,25 @@ def plain_edit(request: Any) -> dict[str, Any]:
     values["rephrase"] = list(values["rephrase"])
     values["neighborhood"] = [dict(probe) for probe in values["neighborhood"]]
     return values
+
+
+class LeakageMeter:
+    """Measures ``tr(Δ C Δᵀ) / tr(W C Wᵀ)``, ``Δ`` the sum of all updates of a layer, ``W`` its unedited weight.
+
+    Args:
+        sites: The edited layers, unedited still.
+        statistics: Preserved knowledge of each.
+    """
+
+    def __init__(self, sites: Sequence[EditSite], statistics: Sequence[LayerStatistics]) -> None:
+        self._layers = [
+            (s, stats, energy_of(stats, s.weight)) for s, stats in zip(sites, statistics, strict=True)
+        ]
+
+    def measure(self, journal: Journal) -> float | None:
+        """The mean over the layers; ``None`` if nothing was edited."""
+        shares = []
+        for site, statistics, energy in self._layers:
+            if (total := journal.total(site)) is not None:
+                shares.append(energy_of(statistics, total) / energy)
+        return sum(shares) / len(shares) if shares else None

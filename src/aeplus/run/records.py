@@ -1,6 +1,5 @@
 """``edits.jsonl``: what a run keeps of every edit."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from aeplus.errors import InputError
 from aeplus.evaluation.questions import Success
-from aeplus.utils.paths import whole_file
+from aeplus.utils.jsonl import read_jsonl, write_jsonl
 
 FILE = "edits.jsonl"
 
@@ -28,9 +27,9 @@ class EditRecord:
         s_Kp: s(k, Kp), likewise; 0 in the first batch.
         residual: ‖r‖ at the last edited layer; ``None`` for a method without targets.
         smoothed: Whether it was among those of its batch whose targets are smoothed.
-        superseded: Whether a later batch edits its fact again; it is then no longer expected to hold.
+        superseded: Whether a later edit gives its fact another answer; it is then no longer expected to hold.
         before: Its success on the unedited model.
-        after: Its success at the end of the run; ``None`` while the run goes on.
+        after: Its success at the end of the run; ``None`` before.
     """
 
     edit: int
@@ -62,27 +61,24 @@ def write_records(records: Sequence[EditRecord], folder: Path) -> None:
     Raises:
         InputError: If it cannot be written.
     """
-    with whole_file(folder / FILE) as scratch:
-        lines = (json.dumps(record.as_dict(), ensure_ascii=False) + "\n" for record in records)
-        scratch.write_text("".join(lines), encoding="utf-8")
+    write_jsonl(folder / FILE, (record.as_dict() for record in records))
 
 
 def read_records(folder: Path) -> list[EditRecord]:
     """What :func:`write_records` wrote into a run's folder; nothing if there is no such file.
 
     Raises:
-        InputError: If a line is none of ours.
+        InputError: If a line is not a record of aeplus.
     """
     path = folder / FILE
     if not path.is_file():
         return []
     names = {field.name for field in fields(EditRecord)}
     records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, values in read_jsonl(path, "records of FigureWriter"):
         try:
-            values = json.loads(line)
             records.append(EditRecord(**{name: values[name] for name in names}))
-        except (ValueError, KeyError, TypeError) as error:
-            msg = f"expected a record of FigureWriter in {path}, line {number}, but it is damaged; make the run again."
+        except (KeyError, TypeError) as error:
+            msg = f"expected a record of FigureWriter in {path}, line {number}, got a damaged one; make the run again."
             raise InputError(msg) from error
     return records

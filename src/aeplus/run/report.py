@@ -1,22 +1,20 @@
 """What a run measured: the contents of ``metrics.json``, and the table at its end."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from aeplus.methods.layer import LayerReport
-from aeplus.utils.paths import whole_file
+from aeplus.utils.jsonl import write_json
+from aeplus.utils.tables import Row, print_line, print_table
 
 if TYPE_CHECKING:
     from aeplus.metrics.success import Score
 
-_NOTHING = {"efficacy": None, "generalization": None, "specificity": None, "score": None}
+_UNMEASURED = {"efficacy": None, "generalization": None, "specificity": None, "score": None}
 
 
 @dataclass
@@ -43,8 +41,8 @@ class RunReport:
     model: str
     seed: int
     edits: int = 0
-    before: dict[str, float | None] = field(default_factory=lambda: dict(_NOTHING))
-    after: dict[str, float | None] = field(default_factory=lambda: dict(_NOTHING))
+    before: dict[str, float | None] = field(default_factory=lambda: dict(_UNMEASURED))
+    after: dict[str, float | None] = field(default_factory=lambda: dict(_UNMEASURED))
     intervals: dict[str, dict[str, Any]] = field(default_factory=lambda: {"before": {}, "after": {}})
     batches: list[dict[str, Any]] = field(default_factory=list)
     leakage: float | None = None
@@ -66,8 +64,7 @@ class RunReport:
         Raises:
             InputError: If it cannot be written.
         """
-        with whole_file(path) as scratch:
-            scratch.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+        write_json(path, self.as_dict())
 
 
 def batch_report(
@@ -105,38 +102,29 @@ def batch_report(
 
 
 _NAMES = ("efficacy", "generalization", "specificity", "score")
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+_HEADER = ["", *(name.capitalize() for name in _NAMES)]
 
 
 def print_summary(report: RunReport, folder: Path, model: Path | None) -> None:
     """Prints Efficacy, Generalization, Specificity and Score before and after, and where everything lies."""
-    console = Console()
-    table = Table(title=f"{report.edits} edits of {report.model} by {report.method} (%)", title_justify="left")
-    table.add_column("")
-    for name in _NAMES:
-        table.add_column(name.capitalize(), justify="right")
-    table.add_row("before", *(_percent(report.before[name]) for name in _NAMES))
-    table.add_row("after", *(_percent(report.after[name]) for name in _NAMES), style="bold")
-    console.print(table)
-    console.print(
-        f"{report.seconds['total']:.0f} s, {report.seconds['statistics']:.0f} s of it statistics", style="dim"
-    )
-    for what, place in (("metrics", folder / "metrics.json"), ("edited model", model)):
-        if place is not None:
-            console.print(f"{what}: {place}", soft_wrap=True)
-    console.print(f"TensorBoard: tensorboard --logdir {folder}", soft_wrap=True)
+    rows = [Row(["before", *_scores(report.before)]), Row(["after", *_scores(report.after)], style="bold")]
+    print_table(f"{report.edits} edits of {report.model} by {report.method} (%)", _HEADER, rows, left=_HEADER[:1])
+    statistics = report.seconds["statistics"]
+    print_line(f"{report.seconds['total']:.0f} s, {statistics:.0f} s of it statistics", style="dim")
+    print_line(f"metrics: {folder / 'metrics.json'}")
+    if model is not None:
+        print_line(f"edited model: {model}")
+    print_line(f"TensorBoard: tensorboard --logdir {folder}")
 
 
-def print_validation(metrics: dict[str, Tensor]) -> None:
+def print_validation(metrics: Mapping[str, Tensor]) -> None:
     """Prints what ``validate`` measured: on the validation set, and on all the edits' test prompts."""
-    table = Table(title="Measured (%)", title_justify="left")
-    table.add_column("")
-    for name in _NAMES:
-        table.add_column(name.capitalize(), justify="right")
+    rows = []
     for what in ("validation", "edits"):
-        values = (metrics.get(f"{what}/{name}") for name in _NAMES)
-        table.add_row(what, *(_percent(None if value is None else float(value)) for value in values))
-    Console().print(table)
+        values = {name: metrics.get(f"{what}/{name}") for name in _NAMES}
+        rows.append([what, *_scores({name: None if v is None else float(v) for name, v in values.items()})])
+    print_table("Measured (%)", _HEADER, rows, left=_HEADER[:1])
+
+
+def _scores(values: Mapping[str, float | None]) -> list[str]:
+    return ["–" if (value := values[name]) is None else f"{value:.1f}" for name in _NAMES]

@@ -1,62 +1,325 @@
-"""The run as a plain object."""
+"""The run as a plain object: batches of edits, each with its candidates, from the first to what is measured at the end.
 
-from collections.abc import Sequence
-from typing import Any
+    session = EditSession(model, tokenizer, [4, 5, 6, 7, 8], named_method("alphaedit"))
+    session.prepare(stream)
+    while not stream.exhausted:
+        session.begin()
+        done = False
+        while not done:
+            session.candidate()
+            done = session.settle(session.validate(stream.validation_items())["score"])
+        session.commit()
+    session.finish()
+
+:class:`~aeplus.module.EditModule` drives one from Lightning's hooks. Nothing here knows of a training loop.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
+from aeplus.edits import EditRequest
 from aeplus.errors import InputError
-from aeplus.models.decoder import EditSite
-from aeplus.preserved.statistics import LayerStatistics, preserved_energy
-from aeplus.run.journal import Journal
+from aeplus.evaluation.questions import Baseline, edit_items, evaluate, tokenize_items
+from aeplus.methods.batch import BatchBuilder, BatchEdit, Candidate
+from aeplus.methods.layer import SITES, base_filter
+from aeplus.methods.method import Method
+from aeplus.methods.treatments import Restraint
+from aeplus.metrics.success import Score
+from aeplus.models.decoder import Decoder, EditSite
+from aeplus.preserved.statistics import LayerStatistics, PreservedOptions, load_or_collect
+from aeplus.run.batches import BatchCommit, Stream
+from aeplus.run.journal import Entry, Journal, LeakageMeter, plain_edit
+from aeplus.run.report import RunReport, batch_report
+from aeplus.run.selection import SELECTIONS, Selection
+from aeplus.targets.optimizer import TargetOptions
+from aeplus.targets.rows import sample_contexts
+from aeplus.utils.fingerprint import weights_fingerprint
+from aeplus.utils.progress import Progress
+
+if TYPE_CHECKING:
+    from aeplus.run.checkpoint import Resume
+    from aeplus.targets.cache import TargetCache
+
+T = TypeVar("T")
 
 
-def check_trainer(trainer: Any) -> None:
-    """One device, and no autocast that would round an update.
-
-    Raises:
-        InputError: If the trainer has several devices or another precision.
-    """
-    if trainer.world_size > 1:
-        msg = f"aeplus edits on one device, but the trainer has {trainer.world_size}; set trainer.devices: 1."
-        raise InputError(msg)
-    if trainer.precision != "32-true":
-        msg = (
-            f"expected trainer.precision 32-true, but {trainer.precision} came; choose the weights' dtype by "
-            "model.dtype instead."
-        )
-        raise InputError(msg)
-
-
-def check_weights(sites: Sequence[EditSite]) -> None:
-    """The weights to be edited are finite.
-
-    Raises:
-        InputError: If one is not; the message names it.
-    """
-    for site in sites:
-        if not bool(torch.isfinite(site.weight).all()):
-            msg = f"expected finite weights, but {site.name} holds NaN or infinity; load another checkpoint."
-            raise InputError(msg)
-
-
-class LeakageMeter:
-    """Measures ``tr(Δ C Δᵀ) / tr(W C Wᵀ)``, ``Δ`` the sum of all updates of a layer, ``W`` its unedited weight.
+class EditSession:
+    """Edits a loaded model, batch after batch.
 
     Args:
-        sites: The edited layers, unedited still.
-        statistics: Preserved knowledge of each.
+        model: A causal language model of transformers; it is edited in place.
+        tokenizer: Its tokenizer.
+        layers: Decoder layers to edit, ascending; a method may take the first and the last only.
+        method: The composition of the update.
+        targets: How targets are learned.
+        preserved: Where preserved knowledge comes from.
+        edited_dtype: ``float32`` keeps the edited weights in float32, ``same`` leaves them as they are.
+        seed: Seed of the sampled contexts.
+        name: What reports call the model.
+        notify: Called with the name of a hook of :class:`~aeplus.run.hooks.EditCallback` and its arguments.
+        progress: Where to show how far the statistics are.
+        target_cache: Where targets are kept that other runs need too; none by default.
+        unedited_cache: Where runs of one model keep what they find out about it unedited; none by default.
+
+    Attributes:
+        decoder: The model taken apart.
+        sites: The edited layers.
+        journal: The committed batches.
+        report: What the run has measured so far.
+        select: Makes the rule that chooses each batch's candidate; by default that of ``method.selection``.
+
+    Raises:
+        InputError: If the model or its layers cannot be edited.
     """
 
-    def __init__(self, sites: Sequence[EditSite], statistics: Sequence[LayerStatistics]) -> None:
-        self._layers = [
-            (s, stats, preserved_energy(stats, s.weight)) for s, stats in zip(sites, statistics, strict=True)
-        ]
+    data: Stream
+    statistics: list[LayerStatistics]
+    baseline: Baseline
+    fingerprint: str
 
-    def measure(self, journal: Journal) -> float | None:
-        """The mean over the layers; ``None`` if nothing was edited."""
-        shares = []
-        for site, statistics, energy in self._layers:
-            if (total := journal.total(site)) is not None:
-                shares.append(preserved_energy(statistics, total) / energy)
-        return sum(shares) / len(shares) if shares else None
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        layers: Sequence[int],
+        method: Method,
+        targets: TargetOptions = TargetOptions(),  # noqa: B008 - frozen
+        preserved: PreservedOptions = PreservedOptions(),  # noqa: B008
+        *,
+        edited_dtype: str = "same",
+        seed: int = 0,
+        name: str = "model",
+        notify: Callable[..., None] = lambda hook, *arguments: None,
+        progress: Progress | None = None,
+        target_cache: "TargetCache | None" = None,
+        unedited_cache: dict[tuple[Hashable, ...], Any] | None = None,
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.method, self.target_options, self.preserved, self.seed = method, targets, preserved, seed
+        for number, (fixed, present) in method.departures.items():
+            message = (
+                f"expected method.{number} {fixed}, which {method.name} fixes, got {present} from elsewhere, which is "
+                "used; give the method's config after the model's, or call the method by another name"
+            )
+            warnings.warn(message, stacklevel=2)
+        model.requires_grad_(False).eval()
+        self.decoder = Decoder(model)
+        self.sites: list[EditSite] = self.decoder.select(SITES[method.sites].run(list(layers)))
+        if edited_dtype == "float32":
+            for site in self.sites:
+                site.upcast()
+        self.journal = Journal()
+        self.report = RunReport(method=method.name, model=name, seed=seed)
+        self.select: Callable[[], Selection] = SELECTIONS[method.selection]
+        self._target_cache, self._unedited_cache = target_cache, unedited_cache
+        self._notify, self._progress = notify, progress or Progress()
+        self._batch: BatchEdit | None = None
+        self._prepared = self._finished = False
+
+    # ---- preparing
+
+    def prepare(self, data: Stream, *, editing: bool = True, resume: "Resume | None" = None) -> None:
+        """Everything that needs the unedited model; then the edits of a checkpoint are put in. Once.
+
+        Args:
+            data: The edits.
+            editing: Whether batches will be edited, rather than the model be measured only.
+            resume: A checkpoint's edits.
+
+        Raises:
+            InputError: If the weights are not finite, the checkpoint does not fit the model or the edits, or the
+                preserved text or the method's threshold cannot be used.
+        """
+        if self._prepared:
+            return
+        self.data = data
+        self._check_weights()
+        self.fingerprint = weights_fingerprint(self.model)
+        if resume is not None:
+            resume.check(self.report.model, self.fingerprint, [site.layer for site in self.sites], data.requests)
+        began = time.perf_counter()
+        if editing:
+            self._read_preserved()
+        self.report.seconds["statistics"] = time.perf_counter() - began
+        self._measure_unedited()
+        self._restart_clock()
+        if resume is not None:
+            self.journal = resume.journal
+            self.journal.apply(self.sites)
+            self.report.batches = [entry.report for entry in self.journal.entries]
+        self._prepared = True
+
+    def _check_weights(self) -> None:
+        for site in self.sites:
+            if not bool(torch.isfinite(site.weight).all()):
+                msg = f"expected finite weights, got NaN or infinity in {site.name}; load another checkpoint."
+                raise InputError(msg)
+
+    def _read_preserved(self) -> None:
+        options = self.target_options
+        self.statistics = load_or_collect(
+            self.decoder, self.tokenizer, self.sites, self.preserved, self._progress, self.fingerprint
+        )
+        if self.method.update == "closed_form":
+            for statistics in self.statistics:
+                base_filter(self.method, statistics.spectrum)  # a bad threshold is reported before the work
+        self._restraint = Restraint(self.method, self.sites)
+        self._meter = LeakageMeter(self.sites, self.statistics)
+        contexts = self._once(
+            ("contexts", options.contexts, options.context_length, self.seed),
+            lambda: sample_contexts(self.model, self.tokenizer, options.contexts, options.context_length, self.seed),
+        )
+        self._builder = BatchBuilder(
+            *(self.decoder, self.tokenizer, self.sites, self.method, options, self.statistics, contexts, self.seed),
+            progress=lambda *numbers: self._notify("on_targets_step", *numbers),
+            cache=self._target_cache,
+        )
+
+    def _measure_unedited(self) -> None:
+        data = self.data
+        self.report.edits = len(data.requests)
+        probes = [probe for request in data.requests for probe in request.neighborhood]
+        unanswered = [probe.prompt for probe in (*probes, *data.validation.preserved) if probe.answer is None]
+        self.baseline = self._once(
+            ("baseline", *unanswered), lambda: Baseline(self.decoder, self.tokenizer, unanswered)
+        )
+        items = edit_items(data.requests, data.overlap)
+        self.report.record("before", self._once(("before", *items), lambda: self.score(data.requests)))
+        self._notify("on_unedited_model")
+
+    def _once(self, what: tuple[Hashable, ...], make: Callable[[], T]) -> T:
+        """What depends on the unedited model only: made once, where runs share it."""
+        if self._unedited_cache is None:
+            return make()
+        key = (self.fingerprint, *what)
+        if key not in self._unedited_cache:
+            self._unedited_cache[key] = make()
+        return cast("T", self._unedited_cache[key])
+
+    # ---- a batch, from its first candidate to its commit
+
+    @property
+    def batch(self) -> BatchEdit:
+        """The batch being edited."""
+        assert self._batch is not None, "no batch has begun"
+        return self._batch
+
+    @property
+    def iteration(self) -> int:
+        """The smoothing iteration that the model holds, from 0; -1 between batches."""
+        return len(self._batch.scores) - 1 if self._batch is not None else -1
+
+    @property
+    def in_batch(self) -> bool:
+        """Whether a batch is under way."""
+        return self._batch is not None
+
+    def begin(self, requests: Sequence[EditRequest] | None = None) -> None:
+        """Builds the edit of a batch, by default of the one at the cursor; the model is as before.
+
+        Raises:
+            InputError: If a prompt is too long, or something is not finite.
+        """
+        self._restart_clock()
+        prior_keys = [self.journal.keys(site) for site in self.sites]
+        self._batch = self._builder.build(requests or self.data.current, self.data.edited, prior_keys)
+        self._rule = self.select()
+        self._seconds["targets"] = self._builder.learning_seconds
+
+    def candidate(self) -> Candidate:
+        """Puts the batch's next candidate into the model.
+
+        Raises:
+            InputError: If a residual is not finite; the model is then as the batch found it.
+        """
+        candidate = self.batch.candidate(len(self.batch.scores))
+        self._notify("on_candidate", candidate.iteration, self.batch.iterations)
+        return candidate
+
+    def validate(self, items: Sequence[Any]) -> dict[str, float | None]:
+        """Scores the model (and the present candidate, in a batch) on validation prompts, in percent."""
+        began = time.perf_counter()
+        asked = tokenize_items(self.tokenizer, items, self.baseline, self.decoder.context_length)
+        summary = evaluate(self.decoder, asked).summary()
+        self._seconds["validate"] += time.perf_counter() - began
+        if self._batch is not None:
+            self._batch.scores[self.iteration] = summary
+        return summary
+
+    def settle(self, score: float | None) -> bool:
+        """Hands the present candidate's score to the selection; whether the batch is ready to be committed.
+
+        Args:
+            score: In percent; ``None`` where it was not validated: there is nothing to choose by, and the batch ends
+                with its last candidate, whose targets are not smoothed.
+        """
+        last = self.iteration + 1 >= self.batch.iterations
+        if score is None:
+            return last
+        decision = self._rule.observe(score)
+        if decision.keep:
+            self.batch.keep()
+        return last or decision.done
+
+    def commit(self) -> BatchCommit:
+        """Makes the kept candidate (the present one, if none was kept) part of the model and the journal."""
+        batch, data = self.batch, self.data
+        chosen, requests = batch.chosen, data.current
+        if self._restraint.due(len(self.journal.entries) + 1, last=data.cursor + len(requests) >= len(data.requests)):
+            updates = {site.layer: self.journal.updates(site) for site in self.sites}
+            chosen = Candidate(chosen.iteration, self._restraint.restrain(updates, chosen.layers))
+        if chosen is not batch.current:
+            batch.apply(chosen)
+        self._seconds["solve"] = batch.seconds
+        # Targets that another run had found already count as if this one had.
+        self._seconds["total"] = time.perf_counter() - self._began + self._builder.spared_seconds
+        norms = batch.editor.residual_norms.tolist()
+        validation = batch.scores[chosen.iteration]
+        layers = [edit.report for edit in chosen.layers]
+        report = batch_report(len(requests), layers, norms, len(batch.scores), validation.get("score"), self._seconds)
+        self.journal.entries.append(
+            Entry(
+                [plain_edit(request) for request in requests],
+                {e.report.layer: e.update for e in chosen.layers},
+                {e.report.layer: e.keys for e in chosen.layers},
+                report,
+            )
+        )
+        self.report.batches.append(report)
+        index, converged = len(self.journal.entries) - 1, int(batch.editor.converged.sum())
+        commit = BatchCommit(index, requests, chosen, report, norms, validation, converged)
+        self._batch, self._finished = None, False
+        data.cursor += len(requests)
+        self._notify("on_batch_committed", commit)
+        return commit
+
+    def rollback(self) -> None:
+        """Removes a candidate that was not committed; between batches it does nothing."""
+        if self._batch is not None:
+            self._batch.rollback()
+            self._batch = None
+
+    def finish(self) -> RunReport:
+        """Measures all edits on the model as it is now: ``after`` and the leakage. A second call measures nothing."""
+        if not self._finished:
+            self.rollback()
+            self.report.record("after", self.score(self.data.requests))
+            self.report.leakage = self._meter.measure(self.journal)
+            self._finished = True
+        return self.report
+
+    # ---- measuring
+
+    def score(self, requests: Sequence[EditRequest]) -> Score:
+        """Efficacy, Generalization, Specificity and Score of some edits on their own test prompts."""
+        items = edit_items(requests, self.data.overlap)
+        asked = tokenize_items(self.tokenizer, items, self.baseline, self.decoder.context_length)
+        return evaluate(self.decoder, asked)
+
+    def _restart_clock(self) -> None:
+        self._seconds = {"targets": 0.0, "solve": 0.0, "validate": 0.0, "total": 0.0}
+        self._began = time.perf_counter()

@@ -1,1 +1,1 @@
-"""Targets v*: what the edited layers should say, and the keys that ask them."""
+"""Target values v* and the keys they are written to."""

@@ -1,7 +1,7 @@
-"""Keys of a batch of edits, layer after layer, while the layers change.
+"""Keys of a batch of edits, layer by layer, while the layers change.
 
 The rows end at the subject's last token and are run once up to the first edited layer. From there each layer is
-run again as it is edited, so a key always sees the layers below as they are now, prefix tokens included.
+run again as it is edited, so a key always depends on the current weights below, prefix tokens included.
 """
 
 import torch
@@ -14,7 +14,7 @@ from aeplus.targets.rows import BatchRows
 
 
 class KeyReader:
-    """Walks a batch's rows up through the edited layers.
+    """Runs a batch's rows up through the edited layers.
 
     Args:
         decoder: The model, with its weights as before the batch.
@@ -41,7 +41,7 @@ class KeyReader:
         A key is the mean over two kinds of template, the bare prompt and the sampled contexts (MEMIT).
 
         Args:
-            site: At or above the site read before; what lies between runs with its present weights.
+            site: At or above the site read before; the layers between run with their current weights.
             at: At or above ``site``.
 
         Returns:

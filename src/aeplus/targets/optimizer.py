@@ -1,12 +1,12 @@
-"""Targets v*: the hidden state at the subject's last token that makes the model say the new fact.
+"""Targets v*: the hidden state at the subject's last token that makes the model predict the new answer.
 
-For each edit a vector δ, added to the output of the last edited layer, is learnt by gradient (ROME, MEMIT).
-The result is that of the plain optimiser, which takes one edit at a time and runs the whole model each step;
+For each edit a vector δ, added to the output of the last edited layer, is optimized by gradient (ROME, MEMIT).
+The result is that of the plain optimizer, which takes one edit at a time and runs the whole model each step;
 the work is not. The layers below are run once, and so is every token before the subject's last. Logits are
-computed where a target is predicted and nowhere else. All edits of a batch advance together, rows of similar
-length side by side, and an edit that has converged leaves.
+computed only where a target token is predicted. All edits of a batch advance together, rows of similar length
+in one part, and the rows of an edit that has converged are dropped.
 
-Notation: ``n`` edits, ``c`` contexts, ``o`` hidden size, ``r`` rows of a group.
+Notation: ``n`` edits, ``o`` hidden size.
 """
 
 import copy
@@ -22,27 +22,27 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from aeplus.errors import InputError, require_not_negative, require_positive
 from aeplus.models.decoder import Decoder, at_least_float32
-from aeplus.targets.packing import Group, build_groups, bundle_groups
+from aeplus.targets.packing import TargetPart, bundle_parts, target_parts
 from aeplus.targets.rows import BatchRows
 
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """How targets are learnt. The defaults are MEMIT's.
+    """How targets are optimized. The defaults are MEMIT's.
 
     Attributes:
-        steps: Most gradient evaluations per edit; one fewer updates than this are made.
+        steps: Maximum number of gradient evaluations per edit; one fewer updates are made.
         learning_rate: Adam's learning rate (``v_lr``).
-        clamp: Longest δ, as a share of the norm of the hidden state it is added to.
+        clamp: Maximum norm of δ, relative to the hidden state.
         kl_factor: Weight of the KL term on ``"{subject} is a"``.
         weight_decay: Weight of ``‖δ‖ / ‖h‖²``.
-        stop_loss: An edit whose loss is below this has converged.
-        contexts: How many sampled prefixes a target must hold behind, beside the bare prompt.
-        context_length: Tokens in each prefix.
-        chunk_tokens: Tokens run at once; bounds the memory of a step.
-        precision: ``bfloat16`` runs the layers above the last edited one in bfloat16, with δ, the head and the loss
-            as they are: faster where the processor multiplies bfloat16 natively. ``full`` runs them in the model's
-            dtype; a model in half precision always does.
+        stop_loss: Edits with loss below this are treated as converged.
+        contexts: Number of sampled prefixes that a target is optimized after, in addition to the bare prompt.
+        context_length: Maximum number of sampled tokens in each prefix.
+        chunk_tokens: Maximum number of tokens run at once; bounds the memory of a step.
+        precision: ``bfloat16`` runs the layers above the last edited one in bfloat16, but not δ, the head and the
+            loss: faster where the processor multiplies bfloat16 natively. ``full`` runs them in the model's dtype,
+            as does a model in half precision always.
     """
 
     steps: int = 25
@@ -60,20 +60,20 @@ class TargetOptions:
         require_positive(self, "targets", "steps", "learning_rate", "clamp", "chunk_tokens", "context_length")
         require_not_negative(self, "targets", "contexts", "kl_factor", "weight_decay", "stop_loss")
         if self.precision not in ("full", "bfloat16"):
-            msg = f"targets.precision must be full or bfloat16, but {self.precision!r} came; choose one of these."
+            msg = f"expected targets.precision full or bfloat16, got {self.precision!r}; choose one of these."
             raise InputError(msg)
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Learnt targets of ``n`` edits.
+    """Optimized targets of ``n`` edits.
 
     Attributes:
         values: ``v*`` ``[o, n]``.
         initial: The hidden states before the edit, ``v0`` ``[o, n]``.
         loss: Loss of each edit at its target, ``[n]``.
         steps: Gradient steps each edit took, ``[n]``.
-        converged: Which edits came below the stopping loss, ``[n]``.
+        converged: Which edits got below the stopping loss, ``[n]``.
     """
 
     values: Tensor
@@ -90,30 +90,30 @@ def find_targets(
     options: TargetOptions,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> Targets:
-    """Learns the targets of a batch of edits at the output of ``layer``.
+    """Optimizes the targets of a batch of edits at the output of ``layer``.
 
     Args:
         decoder: The model; its parameters must not require gradients.
         rows: The batch's token rows.
         layer: The last edited layer.
-        options: How to learn.
+        options: How to optimize.
         progress: Called with (step, steps, edits converged) after each step.
 
     Raises:
         InputError: If the model's forward pass cannot be replayed, or its hidden states are not finite.
     """
     first, n = layer + 1, rows.edits
-    groups, initial = build_groups(decoder, rows, first, options.chunk_tokens)
+    parts, initial = target_parts(decoder, rows, first, options.chunk_tokens)
     if not bool(torch.isfinite(initial).all()):
-        msg = "expected finite hidden states, but the model yields NaN or infinity; check its weights and dtype."
+        msg = "expected finite hidden states, got NaN or infinity from the model; check its weights and dtype."
         raise InputError(msg)
-    groups[0].replay.check()
-    narrow = options.precision == "bfloat16" and initial.dtype == groups[0].replay.hidden.dtype
-    if narrow:
-        # Above the last edited layer nothing changes while targets are learnt.
+    parts[0].replay.check()
+    lowered = options.precision == "bfloat16" and initial.dtype == parts[0].replay.hidden.dtype
+    if lowered:
+        # Above the last edited layer nothing changes while targets are optimized.
         copies = [copy.deepcopy(module).bfloat16() for module in decoder.layers[first:]]
-        for group in groups:
-            group.replay.narrow(copies, torch.bfloat16)
+        for part in parts:
+            part.replay.lower_precision(copies, torch.bfloat16)
     norm = initial.norm(dim=1)  # [n]
 
     delta = torch.zeros_like(initial, requires_grad=True)  # [n, o]
@@ -127,18 +127,16 @@ def find_targets(
         with torch.set_grad_enabled(not last):  # no update follows the last evaluation
             decay = options.weight_decay * delta.norm(dim=1) / norm**2
             current = decay.detach().clone()
-            for bundle in bundle_groups(groups, options.chunk_tokens):
-                with _attention(narrow and delta.device.type == "cpu"):
-                    part = _loss(decoder, bundle, delta, options.kl_factor, n)
-                    current += part.detach()
+            for bundle in bundle_parts(parts, options.chunk_tokens):
+                with _attention(lowered and delta.device.type == "cpu"):
+                    terms = _loss(decoder, bundle, delta, options.kl_factor, n)
+                    current += terms.detach()
                     if not last:
-                        part.sum().backward()
+                        terms.sum().backward()
             if not last:
                 decay.sum().backward()
         if not bool(torch.isfinite(current).all()):
-            msg = (
-                "expected a finite loss, but it is NaN or infinite for some edit; use model.dtype float32 or bfloat16."
-            )
+            msg = "expected a finite loss, got NaN or infinity for an edit; use model.dtype float32 or bfloat16."
             raise InputError(msg)
         loss = torch.where(active, current, loss)
         active = active & (current >= options.stop_loss)
@@ -146,41 +144,41 @@ def find_targets(
             progress(step + 1, options.steps, n - int(active.sum()))
         if last or not bool(active.any()):
             break
-        kept = delta.detach().clone()
+        previous = delta.detach().clone()
         adam.step()
         with torch.no_grad():
             length = delta.norm(dim=1)
             longest = options.clamp * norm
             delta.mul_(torch.where(length > longest, longest / length, torch.ones_like(length))[:, None])
-            delta.copy_(torch.where(active[:, None], delta, kept))  # who has converged stays where it is
+            delta.copy_(torch.where(active[:, None], delta, previous))  # converged edits are frozen
         steps += active
-        groups = [group for group in (g.keep(active) for g in groups) if group is not None]
+        parts = [kept for kept in (part.keep(active) for part in parts) if kept is not None]
     values = (initial + delta.detach()).T
     return Targets(values.contiguous(), initial.T.contiguous(), loss, steps, ~active)
 
 
 def _attention(plain: bool) -> AbstractContextManager[None]:
-    """On a CPU, the fused attention's way back takes seventy times as long in bfloat16 as in float32."""
+    """On a CPU, the backward pass of fused attention takes seventy times as long in bfloat16 as in float32."""
     return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
 
 
-def _loss(decoder: Decoder, groups: list[Group], delta: Tensor, kl_factor: float, n: int) -> Tensor:
-    """The part of every edit's loss that some groups hold, ``[n]``."""
-    places: list[Tensor] = []
-    for group in groups:
-        hidden = group.replay.hidden
-        moved = hidden[:, 0] + delta[group.edit].to(hidden.dtype)
+def _loss(decoder: Decoder, parts: list[TargetPart], delta: Tensor, kl_factor: float, n: int) -> Tensor:
+    """The terms of every edit's loss that some parts hold, summed, ``[n]``."""
+    predicting: list[Tensor] = []
+    for part in parts:
+        hidden = part.replay.hidden
+        moved = hidden[:, 0] + delta[part.edit].to(hidden.dtype)
         hidden = torch.cat([moved[:, None], hidden[:, 1:]], 1)
-        hidden = group.replay.run(hidden, group.replay.first, len(decoder.layers))
-        places += [hidden[group.row, group.column], hidden[group.essence, 0]]
-    parts = at_least_float32(decoder.logits(torch.cat(places))).split([len(part) for part in places])
+        hidden = part.replay.run(hidden, part.replay.first, len(decoder.layers))
+        predicting += [hidden[part.row, part.column], hidden[part.essence, 0]]
+    logits = at_least_float32(decoder.logits(torch.cat(predicting))).split([len(states) for states in predicting])
     loss = delta.new_zeros(n)
-    for group, answers, essence in zip(groups, parts[::2], parts[1::2], strict=True):
+    for part, answers, essence in zip(parts, logits[::2], logits[1::2], strict=True):
         if len(answers):
-            nll = F.cross_entropy(answers, group.wanted, reduction="none") * group.share
-            loss = loss.index_add(0, group.edit[group.row], nll)
+            nll = F.cross_entropy(answers, part.target, reduction="none") * part.share
+            loss = loss.index_add(0, part.edit[part.row], nll)
         if len(essence):
             logp = essence.log_softmax(-1)
-            kl = (logp.exp() * (logp - group.reference)).sum(-1)  # KL(now ‖ before), as in ROME
-            loss = loss.index_add(0, group.edit[group.essence], kl_factor * kl)
+            kl = (logp.exp() * (logp - part.reference)).sum(-1)  # KL(now ‖ before), as in ROME
+            loss = loss.index_add(0, part.edit[part.essence], kl_factor * kl)
     return loss

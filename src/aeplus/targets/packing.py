@@ -1,10 +1,11 @@
 """The token rows of a batch of edits packed into parts that run together, for targets and for gradient edits.
 
-Notation: ``n`` edits, ``o`` hidden size, ``r`` rows of a part, ``p`` predicted positions.
+Notation: ``n`` edits, ``o`` hidden size, ``r`` rows of a part, ``p`` predicted positions, ``q`` rows of the KL term.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,31 +14,81 @@ from aeplus.models.decoder import Decoder, at_least_float32
 from aeplus.models.replay import Replay
 from aeplus.targets.rows import BatchRows
 
-# What one more part costs, in tokens (two cores, 135M parameters: its weights are read once more). On a GPU, where
+# Cost of one more part, in tokens (two cores, 135M parameters: its weights are read once more). On a GPU, where
 # launches dominate, the optimum is flat.
 _PART_COST = 60
+_PADDING_COST = 20  # tokens of padding that cost as much as one more part
+_BUNDLE_TOKENS = 1024  # tokens whose activations are held at once
+T = TypeVar("T")
 
 
-@dataclass
-class Group:
-    """Rows that run together; token 0 of each is the subject's last.
+@dataclass(frozen=True)
+class Row:
+    """One text without its answer's last token, from which nothing is predicted.
 
-    ``edit [r]`` says whose row it is. The ``p`` predicted positions are ``row [p]``, ``column [p]`` with the
-    wanted token in ``wanted [p]`` and its share in the edit's loss in ``share [p]``. The rows of the KL term are
-    ``essence [q]``, with the log-probabilities of the unedited model, ``reference [q, vocabulary]``.
+    Attributes:
+        edit: Number of its edit.
+        ids: Its tokens.
+        start: Index of the first token that is replayed, column 0.
+        mark: Column of the subject's last token.
+        targets: What it predicts as (column, token); empty for a row of the KL term.
+        terms: Number of terms in its edit's loss.
+        bare: Whether it is an edit's prompt without context.
+    """
+
+    edit: int
+    ids: tuple[int, ...]
+    start: int
+    mark: int
+    targets: tuple[tuple[int, int], ...] = ()
+    terms: int = 1
+    bare: bool = False
+
+    @property
+    def length(self) -> int:
+        """Number of replayed tokens."""
+        return len(self.ids) - self.start
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of similar length that run together.
+
+    Attributes:
+        replay: The recorded rows.
+        edit: Number of each row's edit, ``[r]``.
+        mark: Column of each row's subject's last token, ``[r]``.
+        row: Row of each predicted position, ``[p]``.
+        column: Column of each predicted position, ``[p]``.
+        target: Target token of each predicted position, ``[p]``.
+        terms: Number of terms in the loss of each predicted position's edit, ``[p]``.
     """
 
     replay: Replay
     edit: Tensor
+    mark: Tensor
     row: Tensor
     column: Tensor
-    wanted: Tensor
+    target: Tensor
+    terms: Tensor
+
+
+@dataclass(frozen=True)
+class TargetPart(Part):
+    """Rows replayed from the subject's last token on, column 0, some of them for the KL term.
+
+    Attributes:
+        share: Share of each predicted position in its edit's loss, ``[p]``.
+        essence: The rows of the KL term, ``[q]``.
+        reference: Log-probabilities of the unedited model after them, ``[q, vocabulary]``.
+    """
+
     share: Tensor
     essence: Tensor
     reference: Tensor
 
-    def keep(self, active: Tensor) -> "Group | None":
-        """The group without the rows of edits that are no longer ``active [n]``."""
+    def keep(self, active: Tensor) -> "TargetPart | None":
+        """The part without the rows of edits that are no longer ``active [n]``."""
         stays = active[self.edit]
         if bool(stays.all()):
             return self
@@ -45,68 +96,134 @@ class Group:
         if not len(rows):
             return None
         renumbered = stays.cumsum(0) - 1
-        kept, asked = stays[self.row], stays[self.essence]
-        return Group(
-            self.replay.select(rows),
-            self.edit[rows],
-            renumbered[self.row[kept]],
-            self.column[kept],
-            self.wanted[kept],
-            self.share[kept],
-            renumbered[self.essence[asked]],
-            self.reference[asked],
+        kept, essence = stays[self.row], stays[self.essence]
+        return replace(
+            self,
+            replay=self.replay.select(rows),
+            edit=self.edit[rows],
+            mark=self.mark[rows],
+            row=renumbered[self.row[kept]],
+            column=self.column[kept],
+            target=self.target[kept],
+            terms=self.terms[kept],
+            share=self.share[kept],
+            essence=renumbered[self.essence[essence]],
+            reference=self.reference[essence],
         )
 
 
 @dataclass(frozen=True)
-class _Member:
-    """One row: whose it is, how many tokens at its end are run, what it predicts as (column, token, share).
+class Bundle:
+    """All rows of some edits: parts with one pass through the head and one backward pass.
 
-    A row that predicts nothing is the KL term's. ``bare`` marks an edit's prompt without context.
+    Attributes:
+        parts: The rows.
+        edit: Number of the edit of each predicted position, part by part, ``[p]``.
+        target: Their target tokens, ``[p]``.
+        terms: Number of terms in their edits' losses, ``[p]``.
     """
 
-    edit: int
-    ids: tuple[int, ...]
-    suffix: int
-    wanted: list[tuple[int, int, float]]
-    bare: bool = False
+    parts: list[Part]
+    edit: Tensor
+    target: Tensor
+    terms: Tensor
 
 
-def build_groups(decoder: Decoder, rows: BatchRows, first: int, chunk_tokens: int) -> tuple[list[Group], Tensor]:
-    """Rows in groups, from the subject's last token to the last that predicts, and the bare prompts' ``[n, o]``."""
-    members: list[_Member] = []
-    for index, row in enumerate(rows.prompts):
-        edit, context = divmod(index, rows.contexts)
-        share = 1.0 / (len(row.answer_ids) * rows.contexts)
-        wanted = [(row.answer - 1 + k - row.mark, token, share) for k, token in enumerate(row.answer_ids)]
-        ids = row.ids[:-1]  # nothing is predicted from the answer's last token
-        members.append(_Member(edit, ids, len(ids) - row.mark, wanted, context == 0))
+def token_rows(rows: BatchRows, contexts: int, first: int = 0, *, from_subject: bool = False) -> list[list[Row]]:
+    """Each edit's rows after the empty context and its first others.
+
+    Args:
+        rows: The batch's token rows.
+        contexts: How many contexts beside the empty one.
+        first: Number of the first edit.
+        from_subject: Replay from the subject's last token on; by default every token is replayed.
+    """
+    kept = min(contexts + 1, rows.contexts)
+    edits = []
+    for i in range(rows.edits):
+        edit = []
+        for context, row in enumerate(rows.prompts[i * rows.contexts :][:kept]):
+            start = row.mark if from_subject else 0
+            targets = tuple((row.answer - 1 + k - start, token) for k, token in enumerate(row.answer_ids))
+            terms = len(targets) * kept
+            edit.append(Row(first + i, row.ids[:-1], start, row.mark - start, targets, terms, context == 0))
+        edits.append(edit)
+    return edits
+
+
+def target_parts(decoder: Decoder, rows: BatchRows, first: int, chunk_tokens: int) -> tuple[list[TargetPart], Tensor]:
+    """Packs the rows that targets are optimized on.
+
+    Args:
+        decoder: The unedited model.
+        rows: The batch's token rows.
+        first: First layer to replay.
+        chunk_tokens: Maximum number of tokens of a part, unless one row is longer.
+
+    Returns:
+        The parts, and the hidden states that enter layer ``first`` at the bare prompts' subjects, ``[n, o]``.
+    """
+    packed = [row for edit in token_rows(rows, rows.contexts, from_subject=True) for row in edit]
     for edit, row in enumerate(rows.essence):
-        members.append(_Member(edit, row.ids[: row.mark + 1], 1, []))
-
-    groups: list[Group] = []
+        packed.append(Row(edit, row.ids[: row.mark + 1], row.mark, 0))
+    parts: list[TargetPart] = []
     initial: dict[int, Tensor] = {}
-    for part in _parts(members, chunk_tokens):
-        group = _group(decoder, part, first)
-        hidden = group.replay.hidden
-        initial.update({m.edit: at_least_float32(hidden[r, 0]) for r, m in enumerate(part) if m.bare})
-        groups.append(group)
-    return groups, torch.stack([initial[edit] for edit in range(rows.edits)])
+    for chosen in _cheapest_split(packed, chunk_tokens):
+        part = _target_part(decoder, chosen, first)
+        hidden = part.replay.hidden
+        initial.update({row.edit: at_least_float32(hidden[r, 0]) for r, row in enumerate(chosen) if row.bare})
+        parts.append(part)
+    return parts, torch.stack([initial[edit] for edit in range(rows.edits)])
 
 
-def _parts(members: list[_Member], chunk_tokens: int) -> list[list[_Member]]:
-    """Rows that run together, padded to the longest suffix among them.
+def bundle_parts(parts: Iterable[TargetPart], chunk_tokens: int) -> list[list[TargetPart]]:
+    """Parts that share one pass through the head, whose weight is the largest to read."""
+    return _within(parts, lambda part: part.replay.hidden.shape[0] * part.replay.hidden.shape[1], chunk_tokens)
 
-    Few rows at a time waste a processor, padding wastes tokens: parts are cut, in order of length, where that
-    makes the sum of padded tokens and the cost of one more part least.
+
+def bundle_rows(decoder: Decoder, edits: Iterable[list[Row]], first: int) -> list[Bundle]:
+    """Packs edits of similar length into bundles; an edit is in one, since its loss needs all its rows.
+
+    Args:
+        decoder: The model.
+        edits: Each edit's rows, from :func:`token_rows`.
+        first: First layer to replay.
     """
-    ordered = sorted(members, key=lambda m: m.suffix)
-    best: list[tuple[float, int]] = [(0.0, 0)]  # least cost of the first i rows, and where their last part starts
+    ordered = sorted(edits, key=lambda rows: max(row.length for row in rows))
+    bundles = []
+    for chosen in _within(ordered, lambda rows: sum(row.length for row in rows), _BUNDLE_TOKENS):
+        parts = [_part(decoder, rows, first) for rows in _similar_split(row for rows in chosen for row in rows)]
+        edit = torch.cat([part.edit[part.row] for part in parts])
+        target, terms = torch.cat([part.target for part in parts]), torch.cat([part.terms for part in parts])
+        bundles.append(Bundle(parts, edit, target, terms))
+    return bundles
+
+
+def _within(items: Iterable[T], tokens: Callable[[T], int], budget: int) -> list[list[T]]:
+    """Items in order, as many together as have at most ``budget`` tokens, or one that has more."""
+    bundles: list[list[T]] = []
+    room = 0
+    for item in items:
+        if not bundles or tokens(item) > room:
+            bundles.append([])
+            room = budget
+        bundles[-1].append(item)
+        room -= tokens(item)
+    return bundles
+
+
+def _cheapest_split(rows: Iterable[Row], chunk_tokens: int) -> list[list[Row]]:
+    """Splits rows, ordered by length, where the sum of padded tokens and of the parts' cost is least.
+
+    Small parts do not use all of a processor, padding wastes tokens. Targets take many steps, so the search pays.
+    """
+    ordered = sorted(rows, key=lambda row: row.length)
+    best: list[tuple[float, int]] = [(0.0, 0)]  # least cost of the first i rows, and the start of their last part
     for stop in range(1, len(ordered) + 1):
-        longest = ordered[stop - 1].suffix
+        longest = ordered[stop - 1].length
         starts = range(max(0, stop - max(1, chunk_tokens // longest)), stop)
         best.append(min((best[s][0] + (stop - s) * longest + _PART_COST, s) for s in starts))
-    parts: list[list[_Member]] = []
+    parts: list[list[Row]] = []
     stop = len(ordered)
     while stop:
         start = best[stop][1]
@@ -115,134 +232,36 @@ def _parts(members: list[_Member], chunk_tokens: int) -> list[list[_Member]]:
     return parts
 
 
-def _group(decoder: Decoder, members: list[_Member], first: int) -> Group:
-    replay = Replay(decoder, [m.ids for m in members], first, [m.suffix for m in members])
+def _similar_split(rows: Iterable[Row]) -> list[list[Row]]:
+    """Splits rows, ordered by length, where padding the present part to one more row costs more than a new part."""
+    parts: list[list[Row]] = [[]]
+    for row in sorted(rows, key=lambda row: row.length):
+        if parts[-1] and len(parts[-1]) * (row.length - parts[-1][-1].length) > _PADDING_COST:
+            parts.append([])
+        parts[-1].append(row)
+    return parts
 
-    def on_device(values: list[Any]) -> Tensor:
-        return torch.tensor(values, device=replay.hidden.device)
 
-    places = [(r, *wanted) for r, member in enumerate(members) for wanted in member.wanted]
-    row, column, token, share = (list(x) for x in zip(*places, strict=True)) if places else ([], [], [], [])
-    essence = [r for r, member in enumerate(members) if not member.wanted]
-    with torch.no_grad():
-        # The unedited model's own pass has been recorded: its output stands behind the final norm.
-        reference = at_least_float32(decoder.readout(replay.output[essence, 0])).log_softmax(-1)
-    return Group(
-        replay,
-        on_device([m.edit for m in members]),
-        on_device(row).long(),
-        on_device(column).long(),
-        on_device(token).long(),
-        on_device(share),
-        on_device(essence).long(),
-        reference,
+def _part(decoder: Decoder, rows: Sequence[Row], first: int) -> Part:
+    # With explicit lengths padding is on the right, where nothing attends to it, even if every token is replayed.
+    replay = Replay(decoder, [row.ids for row in rows], first, [row.length for row in rows])
+
+    def on_device(values: Iterable[int]) -> Tensor:
+        return torch.tensor(list(values), dtype=torch.long, device=replay.hidden.device)
+
+    positions = [(r, column, token, row.terms) for r, row in enumerate(rows) for column, token in row.targets]
+    row, column, target, terms = (on_device(position[i] for position in positions) for i in range(4))
+    return Part(
+        replay, on_device(row.edit for row in rows), on_device(row.mark for row in rows), row, column, target, terms
     )
 
 
-def bundle_groups(groups: list[Group], chunk_tokens: int) -> list[list[Group]]:
-    """Groups that share one pass through the head, whose weight is the largest to read."""
-    bundles: list[list[Group]] = []
-    room = 0
-    for group in groups:
-        tokens = group.replay.hidden.shape[0] * group.replay.hidden.shape[1]
-        if not bundles or tokens > room:
-            bundles.append([])
-            room = chunk_tokens
-        bundles[-1].append(group)
-        room -= tokens
-    return bundles
-
-
-_BUNDLE_TOKENS = 1024  # tokens whose activations are held at once
-_PADDING_COST = 20  # tokens of padding that are worth a part of their own
-
-
-@dataclass(frozen=True)
-class Row:
-    """One text without its answer's last token; what it predicts as (column, token); its edit's loss has ``terms``.
-
-    ``mark`` is the column of the subject's last token.
-    """
-
-    edit: int
-    ids: tuple[int, ...]
-    mark: int
-    wanted: list[tuple[int, int]]
-    terms: int
-
-
-@dataclass(frozen=True)
-class Part:
-    """Rows of similar length; ``row [p]`` and ``column [p]`` are the positions that predict.
-
-    ``mark [rows]`` are the columns of the subjects' last tokens.
-    """
-
-    replay: Replay
-    mark: Tensor
-    row: Tensor
-    column: Tensor
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """All rows of some edits: parts with one pass through the head and one backward pass.
-
-    ``edit [p]``, ``wanted [p]`` and ``terms [p]`` tell, for every part's positions in turn, whose they are, which
-    token is wanted and by what its term in the edit's loss is divided.
-    """
-
-    parts: list[Part]
-    edit: Tensor
-    wanted: Tensor
-    terms: Tensor
-
-
-def token_rows(rows: BatchRows, contexts: int, first: int = 0) -> list[list[Row]]:
-    """Each edit's rows behind its first contexts, edits numbered from ``first``."""
-    kept = min(contexts + 1, rows.contexts)
-    edits = []
-    for i in range(rows.edits):
-        edit = []
-        for row in rows.prompts[i * rows.contexts :][:kept]:
-            wanted = [(row.answer - 1 + k, token) for k, token in enumerate(row.answer_ids)]
-            edit.append(Row(first + i, row.ids[:-1], row.mark, wanted, len(wanted) * kept))
-        edits.append(edit)
-    return edits
-
-
-def bundle_rows(decoder: Decoder, edits: list[list[Row]], first: int) -> list[Bundle]:
-    """Edits of similar length in bundles: whether an edit counts shows when all its rows have run."""
-    bundles: list[list[Row]] = []
-    room = 0
-    for edit in sorted(edits, key=lambda rows: max(len(row.ids) for row in rows)):
-        tokens = sum(len(row.ids) for row in edit)
-        if not bundles or tokens > room:
-            bundles.append([])
-            room = _BUNDLE_TOKENS
-        bundles[-1] += edit
-        room -= tokens
-    return [_bundle(decoder, rows, first) for rows in bundles]
-
-
-def _bundle(decoder: Decoder, rows: list[Row], first: int) -> Bundle:
-    parts: list[list[Row]] = [[]]
-    for row in sorted(rows, key=lambda row: len(row.ids)):
-        padding = len(parts[-1]) * (len(row.ids) - len(parts[-1][-1].ids)) if parts[-1] else 0
-        if padding > _PADDING_COST:
-            parts.append([])
-        parts[-1].append(row)
-
-    def on_device(values: list[Any]) -> Tensor:
-        return torch.tensor(values, device=decoder.device)
-
-    recorded = []
-    for part in parts:
-        # Every token is replayed. Told so, padding stands behind the rows, where nothing attends to it.
-        replay = Replay(decoder, [row.ids for row in part], first, [len(row.ids) for row in part])
-        places = [(r, column) for r, row in enumerate(part) for column, _ in row.wanted]
-        marks, numbers, columns = [row.mark for row in part], [r for r, _ in places], [column for _, column in places]
-        recorded.append(Part(replay, on_device(marks), on_device(numbers), on_device(columns)))
-    wanted = [(row.edit, token, row.terms) for part in parts for row in part for _, token in row.wanted]
-    edit, token, terms = (on_device(list(values)) for values in zip(*wanted, strict=True))
-    return Bundle(recorded, edit, token, terms)
+def _target_part(decoder: Decoder, rows: Sequence[Row], first: int) -> TargetPart:
+    part = _part(decoder, rows, first)
+    device = part.replay.hidden.device
+    share = torch.tensor([1.0 / row.terms for row in rows for _ in row.targets], device=device)
+    essence = torch.tensor([r for r, row in enumerate(rows) if not row.targets], dtype=torch.long, device=device)
+    with torch.no_grad():
+        # The unedited model's own pass has been recorded: its output follows the final norm.
+        reference = at_least_float32(decoder.readout(part.replay.output[essence, 0])).log_softmax(-1)
+    return TargetPart(**vars(part), share=share, essence=essence, reference=reference)

@@ -1,4 +1,4 @@
-"""What identifies a model's weights and a corpus, so that nothing is ever taken for something else."""
+"""Fingerprints that identify a model's weights, a file and a corpus."""
 
 import hashlib
 from collections.abc import Collection
@@ -14,7 +14,7 @@ def weights_fingerprint(model: Any, names: Collection[str] | None = None) -> str
 
     Args:
         model: The model.
-        names: Only these weights, as in its ``state_dict``; by default every one.
+        names: Only these weights, named as in its ``state_dict``; by default all.
     """
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
@@ -34,9 +34,9 @@ def file_fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def text_stamp(place: str) -> str:
-    """Size and time of a text, which can be too long to read for this; empty for what is no file."""
-    path = Path(place)
+def text_stamp(source: str) -> str:
+    """Size and modification time of a text file, which can be too long to digest; empty if there is no such file."""
+    path = Path(source)
     return f"{path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else ""
 
 

@@ -1,13 +1,24 @@
 """The one reader and writer of JSON and JSON Lines.
 
-Files are written whole or not at all. A line ends at a newline alone: ``str.splitlines`` also breaks at U+2028 and
-the like, which JSON strings may hold unescaped.
+Own files: :func:`write_json`, :func:`write_jsonl` (whole or not at all), :func:`read_json` and :func:`read_jsonl`.
+Files of users, as JSON Lines or one array, gzipped or not: :func:`opened` and :func:`iterate_records`::
+
+    with opened(path) as file:
+        for place, record in iterate_records(file, path):  # ("edits.jsonl, line 3", {...})
+            ...
+
+A line ends at a newline alone: ``str.splitlines`` also breaks at U+2028 and the like, which JSON strings may contain
+unescaped.
 """
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from aeplus.errors import InputError
 from aeplus.utils.paths import whole_file
@@ -39,7 +50,7 @@ def read_json(path: Path, expected: str = "JSON") -> Any:
 
     Args:
         path: The file.
-        expected: What a message says the file should hold.
+        expected: What messages say the file should contain.
 
     Raises:
         InputError: If the file cannot be read or is not JSON.
@@ -49,11 +60,11 @@ def read_json(path: Path, expected: str = "JSON") -> Any:
 
 
 def read_jsonl(path: Path, expected: str = "JSON Lines") -> Iterator[tuple[int, Any]]:
-    """The values of a JSON Lines file with their line numbers, from 1; blank lines are passed over.
+    """The values of a JSON Lines file with their line numbers, from 1; blank lines are skipped.
 
     Args:
         path: The file.
-        expected: What a message says the file should hold.
+        expected: What messages say the file should contain.
 
     Raises:
         InputError: If the file cannot be read or a line is not JSON.
@@ -61,6 +72,72 @@ def read_jsonl(path: Path, expected: str = "JSON Lines") -> Iterator[tuple[int, 
     for number, line in enumerate(read_utf8(path, expected).split("\n"), start=1):
         if line.strip():
             yield number, parse_json(line, path, number, expected)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """A file open for reading bytes, unzipped if it is gzipped.
+
+    Raises:
+        InputError: If it cannot be opened or, within the block, cannot be read to its end.
+    """
+    try:
+        with path.open("rb") as raw:
+            zipped = raw.peek(2)[:2] == b"\x1f\x8b"
+            with cast(BufferedReader, gzip.open(raw)) if zipped else raw as file:
+                yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        msg = f"expected a complete gzip file, got damaged data in {path} ({error}); download or write it again."
+        raise InputError(msg) from error
+    except OSError as error:
+        reason = error.strerror or error
+        msg = f"expected a readable file, got an error from {path} ({reason}); check the path and its permissions."
+        raise InputError(msg) from error
+
+
+def iterate_records(
+    file: BinaryIO, path: Path, expected: str = "a JSON array or JSON Lines"
+) -> Iterator[tuple[str, Any]]:
+    """The records of a file: the items of its one array, its one object, or the values of its lines.
+
+    Lines are read one by one, as they are asked for; an array, or one object printed over several lines, as a whole.
+
+    Args:
+        file: The open file, UTF-8 with or without a byte order mark; see :func:`opened`.
+        path: What messages call it.
+        expected: What messages say the file should contain.
+
+    Yields:
+        (place, record), the place such as ``edits.jsonl, line 3`` or, in an array, ``edits.json, item 3``. Nothing if
+        the file is empty.
+
+    Raises:
+        InputError: If it is not UTF-8 or not JSON; the message names the byte or the line.
+    """
+    leading = b""  # blank lines before the first record
+    begun, offset = False, 0
+    for number, data in enumerate(file, start=1):
+        line = _decoded(data, offset, path)
+        offset += len(data)
+        if not line.strip():
+            leading += b"" if begun else data
+            continue
+        if not begun and (line.lstrip().startswith("[") or line.strip() == "{"):
+            value = parse_json(_decoded(leading + data + file.read(), 0, path), path, 1, expected)
+            items = value if isinstance(value, list) else [value]
+            yield from ((f"{path}, item {index}", item) for index, item in enumerate(items, start=1))
+            return
+        begun = True
+        yield f"{path}, line {number}", parse_json(line, path, number, expected)
+
+
+def _decoded(data: bytes, offset: int, path: Path) -> str:
+    try:
+        return data.decode("utf-8" if offset else "utf-8-sig")  # a byte order mark may come first
+    except UnicodeDecodeError as error:
+        position = offset + error.start
+        msg = f"expected UTF-8 text in {path}, got an {error.reason} at byte {position}; convert the file to UTF-8."
+        raise InputError(msg) from error
 
 
 def read_utf8(path: Path, expected: str) -> str:

@@ -1,4 +1,4 @@
-"""Where aeplus keeps what is costly to make again."""
+"""The cache folder, and files and folders that are written whole or not at all."""
 
 import os
 import shutil
@@ -19,17 +19,21 @@ def cache_dir() -> Path:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to that becomes ``path`` when the block ends well, and vanishes when it does not."""
+    """A scratch path for a file that replaces ``path`` when the block succeeds; otherwise it is removed.
+
+    Raises:
+        InputError: If the disk is full or the folder cannot be written.
+    """
     with whole_folder(path) as scratch:
         yield scratch
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A scratch path beside ``path`` that takes its place when the block ends well: all of it, or nothing.
+    """A scratch path beside ``path`` that replaces it when the block succeeds; otherwise it is removed.
 
     Raises:
-        InputError: If the disk is full or the place cannot be written.
+        InputError: If the disk is full or the folder cannot be written.
     """
     scratch: Path | None = None
     try:
@@ -37,13 +41,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         yield scratch / "new"
         if path.is_dir():
-            os.replace(
-                path, scratch / "old"
-            )  # a folder cannot be replaced; the old one goes only once the new is whole
+            os.replace(path, scratch / "old")  # a folder cannot be replaced; the old one is removed at the end
         os.replace(scratch / "new", path)
-    except (OSError, SafetensorError) as error:  # what safetensors raises is no OSError, even on a full disk
+    except (OSError, SafetensorError) as error:  # safetensors raises no OSError, even on a full disk
         reason = getattr(error, "strerror", None) or error
-        msg = f"could not write {path}: {reason}; free space there or choose another place."
+        msg = f"expected to write {path}, got an error ({reason}); free space there or choose another folder."
         raise InputError(msg) from error
     finally:
         if scratch is not None:

@@ -1,4 +1,4 @@
-"""A progress bar that anything long can show, and that tests and libraries can leave out."""
+"""A progress bar for long work, which tests and libraries can leave out."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ class Progress:
 
     @contextmanager
     def task(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Announces work of ``total`` units; the block gets a function to report units done."""
+        """Starts work of ``total`` units; the block gets a function that reports units done."""
         yield lambda _: None
 
 

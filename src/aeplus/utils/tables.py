@@ -1,26 +1,87 @@
-"""Tables as Markdown, and where to print them."""
+"""Tables as Markdown and in the terminal. Texts of users and models are printed as they are, brackets included."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table in the terminal; missing cells at its end are empty.
+
+    Attributes:
+        cells: Its texts.
+        style: A style of rich for the whole row, such as ``bold`` or ``dim``.
+        end_section: Whether a line is drawn below it.
+    """
+
+    cells: Sequence[str]
+    style: str | None = None
+    end_section: bool = False
 
 
 def console() -> Console:
-    """The terminal; a file, which has no margin to fit, is wide."""
+    """The terminal; output to a file, which has no margin, is wide."""
     terminal = Console()
     return terminal if terminal.is_terminal else Console(width=200)
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[str] = ()) -> str:
+def print_table(
+    title: str,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str] | Row],
+    left: Sequence[str] = (),
+    *,
+    no_wrap: Sequence[str] = (),
+    show_lines: bool = False,
+    failures: Iterable[str] = (),
+) -> None:
+    """Prints a table.
+
+    Args:
+        title: Its title.
+        header: The columns' names.
+        rows: The cells; a :class:`Row` where one has a style.
+        left: Names of the left-aligned columns; the others are numbers and aligned right.
+        no_wrap: Names of the columns whose cells are not wrapped.
+        show_lines: Whether a line is drawn below every row.
+        failures: Sentences to print below the table, in red.
+    """
+    table = Table(title=Text(title, "table.title"), title_justify="left", show_lines=show_lines)
+    for name in header:
+        justify = "left" if name in left else "right"
+        table.add_column(Text(name), justify=justify, overflow="fold", no_wrap=name in no_wrap)  # type: ignore[arg-type]
+    for row in rows:
+        row = row if isinstance(row, Row) else Row(row)
+        table.add_row(*map(Text, row.cells), style=row.style, end_section=row.end_section)
+    console().print(table)
+    for sentence in failures:
+        print_line(sentence, "red")
+
+
+def print_line(text: str, style: str | None = None) -> None:
+    """Prints a line of text as it is, never wrapped, so that paths can be copied."""
+    console().print(Text(text), style=style, soft_wrap=True)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[str] = ()) -> str:
     """A table as Markdown, without a line break at its end.
 
     Args:
         header: The columns' names.
         rows: The cells.
-        left: Names of the columns that are text, and so begin at the left.
+        left: Names of the left-aligned columns; the others are numbers and aligned right.
     """
     rule = ["---" if name in left else "---:" for name in header]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in (header, rule, *rows))
+
+
+def with_notes(table: str, legend: str, notes: Iterable[str] = ()) -> str:
+    """A Markdown table as a file: followed by what its columns are, and a list of notes."""
+    return "\n".join([table, "", legend, "", *(f"- {note}" for note in notes)]) + "\n"
 
 
 def _cell(text: str) -> str:

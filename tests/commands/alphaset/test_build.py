@@ -254,14 +254,14 @@ def test_a_language_model_rewrites_and_text_adds_to_k0(work: Path, tiny: None, w
     )
 
 
-def test_too_little_is_told_before_the_model_is_loaded(
+def test_too_little_is_reported_before_the_model_is_loaded(
     work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "load_on_device", lambda _: pytest.fail("loaded"))
     assert build(work, "none", "--scale", "0.1") == 2
     said = capsys.readouterr().err
-    assert "sets of 20 + 80, 20 + 80, 30 + 120 need 310 edits on different subjects" in said
-    assert "there are 40, 40 and 9; give more, or --scale 0.013, the largest that works" in said
+    assert "expected 310 edits on different subjects for sets of 20 + 80, 20 + 80, 30 + 120" in said
+    assert "got 40, 40 and 9; provide more, or use --scale 0.013, the largest that works" in said
     assert not (work / "none").exists()
 
 
@@ -270,10 +270,10 @@ def test_too_little_is_told_before_the_model_is_loaded(
     [
         (["--sizes", "3"], "expected three sizes"),
         (["--scale", "0"], "expected a scale above 0"),
-        ([*SIZES, "--layers", "a"], "expected layers behind --layers, but 'a' came"),
-        ([*SIZES, "--layers", "0,9"], "layers must lie between 0 and 3"),
-        ([*SIZES, "--candidates", "0"], "expected at least 1 for --candidates"),
-        ([*SIZES, "--steps", "0"], "targets.steps must be above 0"),
+        ([*SIZES, "--layers", "a"], "expected layers after --layers, got 'a'"),
+        ([*SIZES, "--layers", "0,9"], "expected layers from 0 to 3"),
+        ([*SIZES, "--candidates", "0"], "expected --candidates to be at least 1"),
+        ([*SIZES, "--steps", "0"], "expected targets.steps above 0, got 0"),
         ([*SIZES, "--corpus", "/none"], "expected a text file"),
     ],
 )
@@ -289,12 +289,12 @@ def test_answers_of_one_form_only(work: Path, tiny: None, capsys: pytest.Capture
     """Facts whose form nobody else answers otherwise cannot be changed."""
     write(work / "lonely.jsonl", [{**fact, "target_new": "English"} for fact in facts()])
     assert build(work, "none", *SIZES, k0="lonely.jsonl") == 2
-    assert "40, 40 and 0; give more." in capsys.readouterr().err
+    assert "40, 40 and 0; provide more." in capsys.readouterr().err
 
 
 def test_pool_and_facts_of_one_file(work: Path, tiny: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert build(work, "none", *SIZES, k0="pool.jsonl") == 2
-    assert "but there are 0, 0 and 40" in capsys.readouterr().err
+    assert "got 0, 0 and 40" in capsys.readouterr().err
 
 
 def test_counterfact(tmp_path: Path, tiny: None) -> None:

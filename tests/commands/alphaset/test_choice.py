@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aeplus.commands.alphaset.answers import Sizes, gather
-from aeplus.commands.alphaset.build import ConflictSet, Record, SetBuilder, _dealt
+from aeplus.commands.alphaset.build import ConflictSet, Record, SetBuilder, _distributed
 from aeplus.commands.alphaset.measure import Keys, Measurer
 from aeplus.data.paraphrase import Rewriter
 from aeplus.edits import EditRequest
@@ -29,7 +29,7 @@ class Known(Measurer):
     def __init__(self) -> None:
         self.progress = Progress()
 
-    def keys(self, requests: Sequence[EditRequest], what: str) -> Keys:
+    def keys(self, requests: Sequence[EditRequest], label: str) -> Keys:
         return [torch.stack([self.key(request) for request in requests], 1)]
 
     def key(self, request: EditRequest) -> torch.Tensor:
@@ -47,7 +47,7 @@ class Known(Measurer):
         key[40 + number] = (1 - cosine**2) ** 0.5
         return key
 
-    def residuals(self, requests: Sequence[EditRequest], what: str) -> list[float]:
+    def residuals(self, requests: Sequence[EditRequest], label: str) -> list[float]:
         return [float(request.subject[4:]) if request.subject.startswith("Land") else 0.5 for request in requests]
 
 
@@ -98,15 +98,15 @@ def test_rewritings_that_never_pass() -> None:
             return []
 
     builder = SetBuilder(gather(POOL, FACTS, 0), Known(), Mute())
-    with pytest.raises(InputError, match="expected 2 K0 facts whose rewriting passes the checks, but of 4 only 0 have"):
+    with pytest.raises(InputError, match="expected 2 K0 facts with a rewriting that passes the checks, got 0 out of 4"):
         builder.build(SIZES)
 
 
 def test_fill_has_residuals_alike_in_every_set() -> None:
     norms = [float(n) for n in (9, 1, 5, 3, 7, 2, 8, 4, 6, 0)]
     edit = EditRequest("The capital of {} is", "France", "Rome")
-    hands = _dealt([Record(edit, "fill", (), norm) for norm in norms], (2, 0, 4, 4))
-    assert [len(hand) for hand in hands] == [2, 0, 4, 4]
-    assert sorted(record.residual_norm for hand in hands for record in hand) == sorted(norms)
-    means = [sum(record.residual_norm for record in hand) / len(hand) for hand in hands if hand]
+    parts = _distributed([Record(edit, "fill", (), norm) for norm in norms], (2, 0, 4, 4))
+    assert [len(part) for part in parts] == [2, 0, 4, 4]
+    assert sorted(record.residual_norm for part in parts for record in part) == sorted(norms)
+    means = [sum(record.residual_norm for record in part) / len(part) for part in parts if part]
     assert max(means) - min(means) <= 1.5

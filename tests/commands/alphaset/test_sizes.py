@@ -19,7 +19,7 @@ def test_sizes_of_table_5() -> None:
 
 @pytest.mark.parametrize("text", ["", "20+80", "2+8,2+8", "2+8,2+8,3+x", "2+8,2+8,3+9,4+9", "2-8,2+8,3+9"])
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(InputError, match=r"expected three sizes such as .*; fix it"):
+    with pytest.raises(InputError, match=r"expected three sizes \(conflict \+ fill\), got .*; write"):
         Sizes.parse(text)
 
 
@@ -38,10 +38,10 @@ def test_what_is_no_scale(scale: float) -> None:
 @pytest.mark.parametrize(
     "supply", [Supply(499, 450, 200), Supply(4000, 450, 17), Supply(4000, 31, 300), Supply(3099, 999, 999)]
 )
-def test_the_scale_that_is_told_works_and_the_next_does_not(supply: Supply) -> None:
+def test_the_reported_scale_works_and_the_next_does_not(supply: Supply) -> None:
     with pytest.raises(InputError) as error:
         supply.check(Sizes())
-    assert f"there are {supply.edits}, {supply.priors} and {supply.facts}; give more" in str(error.value)
+    assert f"got {supply.edits}, {supply.priors} and {supply.facts}; provide more" in str(error.value)
     told = re.search(r"--scale ([\d.]+), the largest", str(error.value))
     assert told is not None
     supply.check(Sizes.scaled(float(told[1])))
@@ -50,5 +50,5 @@ def test_the_scale_that_is_told_works_and_the_next_does_not(supply: Supply) -> N
 
 
 def test_too_little_for_any_scale() -> None:
-    with pytest.raises(InputError, match=r"but there are 3, 1 and 1; give more\.$"):
+    with pytest.raises(InputError, match=r"got 3, 1 and 1; provide more\.$"):
         Supply(3, 1, 1).check(Sizes())

@@ -166,15 +166,17 @@ def test_widened_weights_do_not_outlive_their_run(workplace: Path, here: Path) -
     assert without_seconds(second) == without_seconds(metrics(folder))
 
 
-def test_finished_runs_are_kept(workplace: Path, out: Path, ran: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_runs_are_cached(
+    workplace: Path, out: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (out / "compare.csv").read_text()
     assert compare(workplace, out, *BOTH) == 0
     assert ran == []
     assert (out / "compare.csv").read_text() == before
     said = capsys.readouterr()
-    assert "[4/4] alphaedit_plus, seed 1: finished before" in said.err
+    assert "[4/4] alphaedit_plus, seed 1: cached" in said.err
     assert "│ alphaedit_plus │" in said.out
-    assert "of 4 runs finished before" in (out / "compare.md").read_text()
+    assert "of 4 cached runs" in (out / "compare.md").read_text()
 
 
 def test_what_is_new_runs_alone(workplace: Path, out: Path, ran: list[str]) -> None:
@@ -218,12 +220,12 @@ def test_every_seed_has_its_own_edits(workplace: Path, here: Path) -> None:
     assert "edits: 2 or 3 in batches of" in (here / "out" / "compare.md").read_text()
 
 
-def test_a_seed_without_edits_is_told_at_once(
+def test_a_seed_without_edits_is_reported_at_once(
     workplace: Path, here: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(workplace / "edits.jsonl", here / "edits_0.jsonl")
     assert compare(workplace, here / "out", "--seeds=0,1", "--data.path=edits_{seed}.jsonl") == 2
-    assert "edits_1.jsonl does not exist; check the path" in capsys.readouterr().err
+    assert "got edits_1.jsonl, which does not exist; check the path" in capsys.readouterr().err
     assert ran == []
 
 
@@ -234,7 +236,7 @@ from aeplus.callbacks import EditCallback
 
 class Interrupt(EditCallback):
     def on_candidate(self, trainer, module, iteration, iterations):
-        if module.method.name == "alphaedit_plus" and Path("stop").exists():
+        if module.session.method.name == "alphaedit_plus" and Path("stop").exists():
             os.kill(os.getpid(), signal.SIGINT)
 """
 
@@ -247,7 +249,7 @@ def test_ctrl_c_loses_one_run(
     monkeypatch.syspath_prepend(here)
     words = ["--methods=alphaedit,alphaedit_plus", "--trainer.callbacks+=interrupting.Interrupt", "--data.limit=2"]
     assert compare(workplace, here / "out", *words) == 130
-    assert "1 of 2 runs are finished and kept" in capsys.readouterr().err
+    assert "interrupted: 1 of 2 runs finished and cached; rerun the same command to continue" in capsys.readouterr().err
     assert [line["method"] for line in lines(here / "out")] == ["alphaedit"]
     assert "runs: 1 of 2" in (here / "out" / "compare.md").read_text()
     assert (here / "out" / "alphaedit_plus" / "seed_0").is_dir()
@@ -291,13 +293,13 @@ def test_a_method_that_needs_too_much_memory_loses_only_itself(
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--methods=alphaedit,rct"], "but 'rct' came"),
-        (["--methods=alphaedit,alphaedit:ridge=0"], "'alphaedit:ridge=0' cannot be run: method.ridge must be above 0"),
+        (["--methods=alphaedit,rct"], "got 'rct'"),
+        (["--methods=alphaedit,alphaedit:ridge=0"], "--methods alphaedit:ridge=0: expected method.ridge above 0"),
         (["--seeds=one"], "expected seeds"),
-        (["--data.path=nowhere.jsonl"], "nowhere.jsonl does not exist; check the path"),
+        (["--data.path=nowhere.jsonl"], "got nowhere.jsonl, which does not exist; check the path"),
         (["--model.model=./nowhere"], "expected a model folder at ./nowhere"),
-        (["--model.layers=[0, 9]"], "layers must lie between 0 and 2"),
-        (["--ckpt_path=nowhere.ckpt"], "unedited model, but --ckpt_path nowhere.ckpt came; leave it out"),
+        (["--model.layers=[0, 9]"], "expected layers from 0 to 2"),
+        (["--ckpt_path=nowhere.ckpt"], "begins with the unedited model, got nowhere.ckpt; leave it out"),
         (["--modle.seed=1"], "unrecognized arguments: --modle.seed=1"),
         (["--method=all"], "unrecognized arguments: --method=all"),
     ],
@@ -320,7 +322,7 @@ def test_nothing_is_begun_with_bad_input(
 def test_a_checkpoint_is_refused(workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({}, here / "some.ckpt")
     assert compare(workplace, here / "out", "--ckpt_path=some.ckpt") == 2
-    assert "begins with the unedited model, but --ckpt_path some.ckpt came; leave it out" in capsys.readouterr().err
+    assert "begins with the unedited model, got some.ckpt; leave it out" in capsys.readouterr().err
 
 
 def test_what_others_made_is_not_deleted(
@@ -331,7 +333,7 @@ def test_what_others_made_is_not_deleted(
     precious.touch()
     assert compare(workplace, here / "out", "--methods=alphaedit_plus,alphaedit") == 2
     assert ran == []
-    assert "to be free or a run of aeplus compare, but it is neither; choose another --out" in capsys.readouterr().err
+    assert "expected a new folder or a run of aeplus compare, got" in capsys.readouterr().err
     with pytest.raises(InputError, match="choose another --out"):
         begin_folder(precious.parent)
     assert precious.exists()
@@ -353,5 +355,5 @@ def test_help_needs_no_torch(here: Path) -> None:
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert time.perf_counter() - began < 1.0
-    for text in ("--methods", "--seeds", "--out", "Every option of aeplus fit is taken"):
+    for text in ("--methods", "--seeds", "--out", "Every option of aeplus fit is accepted"):
         assert text in done.stdout

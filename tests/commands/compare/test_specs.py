@@ -1,4 +1,5 @@
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,41 +66,61 @@ def test_folders_differ_and_suit_any_file_system() -> None:
     assert not set(':/\\*?"<>| ') & set("".join(folders))
 
 
+def test_a_method_of_ones_own_comes_from_a_file(tmp_path: Path) -> None:
+    own, named, taken = (tmp_path / name for name in ("own.yaml", "named.yaml", "rect.yaml"))
+    own.write_text("model: {method: {filter: covariance, relax: none, smooth: false, gradient: {steps: 7}}}")
+    named.write_text("model: {method: {name: own, relax: none}}")
+    taken.write_text("model: {method: {relax: none}}")
+    plain, variant = parse_specs(f"{own} {own}:ridge=2")
+    assert (plain.label, variant.label) == ("own", "own:ridge=2")
+    merged = variant.over(numbers())
+    assert (merged["name"], merged["filter"], merged["ridge"], merged["max_rank"]) == (
+        "own:ridge=2", "covariance", 2, 16,
+    )  # fmt: skip
+    assert merged["gradient"] == {**numbers()["gradient"], "steps": 7}
+    with pytest.raises(InputError, match="expected methods of different names, got own twice"):
+        parse_specs(f"{own} {named}")
+    with pytest.raises(InputError, match="rect"):
+        parse_specs(str(taken))
+    with pytest.raises(InputError, match=r"expected a YAML file with model: .*nothing\.yaml"):
+        parse_specs(str(tmp_path / "nothing.yaml"))
+
+
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "expected methods (all, or some out of memit, "),
-        ("rct", "memit_sequential, rect, prune, .* but 'rct' came; write name or name:field=value"),
-        ("alphaedit:relx=none", "expected a field out of name, .* relax, .* but 'relx' came in 'alphaedit:relx=none'"),
-        ("alphaedit:gradient=1", "gradient.steps, .* but 'gradient' came"),
-        ("alphaedit:relax", "expected field=value behind each colon, but 'relax' came in 'alphaedit:relax'"),
+        ("rct", "memit_sequential, rect, prune, .* got 'rct'; write name or name:field=value"),
+        ("alphaedit:relx=none", "expected a field out of name, .* relax, .* got 'relx' in 'alphaedit:relx=none'"),
+        ("alphaedit:gradient=1", "gradient.steps, .* got 'gradient'"),
+        ("alphaedit:relax", "expected field=value after each colon, got 'relax' in 'alphaedit:relax'"),
         ("alphaedit:relax=", "expected field=value"),
         ("alphaedit:name=../up", "expected field=value"),
     ],
 )
-def test_what_cannot_be_read(text: str, said: str) -> None:
-    with pytest.raises(InputError, match=said.replace("(", r"\(")):
+def test_what_cannot_be_parsed(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message.replace("(", r"\(")):
         parse_specs(text)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             "alphaedit:ridge=much",
-            "expected a number as ridge, but 'much' came in 'alphaedit:ridge=much'; choose another",
+            "expected a number as ridge, got 'much' in 'alphaedit:ridge=much'; choose another",
         ),
-        ("alphaedit:gradient.steps=0.5", "expected a whole number as gradient.steps, but '0.5' came"),
-        ("alphaedit:max_growth=much", "expected a number or null as max_growth, but 'much' came"),
-        ("alphaedit:max_rank=true", "expected a whole number or null as max_rank, but 'true' came"),
-        ("alphaedit:smooth=1", "expected true or false as smooth, but '1' came"),
-        ("alphaedit:relax=lots", "expected one of none, bounded, paper as relax, but 'lots' came"),
-        ("alphaedit:ridge=0", "'alphaedit:ridge=0' cannot be run: method.ridge must be above 0, but 0"),
-        ("alphaedit_plus:filter=soft", "method.relax widens a null space"),
+        ("alphaedit:gradient.steps=0.5", "expected a whole number as gradient.steps, got '0.5'"),
+        ("alphaedit:max_growth=much", "expected a number or null as max_growth, got 'much'"),
+        ("alphaedit:max_rank=true", "expected a whole number or null as max_rank, got 'true'"),
+        ("alphaedit:smooth=1", "expected true or false as smooth, got '1'"),
+        ("alphaedit:relax=lots", "expected method.relax out of none, bounded, paper, got 'lots'"),
+        ("alphaedit:ridge=0", "--methods alphaedit:ridge=0: expected method.ridge above 0, got 0"),
+        ("alphaedit_plus:filter=soft", "expected filter null_space for method.relax"),
     ],
 )
-def test_values_that_do_not_fit(text: str, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_values_that_do_not_fit(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         parse_specs(text)[0].over(numbers())
 
 

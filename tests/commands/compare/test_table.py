@@ -7,7 +7,7 @@ from aeplus.commands.compare.outcome import (
     HEADER,
     Outcome,
     markdown,
-    print_table,
+    print_outcomes,
     spread,
     table_rows,
     tidy_csv,
@@ -87,8 +87,8 @@ def test_files_and_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     rows = table_rows(runs, ["rect", "kde"], 1)
     write_tables(tmp_path, rows, runs, {})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["compare.csv", "compare.md"]
-    print_table(rows, "[/odd] title")
-    said = capsys.readouterr().out
-    assert "[/odd] title" in said
-    assert "│ rect " in said
-    assert "kde, seed 0 failed: steps must be above 0 | choose [/more]" in said
+    print_outcomes(rows, "[/odd] title")
+    printed = capsys.readouterr().out
+    assert "[/odd] title" in printed
+    assert "│ rect " in printed
+    assert "kde, seed 0 failed: steps must be above 0 | choose [/more]" in printed

@@ -1,4 +1,4 @@
-"""The report before a run: it must say what the run will find, and must not touch anything."""
+"""The report before editing: it must predict what the run measures, and must not change anything."""
 
 import json
 from html.parser import HTMLParser
@@ -11,6 +11,7 @@ from lightning import Trainer
 
 import aeplus
 from aeplus.callbacks import BatchCommit, EditCallback
+from aeplus.commands.inspect.command import unedited
 from aeplus.commands.inspect.examine import examine
 from aeplus.commands.inspect.findings import Clash, Finding, most_conflicting
 from aeplus.commands.inspect.report import html_page
@@ -38,6 +39,11 @@ def module_of(model: Any, method: str = "alphaedit_plus", **more: Any) -> EditMo
     ).attach(model, tiny_tokenizer())
 
 
+def findings_of(module: EditModule, edits: list[dict[str, Any]], batch_size: int, **more: Any) -> list[Finding]:
+    with unedited(module) as session:
+        return examine(session, requests_from_records(edits), batch_size, Progress(), **more)
+
+
 class Watch(EditCallback):
     def __init__(self) -> None:
         self.commits: list[BatchCommit] = []
@@ -46,12 +52,12 @@ class Watch(EditCallback):
         self.commits.append(commit)
 
 
-def test_the_first_batch_is_told_as_the_run_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_batch_is_reported_as_the_run_measures_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     edits = [{**record, "rephrase": [], "neighborhood": []} for record in records()]
     model = tiny_model()
     before = weights_fingerprint(model)
-    found = examine(module_of(model), requests_from_records(edits), BATCH, Progress())
+    found = findings_of(module_of(model), edits, BATCH)
     assert weights_fingerprint(model) == before
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
@@ -66,14 +72,14 @@ def test_the_first_batch_is_told_as_the_run_finds_it(tmp_path: Path, monkeypatch
     assert [f.nearest_Kp for f in found[:BATCH]] == [None] * BATCH
     largest = max(found[:BATCH], key=lambda f: f.residual or 0)
     assert [f.smoothed for f in found[:BATCH]] == [f is largest for f in found[:BATCH]]
-    # Of the second batch, what it finds of earlier keys depends on no weights at the first edited layer.
+    # The second batch's conflict with previous keys depends on no edited weights at the first edited layer.
     report = watch.commits[1].candidate.layers[0].report
     assert [f.layers["s_Kp"][0] for f in found[BATCH : 2 * BATCH]] == pytest.approx(report.prior.tolist(), abs=1e-5)
 
 
 def test_an_edit_collides_with_itself_in_a_later_batch_and_in_its_own() -> None:
     edits = [records()[i] for i in (0, 1, 2, 3, 0, 0)]
-    found = examine(module_of(tiny_model("gpt2")), requests_from_records(edits), 4, Progress(), targets=False)
+    found = findings_of(module_of(tiny_model("gpt2")), edits, 4, targets=False)
     again, twice = found[4], found[5]
     assert (again.edit, again.batch, again.nearest_Kp, again.nearest_batch) == (5, 2, 1, 6)
     assert again.s_Kp == pytest.approx(1, abs=1e-5)
@@ -92,8 +98,8 @@ def test_an_edit_collides_with_itself_in_a_later_batch_and_in_its_own() -> None:
 def test_methods_without_targets_smoothing_or_all_layers(method: str) -> None:
     more: dict[str, Any] = {} if method != "kde" else {"filter": "null_space"}
     module = module_of(tiny_model(), method, **more)
-    module.layers = [0, 1, 2]
-    found = examine(module, requests_from_records(records()[:2]), 2, Progress(), length=1)
+    module.options["layers"] = [0, 1, 2]
+    found = findings_of(module, records()[:2], 2, length=1)
     assert len(found[0].layers["s_K0"]) == (2 if method == "blue" else 3)
     assert [f.residual is None for f in found] == [method == "kde"] * 2
     assert [f.smoothed for f in found] == [None if method == "kde" else False] * 2
@@ -103,8 +109,8 @@ def test_half_precision_weights_are_left_in_it() -> None:
     model = tiny_model().to(torch.bfloat16)
     before = weights_fingerprint(model)
     module = module_of(model)
-    module.edited_dtype = "float32"
-    examine(module, requests_from_records(records()[:2]), 2, Progress(), targets=False, length=1)
+    module.options["edited_dtype"] = "float32"
+    findings_of(module, records()[:2], 2, targets=False, length=1)
     assert weights_fingerprint(model) == before
 
 
@@ -123,7 +129,7 @@ def test_contradictory_edits_come_first() -> None:
     assert [f.edit for f in most_conflicting([hard, mild, harder])] == [1, 3, 2]
     assert mild.remarks() == ["contradicts edit 9 (other, batch 2)"]
     same = finding(contradictions=[Clash(2, 1, "x")], doubles=[Clash(3, 2, "T")], notes=["odd"])
-    assert same.remarks() == ["contradicts edit 2 (x, in the same batch)", "the same as edit 3, batch 2", "odd"]
+    assert same.remarks() == ["contradicts edit 2 (x, in the same batch)", "duplicate of edit 3, batch 2", "odd"]
 
 
 class Table(HTMLParser):
@@ -184,18 +190,18 @@ def inspect(workplace: Path, *more: str) -> int:
 def test_the_command_writes_the_same_whatever_the_test_prompts_say(
     workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mine = [*records(), {"prompt": "The capital  of {}", "subject": "france", "target_new": "Rome"}]
+    own = [*records(), {"prompt": "The capital  of {}", "subject": "france", "target_new": "Rome"}]
     others = [
         {**r, "rephrase": ["Other words"], "neighborhood": ["Another"], "target_true": "Lyon", "generation": ["Go"]}
-        for r in mine
+        for r in own
     ]
-    for name, edits in (("one", mine), ("two", others)):
+    for name, edits in (("one", own), ("two", others)):
         (here / f"{name}.jsonl").write_text("".join(json.dumps(edit) + "\n" for edit in edits))
         (here / "edits.jsonl").write_bytes((here / f"{name}.jsonl").read_bytes())
         assert inspect(workplace, "--data.path", "edits.jsonl", "--out", name, "--rows", "2", "--length", "2") == 0
     shown = capsys.readouterr().out
     assert "contradicts edit 8 (Rome, batch 3)" in shown
-    assert "6 more edits stand in the files" in shown
+    assert "6 more edits in the files" in shown
     assert "two/inspect.html" in shown
     names = sorted(path.name for path in (here / "one").iterdir())
     assert names == ["conflict.png", "inspect.html", "inspect.jsonl", "stream.png"]
@@ -214,11 +220,11 @@ def test_the_command_writes_the_same_whatever_the_test_prompts_say(
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--ckpt_path", "x.ckpt"], "inspect looks at the unedited model, but --ckpt_path came"),
-        (["--rows", "-1"], "--rows must be at least 0, but -1 came"),
-        (["--length", "0"], "--length must be at least 1, but 0 came"),
+        (["--ckpt_path", "x.ckpt"], "expected the unedited model for inspect, got --ckpt_path"),
+        (["--rows", "-1"], "expected --rows to be at least 0, got -1"),
+        (["--length", "0"], "expected --length to be at least 1, got 0"),
         (["--data.path", "none.jsonl"], "does not exist"),
-        (["--model.layers", "[7]"], "layers must lie between 0 and 2"),
+        (["--model.layers", "[7]"], "expected layers from 0 to 2"),
     ],
 )
 def test_what_cannot_be_inspected(

@@ -23,17 +23,17 @@ def edit(prompt: str, subject: str, target: str = "x", **more: str) -> EditReque
     ("request_", "vocabulary", "notes"),
     [
         (edit("{} lies in", "Rome"), ["Rome"], []),
-        (edit("{}'s capital is", "Rome"), ["Rome's"], ["the subject's last token \"Rome's\" goes on behind it"]),
+        (edit("{}'s capital is", "Rome"), ["Rome's"], ["the subject's last token \"Rome's\" continues after it"]),
         (edit("in-{} there is", "Rome"), ["in-Rome"], ["the subject's first token 'in-Rome' begins before it"]),
-        (edit("in {} there is", "Rome"), ["in", " Rome"], []),  # a blank belongs to the token behind it
+        (edit("in {} there is", "Rome"), ["in", " Rome"], []),  # a space belongs to the token after it
         (edit("{} is", "Oslo"), [], ["the subject takes 4 tokens for 1 word"]),
         (edit("{} is", "Abc def"), [], ["the subject takes 7 tokens for 2 words"]),
         (edit("{} is", "Abc de"), [], []),
-        (edit("{} is", "Rome", "abcd"), ["Rome"], ["the target takes 5 tokens"]),  # with the blank before it
+        (edit("{} is", "Rome", "abcd"), ["Rome"], ["the target takes 5 tokens"]),  # with the space before it
         (edit("{} is", "Rome", "abcd"), ["Rome", " a"], []),
     ],
 )
-def test_what_is_odd_about_tokens(request_: EditRequest, vocabulary: list[str], notes: list[str]) -> None:
+def test_tokenization_warnings(request_: EditRequest, vocabulary: list[str], notes: list[str]) -> None:
     assert token_notes(words(*vocabulary), [request_]) == [notes]
 
 
@@ -46,16 +46,16 @@ def test_edits_of_the_same_fact() -> None:
     stream = [
         edit("The capital of {} is", "France", "Rome"),
         edit("The capital  of {} is", "FRANCE", "Oslo"),
-        edit("The capital of {} is", "France", " rome "),
+        edit("The capital of {} is", "France", " Rome "),
         edit("The capital of {} is", "Spain", "Rome"),
         edit("{} is governed from", "France", "Bern", fact="capital"),
         edit("The seat of {} is", "the French", "Paris", fact="capital"),
     ]
     found = clashes(stream, 2)
-    told = [([(c.edit, c.batch, c.target) for c in against], [c.edit for c in again]) for against, again in found]
-    assert told == [
+    plain = [([(c.edit, c.batch, c.target) for c in against], [c.edit for c in again]) for against, again in found]
+    assert plain == [
         ([(2, 1, "Oslo")], [3]),
-        ([(1, 1, "Rome"), (3, 2, " rome ")], []),
+        ([(1, 1, "Rome"), (3, 2, " Rome ")], []),
         ([(2, 1, "Oslo")], [1]),
         ([], []),
         ([(6, 3, "Paris")], []),

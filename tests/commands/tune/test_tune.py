@@ -16,7 +16,7 @@ import yaml
 from aeplus.commands.main import main
 from aeplus.commands.tune import command, search, trials
 from aeplus.commands.tune.config_file import ConfigFile, yaml_value
-from aeplus.commands.tune.search import Result, Stage, Trial, Values, best_layers, converging, most_careful
+from aeplus.commands.tune.search import Result, Stage, Trial, Values, best_layers, converging, most_conservative
 from aeplus.errors import InputError
 from aeplus.module import EditModule
 from small import ROOT, records
@@ -39,8 +39,8 @@ def result(score: float = 50.0, specificity: float = 50.0, converged: int = 10, 
         ([79.5, 80.4, 81.3], 1),  # ties are with the best, not with one another
     ],
 )
-def test_ties_go_to_the_more_careful_value(scores: list[float], chosen: int) -> None:
-    assert most_careful([result(score) for score in scores]) == chosen
+def test_ties_go_to_the_more_conservative_value(scores: list[float], chosen: int) -> None:
+    assert most_conservative([result(score) for score in scores]) == chosen
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_learning_rate_goes_by_convergence(rates: list[tuple[int, float]], chose
     assert converging([result(converged=count, loss=loss) for count, loss in rates]) == chosen
 
 
-def test_what_is_tried_stands_from_the_most_careful_on() -> None:
+def test_values_are_ordered_from_the_most_conservative() -> None:
     for rising in (search.LEARNING_RATES, search.THRESHOLDS, search.GRADIENT_RATES):
         assert list(rising) == sorted(rising)
     for falling in (search.RIDGES, search.ALPHAS, search.OWN_RIDGES):
@@ -130,7 +130,7 @@ def test_a_stage_without_a_successful_trial_is_refused() -> None:
         msg = "the ridge is cursed"
         raise InputError(msg)
 
-    with pytest.raises(InputError, match=r"expected a lambda with which alphaedit can be run, but .* ridge is cursed"):
+    with pytest.raises(InputError, match=r"expected a lambda with which alphaedit can be run, got an error in every trial, .* ridge is cursed"):
         search.search([Stage("lambda", "method.ridge", "alphaedit", (1.0, 2.0))], {}, run)
 
 
@@ -262,7 +262,7 @@ def without_seconds(folder: Path) -> list[dict[str, Any]]:
     return [{**trial, "seconds": 0} for trial in json.loads(journal.read_text()).values()]
 
 
-def test_the_file_holds_what_was_chosen_and_says_how(tuned: Path) -> None:
+def test_the_file_contains_the_chosen_values_and_their_sources(tuned: Path) -> None:
     text = (tuned / "new.yaml").read_text()
     model = yaml.safe_load(text)["model"]
     rows = table(tuned)
@@ -350,7 +350,7 @@ def test_a_file_in_the_way_is_refused_before_any_work(
     (here / "new.yaml").write_text("mine")
     assert tune(workplace) == 2
     said = capsys.readouterr().err
-    assert said.startswith("aeplus: error: expected a free place for --out, but new.yaml is there already; ")
+    assert said.startswith("aeplus: error: expected a new file as --out, got new.yaml, which exists; ")
     assert (here / "new.yaml").read_text() == "mine"
     assert (loaded, ran) == ([], [])
 
@@ -389,15 +389,15 @@ def test_ctrl_c_keeps_finished_trials(
     with monkeypatch.context() as patch:
         patch.setattr(trials._Watch, "on_candidate", interrupt, raising=False)
         assert tune(workplace) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "rerun the same command to continue" in capsys.readouterr().err
     assert unedited(loaded[0].state_dict())
     assert not (here / "new.yaml").exists()
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     assert tune(workplace) == 0
     said = capsys.readouterr().err
-    assert "[1/9] v_lr = 0.5: finished before" in said
-    assert "[4/9] tau = 0.7: finished before" in said  # what the search began with
+    assert "[1/9] v_lr = 0.5: cached" in said
+    assert "[4/9] tau = 0.7: cached" in said  # what the search began with
     assert re.search(r"\[6/9\] lambda = 0.05\n", said)
     assert len(without_seconds(tuned)) + 1 == len(ran)  # the interrupted one twice, nothing else
     assert (here / "new.yaml").read_text() == (tuned / "new.yaml").read_text()
@@ -409,15 +409,15 @@ def test_ctrl_c_keeps_finished_trials(
     assert len(ran) == done + 2  # other edits: nothing is recalled
 
 
-def test_a_failed_trial_is_told_and_not_chosen(
+def test_a_failed_trial_is_reported_and_not_chosen(
     workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(search, "THRESHOLDS", (0.001, 0.6))
     assert tune(workplace, "--for", "alphaedit") == 0
     said = capsys.readouterr()
-    assert "tau = 0.001 failed: a null-space threshold of 0.001 (dimensions) leaves no null space" in said.out
+    assert "tau = 0.001 failed: expected a null space to edit in, got a threshold of 0.001 (dimensions)" in said.out
     rows = [row for row in table(here) if row["stage"] == "tau"]
-    assert rows[0]["Efficacy"].startswith("failed: a null-space threshold of 0.001")
+    assert rows[0]["Efficacy"].startswith("failed: expected a null space to edit in, got a threshold of 0.001")
     assert rows[1]["chosen"] == "chosen"
     assert yaml.safe_load((here / "new.yaml").read_text())["model"]["method"]["threshold"] == 0.6
 
@@ -430,14 +430,14 @@ def test_a_failed_trial_is_told_and_not_chosen(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--for", "rome"], "expected methods out of alphaedit, memit, blue, kde behind --for, but 'rome' came"),
-        (["--fixed-layers", "a"], "expected layers behind --fixed-layers, but 'a' came"),
-        (["--fixed-layers", "0,9"], "layers must lie between 0 and 2"),
-        (["--out", "."], "expected a file to write as --out, but . is a folder"),
-        (["--data.preserved_count=0"], "there are none for specificity"),
-        (["--data.validation_share=0"], "there are none for efficacy, generalization"),
-        (["--data.path=null"], "expected edits, but --data.path is missing"),
-        (["--ckpt_path", "x.ckpt"], "every trial begins with the unedited model, but --ckpt_path came"),
+        (["--for", "rome"], "expected methods out of alphaedit, memit, blue, kde after --for, got 'rome'"),
+        (["--fixed-layers", "a"], "expected layers after --fixed-layers, got 'a'"),
+        (["--fixed-layers", "0,9"], "expected layers from 0 to 2"),
+        (["--out", "."], "expected a file as --out, got the folder ."),
+        (["--data.preserved_count=0"], "got none for specificity"),
+        (["--data.validation_share=0"], "got none for efficacy, generalization"),
+        (["--data.path=null"], "expected edits, got none because --data.path is not set"),
+        (["--ckpt_path", "x.ckpt"], "expected the unedited model for every trial, got --ckpt_path"),
     ],
 )
 def test_bad_input_is_one_sentence(
@@ -452,7 +452,7 @@ def test_bad_input_is_one_sentence(
 
 def test_out_is_needed_and_help_lists_the_options(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tune", "--model.model", "gpt2"]) == 2
-    assert "--out is missing" in capsys.readouterr().err
+    assert "expected a file to write, got no --out" in capsys.readouterr().err
     assert main(["tune", "--help"]) == 0
     said = capsys.readouterr().out
     for option in ("--out", "--overwrite", "--for", "--fixed-layers", "--seed", "--trials"):

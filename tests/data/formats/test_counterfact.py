@@ -48,10 +48,13 @@ def test_multi_counterfact_has_no_tests_and_plain_answers_are_answers() -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"subject": None}, "'subject' must be a text that is not empty, but is None; fill it in."),
-        ({"target_new": {"str": None}}, "'target_new' must be a text that is not empty, but is None; fill it in."),
-        ({"target_new": ["English"]}, "'target_new' must be a text that is not empty, but is ['English']; fill it in."),
-        ({"prompt": "The mother tongue is"}, "'prompt' must hold the subject 'Ann', but is 'The mother tongue is';"),
+        ({"subject": None}, "expected 'subject' to be a non-empty string, got None; fill it in."),
+        ({"target_new": {"str": None}}, "expected 'target_new' to be a non-empty string, got None; fill it in."),
+        ({"target_new": ["English"]}, "expected 'target_new' to be a non-empty string, got ['English']; fill it in."),
+        (
+            {"prompt": "The mother tongue is"},
+            "expected 'prompt' to contain the subject 'Ann', got 'The mother tongue is';",
+        ),
     ],
 )
 def test_damaged(change: dict[str, Any], text: str) -> None:
@@ -61,5 +64,5 @@ def test_damaged(change: dict[str, Any], text: str) -> None:
 
 
 def test_damaged_tests() -> None:
-    with pytest.raises(InputError, match=r"^'neighborhood_prompts' must be a text or a list of texts, but is"):
+    with pytest.raises(InputError, match=r"^expected 'neighborhood_prompts' to be a string or a list of strings, got"):
         parse_record({**COUNTERFACT, "neighborhood_prompts": [{"prompt": "x"}]})

@@ -88,19 +88,34 @@ def test_a_plain_record_stays_plain() -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"subject": None}, "'subject' must be a text that is not empty, but is None; fill it in."),
-        ({"target_new": ""}, "'target_new' must be a text that is not empty, but is ''; fill it in."),
-        ({"target_new": ["Oslo"]}, "'target_new' must be a text that is not empty, but is ['Oslo']; fill it in."),
-        ({"prompt": "She died in"}, "'prompt' must hold the subject 'Ann', but is 'She died in'; correct either."),
-        ({"prompt": "Ann and {} and {}"}, "the record: 'prompt' must hold one {} where the subject stands, but"),
+        ({"subject": None}, "expected 'subject' to be a non-empty string, got None; fill it in."),
+        ({"target_new": ""}, "expected 'target_new' to be a non-empty string, got ''; fill it in."),
+        ({"target_new": ["Oslo"]}, "expected 'target_new' to be a non-empty string, got ['Oslo']; fill it in."),
+        (
+            {"prompt": "She died in"},
+            "expected 'prompt' to contain the subject 'Ann', got 'She died in'; correct either.",
+        ),
+        (
+            {"prompt": "Ann and {} and {}"},
+            "the record: expected 'prompt' to contain one {} in place of the subject, got",
+        ),
         (
             {"ground_truth": {"a": 1}},
-            "'ground_truth' must hold texts or lists of texts, but holds {'a': 1}; correct it",
+            "expected 'ground_truth' to contain strings or lists of strings, got {'a': 1}; correct it",
         ),
-        ({"portability": ["x"]}, "'portability' must be an object with a list of prompts for each kind, but is ['x'];"),
-        ({"locality": {"Forgetfulness": ["x"]}}, "'Forgetfulness' must be a list of objects, but is ['x']; correct it"),
-        ({"locality": {"F": [{"ground_truth": "x"}]}}, "'prompt' must be a text that is not empty, but is None; fill"),
-        ({"portability": {"R": [{"prompt": "x", "ground_truth": [[3]]}]}}, "'ground_truth' must hold texts or lists"),
+        (
+            {"portability": ["x"]},
+            "expected 'portability' to be an object with a list of prompts for each kind, got ['x'];",
+        ),
+        (
+            {"locality": {"Forgetfulness": ["x"]}},
+            "expected 'Forgetfulness' to be a list of objects, got ['x']; correct it",
+        ),
+        ({"locality": {"F": [{"ground_truth": "x"}]}}, "expected 'prompt' to be a non-empty string, got None; fill"),
+        (
+            {"portability": {"R": [{"prompt": "x", "ground_truth": [[3]]}]}},
+            "expected 'ground_truth' to contain strings or lists",
+        ),
     ],
 )
 def test_damaged(change: dict[str, Any], text: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from aeplus.data.formats import parse_record
 from aeplus.data.readers import requests_from_records
-from aeplus.edits import EditRequest, Probe, latest_edits
+from aeplus.edits import EditRequest, Probe, broken_cases, still_holding
 from aeplus.errors import InputError
 
 CITIZEN = {
@@ -73,40 +73,48 @@ def test_one_edit_is_a_case_too_and_a_number_stands_in_for_a_name() -> None:
 
 def test_questions_hold_as_long_as_all_edits_of_the_case_do() -> None:
     other = {**MQUAKE, "case_id": 1, "requested_rewrite": [CAPITAL], "questions": []}
-    again = latest_edits(requests_from_records([MQUAKE, other]))  # the same edit, made again for another case
-    assert [edit.id for edit in again] == ["0/1", "0/2", "1"]
-    assert again[1].axes == AXES
-    changed = {**other, "requested_rewrite": [{**CITIZEN, "target_new": {"str": "Oz"}}]}
-    left = latest_edits(requests_from_records([MQUAKE, changed]))
-    assert [edit.id for edit in left] == ["0/2", "1"]
-    assert left[0].axes == ()
+    again = requests_from_records([MQUAKE, other])  # the same edit, made again for another case
+    assert still_holding(again) == [True, True, True]
+    assert broken_cases(again) == set()
+    changed = requests_from_records(
+        [MQUAKE, {**other, "requested_rewrite": [{**CITIZEN, "target_new": {"str": "Oz"}}]}]
+    )
+    assert [edit.id for edit in changed] == ["0/1", "0/2", "1"]
+    assert still_holding(changed) == [False, True, True]
+    assert broken_cases(changed) == {"0"}
 
 
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"requested_rewrite": []}, "'requested_rewrite' must hold at least one edit, but is []; fill it in or leave"),
-        ({"requested_rewrite": ["x"]}, "'requested_rewrite' must be a list of objects, but is ['x']; correct it."),
+        (
+            {"requested_rewrite": []},
+            "expected 'requested_rewrite' to contain at least one edit, got []; fill it in or leave",
+        ),
+        ({"requested_rewrite": ["x"]}, "expected 'requested_rewrite' to be a list of objects, got ['x']; correct it."),
         (
             {"requested_rewrite": [CITIZEN, {**CAPITAL, "subject": None}]},
-            "rewrite 2: 'subject' must be a text that is not empty, but is None; fill it in.",
+            "rewrite 2: expected 'subject' to be a non-empty string, got None; fill it in.",
         ),
         (
             {"requested_rewrite": [{**CITIZEN, "target_new": {"str": ""}}]},
-            "rewrite 1: 'target_new' must be a text that is not empty, but is ''; fill it in.",
+            "rewrite 1: expected 'target_new' to be a non-empty string, got ''; fill it in.",
         ),
         (
             {"requested_rewrite": [{**CITIZEN, "prompt": "{} and {} live in"}]},
-            "rewrite 1: 'prompt' must hold one {} where the subject stands, but '{} and {} live in' holds 2;",
+            "rewrite 1: expected 'prompt' to contain one {} in place of the subject, got 2 in '{} and {} live in';",
         ),
         (
             {"requested_rewrite": [{**CITIZEN, "prompt": "lives in"}]},
-            "rewrite 1: 'prompt' must hold the subject 'Ann', but is 'lives in'; correct either.",
+            "rewrite 1: expected 'prompt' to contain the subject 'Ann', got 'lives in'; correct either.",
         ),
-        ({"new_answer": None}, "'new_answer' must be a text that is not empty, but is None; fill it in."),
-        ({"questions": 3}, "'questions' must be a text or a list of texts, but is 3; correct it."),
-        ({"new_single_hops": [{"answer": "x"}]}, "cloze or question of 'new_single_hops' must be a text that is not"),
-        ({"new_single_hops": [{"cloze": "x"}]}, "answer of 'new_single_hops' must be a text that is not empty, but is"),
+        ({"new_answer": None}, "expected 'new_answer' to be a non-empty string, got None; fill it in."),
+        ({"questions": 3}, "expected 'questions' to be a string or a list of strings, got 3; correct it."),
+        (
+            {"new_single_hops": [{"answer": "x"}]},
+            "expected cloze or question of 'new_single_hops' to be a non-empty string",
+        ),
+        ({"new_single_hops": [{"cloze": "x"}]}, "expected answer of 'new_single_hops' to be a non-empty string, got"),
     ],
 )
 def test_damaged(change: dict[str, Any], text: str) -> None:

@@ -60,15 +60,15 @@ def test_complete_prompts_and_braces(prompt: str, subject: str, question: str) -
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"subject": None}, "'subject' must be a text that is not empty, but is None; fill it in."),
-        ({"target_new": " "}, "'target_new' must be a text that is not empty, but is ' '; fill it in."),
-        ({"prompt": 3}, "'prompt' must be a text that is not empty, but is 3; fill it in."),
-        ({"prompt": "Who?"}, "'prompt' must hold the subject 'Oz', but is 'Who?'; correct either."),
-        ({"prompt": "{} and {}"}, "the record: 'prompt' must hold one {} where the subject stands, but '{} and {}'"),
-        ({"rephrase": 3}, "'rephrase' must be a text or a list of texts, but is 3; correct it."),
-        ({"neighborhood": [3]}, "'neighborhood' must list texts or objects with prompt and answer, but holds 3;"),
-        ({"neighborhood": 3}, "'neighborhood' must list texts or objects with prompt and answer, but holds 3;"),
-        ({"axes": [{"answer": "x"}]}, "prompt of 'axes' must be a text that is not empty, but is None; fill it in."),
+        ({"subject": None}, "expected 'subject' to be a non-empty string, got None; fill it in."),
+        ({"target_new": " "}, "expected 'target_new' to be a non-empty string, got ' '; fill it in."),
+        ({"prompt": 3}, "expected 'prompt' to be a non-empty string, got 3; fill it in."),
+        ({"prompt": "Who?"}, "expected 'prompt' to contain the subject 'Oz', got 'Who?'; correct either."),
+        ({"prompt": "{} and {}"}, "the record: expected 'prompt' to contain one {} in place of the subject, got 2"),
+        ({"rephrase": 3}, "expected 'rephrase' to be a string or a list of strings, got 3; correct it."),
+        ({"neighborhood": [3]}, "expected 'neighborhood' to list strings or objects with prompt and answer, got 3;"),
+        ({"neighborhood": 3}, "expected 'neighborhood' to list strings or objects with prompt and answer, got 3;"),
+        ({"axes": [{"answer": "x"}]}, "expected prompt of 'axes' to be a non-empty string, got None; fill it in."),
     ],
 )
 def test_damaged(change: dict[str, Any], text: str) -> None:
@@ -78,7 +78,7 @@ def test_damaged(change: dict[str, Any], text: str) -> None:
 
 
 def test_without_a_subject() -> None:
-    with pytest.raises(InputError, match=r"^'subject' must be a text"):
+    with pytest.raises(InputError, match=r"^expected 'subject' to be a non-empty string"):
         parse_record({"prompt": "The capital of Oz is", "target_new": "Rome"})
 
 
@@ -88,11 +88,11 @@ def test_other_records() -> None:
         "(src, subject, answers or alt), KnowEdit (prompt, subject, target_new, portability or locality) or plain "
         "(prompt, subject, target_new)"
     )
-    for record, came in (
-        ({"prompt": "x", "answer": "y"}, f"the fields of a format, {formats}, but it has prompt, answer; rename"),
-        ({}, f"the fields of a format, {formats}, but it has no fields; rename its fields."),
-        (5, f"an object with the fields of a format, {formats}, but it is 5; correct it."),
+    for record, text in (
+        ({"prompt": "x", "answer": "y"}, f"the fields of a format, {formats}, got prompt, answer; rename"),
+        ({}, f"the fields of a format, {formats}, got no fields; rename its fields."),
+        (5, f"an object with the fields of a format, {formats}, got 5; correct it."),
     ):
         with pytest.raises(InputError) as caught:
             parse_record(record)
-        assert str(caught.value).startswith(f"expected {came}")
+        assert str(caught.value).startswith(f"expected {text}")

@@ -93,14 +93,20 @@ def test_no_test_is_needed_to_find_the_edit() -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"prompt": None}, "prompt of 'edit' must be a text that is not empty, but is None; fill it in."),
-        ({"prompt": "Ann is from Syria."}, "'prompt' must be a statement in RippleEdits' wording, such as"),
-        ({"prompt": "The name of the country of citizenship of Ann is ."}, "'prompt' must be a statement in Ripple"),
-        ({"prompt": "The gender of Ann is x."}, "'prompt' and the original fact's must say the same up to the answer"),
-        ({"original_fact": "Peru"}, "'original_fact' must be an object with a prompt, but is 'Peru'; correct it or"),
+        ({"prompt": None}, "expected prompt of 'edit' to be a non-empty string, got None; fill it in."),
+        ({"prompt": "Ann is from Syria."}, "expected 'prompt' to be a statement in RippleEdits' wording, such as"),
+        (
+            {"prompt": "The name of the country of citizenship of Ann is ."},
+            "expected 'prompt' to be a statement in Ripple",
+        ),
+        (
+            {"prompt": "The gender of Ann is x."},
+            "expected 'prompt' and the original fact's to be equal up to the answer",
+        ),
+        ({"original_fact": "Peru"}, "expected 'original_fact' to be an object with a prompt, got 'Peru'; correct or"),
         (
             {"original_fact": {"prompt": 3}},
-            "prompt of 'original_fact' must be a text that is not empty, but is 3; fill",
+            "expected prompt of 'original_fact' to be a non-empty string, got 3; fill",
         ),
     ],
 )
@@ -113,11 +119,14 @@ def test_damaged_edits(change: dict[str, Any], text: str) -> None:
 @pytest.mark.parametrize(
     ("axis", "text"),
     [
-        ("x", "'Forgetfulness' must be a list of objects, but is 'x'; correct it."),
-        ([{"test_queries": [3]}], "'test_queries' must be a list of objects, but is [3]; correct it."),
-        ([{"test_queries": [{"answers": []}]}], "prompt of 'Forgetfulness' must be a text that is not empty, but is"),
-        ([case({"prompt": "x", "answers": ["y"]})], "'answers' must be a list of objects, but is ['y']; correct"),
-        ([case({"prompt": "x", "answers": [{"value": 3}]})], "'value' must be a text or a list of texts, but is 3"),
+        ("x", "expected 'Forgetfulness' to be a list of objects, got 'x'; correct it."),
+        ([{"test_queries": [3]}], "expected 'test_queries' to be a list of objects, got [3]; correct it."),
+        ([{"test_queries": [{"answers": []}]}], "expected prompt of 'Forgetfulness' to be a non-empty string, got"),
+        ([case({"prompt": "x", "answers": ["y"]})], "expected 'answers' to be a list of objects, got ['y']; correct"),
+        (
+            [case({"prompt": "x", "answers": [{"value": 3}]})],
+            "expected 'value' to be a string or a list of strings, got 3",
+        ),
     ],
 )
 def test_damaged_axes(axis: Any, text: str) -> None:

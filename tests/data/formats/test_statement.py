@@ -45,10 +45,12 @@ def test_sequences() -> None:
 
 
 def test_the_original_fact_tells_where_the_answer_begins() -> None:
-    said = "The name of the director of Life is Beautiful is Ann."
-    with pytest.raises(InputError, match="'prompt' must say where its subject ends, but 'The name of the director"):
-        split_statement(said)
-    found = split_statement(said, "The name of the director of Life is Beautiful is Roberto Benigni.")
+    sentence = "The name of the director of Life is Beautiful is Ann."
+    with pytest.raises(
+        InputError, match="expected 'prompt' with a clear end of its subject, got 'The name of the director"
+    ):
+        split_statement(sentence)
+    found = split_statement(sentence, "The name of the director of Life is Beautiful is Roberto Benigni.")
     assert found == ("The name of the director of {} is", "Life is Beautiful", "Ann")
     answer = split_statement(
         "The name of the author of Oz is Nobody is Perfect.", "The name of the author of Oz is Bob."
@@ -73,13 +75,11 @@ def test_the_original_fact_tells_where_the_answer_begins() -> None:
 )
 def test_no_subject(statement: str) -> None:
     with pytest.raises(
-        InputError, match=r"'prompt' must be a statement in RippleEdits' wording, such as .* in which no"
+        InputError, match=r"expected 'prompt' to be a statement in RippleEdits' wording, such as .* in which no"
     ):
         split_statement(statement)
 
 
 def test_another_original() -> None:
-    with pytest.raises(
-        InputError, match="'prompt' and the original fact's must say the same up to the answer, but are"
-    ):
+    with pytest.raises(InputError, match="expected 'prompt' and the original fact's to be equal up to the answer, got"):
         split_statement("The gender of Ann is female.", "The gender of Bob is male.")

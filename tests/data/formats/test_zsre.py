@@ -48,14 +48,17 @@ def test_the_subject_becomes_the_slot(src: str, subject: str, prompt: str) -> No
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"subject": ""}, "'subject' must be a text that is not empty, but is ''; fill it in."),
-        ({"src": "Who?"}, "'src' must hold the subject 'Parken', but is 'Who?'; correct either."),
-        ({"src": "Is {} Parken?"}, "'src' may not hold {}, which marks the subject's place, but is 'Is {} Parken?';"),
-        ({"answers": []}, "'answers' must be a text that is not empty, but is []; fill it in."),
-        ({"answers": None}, "'answers' must be a text that is not empty, but is None; fill it in."),
-        ({"answers": 7}, "'answers' must be a text or a list of texts, but is 7; correct it."),
+        ({"subject": ""}, "expected 'subject' to be a non-empty string, got ''; fill it in."),
+        ({"src": "Who?"}, "expected 'src' to contain the subject 'Parken', got 'Who?'; correct either."),
+        (
+            {"src": "Is {} Parken?"},
+            "expected 'src' without {}, which marks the subject's position, got 'Is {} Parken?';",
+        ),
+        ({"answers": []}, "expected 'answers' to be a non-empty string, got []; fill it in."),
+        ({"answers": None}, "expected 'answers' to be a non-empty string, got None; fill it in."),
+        ({"answers": 7}, "expected 'answers' to be a string or a list of strings, got 7; correct it."),
         ({"rephrase": {}}, None),
-        ({"rephrase": {"a": 1}}, "'rephrase' must be a text or a list of texts, but is {'a': 1}; correct it."),
+        ({"rephrase": {"a": 1}}, "expected 'rephrase' to be a string or a list of strings, got {'a': 1}; correct it."),
     ],
 )
 def test_damaged(change: dict[str, Any], text: str | None) -> None:
@@ -68,5 +71,5 @@ def test_damaged(change: dict[str, Any], text: str | None) -> None:
 
 
 def test_without_a_subject() -> None:
-    with pytest.raises(InputError, match=r"^'subject' must be a text that is not empty, but is None"):
+    with pytest.raises(InputError, match=r"^expected 'subject' to be a non-empty string, got None"):
         parse_record({"src": "Who?", "answers": ["Ann"]})

@@ -43,8 +43,8 @@ def local_task(folder: Path) -> dict[str, Any]:
     }
 
 
-def share_right(model: Any) -> float:
-    """The share of the items whose right word is the likeliest of the three, by hand."""
+def share_correct(model: Any) -> float:
+    """The share of the items whose correct word is the most likely of the three, by hand."""
     tokenizer = tiny_tokenizer()
     words = [tokenizer(f" {word}")["input_ids"][0] for word in WORDS]
     logits = [model(torch.tensor([tokenizer(text)["input_ids"]])).logits[0, -1] for text in TEXTS]
@@ -56,11 +56,11 @@ def test_the_harness_measures_the_edited_model(tmp_path: Path) -> None:
     pytest.importorskip("lm_eval")
     model, tokenizer, task = tiny_model(), tiny_tokenizer(), local_task(tmp_path)
     before = run_harness(model, tokenizer, [task])["local_toy"]["acc,none"]
-    assert before == pytest.approx(share_right(model))
+    assert before == pytest.approx(share_correct(model))
     assert before < 1
     aeplus.edit(model, tokenizer, EDITS, "alphaedit", **OPTIONS)
     found = run_harness(model, tokenizer, [task])["local_toy"]
-    assert found["acc,none"] == share_right(model) == 1.0
+    assert found["acc,none"] == share_correct(model) == 1.0
     assert found["acc_stderr,none"] == 0.0
 
 
@@ -94,8 +94,8 @@ def test_what_the_harness_cannot_load_is_refused(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError) as caught:
         run_harness(tiny_model(), tiny_tokenizer(), [task])
     assert asked == [listed]
-    assert str(caught.value).startswith(f"expected tasks that the harness can load and run, but {task} failed (")
-    assert str(caught.value).endswith("; lm_eval ls tasks lists the names, and most tasks need the hub.")
+    assert str(caught.value).startswith(f"expected tasks that the harness can load and run, got an error from {task} (")
+    assert str(caught.value).endswith("; list the names with lm_eval ls tasks, and note that most tasks need the hub.")
 
 
 def test_without_the_harness_one_sentence_says_what_to_install(
@@ -107,6 +107,6 @@ def test_without_the_harness_one_sentence_says_what_to_install(
     )
     assert main(["capabilities", "--model", "./nowhere", "--harness", "piqa"]) == 2
     assert capsys.readouterr().err == (
-        "aeplus: error: expected EleutherAI's harness, lm_eval, but it is not installed; run: pip install "
+        "aeplus: error: expected EleutherAI's harness, lm_eval, got an installation without it; run: pip install "
         "'lm-eval>=0.4.13', or leave out --harness.\n"
     )

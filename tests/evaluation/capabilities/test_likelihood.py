@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aeplus.errors import InputError
-from aeplus.evaluation.capabilities.items import Item, TaskItems, load_tasks
+from aeplus.evaluation.capabilities.items import TaskItem, TaskItems, load_tasks
 from aeplus.evaluation.capabilities.likelihood import likeliest_options, option_likelihoods, task_prompts
 from aeplus.evaluation.capabilities.tasks import CapabilityOptions
 from aeplus.models.decoder import Decoder
@@ -19,7 +19,7 @@ TEXTS = ["Rome", "The capital of Italy is Rome.", "France, Italy and more", "x",
 
 
 def toy_items(task: Any, texts: list[str] = TEXTS) -> TaskItems:
-    return TaskItems(task, tuple(Item({"text": text}, 0, "toy") for text in texts))
+    return TaskItems(task, tuple(TaskItem({"text": text}, 0, "toy") for text in texts))
 
 
 def reference(model: Any, tokenizer: Any, prompt: str, option: str, mean: bool = True) -> float:
@@ -28,7 +28,7 @@ def reference(model: Any, tokenizer: Any, prompt: str, option: str, mean: bool =
     ids = tokenizer(f"{prompt} {option}")["input_ids"]
     assert ids[: len(before)] == before
     logs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
-    parts = [float(logs[place - 1, ids[place]]) for place in range(len(before), len(ids))]
+    parts = [float(logs[index - 1, ids[index]]) for index in range(len(before), len(ids))]
     return sum(parts) / (len(parts) if mean else 1)
 
 
@@ -191,8 +191,8 @@ def test_an_item_that_cannot_fit_is_refused(toy: Any) -> None:
     with pytest.raises(InputError) as caught:
         task_prompts(tiny_tokenizer(), items, 10)
     sentence = str(caught.value)
-    assert sentence.startswith("toy: the prompt and its answer must fit the model's context of 10 tokens, but take ")
-    assert sentence.endswith(", too many even without the field 'text'; leave the item or the task out.")
+    assert sentence.startswith("toy: expected prompt and answer to fit the model's context of 10 tokens, got ")
+    assert sentence.endswith(" tokens, too many even without the field 'text'; leave out the item or the task.")
 
 
 def test_a_context_can_be_filled_to_the_last_token(toy: Any) -> None:

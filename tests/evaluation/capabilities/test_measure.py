@@ -11,7 +11,7 @@ import torch
 
 from aeplus.errors import InputError
 from aeplus.evaluation.capabilities import measure
-from aeplus.evaluation.capabilities.items import Item, TaskItems, load_tasks
+from aeplus.evaluation.capabilities.items import TaskItem, TaskItems, load_tasks
 from aeplus.evaluation.capabilities.measure import measure_capabilities
 from aeplus.evaluation.capabilities.tasks import METRICS, CapabilityOptions
 from aeplus.models.decoder import Decoder
@@ -50,7 +50,7 @@ def test_all_tasks_are_measured_alike_twice_and_nothing_changes(folder: Path, mo
 
 def test_answers_are_held_against_the_labels(toy: Any, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     items = TaskItems(
-        toy("Paris", "Italy"), tuple(Item({"text": str(i)}, label, "toy") for i, label in enumerate([0, 1, 1, 0]))
+        toy("Paris", "Italy"), tuple(TaskItem({"text": str(i)}, label, "toy") for i, label in enumerate([0, 1, 1, 0]))
     )
     scores = torch.tensor([[2.0, 1], [2, 1], [1, 2], [0, torch.nan]])
     monkeypatch.setattr(measure, "option_likelihoods", lambda *_: scores)
@@ -97,11 +97,11 @@ def test_what_is_cut_is_counted(folder: Path) -> None:
     assert measure_capabilities(Decoder(small), tokenizer, tasks)["sst2"]["shortened"] == 4
 
 
-def test_a_prompt_that_cannot_fit_is_told_before_anything_is_run(folder: Path) -> None:
+def test_a_prompt_that_cannot_fit_is_reported_before_anything_is_run(folder: Path) -> None:
     decoder = Decoder(tiny_model(max_position_embeddings=48))
     decoder.backbone.register_forward_pre_hook(lambda *_: pytest.fail("ran a task before it looked at the others"))
     tasks = load_tasks("sst2,cola", folder, CapabilityOptions(limit=2))
-    with pytest.raises(InputError, match=r"cola.jsonl, line \d+: the prompt and its answer must fit .* 48 tokens"):
+    with pytest.raises(InputError, match=r"cola.jsonl, line \d+: expected prompt and answer to fit .* 48 tokens"):
         measure_capabilities(decoder, tiny_tokenizer(), tasks)
 
 

@@ -18,7 +18,7 @@ YES_NO = ("No", "Yes")
         (" (B) and A", ("A", "B", "C", "D"), 1),
         (" a C", ("A", "B", "C", "D"), 2),  # "a" is a word, not an option
         (" Apple", ("A", "B", "C", "D"), -1),
-        ("not good", ("not", "not good"), 1),  # the longer of two at one place
+        ("not good", ("not", "not good"), 1),  # the longer of two at one position
     ],
 )
 def test_the_first_option_named_is_the_answer(text: str, options: tuple[str, ...], answer: int) -> None:

@@ -1,4 +1,4 @@
-"""What the sets are made of: sizes, one record per subject, and other answers of the right kind for a fact."""
+"""The material of the sets: sizes, one record per subject, and other answers of the right kind for a fact."""
 
 import random
 import re
@@ -13,9 +13,9 @@ from aeplus.utils.progress import Progress
 
 @dataclass(frozen=True)
 class Sizes:
-    """Records with conflict and other records (fill) of each set; the defaults are the paper's Table 5.
+    """Records with conflict and other records (fill) of each set; the defaults are those of AlphaEdit+'s Table 5.
 
-    The fill of the second set holds the earlier edits that its conflicting records rewrite.
+    The fill of the second set contains the previous edits that its conflicting records rewrite.
 
     Attributes:
         conflict: Records with conflict in AlphaSet1, 2 and 3.
@@ -32,7 +32,7 @@ class Sizes:
         if min(*self.conflict, *self.fill) < 1 or self.fill[1] < self.conflict[1]:
             msg = (
                 f"expected at least one record in each part, and in the second set no more with conflict than without, "
-                f"but the sizes are {self}; write for example 20+80,20+80,30+120."
+                f"got {self}; write for example 20+80,20+80,30+120."
             )
             raise InputError(msg)
 
@@ -43,7 +43,7 @@ class Sizes:
     def scaled(cls, scale: float) -> "Sizes":
         """Table 5's sizes times ``scale``, rounded, at least one record in each part."""
         if not 0 < scale <= 100:
-            msg = f"expected a scale above 0 and up to 100, but {scale} came; 0.1 makes sets of 100, 100 and 150."
+            msg = f"expected a scale above 0 and up to 100, got {scale}; 0.1 makes sets of 100, 100 and 150."
             raise InputError(msg)
         whole = cls()
         conflict, fill = ([max(1, round(n * scale)) for n in part] for part in (whole.conflict, whole.fill))
@@ -51,23 +51,27 @@ class Sizes:
 
     @classmethod
     def parse(cls, text: str) -> "Sizes":
-        """Sizes as people write them: ``200+800,200+800,300+1200``."""
+        """Sizes as text: ``200+800,200+800,300+1200``.
+
+        Raises:
+            InputError: If the text is not of this form.
+        """
         numbers = [int(n) for n in re.findall(r"\d+", text)]
         if not re.fullmatch(r"\s*\d+\s*\+\s*\d+\s*(,\s*\d+\s*\+\s*\d+\s*){2}", text):
-            msg = f"expected three sizes such as 200+800,200+800,300+1200 (conflict + fill), but {text!r} came; fix it."
+            msg = f"expected three sizes (conflict + fill), got {text!r}; write for example 200+800,200+800,300+1200."
             raise InputError(msg)
         a, b, c, d, e, f = numbers
         return cls((a, c, e), (b, d, f))
 
     @property
     def edits(self) -> int:
-        """How many edits of the pool the three sets take; none is taken twice."""
+        """Number of edits of the pool that the three sets take; none is taken twice."""
         return sum(self.fill) + self.conflict[2]
 
 
 @dataclass(frozen=True)
 class Supply:
-    """What there is to make the sets of.
+    """The amount of material.
 
     Attributes:
         edits: Edits on different subjects.
@@ -80,22 +84,22 @@ class Supply:
     facts: int
 
     def suffices(self, sizes: Sizes) -> bool:
-        """Whether sets of these sizes can be made."""
+        """Whether it is enough for sets of these sizes."""
         return self.edits >= sizes.edits and self.priors >= sizes.conflict[1] and self.facts >= sizes.conflict[0]
 
     def check(self, sizes: Sizes) -> None:
-        """Sets of these sizes can be made.
+        """Checks that it is enough for sets of these sizes.
 
         Raises:
-            InputError: If not; the message tells the largest scale that works.
+            InputError: If not; the message names the largest scale that works.
         """
         if self.suffices(sizes):
             return
         works = next((n / 1000 for n in range(1000, 0, -1) if self.suffices(Sizes.scaled(n / 1000))), None)
-        advice = f"give more, or --scale {works:g}, the largest that works" if works else "give more"
+        advice = f"provide more, or use --scale {works:g}, the largest that works" if works else "provide more"
         msg = (
-            f"sets of {sizes} need {sizes.edits} edits on different subjects, {sizes.conflict[1]} of them with another "
-            f"answer to their form of prompt, and {sizes.conflict[0]} such K0 facts, but there are {self.edits}, "
+            f"expected {sizes.edits} edits on different subjects for sets of {sizes}, {sizes.conflict[1]} of them with "
+            f"another answer to their form of prompt, and {sizes.conflict[0]} such K0 facts, got {self.edits}, "
             f"{self.priors} and {self.facts}; {advice}."
         )
         raise InputError(msg)
@@ -104,7 +108,7 @@ class Supply:
 def one_per_subject(requests: Iterable[EditRequest], taken: Container[str] = ()) -> list[EditRequest]:
     """The first edit of every subject that is not ``taken``; case does not matter.
 
-    An edit out of a case of several goes without the questions that test them together.
+    An edit from a case of several loses the questions that test them together.
     """
     first: dict[str, EditRequest] = {}
     for request in requests:
@@ -114,13 +118,13 @@ def one_per_subject(requests: Iterable[EditRequest], taken: Container[str] = ())
 
 
 def as_present(fact: EditRequest) -> EditRequest:
-    """A fact of preserved knowledge with what is true now, ``target_true`` or without one ``target_new``, as both."""
+    """A preserved fact with its present answer, ``target_true`` or else ``target_new``, as both."""
     answer = fact.target_true or fact.target_new
     return replace(fact, target_new=answer, target_true=answer)
 
 
 class Answers:
-    """Answers by the form of prompt that asks for them, and so of the same kind.
+    """Answers by their form of prompt, and so of the same kind.
 
     Args:
         records: Records whose targets may serve.
@@ -133,7 +137,7 @@ class Answers:
             form.setdefault(normal(record.target_new), record.target_new)
 
     def others(self, fact: EditRequest) -> list[str]:
-        """Answers to the fact's form of prompt that are none of its own, case aside."""
+        """Answers to the fact's form of prompt that are not its own, ignoring case."""
         own = {normal(answer) for answer in (fact.target_new, fact.target_true, *fact.aliases) if answer}
         own.add(normal(fact.subject))
         return [answer for key, answer in self._by_form.get(normal(fact.prompt), {}).items() if key not in own]
@@ -141,7 +145,7 @@ class Answers:
     def changed(self, fact: EditRequest, seed: int) -> EditRequest | None:
         """The fact with another answer; ``None`` where there is no other, or the prompt is too long to be rewritten.
 
-        Test prompts that ask for the old answer, and other names of it, are dropped.
+        Test prompts that ask for the old answer, and its aliases, are dropped.
         """
         others = self.others(fact)
         if not others or not paraphrases(fact.prompt, fact.subject):
@@ -156,13 +160,13 @@ Change = tuple[EditRequest, EditRequest]
 
 @dataclass(frozen=True)
 class Material:
-    """What the sets are made of.
+    """The material of the sets.
 
     Attributes:
         pool: Edits on different subjects, none of them a subject of ``facts``.
-        facts: Preserved facts on different subjects, with what is true now.
+        facts: Preserved facts on different subjects, with their present answers.
         fact_changes: Those facts that can be changed, and their changes.
-        prior_changes: Those edits that can be, and their changes.
+        prior_changes: Those edits that can be changed, and their changes.
     """
 
     pool: list[EditRequest]
@@ -172,12 +176,12 @@ class Material:
 
     @property
     def supply(self) -> Supply:
-        """How much there is."""
+        """Its amount."""
         return Supply(len(self.pool), len(self.prior_changes), len(self.fact_changes))
 
 
 def gather(pool: Iterable[EditRequest], facts: Iterable[EditRequest], seed: int) -> Material:
-    """What a pool of edits and a file of preserved facts offer; ``seed`` draws the changed answers."""
+    """The material of a pool of edits and a file of preserved facts; ``seed`` draws the changed answers."""
     known = [as_present(fact) for fact in one_per_subject(facts)]
     edits = one_per_subject(pool, {normal(fact.subject) for fact in known})
     answers = Answers([*known, *edits])
@@ -190,13 +194,13 @@ def gather(pool: Iterable[EditRequest], facts: Iterable[EditRequest], seed: int)
 
 
 def rewritten(changes: Sequence[Change], rewriter: Rewriter, own_tests: bool, progress: Progress) -> list[Change]:
-    """Facts and their changes in other words; those of which no rewriting passes the checks are left out.
+    """Facts and their changes in other words; those without a rewriting that passes the checks are left out.
 
     Args:
         changes: Facts and the same with changed answers.
-        rewriter: What rewrites.
-        own_tests: Whether the prompt as it was tests facts that have no rephrasing.
-        progress: Where to show how far it is.
+        rewriter: The rewriter.
+        own_tests: Whether the original prompt tests facts that have no rephrasing.
+        progress: Where progress is shown.
     """
     old = {change.question: fact.target_new for fact, change in changes}
 
@@ -206,10 +210,10 @@ def rewritten(changes: Sequence[Change], rewriter: Rewriter, own_tests: bool, pr
         return "answer given away" if gives_away(change, text, old[change.question]) else None
 
     done: list[Change] = []
-    found = rewriter.rewrite([change for _, change in changes], 1, refuse, progress)
-    for (fact, change), texts in zip(changes, found, strict=True):
+    rewritings = rewriter.rewrite([change for _, change in changes], 1, refuse, progress)
+    for (fact, change), texts in zip(changes, rewritings, strict=True):
         for text in texts:
-            head, _, tail = text.rpartition(change.subject)  # of several places the last, as the readers take it
+            head, _, tail = text.rpartition(change.subject)  # the last of several, as in the readers
             tests = change.rephrase or ((change.question,) if own_tests else ())
             done.append((fact, replace(change, prompt=f"{head}{SLOT}{tail}", rephrase=tests)))
     return done

@@ -21,11 +21,11 @@ from aeplus.commands.alphaset.measure import (
     prior_conflict,
 )
 from aeplus.data.paraphrase import Rewriter
-from aeplus.edits import EditRequest, normal
+from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 
 T = TypeVar("T")
-_CHOICE = 2  # rewritten facts tried for each that is taken
+_CHOICE = 2  # rewritten facts tried for each one taken
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Record:
 
 @dataclass(frozen=True)
 class ConflictSet:
-    """A set in its order, with what was measured of each record.
+    """A set in its order, with the measurements of each record.
 
     Attributes:
         name: ``alphaset1``, ``alphaset2`` or ``alphaset3``.
@@ -67,28 +67,28 @@ class SetBuilder:
 
     Args:
         material: What to make them of.
-        measurer: What measures it on the model.
-        rewriter: What says it in other words.
+        measurer: Measures it on the model.
+        rewriter: Paraphrases it.
         seed: Seed of every choice.
-        candidates: How many edits to measure, for the largest ‖r‖ and for fill with little conflict; at least as many
+        candidates: Number of edits to measure, for the largest ‖r‖ and for fill with little conflict; at least as many
             as the sets take. ``None`` for one and a half times that.
 
     Attributes:
-        measured: How many were measured.
+        measured: Number of edits measured.
     """
 
     def __init__(
         self, material: Material, measurer: Measurer, rewriter: Rewriter, seed: int = 0, candidates: int | None = None
     ) -> None:
         self._material, self._measurer, self._rewriter = material, measurer, rewriter
-        self._candidates, self._chance = candidates, random.Random(seed)
+        self._candidates, self._rng = candidates, random.Random(seed)
         self.measured = 0
 
     def build(self, sizes: Sizes, text_keys: Keys | None = None) -> list[ConflictSet]:
         """The three sets.
 
         Args:
-            sizes: How large.
+            sizes: Their sizes.
             text_keys: Further keys of preserved knowledge, of ordinary text.
 
         Raises:
@@ -101,7 +101,7 @@ class SetBuilder:
         first = self._against_facts(sizes.conflict[0], preserved)
         priors, rewrites = self._against_priors(sizes.conflict[1])
         largest, fill = self._largest(sizes, {record.request.question for record in priors}, preserved)
-        one, two, three = _dealt(fill, (sizes.fill[0], sizes.fill[1] - len(priors), sizes.fill[2]))
+        one, two, three = _distributed(fill, (sizes.fill[0], sizes.fill[1] - len(priors), sizes.fill[2]))
         orders = (
             self._shuffled(first + one),
             self._sequence(priors, rewrites, self._shuffled(two)),
@@ -109,8 +109,8 @@ class SetBuilder:
         )
         return [self._measured(f"alphaset{number}", order, preserved) for number, order in enumerate(orders, 1)]
 
-    def _tried(self, changes: list[Change], count: int, own_tests: bool, what: str) -> list[Change]:
-        """Some changes in other words, more than will be taken.
+    def _tried(self, changes: list[Change], count: int, own_tests: bool, label: str) -> list[Change]:
+        """Some changes in other words, more than are taken.
 
         Raises:
             InputError: If too few pass the checks.
@@ -122,8 +122,8 @@ class SetBuilder:
             done += rewritten(rest, self._rewriter, own_tests, self._measurer.progress)
         if len(done) < count:
             msg = (
-                f"expected {count} {what} whose rewriting passes the checks, but of {len(changes)} only {len(done)} "
-                "have one; give more, or smaller sizes."
+                f"expected {count} {label} with a rewriting that passes the checks, got {len(done)} out of "
+                f"{len(changes)}; provide more, or choose smaller sizes."
             )
             raise InputError(msg)
         return done
@@ -137,9 +137,9 @@ class SetBuilder:
         return self._records([done[i] for i in chosen], "conflict", chosen_keys(keys, chosen), "rewritten K0 facts")
 
     def _against_priors(self, count: int) -> tuple[list[Record], list[Record]]:
-        """Edits, and the same facts with other answers: the pairs that are nearest to each other."""
+        """Edits, and the same facts with other answers: the pairs nearest to each other."""
         pairs = self._tried(self._material.prior_changes, count, False, "edits")
-        names = [old.fact or f"{normal(old.prompt)} | {normal(old.subject)}" for old, _ in pairs]
+        names = [old.fact or " | ".join(old.fact_key) for old, _ in pairs]
         olds = [replace(old, fact=name) for (old, _), name in zip(pairs, names, strict=True)]
         news = [replace(new, fact=name, id=f"{new.id}-again") for (_, new), name in zip(pairs, names, strict=True)]
         old_keys, new_keys = (self._measurer.keys(part, "edits and their rewrites") for part in (olds, news))
@@ -150,34 +150,34 @@ class SetBuilder:
         )
 
     def _largest(self, sizes: Sizes, used: set[str], preserved: Keys) -> tuple[list[Record], list[Record]]:
-        """Of a sample of the pool those with the largest ‖r‖; and of the others, for fill, those with the least s."""
+        """From a sample of the pool the edits with the largest ‖r‖ and, for fill, others with the smallest s."""
         pool = self._shuffled([edit for edit in self._material.pool if edit.question not in used])
         needed = sizes.edits - len(used)
-        wanted = needed * 3 // 2 if self._candidates is None else self._candidates
-        tried = pool[: max(needed, wanted)]
+        candidates = needed * 3 // 2 if self._candidates is None else self._candidates
+        tried = pool[: max(needed, candidates)]
         self.measured = len(tried)
         norms = self._measurer.residuals(tried, "candidates")
         top = _largest(norms, sizes.conflict[2])
         keys = self._measurer.keys(tried, "candidates")
         conflicts = [max(pair) for pair in zip(preserved_conflict(keys, preserved), mutual_conflict(keys), strict=True)]
         rest = [i for i in range(len(tried)) if i not in set(top)]
-        calm = _largest([-conflicts[i] for i in rest], needed - len(top))
-        places = [*top, *(rest[place] for place in sorted(calm))]  # by chance again, as they were drawn
+        mild = _largest([-conflicts[i] for i in rest], needed - len(top))
+        chosen = [*top, *(rest[index] for index in sorted(mild))]  # in random order again, as they were drawn
         records = [
             Record(tried[i], "conflict" if n < len(top) else "fill", tuple(k[:, i] for k in keys), norms[i])
-            for n, i in enumerate(places)
+            for n, i in enumerate(chosen)
         ]
         return records[: len(top)], records[len(top) :]
 
-    def _records(self, requests: list[EditRequest], part: str, keys: Keys, what: str) -> list[Record]:
-        norms = self._measurer.residuals(requests, what)
+    def _records(self, requests: list[EditRequest], part: str, keys: Keys, label: str) -> list[Record]:
+        norms = self._measurer.residuals(requests, label)
         return [Record(r, part, tuple(k[:, i] for k in keys), norms[i]) for i, r in enumerate(requests)]
 
     def _shuffled(self, items: list[T]) -> list[T]:
-        return self._chance.sample(items, len(items))
+        return self._rng.sample(items, len(items))
 
     def _sequence(self, priors: list[Record], rewrites: list[Record], fill: list[Record]) -> list[Record]:
-        """In the first half the edits that are rewritten, in the second their rewrites; fill in both."""
+        """The edits that are rewritten in the first half, their rewrites in the second; fill in both."""
         half = max(0, (len(priors) + len(rewrites) + len(fill)) // 2 - len(priors))
         return self._shuffled(priors + fill[:half]) + self._shuffled(rewrites + fill[half:])
 
@@ -187,14 +187,14 @@ class SetBuilder:
 
 
 def _largest(values: Sequence[float], count: int) -> list[int]:
-    """The places of the largest values, the largest first."""
-    return sorted(range(len(values)), key=lambda place: (-values[place], place))[:count]
+    """The indices of the largest values, the largest first."""
+    return sorted(range(len(values)), key=lambda index: (-values[index], index))[:count]
 
 
-def _dealt(fill: list[Record], sizes: tuple[int, ...]) -> list[list[Record]]:
-    """Fill for sets of some sizes, by ascending ‖r‖ in proportion, so that its residuals are alike in all of them."""
-    hands: list[list[Record]] = [[] for _ in sizes]
+def _distributed(fill: list[Record], sizes: tuple[int, ...]) -> list[list[Record]]:
+    """Fill for sets of some sizes, distributed by ascending ‖r‖ so that residual norms are balanced."""
+    parts: list[list[Record]] = [[] for _ in sizes]
     for record in sorted(fill, key=lambda record: record.residual_norm):
-        emptiest = min(range(len(sizes)), key=lambda i: (len(hands[i]) + 0.5) / sizes[i] if sizes[i] else math.inf)
-        hands[emptiest].append(record)
-    return hands
+        emptiest = min(range(len(sizes)), key=lambda i: (len(parts[i]) + 0.5) / sizes[i] if sizes[i] else math.inf)
+        parts[emptiest].append(record)
+    return parts

@@ -1,4 +1,4 @@
-"""What is written: each set as plain JSON Lines, and a card with the averages and histograms of what was measured."""
+"""The files: each set as JSON Lines, and a card with averages and histograms of the measurements."""
 
 import hashlib
 import json
@@ -8,12 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from aeplus.commands.alphaset.build import ConflictSet
 from aeplus.edits import EditRequest
+from aeplus.utils.jsonl import write_jsonl
 from aeplus.utils.paths import whole_file
-from aeplus.utils.tables import console
+from aeplus.utils.tables import print_table
 
 QUANTITIES = {"conflict_preserved": "s(k, K0)", "conflict_prior": "s(k, Kp)", "residual_norm": "‖r‖"}
 GROUPS = ("conflict", "fill", "all")
@@ -23,7 +22,7 @@ _DIGITS = 4
 
 
 def measured_values(conflict_set: ConflictSet) -> dict[str, list[float]]:
-    """For each quantity its value of every record."""
+    """For each quantity its values, one per record."""
     residuals = [record.residual_norm for record in conflict_set.records]
     values = (conflict_set.conflict_preserved, conflict_set.conflict_prior, residuals)
     return {name: [round(v, _DIGITS) for v in part] for name, part in zip(QUANTITIES, values, strict=True)}
@@ -34,7 +33,7 @@ def set_card(conflict_set: ConflictSet, longest: float, settings: Mapping[str, A
 
     Args:
         conflict_set: The set.
-        longest: The largest ‖r‖ of all sets, so that their histograms can be compared.
+        longest: The largest ‖r‖ of all sets, so that their histograms are comparable.
         settings: How the sets were made.
     """
     parts = [record.part for record in conflict_set.records]
@@ -44,12 +43,12 @@ def set_card(conflict_set: ConflictSet, longest: float, settings: Mapping[str, A
         "all": list(range(len(parts))),
     }
     values = measured_values(conflict_set)
-    averages = {g: {n: _mean([v[i] for i in places]) for n, v in values.items()} for g, places in groups.items()}
+    averages = {g: {n: _mean([v[i] for i in members]) for n, v in values.items()} for g, members in groups.items()}
     tops = {"conflict_preserved": 1.0, "conflict_prior": 1.0, "residual_norm": longest}
     histograms = {
         name: {
             "edges": [round(tops[name] * b / _BINS, _DIGITS) for b in range(_BINS + 1)],
-            **{g: _counts([v[i] for i in places], tops[name]) for g, places in groups.items()},
+            **{g: _counts([v[i] for i in members], tops[name]) for g, members in groups.items()},
         }
         for name, v in values.items()
     }
@@ -89,26 +88,24 @@ def write_sets(sets: Sequence[ConflictSet], folder: Path, settings: Mapping[str,
             {**plain_record(record.request), "part": record.part, **measured}
             for record, measured in zip(conflict_set.records, numbers, strict=True)
         ]
-        with whole_file(folder / f"{conflict_set.name}.jsonl") as scratch:
-            scratch.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
-        _write_json(folder / f"{conflict_set.name}.card.json", card)
+        write_jsonl(folder / f"{conflict_set.name}.jsonl", lines)
+        _write_card(folder / f"{conflict_set.name}.card.json", card)
     overall = {"averages": averages, **settings}
-    _write_json(folder / "card.json", overall)
+    _write_card(folder / "card.json", overall)
     return overall
 
 
 def print_averages(averages: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
-    """Prints the averages as a table: a line for each set, with conflict / fill / all."""
-    table = Table("set", title=f"Averages ({' / '.join(GROUPS)})", title_justify="left")
-    for name in QUANTITIES.values():
-        table.add_column(name, justify="right")
-    for name, groups in averages.items():
-        table.add_row(name, *(" / ".join(f"{groups[g][q]:.3f}" for g in GROUPS) for q in QUANTITIES))
-    console().print(table)
+    """Prints the averages as a table: a row per set, with conflict / fill / all."""
+    rows = [
+        [name, *(" / ".join(f"{groups[g][q]:.3f}" for g in GROUPS) for q in QUANTITIES)]
+        for name, groups in averages.items()
+    ]
+    print_table(f"Averages ({' / '.join(GROUPS)})", ["set", *QUANTITIES.values()], rows, left=("set",))
 
 
 def plain_record(request: EditRequest) -> dict[str, Any]:
-    """An edit as a plain record that the readers load; what is empty is left out."""
+    """An edit as a plain record that the readers load; empty fields are left out."""
 
     def kept(fields: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in fields.items() if value not in ("", None, (), [])}
@@ -120,7 +117,7 @@ def plain_record(request: EditRequest) -> dict[str, Any]:
 
 
 def records_digest(requests: Sequence[EditRequest]) -> str:
-    """A digest of some records as they were read, 32 hexadecimal digits; the same for a file and a copy elsewhere."""
+    """A digest of some records, 32 hexadecimal digits; it does not depend on where their file is."""
     text = json.dumps([asdict(request) for request in requests], ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -130,15 +127,16 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _counts(values: Sequence[float], top: float) -> list[int]:
-    """How many values lie in each of equally wide bins from 0 to ``top``."""
+    """The number of values in each of equally wide bins from 0 to ``top``."""
     counts = [0] * _BINS
     for value in values:
         counts[min(int(value / top * _BINS), _BINS - 1)] += 1
     return counts
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def _write_card(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON with each list of numbers on one line."""
     text = json.dumps(content, ensure_ascii=False, indent=1)
-    lists = re.sub(r"\[[\d.,\s]*\]", lambda found: " ".join(found[0].split()), text)  # one line for a list of numbers
+    text = re.sub(r"\[[\d.,\s]*\]", lambda match: " ".join(match[0].split()), text)
     with whole_file(path) as scratch:
-        scratch.write_text(lists + "\n", "utf-8")
+        scratch.write_text(text + "\n", "utf-8")

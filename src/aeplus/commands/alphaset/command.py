@@ -1,7 +1,6 @@
 """``aeplus build-alphaset``: reads, measures, writes and prints."""
 
-import argparse
-import re
+from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,7 +8,8 @@ from aeplus.commands.alphaset.answers import Sizes, gather
 from aeplus.commands.alphaset.build import SetBuilder
 from aeplus.commands.alphaset.card import print_averages, records_digest, write_sets
 from aeplus.commands.alphaset.measure import Keys, Measurer
-from aeplus.data.paraphrase import named_rewriter
+from aeplus.commands.lists import parse_layers
+from aeplus.commands.rewriting import named_rewriter
 from aeplus.data.readers import read_requests
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
@@ -19,80 +19,27 @@ from aeplus.targets.optimizer import TargetOptions
 from aeplus.utils.fingerprint import weights_fingerprint
 from aeplus.utils.progress import BarProgress
 
-HELP = """\
-usage: aeplus build-alphaset --edits FILE --k0 FILE --model NAME --layers LIST --out FOLDER [options]
 
-Makes AlphaSet for a model: three files of edits, each with one kind of conflict, chosen by measuring the model.
-alphaset1.jsonl holds K0 facts in other words with another answer (the largest s(k, K0)), alphaset2.jsonl edits and
-later the same facts in other words with another answer (s(k, Kp)), alphaset3.jsonl the edits with the largest residual
-at the third edited layer (|r|); the rest of each is fill, other edits that no two sets share. A card (JSON) beside
-each holds the averages and histograms of the three quantities. The same seed makes the same files; docs/alphaset.md
-has more.
-
-options:
-  --edits FILE           the pool of edits: a file or hub id in any format that aeplus fit reads
-  --k0 FILE              facts as the model knows them, in the same formats (target_true, else target_new, is true)
-  --model NAME           hub id, folder, .gguf file or smollm2-135m
-  --layers LIST          the layers that will be edited, such as 4,5,6,7,8
-  --out FOLDER           where to write
-  --scale NUMBER         sizes as a multiple of the paper's, 200+800, 200+800 and 300+1200 (default: 1)
-  --sizes LIST           the sizes themselves, conflict + fill of each set, such as 20+80,20+80,30+120
-  --candidates NUMBER    how many edits of the pool to measure, the slow part (default: 1.5 times what is taken)
-  --steps NUMBER         most gradient steps of a residual's target (default: 25; 5 rank much alike and cost a fifth)
-  --learning-rate NUMBER of those steps (default: 0.5); take model.targets.learning_rate of the model's config
-  --clamp NUMBER         longest residual, as a share of the hidden state's norm (default: 0.75)
-  --corpus NAME          also measure s(k, K0) against keys of this text: wiki-sample, a file or a data set
-  --corpus-tokens NUMBER how much of it (default: 50000)
-  --rewriter NAME        templates, or lm for a language model whose output is checked (default: templates)
-  --rewriter-model NAME  the language model that rewrites (default: the model)
-  --seed NUMBER          seed of every choice (default: 0)
-
-example:
-  aeplus build-alphaset --edits counterfact.json --k0 facts.jsonl --model smollm2-135m --layers 4,5,6,7,8 \\
-      --scale 0.05 --out alphaset
-"""
-
-
-def run(words: list[str]) -> int:
+def run(options: Namespace, rest: list[str], command: str) -> int:
     """Builds AlphaSet for a model.
 
     Args:
-        words: The words behind ``aeplus build-alphaset``.
-    """
-    parser = argparse.ArgumentParser("aeplus build-alphaset", add_help=False, allow_abbrev=False)
-    for name in ("--edits", "--k0", "--model", "--layers", "--out"):
-        parser.add_argument(name, required=True)
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--scale", type=float, default=1.0)
-    size.add_argument("--sizes")
-    parser.add_argument("--candidates", type=int)
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--learning-rate", type=float, default=0.5)
-    parser.add_argument("--clamp", type=float, default=0.75)
-    parser.add_argument("--corpus")
-    parser.add_argument("--corpus-tokens", type=int, default=50_000)
-    parser.add_argument("--rewriter", choices=("templates", "lm"), default="templates")
-    parser.add_argument("--rewriter-model")
-    parser.add_argument("--seed", type=int, default=0)
-
-    return build(parser.parse_args(words))
-
-
-def build(options: argparse.Namespace) -> int:
-    """Reads, measures, writes and prints.
+        options: See :func:`~aeplus.commands.arguments.alphaset_parser`.
+        rest: Empty.
+        command: The command line.
 
     Raises:
-        InputError: If something cannot be used, or there is too little to make the sets of.
+        InputError: If something cannot be used, or there is too little material.
     """
     sizes = Sizes.parse(options.sizes) if options.sizes else Sizes.scaled(options.scale)
     if options.candidates is not None and options.candidates < 1:
-        msg = f"expected at least 1 for --candidates, but {options.candidates} came; leave it out for the default."
+        msg = f"expected --candidates to be at least 1, got {options.candidates}; leave it out for the default."
         raise InputError(msg)
     targets = TargetOptions(steps=options.steps, learning_rate=options.learning_rate, clamp=options.clamp, contexts=0)
-    layers, progress = _layers(options.layers), BarProgress()
+    layers, progress = parse_layers(options.layers, "--layers"), BarProgress()
     pool, facts = read_requests(options.edits), read_requests(options.k0)
     material = gather(pool, facts, options.seed)
-    material.supply.check(sizes)  # told before the model is loaded
+    material.supply.check(sizes)  # reported before the model is loaded
     model, tokenizer = load_on_device(options.model)
     decoder = Decoder(model)
     sites, fingerprint = decoder.select(layers), weights_fingerprint(model)
@@ -124,11 +71,3 @@ def build(options: argparse.Namespace) -> int:
     print_averages(card["averages"])
     print(f"{', '.join(f'{s.name}.jsonl ({len(s.records)} edits)' for s in sets)} and cards in {options.out}")
     return 0
-
-
-def _layers(text: str) -> list[int]:
-    words = [word for word in re.split(r"[\s,\[\]]+", text) if word]
-    if not words or not all(word.isdecimal() for word in words):
-        msg = f"expected layers behind --layers, but {text!r} came; write for example --layers 4,5,6,7,8."
-        raise InputError(msg)
-    return [int(word) for word in words]

@@ -1,4 +1,4 @@
-"""The three quantities that tell how hard an edit is: s(k, K0), s(k, Kp) and ‖r‖, measured on a model."""
+"""The three quantities that measure how hard an edit is: s(k, K0), s(k, Kp) and ‖r‖."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from aeplus import functional as fn
+from aeplus.commands.stream_keys import read_keys, read_residuals, stream_rows
 from aeplus.edits import EditRequest
 from aeplus.models.decoder import Decoder, EditSite
-from aeplus.targets.keys import KeyReader
-from aeplus.targets.optimizer import TargetOptions, find_targets
-from aeplus.targets.rows import batch_rows
+from aeplus.targets.optimizer import TargetOptions
+from aeplus.targets.rows import BatchRows
 from aeplus.utils.progress import Progress
 
 _BARE = [""]  # no contexts: the prompt alone
@@ -26,9 +26,12 @@ class Measurer:
         decoder: The model.
         tokenizer: Its tokenizer.
         sites: The edited layers. Conflicts are means over them; ‖r‖ is taken at the third (the last, if fewer).
-        targets: How targets are learnt.
-        progress: Where to show how far it is.
+        targets: How targets are optimized.
+        progress: Where progress is shown.
         batch: Edits run at once.
+
+    Attributes:
+        residual_layer: The layer of ‖r‖.
     """
 
     def __init__(
@@ -44,39 +47,27 @@ class Measurer:
         self.progress, self.batch = progress, batch
         self.residual_layer = self.sites[min(2, len(self.sites) - 1)].layer
 
-    def keys(self, requests: Sequence[EditRequest], what: str) -> Keys:
-        """Keys at the subjects' last tokens; ``what`` is said beside the bar.
+    def keys(self, requests: Sequence[EditRequest], label: str) -> Keys:
+        """Keys at the subjects' last tokens; ``label`` is shown with the progress.
 
         Raises:
             InputError: If a prompt is too long for the model.
         """
-        read: list[list[Tensor]] = [[] for _ in self.sites]
-        with self.progress.task(f"keys of {what}", len(requests)) as advance:
-            for part in self._parts(requests):
-                rows = batch_rows(self.tokenizer, part, _BARE, self.decoder.context_length)
-                reader = KeyReader(self.decoder, rows, self.sites)
-                for found, site in zip(read, self.sites, strict=True):
-                    found.append(reader.read(site, site)[0].cpu())
-                advance(len(part))
-        return [torch.cat(found, 1) for found in read]
+        rows = self._rows(requests)
+        return read_keys(self.decoder, self.sites, rows, self.progress, f"keys of {label}", device=torch.device("cpu"))
 
-    def residuals(self, requests: Sequence[EditRequest], what: str) -> list[float]:
-        """‖v* - v0‖ of each edit at the third edited layer, with targets learnt there.
+    def residuals(self, requests: Sequence[EditRequest], label: str) -> list[float]:
+        """‖v* - v0‖ of each edit at the third edited layer, with targets optimized there.
 
         Raises:
             InputError: If a prompt is too long, or something is not finite.
         """
-        norms: list[Tensor] = []
-        with self.progress.task(f"residuals of {what}", len(requests)) as advance:
-            for part in self._parts(requests):
-                rows = batch_rows(self.tokenizer, part, _BARE, self.decoder.context_length)
-                found = find_targets(self.decoder, rows, self.residual_layer, self.targets)
-                norms.append((found.values - found.initial).norm(dim=0))
-                advance(len(part))
+        rows, layer = self._rows(requests), self.residual_layer
+        norms = read_residuals(self.decoder, rows, layer, self.targets, self.progress, f"residuals of {label}")
         return [value for part in norms for value in part.tolist()]
 
-    def _parts(self, requests: Sequence[EditRequest]) -> list[Sequence[EditRequest]]:
-        return [requests[start : start + self.batch] for start in range(0, len(requests), self.batch)]
+    def _rows(self, requests: Sequence[EditRequest]) -> list[BatchRows]:
+        return stream_rows(self.decoder, self.tokenizer, requests, _BARE, self.batch)
 
 
 def preserved_conflict(keys: Keys, preserved: Keys) -> list[float]:
@@ -86,7 +77,7 @@ def preserved_conflict(keys: Keys, preserved: Keys) -> list[float]:
 
 
 def prior_conflict(keys: Keys) -> list[float]:
-    """s(k, Kp) of each edit with all that stand before it, mean over the layers; 0 for the first."""
+    """s(k, Kp) of each edit with all before it, mean over the layers; 0 for the first."""
     return _means([_cosines(k).tril(-1).amax(1) for k in keys])
 
 
@@ -96,23 +87,23 @@ def mutual_conflict(keys: Keys) -> list[float]:
 
 
 def pair_conflict(keys: Keys, others: Keys) -> list[float]:
-    """|cos| of each key with the one at its place in ``others``, mean over the layers."""
+    """|cos| of each key with the one at the same index of ``others``, mean over the layers."""
     layers = [torch.cosine_similarity(k, o, dim=0).abs() for k, o in zip(keys, others, strict=True)]
     return _means(layers)
 
 
-def chosen_keys(keys: Keys, places: Sequence[int]) -> Keys:
+def chosen_keys(keys: Keys, indices: Sequence[int]) -> Keys:
     """The keys of some of the edits."""
-    return [k[:, list(places)] for k in keys]
+    return [k[:, list(indices)] for k in keys]
 
 
 def joined_keys(*parts: Keys) -> Keys:
-    """The keys of several groups of edits, one behind the other."""
+    """The keys of several groups of edits, one after the other."""
     return [torch.cat(layer, 1) for layer in zip(*parts, strict=True)]
 
 
 def _cosines(keys: Tensor) -> Tensor:
-    """|cos| of all pairs of keys ``[d, n]``, ``[n, n]``; each is normalised once, unlike in Eq. 3 edit by edit."""
+    """|cos| of all pairs of keys ``[d, n]``, ``[n, n]``; each is normalized once, not once per edit as in Eq. 3."""
     unit = torch.nn.functional.normalize(keys, dim=0)
     return (unit.T @ unit).abs().clamp(max=1)
 

@@ -1,1 +1,1 @@
-"""``aeplus compare``: every method on the same edits, and one table."""
+"""``aeplus compare``: several methods on the same edits, and one table."""

@@ -1,4 +1,4 @@
-"""What a run of a comparison leaves, and the tables made of all of them: Markdown, CSV, terminal."""
+"""The outcome of a run of a comparison, and the tables of all of them: Markdown, CSV, terminal."""
 
 import csv
 import hashlib
@@ -12,15 +12,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
 from aeplus.errors import InputError
 from aeplus.utils.fingerprint import file_fingerprint, text_stamp
+from aeplus.utils.jsonl import read_json, write_json
 from aeplus.utils.paths import whole_file
-from aeplus.utils.tables import console, markdown_table
+from aeplus.utils.tables import Row, markdown_table, print_table, with_notes
 
-_MARKER = ".aeplus-compare"  # in every folder that a comparison made, and so may delete
+_MARKER = ".aeplus-compare"  # in every folder that a comparison made, which it may delete
 _RESULT = "result.json"
 _PACKAGES = ("aeplus", "torch", "transformers", "lightning")
 _NOTHING: dict[str, float | None] = {"efficacy": None, "generalization": None, "specificity": None, "score": None}
@@ -35,11 +33,11 @@ class Outcome:
         seed: The run's seed.
         before: Efficacy, Generalization, Specificity and Score of the unedited model, in percent.
         after: The same of the edited model.
-        editing_seconds: What editing took: targets, solving and validation of all batches, with targets that came
-            from the cache counted as if they had been found here.
+        editing_seconds: Seconds for targets, solving and validation of all batches; targets from the cache count as
+            if they had been computed by this run.
         leakage: ``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` of all edits together, mean over the layers.
         seconds: Wall-clock time of the whole run.
-        error: Why the run failed; ``None`` for one that finished.
+        error: Why the run failed; ``None`` if it finished.
     """
 
     method: str
@@ -53,19 +51,19 @@ class Outcome:
 
     @classmethod
     def failed(cls, method: str, seed: int, error: str, seconds: float) -> "Outcome":
-        """The outcome of a run that could not be finished."""
+        """The outcome of a failed run."""
         return cls(method, seed, _NOTHING, _NOTHING, None, None, seconds, error)
 
     @classmethod
     def read_metrics(cls, method: str, seed: int, folder: Path, seconds: float) -> "Outcome":
         """The outcome of a run, from the ``metrics.json`` in its folder."""
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        metrics = read_json(folder / "metrics.json")
         editing = sum(batch["seconds"]["total"] for batch in metrics["batches"])
         return cls(method, seed, metrics["before"], metrics["after"], editing, metrics.get("leakage"), seconds)
 
 
 def settings_digest(settings: Mapping[str, Any], fingerprint: str) -> str:
-    """A digest of all that a run's result depends on, 32 hexadecimal digits.
+    """A digest of everything that a run's result depends on, 32 hexadecimal digits.
 
     Args:
         settings: The run's configuration.
@@ -74,47 +72,46 @@ def settings_digest(settings: Mapping[str, Any], fingerprint: str) -> str:
     data, model = settings["data"], settings["model"]
     trainer = {name: value for name, value in settings["trainer"].items() if name != "logger"}
     paths = data["path"] if isinstance(data["path"], list) else [data["path"]]
-    edits = [_content(place) for place in (*paths, data["preserved"], data["validation"])]
-    texts = [text_stamp(place) for place in (data["snippet_corpus"], model["preserved"]["corpus"])]
+    edits = [_content(file) for file in (*paths, data["preserved"], data["validation"])]
+    texts = [text_stamp(corpus) for corpus in (data["snippet_corpus"], model["preserved"]["corpus"])]
     packages = [version(name) for name in _PACKAGES]
     parts = [{**settings, "trainer": trainer}, fingerprint, edits, texts, packages]
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def finished(folder: Path, digest: str) -> Outcome | None:
-    """The outcome of a run that was finished with the same settings; ``None`` if there is none such."""
+def cached(folder: Path, digest: str) -> Outcome | None:
+    """The outcome of a finished run with the same settings; ``None`` if there is none."""
     try:
-        saved = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+        saved = read_json(folder / _RESULT)
         return Outcome(**saved["outcome"]) if saved["digest"] == digest else None
-    except (OSError, ValueError, KeyError, TypeError):  # none, or none of ours: the run is done again
+    except (InputError, KeyError, TypeError):  # no result, or a damaged one: the run is repeated
         return None
 
 
 def finish(folder: Path, digest: str, outcome: Outcome) -> None:
-    """Says that a run is finished, and with what."""
-    with whole_file(folder / _RESULT) as scratch:
-        scratch.write_text(
-            json.dumps({"digest": digest, "outcome": asdict(outcome)}, indent=2) + "\n", encoding="utf-8"
-        )
+    """Marks a run as finished, with its outcome."""
+    write_json(folder / _RESULT, {"digest": digest, "outcome": asdict(outcome)})
 
 
 def check_folder(folder: Path) -> None:
-    """A run's folder is not there yet, or a comparison made it.
+    """Checks that a run's folder does not exist yet, or was made by a comparison.
 
     Raises:
-        InputError: If it holds something else.
+        InputError: If it contains something else.
     """
     if folder.exists() and not (folder / _MARKER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        msg = f"expected {folder} to be free or a run of aeplus compare, but it is neither; choose another --out."
+        msg = (
+            f"expected a new folder or a run of aeplus compare, got {folder} with something else; choose another --out."
+        )
         raise InputError(msg)
 
 
 def begin_folder(folder: Path) -> None:
-    """Makes a run's folder, empty; a comparison's earlier run in its place is deleted.
+    """Makes a run's folder, empty; a previous run of a comparison in it is deleted.
 
     Raises:
-        InputError: If it holds something else, or cannot be made.
+        InputError: If it contains something else, or cannot be made.
     """
     check_folder(folder)
     try:
@@ -127,8 +124,8 @@ def begin_folder(folder: Path) -> None:
         raise InputError(msg) from error
 
 
-def _content(place: str | None) -> str | None:
-    path = Path(place) if place else None
+def _content(file: str | None) -> str | None:
+    path = Path(file) if file else None
     return file_fingerprint(path) if path is not None and path.is_file() else None
 
 
@@ -136,7 +133,7 @@ _SCORES = ("efficacy", "generalization", "specificity", "score")
 HEADER = ["method", *(name.capitalize() for name in _SCORES), "editing time [s]", "leakage"]
 LEGEND = (
     "Scores in percent; with several seeds, mean ± sample standard deviation. Editing time: targets, solving and "
-    "validation, without statistics, loading and measuring; targets that were found for another run count as if found "
+    "validation, without statistics, loading and evaluation; targets computed by another run count as if computed "
     "again. Leakage: tr(Δ C Δᵀ) / tr(W C Wᵀ) of all edits together, mean over the layers."
 )
 _SHORT = ["method", "Eff", "Gen", "Spe", "Score", "time [s]", "leakage"]  # for the terminal
@@ -144,7 +141,7 @@ _CSV_HEADER = ["method", "seed", *_SCORES, "editing_seconds", "leakage", "error"
 
 
 def spread(values: Iterable[float | None], form: str) -> str:
-    """Mean ± sample standard deviation of what is known, or the one value; a dash where there is none."""
+    """Mean ± sample standard deviation of the known values, or the only one; a dash if there is none."""
     known = [value for value in values if value is not None]
     if not known:
         return "–"
@@ -153,12 +150,12 @@ def spread(values: Iterable[float | None], form: str) -> str:
 
 
 def table_rows(outcomes: Sequence[Outcome], methods: Sequence[str], seeds: int) -> list[list[str]]:
-    """The rows under :data:`HEADER`: the unedited model, the methods that ran, and a row for each failed run.
+    """The rows below :data:`HEADER`: the unedited model, the methods that ran, and a row for each failed run.
 
     Args:
-        outcomes: What the runs left so far.
+        outcomes: The outcomes of the runs so far.
         methods: Labels in the order of the rows.
-        seeds: How many seeds there are.
+        seeds: The number of seeds.
     """
     good = [outcome for outcome in outcomes if outcome.error is None]
     first = {outcome.seed: outcome for outcome in reversed(good)}  # every method begins with the same model
@@ -177,13 +174,13 @@ def table_rows(outcomes: Sequence[Outcome], methods: Sequence[str], seeds: int) 
 
 
 def markdown(rows: Sequence[Sequence[str]], notes: Mapping[str, str]) -> str:
-    """The table as Markdown, what its figures are, and notes below it."""
+    """The table as Markdown, its legend, and notes below it."""
     table = markdown_table(HEADER, rows, left=HEADER[:1])
-    return "\n".join([table, "", LEGEND, "", *(f"- {name}: {value}" for name, value in notes.items())]) + "\n"
+    return with_notes(table, LEGEND, (f"{name}: {value}" for name, value in notes.items()))
 
 
 def tidy_csv(outcomes: Sequence[Outcome]) -> str:
-    """A line per run, failed ones too; empty where there is nothing to tell."""
+    """A line per run, failed ones too; unknown values are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_CSV_HEADER)
@@ -206,22 +203,11 @@ def write_tables(
             scratch.write_text(text, encoding="utf-8")
 
 
-def print_table(rows: Sequence[Sequence[str]], title: str) -> None:
-    """Prints the table; the sentences of failed runs stand below it."""
-    place = console()
-    table = Table(title=escape(title), title_justify="left")
-    for index, name in enumerate(_SHORT):
-        table.add_column(escape(name), justify="right" if index else "left", overflow="fold")
-    failed = []
-    for row in rows:
-        if row[-1]:
-            table.add_row(*(escape(cell) for cell in row))
-        else:
-            table.add_row(escape(row[0]), "failed")
-            failed.append(f"{row[0]} {row[1]}")
-    place.print(table)
-    for line in failed:
-        place.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+def print_outcomes(rows: Sequence[Sequence[str]], title: str) -> None:
+    """Prints the rows as a table; the errors of failed runs are printed below it."""
+    failed = [row for row in rows if not row[-1]]
+    shown = [Row(row if row[-1] else [row[0], "failed"]) for row in rows]
+    print_table(title, _SHORT, shown, left=_SHORT[:1], failures=(f"{row[0]} {row[1]}" for row in failed))
 
 
 def _scores(percentages: Sequence[Mapping[str, float | None]]) -> list[str]:

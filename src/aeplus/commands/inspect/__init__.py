@@ -1,1 +1,1 @@
-"""``aeplus inspect``: a report on edits before any of them is made."""
+"""``aeplus inspect``: a report on edits before editing."""

@@ -1,9 +1,8 @@
-"""``aeplus inspect``: runs the examination and writes its files."""
+"""``aeplus inspect``: examines the edits and writes the report's files."""
 
-import argparse
-import json
-import os
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,117 +16,97 @@ from aeplus.data.datamodule import EditDataModule
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.figures import conflict_along_stream, conflict_distributions, png
-from aeplus.figures.conflict import QUANTITIES
+from aeplus.figures.conflict import AXIS_LABELS
+from aeplus.models.decoder import Decoder, Snapshot
 from aeplus.models.loading import load_model
+from aeplus.module import EditModule
+from aeplus.run.session import EditSession
+from aeplus.utils.jsonl import write_jsonl
 from aeplus.utils.paths import whole_file
 from aeplus.utils.progress import BarProgress
-from aeplus.utils.tables import console
-
-HELP = """\
-usage: aeplus inspect --data.path FILE [--out FOLDER] [--no-targets] [any option of aeplus fit]
-
-Looks at edits before any is made, on the unedited model: for each edit s(k,K0) with the preserved text it is nearest
-to, s(k,Kp) with the edit of an earlier batch it collides with (and the same within its batch), the residual and whether
-it will be smoothed, what the model answers now, odd tokens, and other edits of the same fact. Test prompts are never
-looked at, and nothing is edited. docs/inspect.md describes the report.
-
-options:
-  --out FOLDER     where inspect.jsonl, inspect.html, conflict.png and stream.png go (default: lightning_logs/inspect)
-  --no-targets     learn no targets, which takes longest; residuals are then unknown
-  --rows NUMBER    rows of the table in the terminal (default: 20)
-  --length NUMBER  tokens of the model's present answer (default: 6)
-
-Every option of aeplus fit is taken (aeplus fit --help lists them), save --ckpt_path.
-
-example:
-  aeplus inspect --config configs/model/smollm2-135m.yaml --config configs/method/alphaedit_plus.yaml \\
-      --data.path edits.jsonl
-"""
-
-
-def run(words: list[str]) -> int:
-    """Looks at edits before a run.
-
-    Args:
-        words: The words behind ``aeplus inspect``.
-    """
-    parser = argparse.ArgumentParser("aeplus inspect", add_help=False, allow_abbrev=False)
-    parser.add_argument("--out", default=os.path.join("lightning_logs", "inspect"))
-    parser.add_argument("--no-targets", dest="targets", action="store_false")
-    parser.add_argument("--rows", type=int, default=20)
-    parser.add_argument("--length", type=int, default=6)
-    options, rest = parser.parse_known_args(words)
-    from pathlib import Path
-
-    inspect(rest, out=Path(options.out), targets=options.targets, rows=options.rows, length=options.length)
-    return 0
-
+from aeplus.utils.tables import print_line
 
 _UNEDITED = (
     "Everything is measured on the unedited model. While a stream is edited, the keys of the upper edited layers, ‖r‖ "
-    "and the answers move, so that later batches will find other values."
+    "and the answers change, so later batches will get other values."
 )
 _S = (
     "s is the largest |cosine| of an edit's key with others, the mean over the edited layers: with a sample of "
-    "preserved text (K0), with the edits of earlier batches (Kp), with the other edits of its batch."
+    "preserved text (K0), with the edits of previous batches (Kp), with the other edits of its batch."
 )
-_R = "‖r‖ is how far the learnt target v* is from the hidden state; smoothed are those above the batch's threshold."
+_R = (
+    "‖r‖ is the distance of the optimized target v* from the hidden state; edits above the batch's threshold are "
+    "smoothed."
+)
 
 
 class InspectCLI(BaseCLI):
-    """Parses the words of ``aeplus fit``; runs nothing."""
+    """Parses the arguments of ``aeplus fit``; runs nothing."""
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuses a checkpoint: the report is of the unedited model."""
-        if any(str(word).startswith("--ckpt_path") for word in args):
-            msg = "inspect looks at the unedited model, but --ckpt_path came; leave it out."
+        if any(str(argument).startswith("--ckpt_path") for argument in args):
+            msg = "expected the unedited model for inspect, got --ckpt_path; leave it out."
             raise InputError(msg)
         super().parse_arguments(parser, args)
 
 
-def inspect(words: Sequence[str], *, out: Path, targets: bool, rows: int, length: int) -> None:
-    """Looks at the edits, prints the table and writes JSON Lines, the page and the figures.
+def run(options: Namespace, rest: list[str], command: str) -> int:
+    """Examines the edits, prints the table and writes JSON Lines, the page and the figures.
 
     Args:
-        words: Options of ``aeplus fit``.
-        out: Where the files go.
-        targets: Whether to learn targets.
-        rows: Rows to print.
-        length: New tokens in what the model answers now.
+        options: See :func:`~aeplus.commands.arguments.inspect_parser`.
+        rest: Options of ``aeplus fit``.
+        command: The command line.
 
     Raises:
         InputError: If something cannot be used or written.
         KeyboardInterrupt: After Ctrl-C; nothing is written then.
     """
     quiet()
-    for name, value, least in (("--rows", rows, 0), ("--length", length, 1)):
+    for name, value, least in (("--rows", options.rows, 0), ("--length", options.length, 1)):
         if value < least:
-            msg = f"{name} must be at least {least}, but {value} came; give a larger number."
+            msg = f"expected {name} to be at least {least}, got {value}; choose a larger number."
             raise InputError(msg)
-    cli = InspectCLI(words)
-    options, data = cli.settings["model"], cli.datamodule
+    cli = InspectCLI(rest)
+    settings, data = cli.settings["model"], cli.datamodule
     requests = stripped(data)
-    model, tokenizer = load_model(*(options[name] for name in ("model", "dtype", "revision")))
+    model, tokenizer = load_model(*(settings[name] for name in ("model", "dtype", "revision")))
     module = cli.model.attach(model.to(cli.trainer.strategy.root_device), tokenizer)
-    findings = most_conflicting(
-        examine(module, requests, data.batch_size, BarProgress(), targets=targets, length=length)
-    )
+    with unedited(module) as session:
+        findings = most_conflicting(
+            examine(session, requests, data.batch_size, BarProgress(), targets=options.targets, length=options.length)
+        )
     paths = data.path if isinstance(data.path, str) else ", ".join(data.path)
     facts = {
-        "model": options["model"],
-        "edited layers": ", ".join(str(site.layer) for site in module.sites),
-        "method": module.method.name,
+        "model": settings["model"],
+        "edited layers": ", ".join(str(site.layer) for site in session.sites),
+        "method": session.method.name,
         "edits": f"{len(findings)} of {paths}, in batches of {data.batch_size}",
         "contradictory edits": str(sum(bool(f.contradictions) for f in findings)),
-        "doubles": str(sum(bool(f.doubles) for f in findings)),
-        "edits with odd tokens": str(sum(bool(f.notes) for f in findings)),
+        "duplicates": str(sum(bool(f.doubles) for f in findings)),
+        "edits with tokenization warnings": str(sum(bool(f.notes) for f in findings)),
     }
-    print_findings(findings, rows, f"{facts['edits']}, on {facts['model']}, the most conflicting first")
-    _write(out, findings, facts, learnt=any(f.residual is not None for f in findings))
+    print_findings(findings, options.rows, f"{facts['edits']}, on {facts['model']}, the most conflicting first")
+    _write(Path(options.out), findings, facts)
+    return 0
+
+
+@contextmanager
+def unedited(module: EditModule) -> Iterator[EditSession]:
+    """The session of a run, from which nothing is edited; the weights are restored at the end.
+
+    Args:
+        module: The run, with the language model attached.
+    """
+    decoder = Decoder(module.language_model)
+    with Snapshot(decoder.select(module.options["layers"])):  # configure_model may upcast the weights
+        module.configure_model()
+        yield module.session
 
 
 def stripped(data: EditDataModule) -> list[EditRequest]:
-    """The edits that the options name, without anything that could test one.
+    """The edits that the options name, without anything that tests one.
 
     Args:
         data: The data as the options name them, not set up yet.
@@ -139,18 +118,17 @@ def stripped(data: EditDataModule) -> list[EditRequest]:
     return [request.without_tests() for request in data.read()]
 
 
-def _write(out: Path, findings: Sequence[Finding], facts: dict[str, str], *, learnt: bool) -> None:
-    values = {name: [getattr(f, name) for f in findings] for name in QUANTITIES}
+def _write(out: Path, findings: Sequence[Finding], facts: dict[str, str]) -> None:
+    values = {name: [getattr(f, name) for f in findings] for name in AXIS_LABELS}
     conflict = png(conflict_distributions({"edits": values}))
     stream = png(conflict_along_stream([f.batch for f in findings], values, [f.smoothed for f in findings]))
-    remarks = [_UNEDITED, _S, _R if learnt else "No targets were learnt, so ‖r‖ is not known."]
+    optimized = any(f.residual is not None for f in findings)
+    remarks = [_UNEDITED, _S, _R if optimized else "No targets were optimized, so ‖r‖ is unknown."]
     page = html_page(findings, {"Distributions": conflict, "Along the stream": stream}, facts, remarks)
-    lines = "".join(json.dumps(f.as_dict(), ensure_ascii=False) + "\n" for f in findings)
-    contents = {
-        "inspect.jsonl": lines.encode(), "inspect.html": page.encode(), "conflict.png": conflict, "stream.png": stream
-    }  # fmt: skip
-    place = console()
+    write_jsonl(out / "inspect.jsonl", (f.as_dict() for f in findings))
+    contents = {"inspect.html": page.encode(), "conflict.png": conflict, "stream.png": stream}
     for name, content in contents.items():
         with whole_file(out / name) as scratch:
             scratch.write_bytes(content)
-        place.print(f"{out / name}", soft_wrap=True, markup=False, highlight=False)
+    for name in ("inspect.jsonl", *contents):
+        print_line(str(out / name))

@@ -4,15 +4,12 @@ import base64
 import html
 from collections.abc import Mapping, Sequence
 
-from rich.markup import escape
-from rich.table import Table
-
 from aeplus.commands.inspect.findings import Finding
-from aeplus.utils.tables import console
+from aeplus.utils.tables import Row, print_line, print_table
 
 _HEADER = (
-    "edit", "batch", "prompt", "target", "answer now", "s(k, K0)", "nearest preserved text", "s(k, Kp)",
-    "nearest earlier edit", "s in batch", "nearest in batch", "‖r‖", "smoothed", "remarks",
+    "edit", "batch", "prompt", "target", "current answer", "s(k, K0)", "nearest preserved text", "s(k, Kp)",
+    "nearest previous edit", "s in batch", "nearest in batch", "‖r‖", "smoothed", "remarks",
 )  # fmt: skip
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #1c1c1c; background: #fff; }
@@ -57,8 +54,8 @@ def html_page(
     Args:
         findings: One per edit, in the order of the rows.
         figures: PNGs by their titles.
-        facts: What the page is about: names and values.
-        remarks: What a reader should know, a paragraph each.
+        facts: Names and values for the head of the page.
+        remarks: Remarks for the reader, a paragraph each.
     """
     images = [
         f'<h2>{html.escape(title)}</h2>\n<img alt="{html.escape(title)}" src="data:image/png;base64,'
@@ -71,8 +68,8 @@ def html_page(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>Edits before a run</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
-            "<h1>Edits before a run</h1>",
+            f"<title>Inspection of edits</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
+            "<h1>Inspection of edits</h1>",
             f"<dl>{''.join(about)}</dl>",
             *(f"<p>{html.escape(remark)}</p>" for remark in remarks),
             *images,
@@ -114,31 +111,34 @@ def _number(value: float | None, form: str = ".3f") -> str:
 
 
 def _link(edit: int | None) -> str:
-    """A cell that leads to another edit's row."""
+    """A cell that links to another edit's row."""
     known = "" if edit is None else f'<a href="#edit-{edit}">{edit}</a>'
     return f'<td class="number" data-value="{"" if edit is None else edit}">{known}</td>'
 
 
+_COLUMNS = (
+    "edit", "prompt → target, current answer", "s(K0), text", "s(Kp), edit", "s in batch, edit", "‖r‖", "remarks",
+)  # fmt: skip
+
+
 def print_findings(findings: Sequence[Finding], rows: int, title: str) -> None:
-    """Prints the first findings; they should come the most conflicting first.
+    """Prints the first findings; they should be sorted with the most conflicting first.
 
     Args:
         findings: All of them, in order.
-        rows: How many to print.
-        title: What stands above the table.
+        rows: Number of rows to print.
+        title: The table's title.
     """
-    table = Table(title=escape(title), title_justify="left", show_lines=True)
-    for name, justify in (("edit", "right"), ("prompt → target, answer now", "left"), ("s(K0), text", "left")):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for name in ("s(Kp), edit", "s in batch, edit", "‖r‖"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("remarks", overflow="fold")
-    for finding in findings[:rows]:
-        table.add_row(*(escape(cell) for cell in _cells(finding)), style="bold" if finding.contradictions else None)
-    place = console()
-    place.print(table)
+    print_table(
+        title,
+        _COLUMNS,
+        [Row(_cells(finding), "bold" if finding.contradictions else None) for finding in findings[:rows]],
+        left=(_COLUMNS[1], _COLUMNS[2], _COLUMNS[6]),
+        no_wrap=_COLUMNS[3:6],
+        show_lines=True,
+    )
     if len(findings) > rows:
-        place.print(f"{len(findings) - rows} more edits stand in the files", style="dim")
+        print_line(f"{len(findings) - rows} more edits in the files", "dim")
 
 
 def _cells(f: Finding) -> list[str]:
@@ -155,7 +155,7 @@ def _cells(f: Finding) -> list[str]:
 
 
 def _short(text: str, length: int, end: bool = False) -> str:
-    """At most so many characters of a text in one line, its beginning or its end."""
+    """At most ``length`` characters of a text in one line, its beginning or its end."""
     text = " ".join(text.split())
     if len(text) <= length:
         return text

@@ -1,1 +1,1 @@
-"""``aeplus tune``: hyperparameters for a model that has no config, found on a handful of edits."""
+"""``aeplus tune``: hyperparameters for a model without a config, tuned on about ten edits."""

@@ -1,4 +1,4 @@
-"""The YAML that a search ends with, each value with its source, and the table of trials."""
+"""The YAML that a search results in, each value with its source, and the table of trials."""
 
 import json
 import re
@@ -6,31 +6,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
-from aeplus.commands.tune.search import Result, Trial, Values, half_converged, shown
+from aeplus.commands.tune.search import Result, Trial, Values, half_converged, value_text
 from aeplus.methods.method import GradientOptions, Method, method_switches
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.targets.optimizer import TargetOptions
-from aeplus.utils.tables import console, markdown_table
+from aeplus.utils.tables import Row, markdown_table, print_table, with_notes
 
 _NOT_TUNED = "not tuned"
 _ASPECTS = ("Efficacy", "Generalization", "Specificity")
 _ALWAYS = {
-    "method.prior_strength": "one batch has no earlier edits to weigh",
+    "method.prior_strength": "one batch has no previous edits to weigh",
     "targets.clamp": "",
     "preserved.corpus": "",
     "preserved.tokens": "",
 }
-_REASONS = {"method.threshold_kind": "a share carries over between models, an eigenvalue does not"}
+_REASONS = {"method.threshold_kind": "a share transfers between models, an eigenvalue does not"}
 _PLAIN = re.compile(r"[A-Za-z][\w./-]*")
-_WORDS = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
+_KEYWORDS = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A line of the file: a field with its value and what there is to say of it."""
+    """A line of the file: a field with its value and a comment."""
 
     name: str
     value: Any
@@ -45,10 +42,10 @@ class ConfigFile:
 
     Args:
         model: ``model`` of the configuration that all trials had in common.
-        values: What was found.
-        trials: By which trials.
+        values: The values found.
+        trials: The trials.
         inputs: Inputs ``d`` of the edited linear.
-        fixed: Whether the layers were given.
+        fixed: Whether the layers were fixed.
     """
 
     def __init__(
@@ -59,8 +56,8 @@ class ConfigFile:
         self._chosen = {trial.path: trial for trial in trials if trial.chosen}
 
     def text(self, notes: Mapping[str, str]) -> str:
-        """The whole file, with notes at its head."""
-        lines = [f"# {self._model['model']}: numbers found by `aeplus tune`; docs/tune.md says how."]
+        """The complete file, with notes at its head."""
+        lines = [f"# {self._model['model']}: numbers found by `aeplus tune`; see docs/tune.md."]
         lines += [f"# {name.capitalize()}: {value}" for name, value in notes.items()]
         lines += [f"# {line}" for line in self.remarks()]
         lines.append("model:")
@@ -73,12 +70,12 @@ class ConfigFile:
             lines.append(f"  {group}:")
             lines += [f"    {setting}" for setting in self._group(group, options)]
             for name, inner in nested.items():
-                found = [f"      {setting}" for setting in self._group(f"{group}.{name}", inner)]
-                lines += [f"    {name}:", *found] if found else []
+                inner_lines = [f"      {setting}" for setting in self._group(f"{group}.{name}", inner)]
+                lines += [f"    {name}:", *inner_lines] if inner_lines else []
         return "\n".join(lines) + "\n"
 
     def remarks(self) -> list[str]:
-        """What a user should know of the trials, a line each."""
+        """Remarks on the trials for the user, a line each."""
         counts: dict[str, dict[str, int]] = {}
         for trial in self._trials:
             stages = counts.setdefault(trial.method, {})
@@ -86,15 +83,15 @@ class ConfigFile:
         tried = (f"{method}: " + ", ".join(f"{s} {n}" for s, n in stages.items()) for method, stages in counts.items())
         return [
             "Scores are those of the validation set (paraphrases of the edits, preserved prompts); no test prompt "
-            "was seen.",
-            f"Trials ({'; '.join(tried)}). What is found with alphaedit is shared by the other methods.",
+            "was read.",
+            f"Trials ({'; '.join(tried)}). Values found with alphaedit are shared by the other methods.",
             *([self.warning] if self.warning else []),
-            "What is not named here is at the default of aeplus and was not tuned.",
+            "Fields not listed here are at the defaults of aeplus and were not tuned.",
         ]
 
     @property
     def warning(self) -> str:
-        """What makes the numbers doubtful; nothing, if nothing does."""
+        """Why the numbers are doubtful; empty if they are not."""
         rate = self._chosen["targets.learning_rate"].result
         if rate is None or half_converged(rate):
             return ""
@@ -112,7 +109,7 @@ class ConfigFile:
         yield Setting("layers", self._values["layers"], given or self._measured("layers"))
 
     def _group(self, group: str, options: type) -> Iterator[Setting]:
-        """What was found, what a model's config should name, and what was not at its default."""
+        """The values found, those that a model's config should list, and those not at their defaults."""
         switches = method_switches("memit") if group == "method" else {}
         given: Any = self._model
         for part in group.split("."):
@@ -160,12 +157,12 @@ def percent(value: float) -> str:
 
 
 def yaml_value(value: Any) -> str:
-    """A plain value as YAML reads it, in every version of YAML."""
+    """A plain value that every version of YAML reads as such."""
     if isinstance(value, float):
         text = repr(value)
-        # YAML 1.1 takes 1e-05 for a text.
+        # YAML 1.1 reads 1e-05 as a string.
         return re.sub(r"^(-?\d+)e", r"\1.0e", text)
-    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _KEYWORDS:
         return value
     return json.dumps(value, ensure_ascii=False)
 
@@ -177,40 +174,33 @@ HEADER = [
 LEGEND = (
     "Percent, on the validation set. Leakage: tr(Δ C Δᵀ) / tr(W C Wᵀ), the largest of the layers. Converged: targets "
     "(kde: edits) below the stopping loss. Seconds: wall-clock time of the trial; the first at its layers reads the "
-    "statistics and learns the targets for the others."
+    "statistics and optimizes the targets for the others."
 )
 _SHORT = ["stage", "method", "value", "Eff", "Gen", "Spe", "Score", "leakage", "converged", "s", ""]
 
 
 def rows(trials: Sequence[Trial]) -> list[list[str]]:
-    """The rows under :data:`HEADER`; a failed trial has its sentence behind its value."""
+    """The rows below :data:`HEADER`; a failed trial has its error after its value."""
     return [_row(trial) for trial in trials]
 
 
 def markdown(trials: Sequence[Trial], notes: Sequence[str]) -> str:
-    """The table as Markdown, what its figures are, and notes below it."""
-    table = markdown_table(HEADER, rows(trials), left=("stage", "method", "value", "chosen"))
-    return "\n".join([table, "", LEGEND, "", *(f"- {note}" for note in notes)]) + "\n"
+    """The table as Markdown, its legend, and notes below it."""
+    return with_notes(markdown_table(HEADER, rows(trials), left=("stage", "method", "value", "chosen")), LEGEND, notes)
 
 
-def print_table(trials: Sequence[Trial], title: str) -> None:
-    """Prints the table; the sentences of failed trials stand below it."""
-    place = console()
-    table = Table(title=escape(title), title_justify="left")
-    for index, name in enumerate(_SHORT):
-        table.add_column(name, justify="right" if 2 < index < len(_SHORT) - 1 else "left")
-    for trial, row in zip(trials, rows(trials), strict=True):
-        cells = [*row[:3], "failed"] if trial.error is not None else row
-        table.add_row(*(escape(cell) for cell in cells), style="bold" if trial.chosen else None)
-    place.print(table)
-    for trial in trials:
-        if trial.error is not None:
-            line = f"{trial.stage} = {shown(trial.value)} failed: {trial.error}"
-            place.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+def print_trials(trials: Sequence[Trial], title: str) -> None:
+    """Prints the table; the errors of failed trials are printed below it."""
+    shown = [
+        Row([*row[:3], "failed"] if trial.error is not None else row, "bold" if trial.chosen else None)
+        for trial, row in zip(trials, rows(trials), strict=True)
+    ]
+    failures = [f"{t.stage} = {value_text(t.value)} failed: {t.error}" for t in trials if t.error is not None]
+    print_table(title, _SHORT, shown, left=("stage", "method", "value", ""), failures=failures)
 
 
 def _row(trial: Trial) -> list[str]:
-    head, result = [trial.stage, trial.method, shown(trial.value)], trial.result
+    head, result = [trial.stage, trial.method, value_text(trial.value)], trial.result
     if result is None:
         return [*head, f"failed: {trial.error}", *[""] * 7]
     aspects = (result.efficacy, result.generalization, result.specificity, result.score)

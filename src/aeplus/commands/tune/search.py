@@ -1,4 +1,4 @@
-"""The search: one value after another, each by the validation scores of a few trials. Nothing here needs a model."""
+"""The search: one value after another, each by the validation scores of a few trials; it needs no model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,10 +7,10 @@ from typing import Any
 from aeplus.errors import InputError
 
 Values = dict[str, Any]
-"""Fields below ``model`` by their path (``method.ridge``), and what they are set to."""
+"""Fields below ``model`` by their path (``method.ridge``), and their values."""
 METHODS = ("alphaedit", "memit", "blue", "kde")
 TIE = 1.0  # points of the Score
-# From the most careful value to the boldest: within a tie the first wins.
+# From the most conservative value to the boldest: within a tie the first wins.
 LEARNING_RATES = (0.1, 0.2, 0.5)
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 RIDGES = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
@@ -23,17 +23,17 @@ _ROUNDING = 1e-4  # of a Score in float32
 
 @dataclass(frozen=True)
 class Result:
-    """What a trial measured; percentages, on the validation set.
+    """The measurements of a trial; percentages, on the validation set.
 
     Attributes:
-        efficacy: Paraphrased edits that are answered with the new target.
+        efficacy: Paraphrased edits that are answered with the target.
         generalization: The same, with several paraphrases of each.
         specificity: Preserved prompts that keep their answer.
         score: The mean of the three.
         leakage: ``tr(Δ C Δᵀ) / tr(W C Wᵀ)``, the largest of the layers.
-        edits: How many edits were written.
-        converged: How many of their targets came below the stopping loss.
-        loss: Mean loss of the targets; ``None`` where there are no targets.
+        edits: Number of edits made.
+        converged: Number of their targets whose loss got below the stopping loss.
+        loss: Mean loss of the targets; ``None`` if there are no targets.
         seconds: Wall-clock time of the trial.
     """
 
@@ -50,16 +50,16 @@ class Result:
 
 @dataclass(frozen=True)
 class Trial:
-    """A value that was tried.
+    """A tried value.
 
     Attributes:
         stage: Label of its stage.
         path: The field that was set.
-        method: With which method.
+        method: The method.
         value: The value.
-        result: What was measured; ``None`` if the trial failed.
+        result: The measurements; ``None`` if the trial failed.
         error: Why it failed.
-        chosen: Whether it was taken.
+        chosen: Whether it was chosen.
     """
 
     stage: str
@@ -71,8 +71,8 @@ class Trial:
     chosen: bool = False
 
 
-def most_careful(results: Sequence[Result]) -> int:
-    """The first whose Score is within a point of the best: results stand from the most careful on."""
+def most_conservative(results: Sequence[Result]) -> int:
+    """The first whose Score is within a point of the best: results are ordered from the most conservative."""
     return _ties(results)[0]
 
 
@@ -82,7 +82,7 @@ def best_layers(results: Sequence[Result]) -> int:
 
 
 def converging(results: Sequence[Result]) -> int:
-    """The first with at least nine targets in ten converged; else the one with most, then with the lower loss."""
+    """The first with at least 90 % of its targets converged; else the one with most, then with the lower loss."""
     enough = [i for i, result in enumerate(results) if 10 * result.converged >= 9 * result.edits]
     return enough[0] if enough else min(range(len(results)), key=lambda i: (-results[i].converged, _loss(results[i])))
 
@@ -94,63 +94,63 @@ def half_converged(result: Result) -> bool:
 
 @dataclass(frozen=True)
 class Stage:
-    """A value to find.
+    """A value to search.
 
     Attributes:
-        label: What progress and tables call it.
+        label: Its name in progress and tables.
         path: The field.
-        method: With which method it is tried.
-        values: What to try, from the most careful on.
-        choose: Which of the results is the best.
+        method: The method it is tried with.
+        values: The values to try, from the most conservative.
+        choose: Returns the index of the best result.
     """
 
     label: str
     path: str
     method: str
     values: tuple[Any, ...]
-    choose: Callable[[Sequence[Result]], int] = most_careful
+    choose: Callable[[Sequence[Result]], int] = most_conservative
 
 
 def first_window(depth: int) -> list[int]:
-    """The layers at which the targets' learning rate is found: as many as edited, from an eighth of the depth on."""
+    """The layers at which the targets' learning rate is searched: as many as edited, from an eighth of the depth."""
     return _window(depth, depth // 8)
 
 
 def windows(depth: int) -> tuple[list[int], ...]:
-    """The layers to try, from about 1/15, 1/8, 1/5 and 1/3 of the depth on, each once."""
+    """The layers to try, from about 1/15, 1/8, 1/5 and 1/3 of the depth, each once."""
     starts = dict.fromkeys(_window(depth, depth // part)[0] for part in (15, 8, 5, 3))
     return tuple(_window(depth, start) for start in starts)
 
 
 def stages(depth: int, methods: Sequence[str], layers: Sequence[int] | None = None) -> list[Stage]:
-    """What is searched, in order.
+    """The stages of the search, in order.
 
     Args:
         depth: Decoder layers of the model.
-        methods: Out of :data:`METHODS`: for which the numbers are wanted.
-        layers: Layers that are fixed; searched if there are none.
+        methods: The methods to find numbers for, out of :data:`METHODS`.
+        layers: Fixed layers; ``None`` to search them.
     """
-    found = [Stage("v_lr", "targets.learning_rate", "alphaedit", LEARNING_RATES, converging)]
+    plan = [Stage("v_lr", "targets.learning_rate", "alphaedit", LEARNING_RATES, converging)]
     if layers is None:
-        found.append(Stage("layers", "layers", "alphaedit", windows(depth), best_layers))
+        plan.append(Stage("layers", "layers", "alphaedit", windows(depth), best_layers))
     if {"alphaedit", "blue"} & set(methods):
-        found.append(Stage("tau", "method.threshold", "alphaedit", THRESHOLDS))
+        plan.append(Stage("tau", "method.threshold", "alphaedit", THRESHOLDS))
     if "alphaedit" in methods:
-        found.append(Stage("lambda", "method.ridge", "alphaedit", RIDGES))
+        plan.append(Stage("lambda", "method.ridge", "alphaedit", RIDGES))
     if "memit" in methods:
-        found.append(Stage("alpha", "method.alpha", "memit", ALPHAS))
+        plan.append(Stage("alpha", "method.alpha", "memit", ALPHAS))
     if "blue" in methods:
-        found.append(Stage("own_ridge", "method.own_ridge", "blue", OWN_RIDGES))
+        plan.append(Stage("own_ridge", "method.own_ridge", "blue", OWN_RIDGES))
     if "kde" in methods:
-        found.append(Stage("learning rate", "method.gradient.learning_rate", "kde", GRADIENT_RATES))
-    return found
+        plan.append(Stage("learning rate", "method.gradient.learning_rate", "kde", GRADIENT_RATES))
+    return plan
 
 
 def start(depth: int, layers: Sequence[int] | None = None) -> Values:
-    """The values that the search begins with."""
+    """The initial values of the search."""
     return {
         "layers": list(layers) if layers is not None else first_window(depth),
-        "method.threshold_kind": "dimensions",  # a share carries over between models, an eigenvalue does not
+        "method.threshold_kind": "dimensions",  # a share transfers between models, an eigenvalue does not
         "method.threshold": 0.7,
         "method.ridge": 1.0,
     }
@@ -159,12 +159,12 @@ def start(depth: int, layers: Sequence[int] | None = None) -> Values:
 def search(
     plan: Sequence[Stage], values: Values, run: Callable[[str, str, Values], Result]
 ) -> tuple[Values, list[Trial]]:
-    """Goes through the stages; each begins with what the ones before have found.
+    """Runs the stages; each begins with the values found by the previous ones.
 
     Args:
         plan: The stages.
-        values: What the first begins with.
-        run: Runs a trial, given its title, the method and all values; raises :class:`InputError` if it cannot be run.
+        values: The initial values.
+        run: Runs a trial, given its title, the method and all values; raises :class:`InputError` if it fails.
 
     Returns:
         The values found, and all trials.
@@ -177,7 +177,7 @@ def search(
     for stage in plan:
         tried: list[Trial] = []
         for value in stage.values:
-            title = f"[{len(trials) + len(tried) + 1}/{total}] {stage.label} = {shown(value)}"
+            title = f"[{len(trials) + len(tried) + 1}/{total}] {stage.label} = {value_text(value)}"
             result, error = None, None
             try:
                 result = run(title, stage.method, {**values, stage.path: value})
@@ -191,8 +191,8 @@ def search(
     return values, trials
 
 
-def shown(value: Any) -> str:
-    """A value as progress and tables show it."""
+def value_text(value: Any) -> str:
+    """A value as shown in progress and tables."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -200,14 +200,15 @@ def _best(stage: Stage, tried: Sequence[Trial]) -> int:
     good = [(i, trial.result) for i, trial in enumerate(tried) if trial.result is not None]
     if not good:
         msg = (
-            f"expected a {stage.label} with which {stage.method} can be run, but every trial failed: {tried[-1].error}"
+            f"expected a {stage.label} with which {stage.method} can be run, got an error in every trial, the last: "
+            f"{tried[-1].error}"
         )
         raise InputError(msg)
     return good[stage.choose([result for _, result in good])][0]
 
 
 def _ties(results: Sequence[Result]) -> list[int]:
-    """Which Scores are within a point of the best."""
+    """Indices of the Scores within a point of the best."""
     best = max(result.score for result in results)
     return [i for i, result in enumerate(results) if result.score >= best - TIE - _ROUNDING]
 
@@ -217,7 +218,7 @@ def _loss(result: Result) -> float:
 
 
 def _window(depth: int, first: int) -> list[int]:
-    """Up to five layers, without the last of the model: no token behind the subject would see an edit there."""
+    """Up to five layers, without the last of the model: no token after the subject would see an edit there."""
     width = min(_WINDOW, max(depth - 1, 1))
     first = max(0, min(first, depth - 1 - width))
     return list(range(first, first + width))

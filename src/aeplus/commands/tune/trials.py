@@ -1,8 +1,7 @@
-"""A trial: ``aeplus fit`` on the tuning edits, with a model that is loaded once and put back every time."""
+"""A trial: ``aeplus fit`` on the tuning edits, with a model that is loaded once and restored after every trial."""
 
 import copy
 import gc
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,22 +22,23 @@ from aeplus.methods.method import GradientOptions, Method, method_switches
 from aeplus.models.decoder import Decoder, Snapshot
 from aeplus.module import EditModule
 from aeplus.preserved.statistics import PreservedOptions
+from aeplus.run.hooks import EditingModule
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions, Targets
 from aeplus.utils.fingerprint import text_fingerprint, weights_fingerprint
-from aeplus.utils.paths import whole_file
+from aeplus.utils.jsonl import read_json, write_json
 
 
 class TuneCLI(BaseCLI):
     """Parses what all trials have in common.
 
     Args:
-        words: The words of ``aeplus fit``.
+        args: The arguments of ``aeplus fit``.
     """
 
-    # Behind these, whatever the user says has its way.
+    # The user's arguments follow these and override them.
     defaults = (
-        "--model.layers=[]",  # found, or --fixed-layers
+        "--model.layers=[]",  # searched, or --fixed-layers
         "--model.method.prior_strength=1.0",
         "--data.limit=10",
         # All edits and more preserved prompts: with the defaults of fit one paraphrase is worth 11 points of the Score.
@@ -46,37 +46,37 @@ class TuneCLI(BaseCLI):
         "--data.preserved_count=50",
     )
 
-    def __init__(self, words: Sequence[str]) -> None:
-        super().__init__([*self.defaults, *words])
+    def __init__(self, args: Sequence[str]) -> None:
+        super().__init__([*self.defaults, *args])
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuses a checkpoint: trials begin with the unedited model."""
-        if any(str(word).startswith("--ckpt_path") for word in args):
-            msg = "every trial begins with the unedited model, but --ckpt_path came; leave it out."
+        if any(str(argument).startswith("--ckpt_path") for argument in args):
+            msg = "expected the unedited model for every trial, got --ckpt_path; leave it out."
             raise InputError(msg)
         super().parse_arguments(parser, args)
 
     def trial_trainer(self, watch: EditCallback) -> Trainer:
-        """A trainer as the options name it that leaves nothing behind; a bar is shown to who can see it."""
-        seen = sys.stderr.isatty()
-        callbacks = [SmoothingStop(), watch, *([EditProgressBar()] if seen else [])]
+        """A trainer with the user's options that writes no files; progress is shown in a terminal only."""
+        interactive = sys.stderr.isatty()
+        callbacks = [SmoothingStop(), watch, *([EditProgressBar()] if interactive else [])]
         self.save_config_callback = None
         return self.instantiate_trainer(
-            logger=False, callbacks=callbacks, enable_checkpointing=False, enable_progress_bar=seen
+            logger=False, callbacks=callbacks, enable_checkpointing=False, enable_progress_bar=interactive
         )
 
 
 class _Watch(EditCallback):
-    """Keeps what the trial's one batch left."""
+    """Keeps the commit of the trial's only batch."""
 
     commit: BatchCommit | None = None
 
-    def on_batch_committed(self, trainer: Trainer, module: EditModule, commit: BatchCommit) -> None:
+    def on_batch_committed(self, trainer: Trainer, module: EditingModule, commit: BatchCommit) -> None:
         self.commit = commit
 
 
 class _WatchedCache(TargetCache):
-    """Keeps the targets that were taken last."""
+    """Keeps the targets that were requested last."""
 
     last: Targets | None = None
 
@@ -86,39 +86,39 @@ class _WatchedCache(TargetCache):
 
 
 class TrialRunner:
-    """Runs trials, each from the unedited model, and keeps the finished ones in a file.
+    """Runs trials, each from the unedited model, and caches the finished ones in a file.
 
     Args:
         cli: What all trials have in common; its data are set up: one batch, without test prompts.
         settings: Its configuration.
         model: The language model.
         tokenizer: Its tokenizer.
-        folder: Where targets are kept.
-        journal: The file of finished trials.
+        folder: Where targets are cached.
+        results: The file of finished trials.
 
     Attributes:
-        decoder: The model taken apart.
+        decoder: The model's decoder.
     """
 
     def __init__(
-        self, cli: TuneCLI, settings: Mapping[str, Any], model: Any, tokenizer: Any, folder: Path, journal: Path
+        self, cli: TuneCLI, settings: Mapping[str, Any], model: Any, tokenizer: Any, folder: Path, results: Path
     ) -> None:
-        self._cli, self._settings = cli, _what_matters(settings)
+        self._cli, self._settings = cli, _relevant(settings)
         self._data: EditDataModule = cli.datamodule
         self._model, self._tokenizer, self.decoder = model, tokenizer, Decoder(model)
         self._cache = _WatchedCache(folder / "targets")
         self._unedited: dict[tuple[Any, ...], Any] = {}
-        self._journal, self._finished = journal, _read(journal)
+        self._results, self._finished = results, _read(results)
         self._fingerprint = weights_fingerprint(model)
         self._done = 0
 
     def __call__(self, title: str, method: str, values: Values) -> Result:
-        """Runs a trial, or recalls it.
+        """Runs a trial, or takes it from the cache.
 
         Args:
-            title: What to say when it begins.
+            title: The message when it begins.
             method: The method.
-            values: What to set.
+            values: The values to set.
 
         Raises:
             InputError: If it cannot be run.
@@ -127,7 +127,7 @@ class TrialRunner:
         settings = with_values(self._settings, method, values)
         digest = text_fingerprint(settings_digest(settings, self._fingerprint), *self._data.requests)
         known = self._finished.get(digest)
-        print(title if known is None else f"{title}: finished before", file=sys.stderr, flush=True)
+        print(title if known is None else f"{title}: cached", file=sys.stderr, flush=True)
         if known is None:
             try:
                 known = self._run(settings, values["layers"])
@@ -135,16 +135,16 @@ class TrialRunner:
                 print(f"aeplus: error: {error}", file=sys.stderr)
                 raise
             except KeyboardInterrupt:
-                kept = f"{self._done} finished trials are kept"
-                print(f"\ninterrupted; {kept}, the same command goes on with the others", file=sys.stderr)
+                done = f"{self._done} finished trials cached"
+                print(f"\ninterrupted: {done}; rerun the same command to continue", file=sys.stderr)
                 raise
             self._finished[digest] = known
-            self._write()
+            write_json(self._results, {key: asdict(result) for key, result in self._finished.items()})
         self._done += 1
         return known
 
     def _run(self, settings: Mapping[str, Any], layers: Sequence[int]) -> Result:
-        began = time.perf_counter()
+        start = time.perf_counter()
         self._cache.last = None
         watch = _Watch()
         try:
@@ -156,8 +156,8 @@ class TrialRunner:
         scores = {name: value for name, value in commit.validation.items() if value is not None} if commit else {}
         if commit is None or len(scores) < 4:
             msg = (
-                "expected every trial to end with its batch, validated, but the trainer ended it before; leave out "
-                "what limits it, such as trainer.max_epochs and trainer.limit_val_batches."
+                "expected every trial to commit and validate its batch, got one that the trainer ended early; leave "
+                "out what limits it, such as trainer.max_epochs and trainer.limit_val_batches."
             )
             raise InputError(msg)
         return Result(
@@ -166,33 +166,27 @@ class TrialRunner:
             edits=len(self._data.requests),
             converged=commit.targets_converged,
             loss=None if self._cache.last is None else float(self._cache.last.loss.mean()),
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - start,
         )
 
     def _fit(self, module: EditModule, trainer: Trainer) -> None:
-        module.attach(self._model, self._tokenizer)
-        module.target_cache, module.unedited_cache = self._cache, self._unedited
-        data = copy.copy(self._data)  # with a cursor of its own
+        module.attach(self._model, self._tokenizer, self._cache, self._unedited)
+        data = copy.copy(self._data)  # with its own cursor
         with ctrl_c(trainer):
             trainer.fit(module, datamodule=data)
-
-    def _write(self) -> None:
-        with whole_file(self._journal) as scratch:
-            trials = {digest: asdict(result) for digest, result in self._finished.items()}
-            scratch.write_text(json.dumps(trials, indent=2) + "\n", encoding="utf-8")
 
 
 def with_values(settings: Mapping[str, Any], method: str, values: Values) -> dict[str, Any]:
     """The configuration with the switches of a method, and with fields of ``model`` set by their paths."""
-    mine = copy.deepcopy(dict(settings))
-    mine["model"]["method"] |= method_switches(method)
+    changed = copy.deepcopy(dict(settings))
+    changed["model"]["method"] |= method_switches(method)
     for path, value in values.items():
         *groups, name = path.split(".")
-        place = mine["model"]
+        options = changed["model"]
         for group in groups:
-            place = place[group]
-        place[name] = value
-    return mine
+            options = options[group]
+        options[name] = value
+    return changed
 
 
 def _module(options: Mapping[str, Any]) -> EditModule:
@@ -205,18 +199,17 @@ def _module(options: Mapping[str, Any]) -> EditModule:
     return EditModule(**{**options, **groups})
 
 
-def _what_matters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration without what a trial does not use, so that a change there repeats nothing."""
-    mine = copy.deepcopy(dict(settings))
-    mine["data"] |= {"path": None, "limit": None, "neighbors": 0, "batch_size": None}
-    mine["trainer"] |= {"logger": False, "callbacks": None}
-    return mine
+def _relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without what a trial does not use, so that a change there does not repeat it."""
+    relevant = copy.deepcopy(dict(settings))
+    relevant["data"] |= {"path": None, "limit": None, "neighbors": 0, "batch_size": None}
+    relevant["trainer"] |= {"logger": False, "callbacks": None}
+    return relevant
 
 
-def _read(journal: Path) -> dict[str, Result]:
-    """The finished trials of a file; none, if there is none or it is none of ours."""
+def _read(results: Path) -> dict[str, Result]:
+    """The finished trials of a file; none if it is missing or not a file of trials."""
     try:
-        saved = json.loads(journal.read_text(encoding="utf-8"))
-        return {digest: Result(**result) for digest, result in saved.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        return {digest: Result(**result) for digest, result in read_json(results).items()}
+    except (InputError, TypeError, AttributeError):
         return {}

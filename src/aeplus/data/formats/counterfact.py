@@ -9,16 +9,16 @@ from aeplus.edits import EditRequest, Probe
 NAME = "CounterFact (requested_rewrite)"
 
 
-def recognises(record: Record) -> bool:
+def recognizes(record: Record) -> bool:
     """Whether a record has this format."""
     return isinstance(record.get("requested_rewrite"), Mapping)
 
 
 def parse(record: Record, target: Target) -> list[EditRequest]:
-    """The edit of a record. Its neighbourhood asks of other subjects what was true of this one.
+    """The edit of a record. Its neighborhood asks for other subjects whose true answer is the same.
 
     Args:
-        record: ``requested_rewrite``, and by choice ``paraphrase_prompts``, ``neighborhood_prompts``,
+        record: ``requested_rewrite``, and optionally ``paraphrase_prompts``, ``neighborhood_prompts``,
             ``generation_prompts``.
         target: Not used.
 
@@ -40,8 +40,8 @@ def rewrite(fields: Record) -> EditRequest:
     """The edit that a ``requested_rewrite`` describes, without tests.
 
     Args:
-        fields: ``prompt`` (with ``{}``), ``subject``, ``target_new`` and by choice ``target_true``: texts, or objects
-            with the text under ``str``.
+        fields: ``prompt`` (with ``{}``), ``subject``, ``target_new`` and optionally ``target_true``: strings, or
+            objects with the string under ``str``.
 
     Raises:
         InputError: If a field cannot be used.

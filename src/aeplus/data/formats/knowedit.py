@@ -9,10 +9,10 @@ from aeplus.errors import InputError
 
 NAME = "KnowEdit (prompt, subject, target_new, portability or locality)"
 
-_WIKIBIO = {"text": "prompt", "concept": "subject", "labels": "target_new"}  # WikiBio's names of the same fields
+_WIKIBIO = {"text": "prompt", "concept": "subject", "labels": "target_new"}  # WikiBio's names for these fields
 
 
-def recognises(record: Record) -> bool:
+def recognizes(record: Record) -> bool:
     """Whether a record has this format."""
     if record.keys() >= _WIKIBIO.keys():
         return True
@@ -22,17 +22,17 @@ def recognises(record: Record) -> bool:
 def parse(record: Record, target: Target) -> list[EditRequest]:
     """The edit of a record.
 
-    Every kind of ``portability`` and ``locality`` is an axis, ``portability/Reasoning`` for instance, with the answers
-    that the record gives. A prompt of ``portability`` without an answer tests nothing and is left out.
+    Every kind of ``portability`` and ``locality`` is an axis, such as ``portability/Reasoning``, with the record's
+    answers. A prompt of ``portability`` without an answer tests nothing and is left out.
 
-    The prompts of ``locality`` are the neighbourhood too. There what the unedited model answers is right, which is how
-    KnowEdit measures locality.
+    The prompts of ``locality`` are also the neighborhood, where the unedited model's answer is the correct one, which
+    is how KnowEdit measures locality.
 
     Args:
-        record: ``prompt``, ``subject``, ``target_new``, and by choice ``ground_truth`` (the answer before the edit),
+        record: ``prompt``, ``subject``, ``target_new``, and optionally ``ground_truth`` (the answer before the edit),
             ``rephrase`` or ``rephrase_prompt``, ``portability`` and ``locality``: for each kind a list of objects with
             ``prompt`` and ``ground_truth`` or, as EasyEdit passes them on, one object with a list of each. A
-            ``ground_truth`` is a text, a list of texts or a list of lists of aliases.
+            ``ground_truth`` is a string, a list of strings or a list of lists of aliases.
         target: Not used.
 
     Raises:
@@ -57,7 +57,7 @@ def parse(record: Record, target: Target) -> list[EditRequest]:
 def _probes(record: Record, group: str) -> Iterator[Probe]:
     axes = record.get(group) or {}
     if not isinstance(axes, Mapping):
-        msg = f"{group!r} must be an object with a list of prompts for each kind, but is {axes!r:.80}; correct it."
+        msg = f"expected {group!r} to be an object with a list of prompts for each kind, got {axes!r:.80}; correct it."
         raise InputError(msg)
     for name in axes:
         for test in objects(axes, name):

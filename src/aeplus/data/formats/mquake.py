@@ -10,7 +10,7 @@ from aeplus.errors import InputError
 NAME = "MQuAKE (requested_rewrite as a list)"
 
 
-def recognises(record: Record) -> bool:
+def recognizes(record: Record) -> bool:
     """Whether a record has this format."""
     return isinstance(record.get("requested_rewrite"), list | tuple)
 
@@ -18,12 +18,12 @@ def recognises(record: Record) -> bool:
 def parse(record: Record, target: Target) -> list[EditRequest]:
     """The edits of a record, which share its ``case``.
 
-    The multi-hop ``questions`` (axis ``multi_hop``) and the hops after the edits (axis ``single_hop``, as the prompt to
-    complete rather than the question where there are both) belong to the last edit: only then are all of them made. An
-    edit's own ``question`` is its rephrasing.
+    The multi-hop ``questions`` (axis ``multi_hop``) and the single hops as edited (axis ``single_hop``; the prompt to
+    complete where there is also a question) belong to the last edit: only after it are all of them made. An edit's own
+    ``question`` is its rephrasing.
 
     Args:
-        record: ``requested_rewrite``, and by choice ``questions`` with ``new_answer`` and ``new_answer_alias``, and
+        record: ``requested_rewrite``, and optionally ``questions`` with ``new_answer`` and ``new_answer_alias``, and
             ``new_single_hops`` with ``cloze`` or ``question``, ``answer`` and ``answer_alias``.
         target: Not used.
 
@@ -42,7 +42,7 @@ def parse(record: Record, target: Target) -> list[EditRequest]:
             raise InputError(msg) from None
         edits.append(replace(edit, aliases=aliases.get(edit.target_new, ())))
     if not edits:
-        msg = "'requested_rewrite' must hold at least one edit, but is []; fill it in or leave the record out."
+        msg = "expected 'requested_rewrite' to contain at least one edit, got []; fill it in or leave the record out."
         raise InputError(msg)
     edits[-1] = replace(edits[-1], axes=(*_questions(record), *hops))
     return edits

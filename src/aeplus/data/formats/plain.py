@@ -1,4 +1,4 @@
-"""The plain format, for edits of one's own: the fields of an edit under their names."""
+"""The plain format, for your own edits: the fields of an edit under their names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,16 +10,16 @@ from aeplus.errors import InputError
 NAME = "plain (prompt, subject, target_new)"
 
 
-def recognises(record: Record) -> bool:
-    """Whether a record has the plain format. A missing subject is told by name when it is parsed."""
+def recognizes(record: Record) -> bool:
+    """Whether a record has the plain format. A missing subject is reported when it is parsed."""
     return {"prompt", "target_new"} <= record.keys()
 
 
 def parse(record: Record, target: Target) -> list[EditRequest]:
-    """The edit of a plain record. A prompt without ``{}`` is complete: the subject is looked for in it.
+    """The edit of a plain record. A prompt without ``{}`` is complete and must contain the subject.
 
     Args:
-        record: ``prompt``, ``subject``, ``target_new``, and by choice every other field of
+        record: ``prompt``, ``subject``, ``target_new``, and optionally every other field of
             :class:`~aeplus.edits.EditRequest`.
         target: Not used.
 
@@ -58,5 +58,5 @@ def _probe(item: Any, field: str) -> Probe:
     if isinstance(item, Mapping):
         prompt = text(item, "prompt", f"prompt of {field!r}")
         return Probe(prompt, optional(item, "answer"), texts(item, "aliases"), optional(item, "axis") or "")
-    msg = f"{field!r} must list texts or objects with prompt and answer, but holds {item!r:.80}; correct it."
+    msg = f"expected {field!r} to list strings or objects with prompt and answer, got {item!r:.80}; correct it."
     raise InputError(msg)

@@ -1,4 +1,4 @@
-"""ZsRE as MEND published it, and AlphaSet."""
+"""ZsRE as published with MEND, and AlphaSet."""
 
 from aeplus.data.formats.fields import Record, Target, optional, slotted, text, texts
 from aeplus.edits import EditRequest, Probe
@@ -8,20 +8,20 @@ NAME = "ZsRE or AlphaSet (src, subject, answers or alt)"
 _LOC_PREFIX = "nq question: "
 
 
-def recognises(record: Record) -> bool:
-    """Whether a record has this format. A missing subject or answer is told by name when it is parsed."""
+def recognizes(record: Record) -> bool:
+    """Whether a record has this format. A missing subject or answer is reported when it is parsed."""
     return "src" in record
 
 
 def parse(record: Record, target: Target) -> list[EditRequest]:
     """The edit of a record.
 
-    ``loc`` is taken as it stands, without the prefix of its source. (ROME's reader appends a question mark
-    to it; AlphaSet's questions mostly have theirs already.)
+    ``loc`` is used as it is, without the prefix of its source. (ROME's reader appends a question mark to it; most of
+    AlphaSet's questions have one already.)
 
     Args:
-        record: ``src``, ``subject``, ``answers`` or ``alt``, and by choice ``rephrase``, ``loc``, ``loc_ans``.
-        target: Where the new answer stands: the first of ``answers``, or ``alt``.
+        record: ``src``, ``subject``, ``answers`` or ``alt``, and optionally ``rephrase``, ``loc``, ``loc_ans``.
+        target: The field of the new answer: the first of ``answers``, or ``alt``.
 
     Raises:
         InputError: If a field cannot be used.

@@ -8,15 +8,15 @@ from aeplus.errors import InputError
 
 
 def require_harness() -> None:
-    """Checks that the harness is there.
+    """Checks that the harness is installed.
 
     Raises:
-        InputError: If it is not installed.
+        InputError: If it is not.
     """
     if importlib.util.find_spec("lm_eval") is None:
         msg = (
-            "expected EleutherAI's harness, lm_eval, but it is not installed; run: pip install 'lm-eval>=0.4.13', or "
-            "leave out --harness."
+            "expected EleutherAI's harness, lm_eval, got an installation without it; run: pip install "
+            "'lm-eval>=0.4.13', or leave out --harness."
         )
         raise InputError(msg)
 
@@ -33,16 +33,16 @@ def run_harness(
     """Runs tasks of the harness (``lm_eval``) on a model, edited or not.
 
     Args:
-        model: A Hugging Face causal language model; it is used as it is, wherever it lies.
+        model: A Hugging Face causal language model; it is used as it is, on its device.
         tokenizer: Its tokenizer.
         tasks: Names of the harness's tasks or groups, paths of task files (``.yaml``), or task configurations.
-        limit: Items of each task, from the first; ``None`` for all.
-        shots: Solved examples before each item; ``None`` for as many as each task asks for.
+        limit: Maximum number of items of each task, from the first; ``None`` for all.
+        shots: Solved examples before each item; ``None`` for each task's default.
         batch_size: Items run at once.
         seed: Seed of the examples.
 
     Returns:
-        For each task and group its metrics as the harness calls them (``acc,none``), with their standard errors.
+        For each task and group its metrics under the harness's names (``acc,none``), with their standard errors.
 
     Raises:
         InputError: If the harness is not installed, or a task cannot be loaded or run.
@@ -64,17 +64,17 @@ def run_harness(
             fewshot_random_seed=seed,
         )
     except Exception as error:  # a task runs its own code, and most fetch their items from the hub
-        why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         msg = (
-            f"expected tasks that the harness can load and run, but {_names(tasks)} failed ({why}); lm_eval ls tasks "
-            "lists the names, and most tasks need the hub."
+            f"expected tasks that the harness can load and run, got an error from {_names(tasks)} ({reason}); list the "
+            "names with lm_eval ls tasks, and note that most tasks need the hub."
         )
         raise InputError(msg) from error
-    assert outcome is not None  # only ranks behind the first get nothing
-    found = {**outcome["results"], **outcome.get("groups", {})}
+    assert outcome is not None  # only ranks after the first get None
+    results = {**outcome["results"], **outcome.get("groups", {})}
     return {
         name: {metric: float(value) for metric, value in values.items() if isinstance(value, int | float)}
-        for name, values in found.items()
+        for name, values in results.items()
     }
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -10,11 +9,11 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from aeplus.errors import InputError
-from aeplus.evaluation.capabilities.items import Item, TaskItems
+from aeplus.evaluation.capabilities.items import TaskItem, TaskItems
 from aeplus.evaluation.capabilities.tasks import NO_OPTION
 from aeplus.models.decoder import Decoder
 from aeplus.models.predict import batches
-from aeplus.models.tokens import TokenRow, encode
+from aeplus.models.tokens import TokenRow, encode, pad
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +21,9 @@ class Prompt:
     """A tokenized prompt with its options.
 
     Attributes:
-        text: The prompt, examples and all.
-        ids: Tokens that all options have before them: the prompt, with what the tokenizer puts in front.
-        options: For each option, the tokens that come after ``ids``, its leading space among them.
+        text: The prompt, including the examples.
+        ids: Tokens that precede all options: the prompt, with any token the tokenizer puts in front.
+        options: For each option, the tokens after ``ids``, including its leading space.
         shortened: Whether examples or the beginning of the item's text were left out to fit the context.
     """
 
@@ -37,14 +36,14 @@ class Prompt:
 def task_prompts(tokenizer: Any, items: TaskItems, limit: int | None, new_tokens: int = 0) -> list[Prompt]:
     """The prompts of a task's scored items.
 
-    Where a prompt does not fit, examples are left out from the last on, then the item loses the beginning of its
-    long text.
+    Where a prompt does not fit, examples are left out, the last first; then the beginning of the item's long text is
+    cut off.
 
     Args:
         tokenizer: A fast tokenizer.
         items: The task with its items.
         limit: The model's context length in tokens.
-        new_tokens: Tokens that will be generated and must fit beside the prompt.
+        new_tokens: Tokens that will be generated and must fit after the prompt.
 
     Raises:
         InputError: If a prompt does not fit even without its long text.
@@ -59,7 +58,7 @@ def task_prompts(tokenizer: Any, items: TaskItems, limit: int | None, new_tokens
     ]
 
 
-def _fitted(tokenizer: Any, items: TaskItems, item: Item, shots: list[str], limit: int, new_tokens: int) -> Prompt:
+def _fitted(tokenizer: Any, items: TaskItems, item: TaskItem, shots: list[str], limit: int, new_tokens: int) -> Prompt:
     for count in reversed(range(len(shots))):
         (prompt,) = _encoded(tokenizer, items, [item], "".join(shots[:count]), shortened=True)
         if _length(prompt, new_tokens) <= limit:
@@ -70,28 +69,28 @@ def _fitted(tokenizer: Any, items: TaskItems, item: Item, shots: list[str], limi
         spans = tokenizer(item.fields[field], add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         if excess >= len(spans):
             msg = (
-                f"{item.source}: the prompt and its answer must fit the model's context of {limit} tokens, but take "
-                f"{limit + excess}, too many even without the field {field!r}; leave the item or the task out."
+                f"{item.source}: expected prompt and answer to fit the model's context of {limit} tokens, got "
+                f"{limit + excess} tokens, too many even without the field {field!r}; leave out the item or the task."
             )
             raise InputError(msg)
-        # What is left begins at a token, but a token may begin inside a character or with a blank.
-        item = item.cut(field, item.fields[field][max(spans[excess][0], 1) :].lstrip())
+        # The rest begins at a token, but a token may begin inside a character or with whitespace.
+        item = item.with_text(field, item.fields[field][max(spans[excess][0], 1) :].lstrip())
         (prompt,) = _encoded(tokenizer, items, [item], "", shortened=True)
     return prompt
 
 
-def _prompt(items: TaskItems, item: Item) -> str:
+def _prompt(items: TaskItems, item: TaskItem) -> str:
     return items.task.prompt(item.fields)
 
 
-def _encoded(tokenizer: Any, items: TaskItems, scored: Sequence[Item], shots: str, shortened: bool) -> list[Prompt]:
+def _encoded(tokenizer: Any, items: TaskItems, scored: Sequence[TaskItem], shots: str, shortened: bool) -> list[Prompt]:
     options = items.task.options
     texts = [shots + _prompt(items, item) for item in scored]
     rows = encode(tokenizer, [t for t in texts for _ in options], list(options) * len(texts))
     prompts = []
     for i, text in enumerate(texts):
         group = rows[i * len(options) : (i + 1) * len(options)]
-        # Where an option changes how the prompt before it is cut into tokens, those tokens count as the option's.
+        # Where an option changes how the prompt before it is tokenized, those tokens count as the option's.
         shared = min(row.answer for row in group)
         while len({row.ids[:shared] for row in group}) > 1:
             shared -= 1
@@ -104,7 +103,7 @@ def _length(prompt: Prompt, new_tokens: int) -> int:
 
 
 def likeliest_options(scores: Tensor) -> list[int]:
-    """Index of each item's best score ``[n, options]``, the first of equals; none where a score is not a number."""
+    """Index of each item's best score ``[n, options]``, the first of equals; :data:`NO_OPTION` where one is NaN."""
     answers = scores.argmax(-1).masked_fill(scores.isnan().any(-1), NO_OPTION)
     return [int(answer) for answer in answers.tolist()]
 
@@ -117,9 +116,9 @@ def option_likelihoods(
     batch_tokens: int = 2048,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
-    """Log-likelihoods (natural logarithm) of the options behind their prompts.
+    """Log-likelihoods (natural logarithm) of the options after their prompts.
 
-    A prompt is run once: its last place predicts the first token of every option. Only options of several tokens are
+    A prompt is run once: its last position predicts the first token of every option. Only options of several tokens are
     run further, together and from the prompt's keys and values.
 
     Args:
@@ -127,27 +126,27 @@ def option_likelihoods(
         prompts: ``n`` prompts with equally many options.
         normalize: The ``mean`` over an option's tokens, or their ``sum``.
         batch_tokens: Tokens run at once.
-        advance: Told how many prompts are done, batch by batch.
+        advance: Called with the number of prompts done, batch by batch.
 
     Returns:
         ``[n, options]`` on the CPU, float32.
     """
     scores = torch.empty(len(prompts), len(prompts[0].options))
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
-    places = iter(order)
+    indices = iter(order)
     for batch in batches([TokenRow(prompts[i].ids, len(prompts[i].ids)) for i in order], batch_tokens):
-        chosen = [next(places) for _ in batch]
+        chosen = [next(indices) for _ in batch]
         scores[chosen] = _batch_likelihoods(decoder, [prompts[i] for i in chosen], normalize).cpu()
         advance(len(batch))
     return scores
 
 
 def _batch_likelihoods(decoder: Decoder, prompts: Sequence[Prompt], normalize: Literal["mean", "sum"]) -> Tensor:
-    ids, mask = _padded_in_front(prompts, decoder.device)
+    ids, mask = (padded.to(decoder.device) for padded in pad([prompt.ids for prompt in prompts], "left"))
     several = [(row, i) for row, p in enumerate(prompts) for i, option in enumerate(p.options) if len(option) > 1]
     # Without a config every layer keeps the whole prompt; sliding windows are left to the attention mask.
     cache = DynamicCache() if several else None
-    logits = decoder.readout(_forward(decoder, ids, mask, ids.shape[1], cache)[:, -1]).float()  # [b, vocabulary]
+    logits = decoder.readout(decoder.forward(ids, mask, positions=True, cache=cache)[:, -1]).float()  # [b, vocabulary]
     first = torch.tensor([[option[0] for option in p.options] for p in prompts], device=decoder.device)
     scores = logits.log_softmax(-1).gather(1, first)  # [b, options]
     if cache is not None:
@@ -160,18 +159,10 @@ def _batch_likelihoods(decoder: Decoder, prompts: Sequence[Prompt], normalize: L
     return scores
 
 
-def _padded_in_front(prompts: Sequence[Prompt], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask ``[b, t]`` of some prompts, which all end at the last place."""
-    width = max(len(prompt.ids) for prompt in prompts)
-    ids = torch.tensor([[0] * (width - len(prompt.ids)) + list(prompt.ids) for prompt in prompts])
-    mask = torch.arange(width) >= torch.tensor([[width - len(prompt.ids)] for prompt in prompts])
-    return ids.to(device), mask.long().to(device)
-
-
 def _rest_likelihoods(
     decoder: Decoder, options: Sequence[tuple[int, ...]], mask: Tensor, cache: DynamicCache
 ) -> Tensor:
-    """Summed log-likelihoods ``[m]`` of each option's tokens behind its first.
+    """Summed log-likelihoods ``[m]`` of each option's tokens after its first.
 
     Args:
         decoder: The model.
@@ -179,27 +170,12 @@ def _rest_likelihoods(
         mask: Attention mask ``[m, t]`` of their prompts.
         cache: The prompts' keys and values.
     """
-    width = max(map(len, options)) - 1
-    padded = torch.tensor([list(option) + [0] * (width + 1 - len(option)) for option in options], device=decoder.device)
-    # Nothing attends to padding behind an option, since attention is causal; it needs no mask.
-    whole = torch.cat([mask, torch.ones_like(padded[:, 1:])], -1)
-    hidden = _forward(decoder, padded[:, :-1], whole, width, cache)
-    lengths = torch.tensor([[len(option) - 1] for option in options], device=decoder.device)
-    real = torch.arange(width, device=decoder.device) < lengths  # [m, width]
+    ids, real = (padded.to(decoder.device) for padded in pad(options, "right"))
+    rest, real = ids[:, 1:], real[:, 1:].bool()  # [m, width]
+    # Nothing attends to padding after an option, since attention is causal; it needs no mask.
+    whole = torch.cat([mask, torch.ones_like(rest)], -1)
+    hidden = decoder.forward(ids[:, :-1], whole, positions=True, cache=cache)
     logits = decoder.readout(hidden[real]).float()  # [tokens, vocabulary]
     likelihoods = torch.zeros(real.shape, device=decoder.device)
-    likelihoods[real] = logits.log_softmax(-1).gather(1, padded[:, 1:][real][:, None])[:, 0]
+    likelihoods[real] = logits.log_softmax(-1).gather(1, rest[real][:, None])[:, 0]
     return likelihoods.sum(-1)
-
-
-def _forward(decoder: Decoder, ids: Tensor, mask: Tensor, tokens: int, cache: DynamicCache | None) -> Tensor:
-    """The backbone's output ``[b, t, o]`` for the last ``tokens`` of the masked places."""
-    known = signature(decoder.backbone.forward).parameters
-    extra: dict[str, Any] = {}
-    if "position_ids" in known:
-        extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens:]
-    if cache is not None:  # which later versions of transformers call "cache"
-        extra["cache" if "cache" in known else "past_key_values"] = cache
-    output = decoder.backbone(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **extra)
-    hidden: Tensor = output.last_hidden_state
-    return hidden

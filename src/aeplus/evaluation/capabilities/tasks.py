@@ -1,9 +1,9 @@
 """The six tasks: fields, prompts, options and labels.
 
-The prompts are those of the evaluation that AlphaEdit and its relatives publish ("glue_eval"), so that figures can be
-compared, with two changes. No prompt ends in a blank, which would split the option off into other tokens than the
-model was trained on (there, CoLA's did). RTE's label 0 is "entailment", as GLUE has it (there, it was taken for False,
-which turns RTE's figures round).
+The prompts are those of the evaluation published with AlphaEdit and related methods ("glue_eval"), so that results are
+comparable, with two changes. No prompt ends in whitespace, which would tokenize the option differently than in the
+model's training data (CoLA's does there). RTE's label 0 is "entailment", as in GLUE (there it is read as False, which
+inverts RTE's results).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from aeplus.errors import InputError, require_not_negative, require_positive
 
 METRICS = ("f1", "accuracy", "mcc")
 NO_OPTION = -1
-"""The answer of an item whose continuation named no option."""
+"""The answer of an item whose continuation names no option."""
 
 
 class HubSource(NamedTuple):
@@ -27,19 +27,19 @@ class HubSource(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A classification task, put to the model as a prompt with a few options to go on with.
+    """A classification task, posed to the model as a prompt with a few options to continue with.
 
     Attributes:
-        name: What files, options and reports call it.
-        title: What tables call it.
+        name: Its name in files, options and reports.
+        title: Its name in tables.
         template: The prompt as a format string over the item's fields. The option follows after a space.
-        fields: Fields that hold a text.
+        fields: The fields that contain a text.
         options: What the model may answer; an item's class is an option's index.
         labels: For each option, the values of the label field that stand for it.
-        shorten: The field that loses its beginning where a prompt does not fit the model's context.
-        hub: Where the items are when they are not in a file.
-        label: The field that holds the label.
-        listed: A field that holds a list of texts, one for each option.
+        shorten: The field whose beginning is cut off where a prompt does not fit the model's context.
+        hub: The data set on the hub, for items that are not in a file.
+        label: The field that contains the label.
+        listed: A field that contains a list of texts, one for each option.
         metrics: Names out of :data:`METRICS` that are reported.
     """
 
@@ -146,18 +146,18 @@ def tasks_named(names: str | Sequence[str]) -> list[Task]:
     """The tasks of a list of names.
 
     Args:
-        names: Names, or one text with names separated by commas or blanks; ``all`` stands for every task.
+        names: Names, or one text with names separated by commas or whitespace; ``all`` stands for every task.
 
     Raises:
-        InputError: If a name is unknown or comes twice, or none is given.
+        InputError: If a name is unknown or given twice, or none is given.
     """
-    words = names.replace(",", " ").split() if isinstance(names, str) else list(names)
-    if words == ["all"]:
+    chosen = names.replace(",", " ").split() if isinstance(names, str) else list(names)
+    if chosen == ["all"]:
         return list(TASKS.values())
-    if not words or len(set(words)) < len(words) or not set(words) <= set(TASKS):
-        msg = f"expected tasks out of {', '.join(TASKS)}, each once, or all, but {' '.join(words)!r} came; choose some."
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(TASKS):
+        msg = f"expected tasks out of {', '.join(TASKS)}, each once, or all, got {' '.join(chosen)!r}; choose some."
         raise InputError(msg)
-    return [TASKS[word] for word in words]
+    return [TASKS[name] for name in chosen]
 
 
 Scoring = Literal["likelihood", "generation"]
@@ -165,21 +165,21 @@ Scoring = Literal["likelihood", "generation"]
 
 @dataclass(frozen=True)
 class CapabilityOptions:
-    """How many items of a task are put to the model, and how its answer is read.
+    """How many items of a task the model answers, and how its answers are read.
 
     Attributes:
-        limit: Items of each task: the first so many after the shuffle, whatever their classes; ``None`` for all.
+        limit: Maximum number of items of each task, the first after the shuffle, of any class; ``None`` for all.
         shots: Solved examples before each item. They are drawn from the items that are not scored.
         scoring: ``likelihood``: the answer is the likeliest option. ``generation``: it is the first option named
             in a greedy continuation.
         normalize: For ``likelihood``: an option's score is the ``mean`` of its tokens' log-likelihoods (as in the
-            published evaluation) or their ``sum``. Options of one token each score the same either way.
+            published evaluation) or their ``sum``. For options of one token both are the same.
         new_tokens: For ``generation``: tokens of the continuation.
         seed: Seed of the shuffle.
         batch_tokens: Tokens run at once.
 
     Raises:
-        InputError: If a number is out of range or a word unknown.
+        InputError: If a number is out of range or a choice unknown.
     """
 
     limit: int | None = 100
@@ -196,6 +196,6 @@ class CapabilityOptions:
         require_not_negative(self, group, "shots")
         for name, known in (("scoring", ("likelihood", "generation")), ("normalize", ("mean", "sum"))):
             if getattr(self, name) not in known:
-                came = getattr(self, name)
-                msg = f"{group}.{name} must be {' or '.join(known)}, but {came!r} came; choose one of them."
+                value = getattr(self, name)
+                msg = f"expected {group}.{name} to be {' or '.join(known)}, got {value!r}; choose one of them."
                 raise InputError(msg)

@@ -1,0 +1,76 @@
+"""Shipped configs by name: ``--config method/alphaedit_plus`` works from any folder, a path finds the user's own."""
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from aeplus.errors import InputError
+from aeplus.methods.registry import METHODS
+
+FOLDER = Path(__file__).parents[1] / "configs"
+"""Where the shipped configs lie."""
+
+_FLAGS = ("--config", "-c")
+_METHOD_FLAG = re.compile(r"--model\.method\.(\w+)")
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The shipped configs by name, such as ``model/llama3-8b``."""
+    return {str(path.relative_to(FOLDER).with_suffix("")): path for path in sorted(FOLDER.rglob("*.yaml"))}
+
+
+def find_config(name: str) -> str:
+    """A config as the parser takes it: a file, or the text of one.
+
+    Args:
+        name: The path of a file, which comes first; the name of a shipped config, with or without ``.yaml``;
+            ``method/`` with the name of a registered method; or YAML itself.
+
+    Raises:
+        InputError: If there is no such file and no such name.
+    """
+    if "\n" in name or ":" in name or Path(name).expanduser().is_file():
+        return name
+    shipped, plain = shipped_configs(), name.removesuffix(".yaml")
+    if plain in shipped:
+        return str(shipped[plain])
+    if plain.startswith("method/") and (method := plain.removeprefix("method/")) in METHODS:
+        return _method_config(method)
+    close = get_close_matches(plain, [*shipped, *(f"method/{method}" for method in METHODS)], n=3, cutoff=0.4)
+    meant = f" (did you mean {' or '.join(close)}?)" if close else ""
+    msg = (
+        f"expected a config file, or a shipped config by its name such as method/alphaedit_plus, got {name!r}{meant}; "
+        "check the path."
+    )
+    raise InputError(msg)
+
+
+def expand_configs(arguments: Sequence[str]) -> list[str]:
+    """Arguments of ``aeplus fit`` with every config found.
+
+    Raises:
+        InputError: If a config is neither a file nor a name.
+    """
+    expanded: list[str] = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if equals and flag in _FLAGS:
+            argument = f"{flag}={find_config(value)}"
+        elif expanded and expanded[-1] in _FLAGS:
+            argument = find_config(argument)
+        expanded.append(argument)
+    return expanded
+
+
+def method_flags(arguments: Sequence[str]) -> list[str]:
+    """The fields of ``model.method`` that arguments set one by one."""
+    return [match[1] for argument in arguments if (match := _METHOD_FLAG.match(argument))]
+
+
+def _method_config(name: str) -> str:
+    import yaml  # type: ignore[import-untyped]
+
+    from aeplus.methods.method import method_switches
+
+    return str(yaml.safe_dump({"model": {"method": method_switches(name)}}))

@@ -1,0 +1,102 @@
+"""Keys and residuals of a stream of edits on the unedited model, batch by batch.
+
+Notation: ``n`` edits, ``d`` inputs of a layer.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aeplus.edits import EditRequest
+from aeplus.models.decoder import Decoder, EditSite
+from aeplus.targets.keys import KeyReader
+from aeplus.targets.optimizer import TargetOptions, find_targets
+from aeplus.targets.rows import BatchRows, batch_rows
+from aeplus.utils.progress import Progress
+
+
+def stream_rows(
+    decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest], contexts: Sequence[str], size: int
+) -> list[BatchRows]:
+    """The token rows of a stream.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its tokenizer.
+        requests: The stream.
+        contexts: Prefixes of the prompts; the first is empty.
+        size: Edits per batch.
+
+    Raises:
+        InputError: If a prompt is too long for the model.
+    """
+    return [
+        batch_rows(tokenizer, requests[start : start + size], contexts, decoder.context_length)
+        for start in range(0, len(requests), size)
+    ]
+
+
+def read_keys(
+    decoder: Decoder,
+    sites: Sequence[EditSite],
+    batches: Sequence[BatchRows],
+    progress: Progress,
+    label: str = "keys",
+    device: torch.device | None = None,
+) -> list[Tensor]:
+    """The keys of all edits at each edited layer.
+
+    Args:
+        decoder: The model.
+        sites: The edited layers, ascending.
+        batches: Rows from :func:`stream_rows`.
+        progress: Where progress is shown.
+        label: Its label.
+        device: Where the keys are kept; by default where they are computed.
+
+    Returns:
+        For each layer ``[d, n]``.
+    """
+    parts: list[list[Tensor]] = [[] for _ in sites]
+    with progress.task(label, sum(rows.edits for rows in batches)) as advance:
+        for rows in batches:
+            reader = KeyReader(decoder, rows, list(sites))
+            for keys, site in zip(parts, sites, strict=True):
+                keys.append(reader.read(site, site)[0].to(device))
+            advance(rows.edits)
+    return [torch.cat(keys, 1) for keys in parts]
+
+
+def read_residuals(
+    decoder: Decoder,
+    batches: Sequence[BatchRows],
+    layer: int,
+    options: TargetOptions,
+    progress: Progress,
+    label: str = "targets",
+) -> list[Tensor]:
+    """‖r‖ = ‖v* - v0‖ of all edits at a layer, with targets optimized there.
+
+    Args:
+        decoder: The model.
+        batches: Rows from :func:`stream_rows`.
+        layer: The layer.
+        options: How targets are optimized.
+        progress: Where progress is shown.
+        label: Its label.
+
+    Returns:
+        For each batch ``[n]``.
+
+    Raises:
+        InputError: If something is not finite.
+    """
+    norms: list[Tensor] = []
+    with progress.task(label, sum(rows.edits for rows in batches)) as advance:
+        for rows in batches:
+            targets = find_targets(decoder, rows, layer, options)
+            norms.append((targets.values - targets.initial).norm(dim=0))
+            advance(rows.edits)
+    return norms

@@ -1,0 +1,108 @@
+"""Free generation: whether the new answer comes first, how fluent the text is, and how consistent with references."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from aeplus.edits import EditRequest
+from aeplus.evaluation.questions import PromptItem, holding_numbered
+from aeplus.evaluation.references import References
+from aeplus.metrics.mean import Interval
+from aeplus.metrics.success import ASPECTS
+from aeplus.metrics.text import Consistency, Fluency, GenerationSuccess
+from aeplus.models.decoder import Decoder
+from aeplus.models.generate import generate
+from aeplus.models.tokens import encode
+
+
+def measure_generation(
+    decoder: Decoder,
+    tokenizer: Any,
+    items: Sequence[PromptItem],
+    length: int = 16,
+    batch_tokens: int = 1024,
+    sampling: tuple[int, float, int] = (1000, 0.95, 0),
+) -> dict[str, Any]:
+    """How often greedy text begins with an accepted answer.
+
+    Prompts without a known answer are left out.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its tokenizer.
+        items: The test prompts.
+        length: Tokens to generate; at least as many as the longest answer has.
+        batch_tokens: Tokens run at once.
+        sampling: Samples, confidence and seed of the intervals.
+
+    Returns:
+        An interval for each aspect, and ``score``, the mean of the aspects.
+    """
+    known = [item for item in items if item.answer is not None]
+    answers = [(str(item.answer), *item.aliases) for item in known]
+    continuations = sorted({f" {text}" for accepted in answers for text in accepted})
+    longest = max((len(row.ids) for row in encode(tokenizer, continuations)), default=0)
+    texts = generate(decoder, tokenizer, [item.prompt for item in known], max(length, longest), batch_tokens)
+    intervals: dict[str, Any] = {}
+    for aspect in ASPECTS:
+        metric = GenerationSuccess()
+        rows = [row for row in zip(known, texts, answers, strict=True) if row[0].aspect == aspect]
+        metric.update([text for _, text, _ in rows], [a for *_, a in rows], [item.edit for item, *_ in rows])
+        intervals[aspect] = metric.interval(*sampling)
+    values = [part["value"] for part in intervals.values() if part["value"] is not None]
+    return {**intervals, "score": sum(values) / len(values) if values else None}
+
+
+def measure_fluency(
+    decoder: Decoder,
+    tokenizer: Any,
+    requests: Sequence[EditRequest],
+    references: References,
+    length: int = 100,
+    batch_tokens: int = 1024,
+    sampling: tuple[int, float, int] = (1000, 0.95, 0),
+    dropped: frozenset[str] = frozenset(),
+) -> dict[str, Interval]:
+    """The n-gram entropy of text generated from the generation prompts, and its similarity to the references.
+
+    As in ROME's code the prompt is part of the text, and all texts of an edit are compared with its references at
+    once. For an edit without generation prompts its own prompt is used.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its tokenizer.
+        requests: The edits, in order; superseded ones do not count.
+        references: Reference texts; an edit whose answer has none does not count in ``consistency``.
+        length: Tokens to generate.
+        batch_tokens: Tokens run at once.
+        sampling: Samples, confidence and seed of the intervals.
+        dropped: Prompts that must not count.
+
+    Returns:
+        The intervals ``entropy``, in bits, and ``consistency``, in percent.
+
+    Raises:
+        InputError: If scikit-learn is missing and there are references.
+    """
+    edits = holding_numbered(requests)
+    pairs = [
+        (number, prompt)
+        for number, edit in edits
+        for prompt in (edit.generation or (edit.question,))
+        if prompt not in dropped
+    ]
+    texts = generate(decoder, tokenizer, [prompt for _, prompt in pairs], length, batch_tokens)
+    by_edit: dict[int, list[str]] = defaultdict(list)
+    for (number, prompt), text in zip(pairs, texts, strict=True):
+        by_edit[number].append(f"{prompt} {text}")
+    entropy = Fluency()
+    for number, own in by_edit.items():
+        entropy.update(own, [number] * len(own))
+    consistency: Interval = {"value": None, "low": None, "high": None, "count": 0}
+    named = [(number, references[edit.target_new]) for number, edit in edits if number in by_edit]
+    known = [(number, text) for number, text in named if text is not None]
+    if known:
+        metric = Consistency(references.documents)
+        metric.update([" ".join(by_edit[n]) for n, _ in known], [text for _, text in known], [n for n, _ in known])
+        consistency = metric.interval(*sampling)
+    return {"entropy": entropy.interval(*sampling), "consistency": consistency}

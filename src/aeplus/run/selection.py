@@ -1,0 +1,104 @@
+"""Which smoothing candidate of a batch is committed, decided from the validation scores alone.
+
+A rule sees one score per candidate, the most smoothed first, and answers whether to keep that candidate and whether the
+batch is done. A batch begins with a rule of its own.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from aeplus.errors import InputError
+
+_ROUNDING = 1e-3  # points of a score: scores of the same hits may differ by rounding
+
+
+class Decision(NamedTuple):
+    """What follows from a candidate's score.
+
+    Attributes:
+        keep: Commit this candidate unless a later one is kept.
+        done: No further candidate is needed.
+    """
+
+    keep: bool
+    done: bool
+
+
+class Selection(Protocol):
+    """A rule for one batch."""
+
+    def observe(self, score: float) -> Decision:
+        """Takes the next candidate's score, in percent."""
+
+
+class Best:
+    """Keeps the candidate with the best score, ties to the least smoothed.
+
+    Args:
+        tie: Scores this close to the best, in points, are a tie. Ties do not add up: the best score stays the bound.
+        patience: After this many candidates in a row below the best, the batch is done. A tie is not below.
+
+    Raises:
+        InputError: If ``tie`` is negative or ``patience`` below 1.
+
+    Example:
+        >>> rule = Best(tie=1.0, patience=2)
+        >>> [tuple(rule.observe(score)) for score in (80.0, 90.0, 70.0, 60.0)]
+        [(True, False), (True, False), (False, False), (False, True)]
+    """
+
+    def __init__(self, tie: float = 2.0, patience: int = 2) -> None:
+        if patience < 1 or not tie >= 0:
+            msg = (
+                f"expected patience of at least 1 and a tie of at least 0, got patience={patience} and tie={tie}; "
+                "choose others."
+            )
+            raise InputError(msg)
+        self._tie, self._patience = tie, patience
+        self._best, self._below = -math.inf, 0
+
+    def observe(self, score: float) -> Decision:
+        """Takes the next candidate's score, in percent; one that is not finite ends the batch and is not kept."""
+        if not math.isfinite(score):
+            return Decision(keep=False, done=True)
+        if score + self._tie + _ROUNDING > self._best:
+            self._best, self._below = max(self._best, score), 0
+            return Decision(keep=True, done=False)
+        self._below += 1
+        return Decision(keep=False, done=self._below >= self._patience)
+
+
+class Converge:
+    """Keeps every candidate, and is done when the score has settled (Algorithm 1, line 19).
+
+    With a small validation set two scores are easily equal, and half-smoothed targets are then committed.
+
+    Args:
+        min_delta: δ: the score has settled if it differs from the one before by at most this, in points.
+
+    Raises:
+        InputError: If ``min_delta`` is negative.
+
+    Example:
+        >>> rule = Converge(min_delta=0.5)
+        >>> [rule.observe(score).done for score in (80.0, 90.0, 90.2)]
+        [False, False, True]
+    """
+
+    def __init__(self, min_delta: float = 0.02) -> None:
+        if not min_delta >= 0:
+            msg = f"expected a min_delta of at least 0, got {min_delta}; choose another."
+            raise InputError(msg)
+        self._min_delta = min_delta
+        self._last: float | None = None
+
+    def observe(self, score: float) -> Decision:
+        """Takes the next candidate's score, in percent."""
+        settled = self._last is not None and abs(score - self._last) <= self._min_delta
+        self._last = score
+        return Decision(keep=True, done=settled)
+
+
+SELECTIONS: dict[str, Callable[[], Selection]] = {"best": Best, "converge": Converge}
+"""The rules by the names that ``model.method.selection`` takes, with their defaults."""

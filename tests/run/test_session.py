@@ -1,0 +1,174 @@
+"""The run as a plain object, driven without a training loop."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import aeplus
+from aeplus.data.datamodule import EditDataModule
+from aeplus.data.readers import requests_from_records
+from aeplus.data.validation import ValidationSet
+from aeplus.edits import EditRequest
+from aeplus.errors import InputError
+from aeplus.methods.method import named_method
+from aeplus.preserved.statistics import PreservedOptions
+from aeplus.run.batches import Stream
+from aeplus.run.session import EditSession
+from aeplus.targets.optimizer import TargetOptions
+from small import LEARNING, ROOT, records
+from tiny import tiny_model, tiny_tokenizer
+
+NUMBERS = {n: LEARNING[n] for n in ("ridge", "prior_strength", "threshold", "threshold_kind")} | {"smoothing_steps": 2}
+TARGETS = {n: LEARNING[n] for n in ("steps", "clamp", "kl_factor", "contexts", "context_length")}
+PRESERVED = {n: LEARNING[n] for n in ("corpus", "tokens", "window")}
+
+
+class ListStream:
+    """The least that a session needs: a list, cut into batches."""
+
+    def __init__(self, requests: Sequence[EditRequest], size: int) -> None:
+        self.requests, self._size, self.cursor = list(requests), size, 0
+        self.validation, self.overlap = ValidationSet((), (), {}), frozenset[str]()
+
+    @property
+    def batches(self) -> int:
+        return -(-(len(self.requests) - self.cursor) // self._size)
+
+    @property
+    def current(self) -> list[EditRequest]:
+        return self.requests[self.cursor : self.cursor + self._size]
+
+    @property
+    def edited(self) -> list[EditRequest]:
+        return self.requests[: self.cursor]
+
+    @property
+    def exhausted(self) -> bool:
+        return self.cursor >= len(self.requests)
+
+
+def session(model: Any, method: str = "alphaedit_plus", **options: Any) -> EditSession:
+    settings = TargetOptions(**TARGETS), PreservedOptions(**PRESERVED)
+    return EditSession(model, tokenizer(), LEARNING["layers"], named_method(method, **NUMBERS), *settings, **options)
+
+
+def tokenizer() -> Any:
+    return tiny_tokenizer()
+
+
+def drive(run: EditSession, data: Stream, items: Any = None) -> list[int]:
+    """Edits the whole stream; which iteration each batch was committed with."""
+    committed = []
+    while not data.exhausted:
+        run.begin()
+        done = False
+        while not done:
+            run.candidate()
+            done = run.settle(run.validate(items())["score"] if items else None)
+        committed.append(run.commit().candidate.iteration)
+    return committed
+
+
+@pytest.mark.parametrize("method", ["alphaedit_plus", "prune", "kde"])
+def test_a_loop_of_ones_own_edits_as_lightning_does(method: str) -> None:
+    by_hand, by_lightning = tiny_model("llama"), tiny_model("llama")
+    data = EditDataModule(batch_size=3, preserved_count=2, snippet_corpus=PRESERVED["corpus"])
+    data.attach(requests_from_records(records())).setup("fit")
+    run = session(by_hand, method)
+    run.prepare(data)
+    drive(run, data, data.validation_items)
+    report = run.finish()
+    options = {**LEARNING, "preserved_count": 2, "snippet_corpus": PRESERVED["corpus"], "smoothing_steps": 2}
+    result = aeplus.edit(by_lightning, tokenizer(), records(), method, batch_size=3, **options)
+    for name, weight in by_lightning.state_dict().items():
+        assert torch.equal(by_hand.state_dict()[name], weight), name
+    assert report.after == result.metrics["after"]
+    assert report.leakage == result.metrics["leakage"]
+    assert [batch["validation_score"] for batch in report.batches] == [
+        batch["validation_score"] for batch in result.metrics["batches"]
+    ]
+
+
+def test_a_plain_list_is_a_stream_and_without_scores_the_last_candidate_is_taken() -> None:
+    heard: list[str] = []
+    run = session(tiny_model("gpt2"), notify=lambda hook, *_: heard.append(hook))
+    data = ListStream(requests_from_records(records()), 3)
+    run.prepare(data)
+    assert drive(run, data) == [2, 2, 0]  # the last batch holds one edit, which is not smoothed
+    assert run.finish().after["efficacy"] == 100.0
+    assert heard.count("on_batch_committed") == 3
+    assert heard.count("on_candidate") == 7
+    assert heard[0] == "on_unedited_model"
+    assert len(run.journal.entries) == 3
+
+
+def test_a_rollback_leaves_the_model_as_the_batch_found_it() -> None:
+    model = tiny_model("llama")
+    run, data = session(model), ListStream(requests_from_records(records()), 4)
+    run.prepare(data)
+    run.begin()
+    run.candidate()
+    run.settle(None)
+    run.settle(None)
+    run.commit()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    run.begin()
+    run.candidate()
+    assert run.in_batch
+    assert run.iteration == 0
+    assert any(not torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+    run.rollback()
+    run.rollback()
+    assert not run.in_batch
+    assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+    assert len(run.journal.entries) == 1
+
+
+def test_finish_measures_once_until_something_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, data = session(tiny_model("llama"), "alphaedit"), ListStream(requests_from_records(records()), 4)
+    run.prepare(data)
+    asked: list[int] = []
+    score = run.score
+    monkeypatch.setattr(run, "score", lambda requests: (asked.append(len(requests)), score(requests))[1])
+    run.finish()
+    assert run.report.after == run.report.before  # nothing was edited
+    assert run.report.leakage is None
+    run.finish()
+    assert asked == [7]
+    drive(run, data)
+    run.finish()
+    run.finish()
+    assert asked == [7, 7]
+    assert run.report.after != run.report.before
+    assert run.report.leakage is not None
+
+
+def test_a_beta_that_the_method_fixes_is_reported_when_another_is_set() -> None:
+    text = r"expected method.prior_strength 1.0, which alphaedit fixes, got 5.0 from elsewhere, which is used"
+    with pytest.warns(UserWarning, match=text):
+        EditSession(tiny_model("gpt2"), tokenizer(), [1], named_method("alphaedit", prior_strength=5.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        EditSession(tiny_model("gpt2"), tokenizer(), [1], named_method("alphaedit_plus", prior_strength=5.0))
+
+
+def test_weights_that_are_not_finite_are_refused_before_the_work() -> None:
+    model = tiny_model("llama")
+    run, data = session(model), ListStream(requests_from_records(records()), 4)
+    with torch.no_grad():
+        run.sites[0].weight[0, 0] = torch.nan
+    with pytest.raises(InputError, match=r"expected finite weights, got NaN or infinity in model.layers.1.mlp"):
+        run.prepare(data)
+
+
+def test_nothing_of_lightning_is_needed(tmp_path: Path) -> None:
+    """A run imports no Lightning where its edits are a plain list."""
+    import subprocess
+    import sys
+
+    code = "import sys, aeplus.run.session; assert not [m for m in sys.modules if m.split('.')[0] == 'lightning']"
+    subprocess.run([sys.executable, "-c", code], check=True)
