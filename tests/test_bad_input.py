@@ -178,6 +178,8 @@ def test_full_disk(tmp_path: Path) -> None:
             scratch.mkdir()
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(InputError, match=r"expected to write .*model, got an error \(No space left on device\); free space there"):
+    with pytest.raises(
+        InputError, match=r"expected to write .*model, got an error \(No space left on device\); free space there"
+    ):
         full()
     assert (folder / "old").read_text() == "old"

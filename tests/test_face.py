@@ -85,7 +85,13 @@ def test_arguments_are_expanded_wherever_a_config_stands() -> None:
 
 
 def test_fields_of_the_method_are_seen_in_both_forms() -> None:
-    given = ["--model.method.alpha", "3", "--model.method.ridge=1", "--model.methods", "--model.method.gradient.steps=1"]
+    given = [
+        "--model.method.alpha",
+        "3",
+        "--model.method.ridge=1",
+        "--model.methods",
+        "--model.method.gradient.steps=1",
+    ]
     assert method_flags(given) == ["alpha", "ridge", "gradient"]
 
 

@@ -18,7 +18,6 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
-from aeplus.run import session as run_session
 from aeplus.callbacks import evaluation
 from aeplus.commands.inspect import command as preflight
 from aeplus.commands.main import main
@@ -29,8 +28,9 @@ from aeplus.data.validation import ValidationSet
 from aeplus.edits import EditRequest, Probe, held_out_prompts
 from aeplus.evaluation.questions import Baseline
 from aeplus.methods import batch as builder
-from aeplus.run.session import EditSession
 from aeplus.preserved import statistics
+from aeplus.run import session as run_session
+from aeplus.run.session import EditSession
 from aeplus.targets import cache as target_cache
 from small import ROOT, TARGETS
 from small import SUBJECTS as NAMES

@@ -156,7 +156,5 @@ def test_a_layer_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     options = {**SMALL, "threshold": 0.5, "threshold_kind": "dimensions"}
     edit = {**records()[0], "neighborhood": ["The capital of Peru is", "Rome is"]}
-    with pytest.raises(
-        InputError, match="hidden_layer to be one of the model's 4 layers, got 4; -1 is the last"
-    ):
+    with pytest.raises(InputError, match="hidden_layer to be one of the model's 4 layers, got 4; -1 is the last"):
         aeplus.edit(tiny_model(), tiny_tokenizer(), [edit], callbacks=[FigureWriter(hidden_layer=4)], **options)

@@ -114,7 +114,10 @@ def test_nan_residual_takes_everything_back() -> None:
 @pytest.mark.parametrize(
     ("numbers", "text"),
     [
-        ({"prior": "conflcit"}, "expected method.prior out of none, equal, conflict, got 'conflcit'; choose one of these"),
+        (
+            {"prior": "conflcit"},
+            "expected method.prior out of none, equal, conflict, got 'conflcit'; choose one of these",
+        ),
         ({"filter": "x"}, "expected method.filter out of null_space, covariance, soft, got 'x'; choose one of these"),
         ({"filter": "soft"}, "expected filter null_space for method.relax to widen, got 'soft'; set relax: none"),
         ({"keep_share": 0.0}, "expected method.keep_share above 0 and at most 1, got 0.0"),

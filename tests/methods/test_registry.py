@@ -73,7 +73,7 @@ def test_compare_takes_a_registered_method_and_a_file(own: str, here: Path, work
     assert main(["compare", "--methods", methods, *small]) == 0
     table = (here / "out" / "compare.md").read_text()
     assert [line.split(" | ")[0] for line in table.splitlines()[2:6]] == [
-        "| before", f"| {own}", "| mine.yaml", f"| {own}:prior=equal"
+        "| before", f"| {own}", "| mine", f"| {own}:prior=equal"
     ]  # fmt: skip
 
 
@@ -92,7 +92,9 @@ def test_a_new_part_is_one_function_and_one_entry(monkeypatch: pytest.MonkeyPatc
     assert "threshold" not in chosen.acting
     model, same = tiny_model("gpt2"), tiny_model("gpt2")
     options = {**LEARNING, "prior_strength": 1.0}
-    aeplus.edit(model, tiny_tokenizer(), records()[:3], chosen, **{n: v for n, v in options.items() if n[:5] != "thres"})
+    aeplus.edit(
+        model, tiny_tokenizer(), records()[:3], chosen, **{n: v for n, v in options.items() if n[:5] != "thres"}
+    )
     aeplus.edit(same, tiny_tokenizer(), records()[:3], "alphaedit", **{**options, "threshold": 0.5})
     assert all(torch.equal(model.state_dict()[name], weight) for name, weight in same.state_dict().items())
 
@@ -175,7 +177,8 @@ def test_numbers_that_do_not_act_change_nothing() -> None:
     others: dict[str, Any] = {
         "threshold": 0.3, "alpha": 7.0, "ridge": 0.7, "own_ridge": 0.9, "prior_strength": 3.0, "epsilon": 0.5,
         "relative": True, "max_rank": 1, "max_leakage": 0.1, "max_growth": 3.0, "smoothing_steps": 4,
-        "smoothing_share": 0.9, "smoothing_threshold": 0.1, "keep_share": 0.1, "restrain_base": 2.0, "restrain_every": 1,
+        "smoothing_share": 0.9, "smoothing_threshold": 0.1, "keep_share": 0.1, "restrain_base": 2.0,
+        "restrain_every": 1,
     }  # fmt: skip
     numbers = {f.name for f in fields(Method)} - {*SWITCHES, "name", "double", "gradient", "threshold_kind"}
     assert set(others) == numbers

@@ -38,7 +38,9 @@ def test_best(scores: list[float], expected: tuple[int | None, int]) -> None:
 
 
 @given(st.lists(st.floats(0, 100), min_size=1), st.floats(0, 5), st.integers(1, 4))
-def test_what_best_keeps_is_within_a_tie_of_the_best_it_has_seen(scores: list[float], tie: float, patience: int) -> None:
+def test_what_best_keeps_is_within_a_tie_of_the_best_it_has_seen(
+    scores: list[float], tie: float, patience: int
+) -> None:
     kept, taken = chosen(Best(tie, patience), scores)
     assert kept is not None
     assert scores[kept] >= max(scores[: kept + 1]) - tie - 1e-2

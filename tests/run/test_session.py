@@ -19,7 +19,7 @@ from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.batches import Stream
 from aeplus.run.session import EditSession
 from aeplus.targets.optimizer import TargetOptions
-from small import LEARNING, ROOT, records
+from small import LEARNING, records
 from tiny import tiny_model, tiny_tokenizer
 
 NUMBERS = {n: LEARNING[n] for n in ("ridge", "prior_strength", "threshold", "threshold_kind")} | {"smoothing_steps": 2}

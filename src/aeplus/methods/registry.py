@@ -126,6 +126,14 @@ METHODS: dict[str, NamedMethod] = {
 """The named methods, as in ``configs/method``. :func:`~aeplus.methods.method.register_method` adds one's own."""
 
 
+_SHIPPED = tuple(METHODS)
+
+
+def shipped_methods() -> tuple[str, ...]:
+    """The names of the methods that come with aeplus."""
+    return _SHIPPED
+
+
 def find_method(name: str) -> NamedMethod:
     """A named method.
 

@@ -91,7 +91,9 @@ class Journal:
                 updates = {layer: _update(tensors, f"batch_{b}.layer_{layer}") for layer in note["layers"]}
                 keys = {layer: tensors[f"batch_{b}.layer_{layer}.keys"] for layer in note["layers"]}
             except KeyError as error:
-                msg = f"expected a whole checkpoint, got one without {error.args[0]!r}; start again or take an older one."
+                msg = (
+                    f"expected a whole checkpoint, got one without {error.args[0]!r}; start again or take an older one."
+                )
                 raise InputError(msg) from error
             entries.append(Entry(note["edits"], updates, keys, note["report"]))
         return cls(entries)
@@ -123,9 +125,7 @@ class LeakageMeter:
     """
 
     def __init__(self, sites: Sequence[EditSite], statistics: Sequence[LayerStatistics]) -> None:
-        self._layers = [
-            (s, stats, energy_of(stats, s.weight)) for s, stats in zip(sites, statistics, strict=True)
-        ]
+        self._layers = [(s, stats, energy_of(stats, s.weight)) for s, stats in zip(sites, statistics, strict=True)]
 
     def measure(self, journal: Journal) -> float | None:
         """The mean over the layers; ``None`` if nothing was edited."""

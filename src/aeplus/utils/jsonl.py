@@ -128,7 +128,7 @@ def iterate_records(
             yield from ((f"{path}, item {index}", item) for index, item in enumerate(items, start=1))
             return
         begun = True
-        yield f"{path}, line {number}", parse_json(line, path, number, expected)
+        yield f"{path}, line {number}", parse_json(line.rstrip("\r\n"), path, number, expected)
 
 
 def _decoded(data: bytes, offset: int, path: Path) -> str:

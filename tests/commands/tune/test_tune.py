@@ -93,7 +93,7 @@ def test_stages_belong_to_the_methods_asked_for() -> None:
         return [stage.label for stage in search.stages(30, methods, layers)]
 
     every = ["v_lr", "layers", "tau", "lambda", "alpha", "own_ridge", "learning rate"]
-    assert labels(*search.METHODS) == every
+    assert labels(*search.TUNED) == every
     assert labels("memit") == ["v_lr", "layers", "alpha"]
     assert labels("blue") == ["v_lr", "layers", "tau", "own_ridge"]
     assert labels("alphaedit", layers=[4, 5]) == ["v_lr", "tau", "lambda"]
@@ -130,7 +130,10 @@ def test_a_stage_without_a_successful_trial_is_refused() -> None:
         msg = "the ridge is cursed"
         raise InputError(msg)
 
-    with pytest.raises(InputError, match=r"expected a lambda with which alphaedit can be run, got an error in every trial, .* ridge is cursed"):
+    with pytest.raises(
+        InputError,
+        match=r"expected a lambda with which alphaedit can be run, got an error in every trial, .* ridge is cursed",
+    ):
         search.search([Stage("lambda", "method.ridge", "alphaedit", (1.0, 2.0))], {}, run)
 
 
@@ -430,7 +433,10 @@ def test_a_failed_trial_is_reported_and_not_chosen(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--for", "rome"], "expected methods out of alphaedit, memit, blue, kde after --for, got 'rome'"),
+        (
+            ["--for", "rome"],
+            "expected methods out of alphaedit, memit, blue, kde after --for, or YAML files, got 'rome'",
+        ),
         (["--fixed-layers", "a"], "expected layers after --fixed-layers, got 'a'"),
         (["--fixed-layers", "0,9"], "expected layers from 0 to 2"),
         (["--out", "."], "expected a file as --out, got the folder ."),

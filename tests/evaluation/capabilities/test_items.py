@@ -121,7 +121,7 @@ def test_a_damaged_item_is_named_by_file_line_and_field(tmp_path: Path, name: st
 
 
 def test_what_is_no_json_is_named_by_its_line(tmp_path: Path) -> None:
-    path = write(tmp_path, "sst2", {"sentence": "x", "label": 0}, '{"sentence": "y" "label": 0}')
+    path = write(tmp_path, "sst2", {"sentence": "x", "label": 0}, '{"sentence": "y", "label"')
     with pytest.raises(
         InputError, match=r"expected a JSON array or JSON Lines, got something that is not JSON in line 2 of"
     ) as caught:

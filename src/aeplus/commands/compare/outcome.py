@@ -1,9 +1,7 @@
 """The outcome of a run of a comparison, and the tables of all of them: Markdown, CSV, terminal."""
 
 import csv
-import hashlib
 import io
-import json
 import shutil
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aeplus.errors import InputError
+from aeplus.utils.cache import digest
 from aeplus.utils.fingerprint import file_fingerprint, text_stamp
 from aeplus.utils.jsonl import read_json, write_json
 from aeplus.utils.paths import whole_file
@@ -76,22 +75,21 @@ def settings_digest(settings: Mapping[str, Any], fingerprint: str) -> str:
     texts = [text_stamp(corpus) for corpus in (data["snippet_corpus"], model["preserved"]["corpus"])]
     packages = [version(name) for name in _PACKAGES]
     parts = [{**settings, "trainer": trainer}, fingerprint, edits, texts, packages]
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return digest(parts)
 
 
-def cached(folder: Path, digest: str) -> Outcome | None:
+def cached(folder: Path, key: str) -> Outcome | None:
     """The outcome of a finished run with the same settings; ``None`` if there is none."""
     try:
         saved = read_json(folder / _RESULT)
-        return Outcome(**saved["outcome"]) if saved["digest"] == digest else None
+        return Outcome(**saved["outcome"]) if saved["digest"] == key else None
     except (InputError, KeyError, TypeError):  # no result, or a damaged one: the run is repeated
         return None
 
 
-def finish(folder: Path, digest: str, outcome: Outcome) -> None:
+def finish(folder: Path, key: str, outcome: Outcome) -> None:
     """Marks a run as finished, with its outcome."""
-    write_json(folder / _RESULT, {"digest": digest, "outcome": asdict(outcome)})
+    write_json(folder / _RESULT, {"digest": key, "outcome": asdict(outcome)})
 
 
 def check_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 
 from aeplus.commands.lists import split_list
 from aeplus.errors import InputError
-from aeplus.methods.method import GradientOptions, Method, find_composition, method_switches
+from aeplus.methods.method import GradientOptions, Method, find_composition, method_switches, switch_choices
 from aeplus.methods.registry import METHODS, check_new_name
 
 _GROUPS = {"gradient": GradientOptions}
@@ -142,6 +142,8 @@ def _value(text: str) -> Any:
 
 def _unfit(field: str, value: Any) -> str | None:
     """A description of the type of a field, if the value is not of that type."""
+    if field in (choices := switch_choices()):
+        return None if value in choices[field] else f"one of {', '.join(choices[field])}"
     *group, name = field.split(".")
     hint = get_type_hints(_GROUPS[group[0]] if group else Method)[name]
     hints = get_args(hint) if isinstance(hint, UnionType) else (hint,)

@@ -7,10 +7,12 @@ from pathlib import Path
 from aeplus.commands.fit import machine, quiet
 from aeplus.commands.lists import parse_layers, split_list
 from aeplus.commands.tune.config_file import ConfigFile, markdown, print_trials
-from aeplus.commands.tune.search import METHODS, search, stages, start
+from aeplus.commands.tune.search import TUNED, search, stages, start
 from aeplus.commands.tune.trials import TrialRunner, TuneCLI
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
+from aeplus.methods.method import find_composition, named_method
+from aeplus.methods.registry import METHODS, NamedMethod, shipped_methods
 from aeplus.models.loading import load_model
 from aeplus.utils.paths import whole_file
 from aeplus.utils.tables import print_line
@@ -29,7 +31,8 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         KeyboardInterrupt: After Ctrl-C; the finished trials are cached.
     """
     quiet()
-    path, methods = _new_file(options.out, options.overwrite), _methods(" ".join(options.methods))
+    path, methods = _new_file(options.out, options.overwrite), _compositions(" ".join(options.methods))
+    acting = {name: named_method(method).acting for name, method in methods.items() if name not in TUNED}
     fixed = None if options.fixed_layers is None else parse_layers(" ".join(options.fixed_layers), "--fixed-layers")
     folder = Path(options.trials)
     base = TuneCLI(rest)
@@ -41,11 +44,11 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     model_settings["seed"] = settings["data"]["seed"] = base.datamodule.seed = options.seed
     strip(base.datamodule)
     model, tokenizer = load_model(*(model_settings[name] for name in ("model", "dtype", "revision")))
-    runner = TrialRunner(base, settings, model, tokenizer, folder, folder / f"{path.stem}.tuning.json")
+    runner = TrialRunner(base, settings, model, tokenizer, folder, folder / f"{path.stem}.tuning.json", methods)
     if fixed is not None:
         runner.decoder.select(fixed)  # bad ones are reported at once
     depth = len(runner.decoder.layers)
-    values, trials = search(stages(depth, methods, fixed), start(depth, fixed), runner)
+    values, trials = search(stages(depth, list(methods), fixed, acting), start(depth, fixed), runner)
 
     inputs = runner.decoder.sites[0].weight.shape[1]
     file = ConfigFile(model_settings, values, trials, inputs, fixed is not None)
@@ -108,9 +111,15 @@ def _new_file(out: str | None, overwrite: bool) -> Path:
     return path
 
 
-def _methods(text: str) -> list[str]:
+def _compositions(text: str) -> dict[str, NamedMethod]:
+    """The methods after ``--for`` by their names; those that are tuned through others are refused."""
     names = split_list(text)
-    if not names or set(names) - set(METHODS):
-        msg = f"expected methods out of {', '.join(METHODS)} after --for, got {text!r}; choose some of these."
+    own = set(METHODS) - set(shipped_methods())
+    if not names or any(name not in {*TUNED, *own} and not name.endswith((".yaml", ".yml")) for name in names):
+        msg = (
+            f"expected methods out of {', '.join((*TUNED, *sorted(own)))} after --for, or YAML files, got {text!r}; "
+            "choose some of these, whose numbers serve the other methods too."
+        )
         raise InputError(msg)
-    return names
+    found = [find_composition(name) for name in names]
+    return {method.name: method for method in found}

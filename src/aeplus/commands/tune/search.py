@@ -1,6 +1,6 @@
 """The search: one value after another, each by the validation scores of a few trials; it needs no model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +8,9 @@ from aeplus.errors import InputError
 
 Values = dict[str, Any]
 """Fields below ``model`` by their path (``method.ridge``), and their values."""
-METHODS = ("alphaedit", "memit", "blue", "kde")
+TUNED = ("alphaedit", "memit", "blue", "kde")
+"""The methods that numbers are found for by default: what is found with them serves all named methods."""
+
 TIE = 1.0  # points of the Score
 # From the most conservative value to the boldest: within a tie the first wins.
 LEARNING_RATES = (0.1, 0.2, 0.5)
@@ -17,6 +19,13 @@ RIDGES = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
 ALPHAS = (15000.0, 3000.0, 1000.0, 300.0, 100.0, 30.0)
 OWN_RIDGES = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
 GRADIENT_RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3)
+_NUMBERS: dict[str, tuple[str, str, tuple[float, ...]]] = {
+    "threshold": ("tau", "method.threshold", THRESHOLDS),
+    "ridge": ("lambda", "method.ridge", RIDGES),
+    "alpha": ("alpha", "method.alpha", ALPHAS),
+    "own_ridge": ("own_ridge", "method.own_ridge", OWN_RIDGES),
+    "gradient": ("learning rate", "method.gradient.learning_rate", GRADIENT_RATES),
+}
 _WINDOW = 5
 _ROUNDING = 1e-4  # of a Score in float32
 
@@ -122,13 +131,20 @@ def windows(depth: int) -> tuple[list[int], ...]:
     return tuple(_window(depth, start) for start in starts)
 
 
-def stages(depth: int, methods: Sequence[str], layers: Sequence[int] | None = None) -> list[Stage]:
+def stages(
+    depth: int,
+    methods: Sequence[str],
+    layers: Sequence[int] | None = None,
+    acting: Mapping[str, Collection[str]] | None = None,
+) -> list[Stage]:
     """The stages of the search, in order.
 
     Args:
         depth: Decoder layers of the model.
-        methods: The methods to find numbers for, out of :data:`METHODS`.
+        methods: The methods to find numbers for, out of :data:`TUNED` and the keys of ``acting``.
         layers: Fixed layers; ``None`` to search them.
+        acting: For methods beside :data:`TUNED` the numbers that act for them: each is searched with the first method
+            that has it.
     """
     plan = [Stage("v_lr", "targets.learning_rate", "alphaedit", LEARNING_RATES, converging)]
     if layers is None:
@@ -143,6 +159,10 @@ def stages(depth: int, methods: Sequence[str], layers: Sequence[int] | None = No
         plan.append(Stage("own_ridge", "method.own_ridge", "blue", OWN_RIDGES))
     if "kde" in methods:
         plan.append(Stage("learning rate", "method.gradient.learning_rate", "kde", GRADIENT_RATES))
+    for method in methods:
+        for number, (label, path, values) in _NUMBERS.items():
+            if number in (acting or {}).get(method, ()) and path not in {stage.path for stage in plan}:
+                plan.append(Stage(label, path, method, values))
     return plan
 
 

@@ -19,6 +19,7 @@ from aeplus.commands.tune.search import Result, Values
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.methods.method import GradientOptions, Method, method_switches
+from aeplus.methods.registry import NamedMethod
 from aeplus.models.decoder import Decoder, Snapshot
 from aeplus.module import EditModule
 from aeplus.preserved.statistics import PreservedOptions
@@ -95,13 +96,21 @@ class TrialRunner:
         tokenizer: Its tokenizer.
         folder: Where targets are cached.
         results: The file of finished trials.
+        methods: The methods that are tuned, by name.
 
     Attributes:
         decoder: The model's decoder.
     """
 
     def __init__(
-        self, cli: TuneCLI, settings: Mapping[str, Any], model: Any, tokenizer: Any, folder: Path, results: Path
+        self,
+        cli: TuneCLI,
+        settings: Mapping[str, Any],
+        model: Any,
+        tokenizer: Any,
+        folder: Path,
+        results: Path,
+        methods: Mapping[str, NamedMethod],
     ) -> None:
         self._cli, self._settings = cli, _relevant(settings)
         self._data: EditDataModule = cli.datamodule
@@ -110,7 +119,7 @@ class TrialRunner:
         self._unedited: dict[tuple[Any, ...], Any] = {}
         self._results, self._finished = results, _read(results)
         self._fingerprint = weights_fingerprint(model)
-        self._done = 0
+        self._methods, self._done = methods, 0
 
     def __call__(self, title: str, method: str, values: Values) -> Result:
         """Runs a trial, or takes it from the cache.
@@ -124,7 +133,7 @@ class TrialRunner:
             InputError: If it cannot be run.
             KeyboardInterrupt: After Ctrl-C.
         """
-        settings = with_values(self._settings, method, values)
+        settings = with_values(self._settings, self._methods.get(method, method), values)
         digest = text_fingerprint(settings_digest(settings, self._fingerprint), *self._data.requests)
         known = self._finished.get(digest)
         print(title if known is None else f"{title}: cached", file=sys.stderr, flush=True)
@@ -176,7 +185,7 @@ class TrialRunner:
             trainer.fit(module, datamodule=data)
 
 
-def with_values(settings: Mapping[str, Any], method: str, values: Values) -> dict[str, Any]:
+def with_values(settings: Mapping[str, Any], method: str | NamedMethod, values: Values) -> dict[str, Any]:
     """The configuration with the switches of a method, and with fields of ``model`` set by their paths."""
     changed = copy.deepcopy(dict(settings))
     changed["model"]["method"] |= method_switches(method)
