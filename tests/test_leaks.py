@@ -1,7 +1,7 @@
 """No test prompt can reach an edit, by any route: validation, tuning, contexts, statistics, earlier edits, caches.
 
 Every route is run on two versions of a file that differ in every field that tests, and must end the same. Meanwhile
-a spy looks at all that is tokenised: outside the measurements before and after, nothing of those fields may be among
+a spy looks at all that is tokenized: outside the measurements before and after, nothing of those fields may be among
 it. The last tests put a leak into each route and see it found.
 """
 
@@ -42,7 +42,7 @@ FACTS = [{"prompt": "The capital of {}", "subject": name, "target_new": "Rome"} 
 
 
 class Leak(AssertionError):
-    """A test prompt or test answer was tokenised where it must not be."""
+    """A test prompt or test answer was tokenized where it must not be."""
 
 
 def version(number: int) -> list[dict[str, Any]]:
@@ -82,7 +82,7 @@ def measuring() -> bool:
 
 @contextmanager
 def spied(measures: bool) -> Iterator[list[str]]:
-    """Fails when test data are tokenised outside a measurement; gets the texts of those inside.
+    """Fails when test data are tokenized outside a measurement; gets the texts of those inside.
 
     Args:
         measures: Whether there may be measurements at all.
@@ -217,7 +217,7 @@ def test_edited_weights_do_not_feel_the_tests(
     with spied(measures=True) as seen:
         one, two = (weights(fit(workplace, n, *more, method=method, callbacks=callbacks)) for n in (1, 2))
     assert all(torch.equal(one[name], two[name]) for name in one)
-    for letter in "abd":  # the spy looked at what measures: rephrasings and neighbours
+    for letter in "abd":  # the spy looked at what measures: rephrasings and neighbors
         assert any(f"{SECRET}1{letter}" in text for text in seen)
 
 
@@ -314,7 +314,7 @@ def leak_file(patch: Patch) -> None:
 
 
 def leak_contexts(patch: Patch) -> None:
-    """A neighbourhood prompt as context."""
+    """A neighborhood prompt as context."""
     patch.setattr(run_session, "sample_contexts", lambda *_: ["", version(1)[0]["neighborhood"][1] + ". "])
 
 

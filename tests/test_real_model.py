@@ -51,7 +51,7 @@ def test_demo_edits_take_and_the_saved_model_answers(tmp_path: Path, monkeypatch
     assert right >= 9
 
 
-def test_targets_equal_the_plain_optimisers() -> None:
+def test_targets_equal_the_plain_optimizers() -> None:
     model, tokenizer = load_model("smollm2-135m", "float32")
     decoder = Decoder(model)
     from aeplus.edits import EditRequest

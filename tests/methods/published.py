@@ -49,7 +49,7 @@ class Published:
         layers: ``model.layers``.
         numbers: The methods' numbers; ``threshold`` is a share of the dimensions, ``epsilon`` absolute;
             ``growth`` bounds the leakage of P̃.
-        targets: How targets are learnt.
+        targets: How targets are learned.
         preserved: Where ``C`` comes from.
         seed: Seed of the contexts.
 
@@ -143,7 +143,7 @@ class Published:
     prune_plus = alphaedit_plus = alphaedit_plus_paper
 
     def blue_plus(self, rows: BatchRows, iteration: int) -> None:
-        """BLUE with the three; the upper target is learnt once, on top of the lower layer's unsmoothed edit."""
+        """BLUE with the three; the upper target is learned once, on top of the lower layer's unsmoothed edit."""
         lower, upper = self._layers[0], self._layers[-1]
         ridge, last = self.numbers.own_ridge, self.numbers.smoothing_steps
         before = {layer: self.plain.weight(layer) for layer in (lower, upper)}

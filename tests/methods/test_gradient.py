@@ -1,4 +1,4 @@
-"""Updates learnt by gradient, against a plain loop over whole texts, and the model given back as it was."""
+"""Updates learned by gradient, against a plain loop over whole texts, and the model given back as it was."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -94,7 +94,7 @@ def same(before: list[tuple[Tensor, bool, bool]], after: list[tuple[Tensor, bool
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_edits_are_learnt(kind: str, dtype: torch.dtype) -> None:
+def test_edits_are_learned(kind: str, dtype: torch.dtype) -> None:
     decoder = decoder_of(kind, dtype)
     sites, rows = decoder.select(LAYERS), rows_of(NEW)
     edit = learn_updates(decoder, sites, rows, None, empty(sites), OPTIONS)
@@ -119,7 +119,7 @@ def plain_updates(
     bases: list[Tensor],
     options: GradientOptions,
 ) -> tuple[list[Tensor], list[list[float]]]:
-    """``D (I − M Mᵀ)`` with ``D`` learnt through the projection by autograd; the losses of every step."""
+    """``D (I − M Mᵀ)`` with ``D`` learned through the projection by autograd; the losses of every step."""
     free = [torch.zeros_like(site.weight, requires_grad=True) for site in sites]
     outside = [torch.eye(len(m)).double() - m @ m.T for m in bases]
     start = {site.name: site.weight.clone() for site in sites}
@@ -207,7 +207,7 @@ def test_equal_to_plain_steps_through_the_projection(kind: str) -> None:
     below = [tuple(loss < 0.8 for loss in losses) for losses in first]
     assert any(any(x) and not all(x) for x in below)  # an edit did not count while others did
     assert second[0][3] < 0.8 < second[0][4]  # nor does an earlier edit that is answered
-    assert any(losses[4] < 0.8 for losses in second[:-1])  # one that is not counts even when it is learnt
+    assert any(losses[4] < 0.8 for losses in second[:-1])  # one that is not counts even when it is learned
     for update, wanted in zip(edit.updates, expected, strict=True):
         assert (update.dense() - wanted).norm() / wanted.norm() < 1e-7
     torch.testing.assert_close(edit.loss.tolist(), history[-1][:3], rtol=1e-7, atol=1e-9)
@@ -240,7 +240,7 @@ def all_keys(decoder: Decoder, sites: list[EditSite], rows: BatchRows) -> list[T
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_nothing_is_learnt_where_the_basis_holds_all_keys(kind: str, dtype: torch.dtype) -> None:
+def test_nothing_is_learned_where_the_basis_holds_all_keys(kind: str, dtype: torch.dtype) -> None:
     decoder = decoder_of(kind, dtype)
     sites, rows = decoder.select(LAYERS), rows_of(NEW[:2], [""])
     d = sites[0].weight.shape[1]
@@ -295,7 +295,7 @@ def test_the_model_comes_back_as_it_was_when_interrupted(error: type[BaseExcepti
     sites[0].module.requires_grad_(True)
     before, seen = state(decoder), []
 
-    def interrupt(step: int, steps: int, learnt: int) -> None:
+    def interrupt(step: int, steps: int, learned: int) -> None:
         seen.append(step)
         moved = any(not torch.equal(site.weight, weight) for site, weight in zip(sites, start, strict=True))
         assert moved == (step > 0)
@@ -329,7 +329,7 @@ def test_progress_counts_both_stages() -> None:
     options = replace(OPTIONS, replay_steps=30)
     learn_updates(decoder, sites, rows_of(NEW[:1]), rows_of(OLD, [""]), empty(sites), options, watch)
     assert calls[-1][0] > OPTIONS.steps
-    assert calls[-1][2] == 1  # earlier edits, learnt as well, are not counted
+    assert calls[-1][2] == 1  # earlier edits, learned as well, are not counted
 
 
 def test_what_is_known_already_takes_no_step() -> None:

@@ -35,7 +35,7 @@ class FigureWriter(EditCallback):
         every: Draw after every N batches too; 0 for the end only.
         projection: How hidden states come onto a plane: ``pca``, or ``tsne`` (needs scikit-learn).
         hidden_layer: Behind which decoder layer; negative ones count from the end.
-        hidden_prompts: How many of the neighbourhood and validation prompts, which no edit should change, to take.
+        hidden_prompts: How many of the neighborhood and validation prompts, which no edit should change, to take.
     """
 
     def __init__(

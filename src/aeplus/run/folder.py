@@ -26,7 +26,7 @@ class Case:
         edit: Its place in the stream, from 1.
         prompt: The prompt with the subject in its place.
         target: The target.
-        others: A rephrased and a neighbourhood prompt, by what they are, where the run knows them.
+        others: A rephrased and a neighborhood prompt, by what they are, where the run knows them.
         superseded: Whether a later edit of the run gives the fact another answer.
         record: Its line of ``edits.jsonl``, if there is one.
     """

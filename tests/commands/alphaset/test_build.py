@@ -144,7 +144,7 @@ def test_the_largest_residuals_are_in_the_third_set(work: Path) -> None:
 
 
 def test_measures_are_those_of_the_formulas(work: Path) -> None:
-    """Against keys read by a plain forward pass, one prompt at a time, and targets learnt one at a time."""
+    """Against keys read by a plain forward pass, one prompt at a time, and targets learned one at a time."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     decoder = Decoder(model)
     modules = [site.module for site in decoder.select([0, 1, 2])]

@@ -309,13 +309,13 @@ def test_every_trial_leaves_the_model_as_it_was(tuned: Path) -> None:
     assert sorted(path.name for path in (tuned / "lightning_logs").iterdir()) == ["tune"]
 
 
-def test_targets_are_learnt_once_for_layers_and_rate(tuned: Path) -> None:
+def test_targets_are_learned_once_for_layers_and_rate(tuned: Path) -> None:
     """Those of the second layer, and BLUE's: of its first layer, and of its last behind an edit of the first."""
     assert len(list((tuned / "lightning_logs" / "tune" / "targets").iterdir())) == 3
 
 
 def test_test_prompts_change_nothing(tuned: Path, workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other rephrasings, neighbours and true answers: the same scores in every trial, and the same file."""
+    """Other rephrasings, neighbors and true answers: the same scores in every trial, and the same file."""
     seen: list[Any] = []
     setup = command.EditDataModule.setup
 
