@@ -43,7 +43,21 @@ slow: $(STAMP)
 notebook: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check nbconvert ipykernel
 	$(BIN)/python -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=1800 \
-		--ExecutePreprocessor.kernel_name=python3 $(NOTEBOOK)
+		--ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.record_timing=False $(NOTEBOOK)
+	$(BIN)/python -c "$$STRIP" $(NOTEBOOK)
+
+# Progress bars are no result.
+define STRIP
+import json, sys
+path = sys.argv[1]
+notebook = json.load(open(path, encoding="utf-8"))
+for cell in notebook["cells"]:
+    if "outputs" in cell:
+        cell["outputs"] = [output for output in cell["outputs"] if output.get("name") != "stderr"]
+with open(path, "w", encoding="utf-8") as file:
+    file.write(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n")
+endef
+export STRIP
 
 clean:
 	rm -rf $(VENV)

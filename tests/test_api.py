@@ -1,4 +1,8 @@
+import logging
+import random
+import re
 import signal
+import warnings
 from pathlib import Path
 
 import pytest
@@ -114,3 +118,19 @@ def test_edited_weights_can_stay_in_float32(kind: str, tmp_path: Path) -> None:
     result.undo()
     assert {weight.dtype for weight in model.state_dict().values()} == {weight.dtype for weight in before.values()}
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_nothing_of_lightnings_is_printed_or_left(capfd: pytest.CaptureFixture[str]) -> None:
+    """No tips, no device lists; loggers, filters, generators and signal handlers are as before."""
+
+    def state() -> tuple[object, ...]:
+        loggers = [logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")]
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        return loggers, handlers, list(warnings.filters), torch.get_rng_state().tolist(), random.getstate()
+
+    before = state()
+    aeplus.edit(tiny_model("llama"), tiny_tokenizer(), EDITS, "alphaedit", **OPTIONS)
+    assert state() == before
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert not re.search(r"GPU|TPU|Tip|litlogger|Trainer", printed.err)

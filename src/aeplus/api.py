@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypedDict, Unpack
 
+import torch
 from lightning import Callback, Trainer
 
 from aeplus.callbacks.smoothing import SmoothingStop
@@ -16,7 +17,7 @@ from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
 from aeplus.methods.method import GradientOptions, Method, find_composition, named_method
 from aeplus.models.decoder import Decoder, Snapshot
-from aeplus.module import EditModule, ctrl_c
+from aeplus.module import EditModule, ctrl_c, quiet_lightning
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.targets.optimizer import TargetOptions
 
@@ -157,24 +158,15 @@ def edit(
     if len({parameter.device for parameter in model.parameters()}) > 1:
         msg = "expected a model on one device, got weights on several; load it without device_map."
         raise InputError(msg)
-    trainer = Trainer(
-        accelerator={"cuda": "gpu", "mps": "mps"}.get(device.type, "cpu"),
-        devices=[device.index or 0] if device.type == "cuda" else 1,
-        max_epochs=-1,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        callbacks=[stop, *callbacks],
-    )
     flags = [(p, p.requires_grad) for p in model.parameters()]
     training = model.training
     handler = signal.getsignal(signal.SIGINT)
     result = EditResult({}, [], Snapshot(sites))
     try:
-        with ctrl_c(trainer):  # an exit would end the caller
-            trainer.fit(module, data)
+        with quiet_lightning():
+            trainer = _trainer(device, [stop, *callbacks])
+            with ctrl_c(trainer):  # an exit would end the caller
+                trainer.fit(module, data)
         model.to(device)  # Lightning leaves it on the CPU
         module.session.finish()
     except BaseException:
@@ -190,6 +182,20 @@ def edit(
     result.metrics = module.session.report.as_dict()
     result.updates = [entry.updates for entry in module.session.journal.entries]
     return result
+
+
+def _trainer(device: torch.device, callbacks: list[Callback]) -> Trainer:
+    return Trainer(
+        accelerator={"cuda": "gpu", "mps": "mps"}.get(device.type, "cpu"),
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        max_epochs=-1,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        callbacks=callbacks,
+    )
 
 
 def _method(method: str | Method, options: dict[str, Any]) -> Method:

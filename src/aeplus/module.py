@@ -4,6 +4,8 @@
 whether the batch is committed. Everything that a run does is in :mod:`aeplus.run.session`.
 """
 
+import logging
+import warnings
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -236,6 +238,37 @@ def check_trainer(trainer: Any) -> None:
             "instead."
         )
         raise InputError(msg)
+
+
+_LOGGERS = ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric")
+_ABOUT_TRAINING = (
+    "does not have many workers",
+    "isinstance\\(treespec",
+    "The dirpath has changed",
+    "in eval mode at the start",
+    "LightningCLI's args parameter",
+)
+
+
+def silence_lightning() -> None:
+    """Leaves out what Lightning reports about training, which this is not."""
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in _ABOUT_TRAINING:
+        warnings.filterwarnings("ignore", message=f".*{text}")
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """The same within the block; afterwards loggers and filters are as before."""
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    with warnings.catch_warnings():
+        silence_lightning()
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
 
 
 @contextmanager

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from aeplus.commands.fit import quiet
 from aeplus.commands.inspect.findings import conflict_order
 from aeplus.commands.lists import split_list
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate
 from aeplus.models.loading import load_model
+from aeplus.module import silence_lightning
 from aeplus.run.folder import Case, RunFolder, labels
 from aeplus.utils.paths import whole_file
 from aeplus.utils.tables import markdown_table
@@ -59,7 +59,7 @@ def cases(folders: Sequence[Path], *, count: int, edits: str | None, length: int
     Raises:
         InputError: If a folder, a number or the model cannot be used, or the page cannot be written.
     """
-    quiet()
+    silence_lightning()
     for name, value in (("--count", count), ("--length", length)):
         if value < 1:
             msg = f"expected {name} to be at least 1, got {value}; choose a larger number."

@@ -1,10 +1,8 @@
 """LightningCLI for ``aeplus fit`` and ``aeplus validate``, and for the runs of the other commands."""
 
 import json
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +18,7 @@ from aeplus.commands.configs import expand_configs, method_flags
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.methods.method import Method
-from aeplus.module import EditModule, ctrl_c
+from aeplus.module import EditModule, ctrl_c, silence_lightning
 from aeplus.targets.cache import TargetCache
 
 _CALLBACKS = "aeplus.callbacks"
@@ -98,7 +96,7 @@ class EditCLI(LightningCLI):
 
 def run(args: Sequence[str]) -> None:
     """Parses the arguments of ``aeplus`` and runs ``fit`` or ``validate``."""
-    quiet()
+    silence_lightning()
     EditCLI(
         EditModule,
         EditDataModule,
@@ -107,20 +105,6 @@ def run(args: Sequence[str]) -> None:
         parser_kwargs={"description": "Edit a language model (fit), or measure one (validate)."},
         auto_configure_optimizers=False,
     )
-
-
-def quiet() -> None:
-    """Leaves out what Lightning says about training, which this is not."""
-    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for text in (
-        "does not have many workers",
-        "isinstance\\(treespec",
-        "The dirpath has changed",
-        "in eval mode at the start",
-        "LightningCLI's args parameter",
-    ):
-        warnings.filterwarnings("ignore", message=f".*{text}")
 
 
 # No checkpoints and no generations: a comparison keeps figures. Test prompts are asked before and after only.

@@ -24,11 +24,12 @@ from aeplus.commands.compare.outcome import (
     write_tables,
 )
 from aeplus.commands.compare.specs import MethodSpec, parse_seeds, parse_specs
-from aeplus.commands.fit import BaseCLI, RunCLI, machine, quiet
+from aeplus.commands.fit import BaseCLI, RunCLI, machine
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder, EditSite, Snapshot
 from aeplus.models.loading import load_model
+from aeplus.module import silence_lightning
 from aeplus.targets.cache import TargetCache
 from aeplus.utils.fingerprint import weights_fingerprint
 from aeplus.utils.tables import print_line
@@ -66,7 +67,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         InputError: If no run can be begun: the methods, the edits, the model or its layers cannot be used.
         KeyboardInterrupt: After Ctrl-C; the weights are restored and the finished runs are cached.
     """
-    quiet()
+    silence_lightning()
     specs, seeds = parse_specs(" ".join(options.methods)), parse_seeds(" ".join(options.seeds))
     out = Path(options.out)
     base = BaseCLI(rest)

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from aeplus.commands.fit import BaseCLI, quiet
+from aeplus.commands.fit import BaseCLI
 from aeplus.commands.inspect.examine import examine
 from aeplus.commands.inspect.findings import Finding, most_conflicting
 from aeplus.commands.inspect.report import html_page, print_findings
@@ -19,7 +19,7 @@ from aeplus.figures import conflict_along_stream, conflict_distributions, png
 from aeplus.figures.conflict import AXIS_LABELS
 from aeplus.models.decoder import Decoder, Snapshot
 from aeplus.models.loading import load_model
-from aeplus.module import EditModule
+from aeplus.module import EditModule, silence_lightning
 from aeplus.run.session import EditSession
 from aeplus.utils.jsonl import write_jsonl
 from aeplus.utils.paths import whole_file
@@ -63,7 +63,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         InputError: If something cannot be used or written.
         KeyboardInterrupt: After Ctrl-C; nothing is written then.
     """
-    quiet()
+    silence_lightning()
     for name, value, least in (("--rows", options.rows, 0), ("--length", options.length, 1)):
         if value < least:
             msg = f"expected {name} to be at least {least}, got {value}; choose a larger number."

@@ -4,7 +4,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from aeplus.commands.fit import machine, quiet
+from aeplus.commands.fit import machine
 from aeplus.commands.lists import parse_layers, split_list
 from aeplus.commands.tune.config_file import ConfigFile, markdown, print_trials
 from aeplus.commands.tune.search import TUNED, search, stages, start
@@ -14,6 +14,7 @@ from aeplus.errors import InputError
 from aeplus.methods.method import find_composition, named_method
 from aeplus.methods.registry import METHODS, NamedMethod, shipped_methods
 from aeplus.models.loading import load_model
+from aeplus.module import silence_lightning
 from aeplus.utils.paths import whole_file
 from aeplus.utils.tables import print_line
 
@@ -30,7 +31,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         InputError: If something cannot be used, or no trial of a stage could be run.
         KeyboardInterrupt: After Ctrl-C; the finished trials are cached.
     """
-    quiet()
+    silence_lightning()
     path, methods = _new_file(options.out, options.overwrite), _compositions(" ".join(options.methods))
     acting = {name: named_method(method).acting for name, method in methods.items() if name not in TUNED}
     fixed = None if options.fixed_layers is None else parse_layers(" ".join(options.fixed_layers), "--fixed-layers")
