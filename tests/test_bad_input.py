@@ -1,7 +1,6 @@
 """One clear sentence, exit status 2, no traceback, nothing half written."""
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,6 @@ import aeplus
 from aeplus.commands.arguments import COMMANDS
 from aeplus.commands.main import main
 from aeplus.errors import InputError
-from aeplus.utils.paths import whole_file, whole_folder
 from small import ROOT, SMALL, records
 from tiny import tiny_model, tiny_tokenizer
 
@@ -151,35 +149,3 @@ def test_python_interface_takes_everything_back() -> None:
     with pytest.raises(InputError, match="record 1"):
         aeplus.edit(model, tokenizer, [{"prompt": "x"}])
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "x.json"
-    path.write_text("old")
-
-    def half() -> None:
-        with whole_file(path) as scratch:
-            scratch.write_text("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        half()
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["x.json"]
-
-
-def test_full_disk(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "old").write_text("old")
-
-    def full() -> None:
-        with whole_folder(folder) as scratch:
-            scratch.mkdir()
-            raise OSError(28, "No space left on device")
-
-    with pytest.raises(
-        InputError, match=r"expected to write .*model, got an error \(No space left on device\); free space there"
-    ):
-        full()
-    assert (folder / "old").read_text() == "old"

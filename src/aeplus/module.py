@@ -22,8 +22,8 @@ from aeplus.errors import InputError
 from aeplus.methods.method import Method
 from aeplus.models.loading import DType, load_model
 from aeplus.preserved.statistics import PreservedOptions
-from aeplus.run.checkpoint import NOTES, Resume
 from aeplus.run.hooks import EditCallback
+from aeplus.run.resume import NOTES, Resume
 from aeplus.run.session import EditSession
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions

@@ -82,7 +82,7 @@ def test_the_figures_are_those_of_the_edited_model(place: Path, workplace: Path)
     assert main(["fit", f"--config={workplace}/tiny.yaml", "--config=save.yaml"]) == 0
     (run,) = (path.parent for path in place.rglob("capabilities.json"))
     for step, model in ((0, workplace / "model"), (-1, run / "model")):
-        words = ["--model", str(model), "--data", "items", "--tasks", "cola", "--out", "found.json"]
+        words = ["--model", str(model), "--data", "items", "--tasks", "cola", "--out", "found.json", "--overwrite"]
         assert main(["capabilities", *words]) == 0
         found = json.loads((place / "found.json").read_text())["results"][0]["tasks"]
         assert found["cola"] == pytest.approx(results(run)[step]["tasks"]["cola"])

@@ -71,7 +71,7 @@ def test_the_most_conflicting_edits_are_chosen_where_they_are_known(
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "cases.md"
-    words = ["cases", "--runs", *map(str, runs), "--count", "2", "--length", "1", "--out", str(out)]
+    words = ["cases", "--runs", *map(str, runs), "--count", "2", "--length", "1", "--out", str(out), "--overwrite"]
     assert main(words) == 0
     assert f"2 edits in {out}" in capsys.readouterr().out
     page = out.read_text()
@@ -85,9 +85,14 @@ def test_the_most_conflicting_edits_are_chosen_where_they_are_known(
     record = known[first - 1]
     assert f"s(k, K0) {record['s_K0']:.2f}; s(k, Kp) {record['s_Kp']:.2f}; ‖r‖ {record['residual']:.3g}." in page
     # Without records they are spread over the stream.
-    spread = cases([runs[1]], count=2, edits=None, length=1, out=out)
+    spread = cases([runs[1]], count=2, edits=None, length=1, out=out, overwrite=True)
     assert [case.edit for case in spread] == [1, 3]
-    assert [case.edit for case in cases([runs[1]], count=9, edits=None, length=1, out=out)] == [1, 2, 3, 4]
+    assert [case.edit for case in cases([runs[1]], count=9, edits=None, length=1, out=out, overwrite=True)] == [
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 def test_a_run_that_saved_only_its_model(runs: list[Path], tmp_path: Path) -> None:

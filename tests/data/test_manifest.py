@@ -160,7 +160,7 @@ def test_a_stream_is_scored_by_the_file(path: Path) -> None:
     edits = [replace(edit, fact=f"f{i}") for i, edit in enumerate(EDITS)]
     again = [replace(e, prompt="In the town of {} rules", target_new=f"New{i}") for i, e in enumerate(edits)]
     whole = compose_validation([*edits, *again], FACTS, Rewriter(), share=0.2, preserved_count=5)
-    write_validation(path, whole, [*edits, *again], {})
+    write_validation(path, whole, [*edits, *again], {}, overwrite=True)
     data = EditDataModule(batch_size=20, validation=str(path), preserved_count=999).attach([*edits, *again])
     data.setup("fit")
     assert data.validation == whole
@@ -204,7 +204,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def build(*words: str) -> int:
-    return main(["build-validation", "--edits", "edits.jsonl", "--out", "v.jsonl", *words])
+    return main(["build-validation", "--edits", "edits.jsonl", "--out", "v.jsonl", "--overwrite", *words])
 
 
 def test_the_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ def test_own_files(tmp_path: Path) -> None:
     assert list(read_jsonl(path)) == list(enumerate(VALUES, start=1))
     path.write_text("\ufeff\n" + path.read_text("utf-8").replace("\n", "\r\n\n", 1), "utf-8")
     assert [number for number, _ in read_jsonl(path)] == [2, 4, 5, 6]
-    assert [entry.name for entry in path.parent.iterdir()] == ["values.json"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == [".aeplus", "values.json"]
 
 
 def test_a_value_that_is_not_json_leaves_the_file_as_it_was(tmp_path: Path) -> None:

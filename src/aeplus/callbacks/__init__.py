@@ -5,7 +5,7 @@ from aeplus.callbacks.checkpoint import EditCheckpoint
 from aeplus.callbacks.evaluation import EvaluationWriter
 from aeplus.callbacks.figures import FigureWriter
 from aeplus.callbacks.generations import GenerationWriter
-from aeplus.callbacks.metrics import MetricsWriter
+from aeplus.callbacks.logging import MetricsWriter
 from aeplus.callbacks.progress import EditProgressBar
 from aeplus.callbacks.report import JournalWriter
 from aeplus.callbacks.smoothing import SmoothingStop

@@ -15,6 +15,7 @@ from aeplus.run.batches import BatchCommit
 from aeplus.run.hooks import EditCallback, EditingModule, session_of
 from aeplus.run.session import EditSession
 from aeplus.utils.jsonl import write_json
+from aeplus.utils.paths import check_output
 from aeplus.utils.progress import BarProgress
 
 
@@ -62,6 +63,7 @@ class CapabilitiesWriter(EditCallback):
         """Reads the items, so that a damaged file is reported before the work."""
         self.results = []
         if stage == "fit":
+            check_output(run_folder(trainer) / "capabilities.json", "the run's")
             self._items = load_tasks(self.tasks, self.data, self.options)
 
     def on_unedited_model(self, trainer: Trainer, module: EditingModule) -> None:

@@ -1,4 +1,7 @@
-"""The whole evaluation along the stream: every protocol, and retention of previous batches."""
+"""Further metrics along the stream, by every protocol, and retention of previous batches.
+
+The scores before and after, which every run has, are measured by :mod:`aeplus.run.session`.
+"""
 
 import warnings
 from collections.abc import Iterator

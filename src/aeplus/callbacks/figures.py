@@ -1,4 +1,4 @@
-"""One record per edit, and the figures of a run."""
+"""Writes ``edits.jsonl``, a record per edit, and the figures of a run."""
 
 from collections import Counter
 from typing import Any, Literal, cast
@@ -18,9 +18,10 @@ from aeplus.methods.layer import base_filter
 from aeplus.models.predict import collect_hidden
 from aeplus.run.batches import BatchCommit
 from aeplus.run.hooks import EditCallback, EditingModule, session_of
-from aeplus.run.records import EditRecord, Success, write_records
+from aeplus.run.records import FILE, EditRecord, Success, write_records
 from aeplus.run.session import EditSession
 from aeplus.utils.jsonl import write_json
+from aeplus.utils.paths import check_output
 
 
 class FigureWriter(EditCallback):
@@ -64,6 +65,11 @@ class FigureWriter(EditCallback):
         self._before: list[Success] = []
         self._prompts: list[str] = []
         self._hidden: Tensor | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Makes sure that nothing of the user's is in the way."""
+        if stage == "fit":
+            check_output(run_folder(trainer) / FILE, "the run's")
 
     def on_unedited_model(self, trainer: Trainer, module: EditingModule) -> None:
         """Measures each edit and reads hidden states."""

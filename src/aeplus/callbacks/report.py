@@ -1,4 +1,7 @@
-"""What remains of a run: metrics.json, the final table and, by option, the edited model."""
+"""Writes what remains of a run: ``metrics.json``, the final table and, optionally, the edited model.
+
+It asks the session to :meth:`~aeplus.run.session.EditSession.finish`, which measures the edited model.
+"""
 
 import sys
 import time
@@ -11,6 +14,7 @@ from aeplus.run.batches import BatchCommit
 from aeplus.run.hooks import EditCallback, EditingModule, opened_session, session_of
 from aeplus.run.report import print_summary
 from aeplus.run.session import EditSession
+from aeplus.utils.paths import check_output
 
 
 def run_folder(trainer: Trainer) -> Path:
@@ -31,8 +35,12 @@ class JournalWriter(EditCallback):
         self.table = table
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Starts the clock."""
+        """Starts the clock, and makes sure that nothing of the user's is in the way."""
         self._began = time.perf_counter()
+        if stage == "fit" and trainer.is_global_zero:
+            check_output(run_folder(trainer) / "metrics.json", "the run's")
+            if self.save_model:
+                check_output(run_folder(trainer) / "model", "the run's", folder=True)
 
     def on_batch_committed(self, trainer: Trainer, module: EditingModule, commit: BatchCommit) -> None:
         """Brings ``metrics.json`` up to date, so that a run cut short leaves its figures."""

@@ -1,4 +1,4 @@
-"""When a batch's smoothing ends."""
+"""Early stopping of a batch's smoothing: sets the rule of :mod:`aeplus.run.selection` that the session decides by."""
 
 import logging
 from collections.abc import Callable

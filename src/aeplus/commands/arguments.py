@@ -39,7 +39,7 @@ def compare_parser() -> CommandParser:
         "Efficacy, Generalization, Specificity, Score, editing time and leakage, as mean ± sample standard deviation "
         "over the seeds. The model is loaded once, and targets that do not depend on the method are computed once. "
         "Finished runs are cached: after Ctrl-C rerun the same command to continue; added methods or seeds run alone.",
-        "aeplus compare --config configs/model/smollm2-135m.yaml --data.path edits.jsonl --methods all --seeds 0,1,2",
+        "aeplus compare --config model/smollm2-135m --data.path edits.jsonl --methods all --seeds 0,1,2",
         notes=f"{_FIT_OPTIONS}. model.method gives the numbers that the methods leave open. Without trainer.callbacks, "
         "a run writes no checkpoints and no generations; it always logs to its own folder, FOLDER/METHOD/seed_N, "
         "whatever trainer.logger is. The exit status is 2 if a method could not be run.",
@@ -172,6 +172,7 @@ def capabilities_parser() -> CommandParser:
         "(.yaml), separated by commas or spaces",
         nargs="+",
     )
+    _add_overwrite(parser)
     return parser
 
 
@@ -247,7 +248,7 @@ def validation_parser() -> CommandParser:
         "run whose test prompts overlap with the set, or whose manifest does not fit, is refused. See "
         "docs/validation.md.",
         "aeplus build-validation --edits edits.jsonl --k0 facts.jsonl --out validation.jsonl --portion 1/3",
-        "aeplus fit --config configs/model/gpt2-xl.yaml --data.path edits.jsonl --data.validation validation.jsonl",
+        "aeplus fit --config model/gpt2-xl --data.path edits.jsonl --data.validation validation.jsonl",
     )
     parser.option("--edits", "FILE", f"the edits: {_ANY_FORMAT}", required=True)
     parser.option("--out", "FILE", "where to write", required=True)
@@ -264,6 +265,7 @@ def validation_parser() -> CommandParser:
         "--portion", "I/N", "the I-th of N portions without a common fact, for one of several experiments", "1/1"
     )
     _add_rewriter(parser, f"the language model that rewrites: {_MODEL}")
+    _add_overwrite(parser)
     return parser
 
 
@@ -283,8 +285,7 @@ def inspect_parser() -> CommandParser:
         "preserved text, s(k,Kp) with the nearest edit of a previous batch (and the same within its batch), the "
         "residual and whether it will be smoothed, the model's current answer, tokenization warnings, and other edits "
         "of the same fact. Test prompts are never read, and nothing is edited. docs/inspect.md describes the report.",
-        "aeplus inspect --config configs/model/smollm2-135m.yaml --config configs/method/alphaedit_plus.yaml \\\n"
-        "      --data.path edits.jsonl",
+        "aeplus inspect --config model/smollm2-135m --config method/alphaedit_plus \\\n      --data.path edits.jsonl",
         notes=f"{_FIT_OPTIONS}.",
         fit_options=True,
     )
@@ -329,7 +330,12 @@ def cases_parser() -> CommandParser:
     )
     parser.option("--length", "N", "tokens of each generation", 20)
     parser.option("--out", "FILE", "the page", "cases.md")
+    _add_overwrite(parser)
     return parser
+
+
+def _add_overwrite(parser: CommandParser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
 
 
 COMMANDS = {

@@ -17,6 +17,7 @@ from aeplus.evaluation.capabilities.tasks import CapabilityOptions
 from aeplus.models.decoder import Decoder
 from aeplus.models.loading import load_model
 from aeplus.utils.jsonl import write_json
+from aeplus.utils.paths import check_output
 from aeplus.utils.progress import BarProgress
 
 
@@ -35,9 +36,12 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         given = "neither" if options.data is None else "both"
         msg = f"expected one of --data and --harness, got {given}; aeplus capabilities --help shows examples."
         raise InputError(msg)
+    if options.out is not None:
+        check_output(Path(options.out), "--out", (options.data,), options.overwrite)
     report = _tasks(options) if options.harness is None else _harness(options)
     if options.out is not None:
-        write_json(Path(options.out), {"model": options.model, **report})
+        content = {"model": options.model, **report}
+        write_json(Path(options.out), content, overwrite=options.overwrite, mark=False)
     return 0
 
 

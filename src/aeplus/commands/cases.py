@@ -16,7 +16,7 @@ from aeplus.models.generate import generate
 from aeplus.models.loading import load_model
 from aeplus.module import silence_lightning
 from aeplus.run.folder import Case, RunFolder, labels
-from aeplus.utils.paths import whole_file
+from aeplus.utils.paths import check_output, whole_file
 from aeplus.utils.tables import markdown_table
 
 
@@ -33,7 +33,9 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     """
     edits = None if options.edits is None else " ".join(options.edits)
     folders = [Path(folder) for folder in options.runs]
-    shown = cases(folders, count=options.count, edits=edits, length=options.length, out=Path(options.out))
+    out = Path(options.out)
+    check_output(out, "--out", [file for folder in folders for file in folder.glob("*")], options.overwrite)
+    shown = cases(folders, options.count, edits, options.length, out, options.overwrite)
     print(f"{len(shown)} edits in {options.out}")
     return 0
 
@@ -42,7 +44,9 @@ Texts = dict[str, str]
 """Continuations by their prompts."""
 
 
-def cases(folders: Sequence[Path], *, count: int, edits: str | None, length: int, out: Path) -> list[Case]:
+def cases(
+    folders: Sequence[Path], count: int, edits: str | None, length: int, out: Path, overwrite: bool = False
+) -> list[Case]:
     """Generates with the unedited model and with every run's edits, and writes the page.
 
     Args:
@@ -52,6 +56,7 @@ def cases(folders: Sequence[Path], *, count: int, edits: str | None, length: int
         edits: The positions of the edits to show instead, from 1, separated by commas or whitespace.
         length: New tokens of each generation.
         out: The page.
+        overwrite: Whether a file of the user's may be replaced.
 
     Returns:
         The edits shown, of the first run that knows its edits.
@@ -82,7 +87,7 @@ def cases(folders: Sequence[Path], *, count: int, edits: str | None, length: int
     prompts = list(dict.fromkeys(text for case in shown for text in (case.prompt, *case.others.values())))
     before, after = _generations(runs, prompts, length)
     columns = dict(zip(labels(runs), zip(runs, after, strict=True), strict=True))
-    with whole_file(out) as scratch:
+    with whole_file(out, overwrite=overwrite, mark=False) as scratch:
         scratch.write_text(_page(shown, before, columns, length), encoding="utf-8")
     return shown
 

@@ -20,6 +20,7 @@ from aeplus.models.predict import answer_probabilities
 from aeplus.models.tokens import encode
 from aeplus.preserved.corpus import gensim_file
 from aeplus.utils.jsonl import write_json, write_jsonl
+from aeplus.utils.paths import check_output
 
 
 def run(options: Namespace, rest: list[str], command: str) -> int:
@@ -33,12 +34,15 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     Raises:
         InputError: If the model cannot be used or knows too little, or gensim is missing.
     """
+    for name in _FILES:
+        check_output(Path(options.out) / name, "--out")
     demo = build_demo(*load_model(options.model))
     edits, preserved = write_demo(demo, Path(options.out))
     print(f"{len(demo.edits)} edits in {edits}, {len(demo.preserved)} preserved facts in {preserved}")
     return 0
 
 
+_FILES = ("edits.jsonl", "preserved.jsonl", "forms.json")
 MIN_SHARE = 0.9
 """A form is used if the model answers at least this share of the facts it knows in it."""
 Answered = Callable[[Sequence[str], Sequence[str]], Sequence[float | None]]
@@ -286,10 +290,10 @@ def write_demo(demo: DemoSet, folder: str | Path) -> tuple[Path, Path]:
         InputError: If a file cannot be written.
     """
     folder = Path(folder)
-    edits, preserved = folder / "edits.jsonl", folder / "preserved.jsonl"
+    edits, preserved, forms = (folder / name for name in _FILES)
     lines = [asdict(edit) | {"kind": demo.kinds.get(edit.id, "")} for edit in demo.edits]
     facts = [{"prompt": f.prompt, "subject": f.subject, "target_new": f.target_new} for f in demo.preserved]
     write_jsonl(edits, lines)
     write_jsonl(preserved, facts)
-    write_json(folder / "forms.json", demo.forms)
+    write_json(forms, demo.forms)
     return edits, preserved

@@ -26,7 +26,7 @@ commands:
   aeplus COMMAND --help lists the options of a command; aeplus --version prints the version.
 
 example:
-  aeplus fit --config configs/model/smollm2-135m.yaml --config configs/method/alphaedit_plus.yaml \\
+  aeplus fit --config model/smollm2-135m --config method/alphaedit_plus \\
       --data.path edits.jsonl
 
 where edits.jsonl contains one JSON object per line, such as

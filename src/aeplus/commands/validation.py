@@ -4,11 +4,12 @@ from argparse import Namespace
 from pathlib import Path
 
 from aeplus.commands.rewriting import named_rewriter
-from aeplus.data.manifest import write_validation
+from aeplus.data.manifest import manifest_path, write_validation
 from aeplus.data.readers import read_requests
 from aeplus.data.validation import compose_validation, preserved_snippets
 from aeplus.errors import InputError
 from aeplus.preserved.corpus import read_texts
+from aeplus.utils.paths import check_output
 from aeplus.utils.progress import BarProgress
 
 
@@ -24,6 +25,9 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         InputError: If something cannot be read or used.
     """
     portion = _portion(options.portion)
+    out = Path(options.out)
+    for path in (out, manifest_path(out)):
+        check_output(path, "--out", (options.edits, options.k0, options.corpus), options.overwrite)
     requests = read_requests(options.edits)
     facts = read_requests(options.k0) if options.k0 else []
     rewriter = named_rewriter(options.rewriter, options.rewriter_model, options.seed)
@@ -47,7 +51,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         **{name: getattr(options, name) for name in ("share", "preserved", "portion", "seed")},
         "rewriting": {**rewriter.settings, "counts": dict(sorted(rewriter.counts.items()))},
     }
-    manifest = write_validation(Path(options.out), validation, requests, settings)
+    manifest = write_validation(out, validation, requests, settings, options.overwrite)
     print(
         f"{options.out}: {len(validation.firsts)} of {len(requests)} edits and {len(validation.preserved)} preserved "
         f"facts in {len(manifest.prompts)} prompts, none of them among {len(manifest.tests)} test prompts"

@@ -45,7 +45,11 @@ def manifest_path(path: Path) -> Path:
 
 
 def write_validation(
-    path: Path, validation: ValidationSet, requests: Sequence[EditRequest], settings: dict[str, Any]
+    path: Path,
+    validation: ValidationSet,
+    requests: Sequence[EditRequest],
+    settings: dict[str, Any],
+    overwrite: bool = False,
 ) -> Manifest:
     """Writes a validation set as JSON Lines and its manifest; each complete or not at all.
 
@@ -54,6 +58,7 @@ def write_validation(
         validation: The set; its items point into ``requests``.
         requests: The edits that it was made for and is checked against.
         settings: How it was made.
+        overwrite: Whether files of the user's may be replaced.
 
     Raises:
         InputError: If a prompt is a test prompt, or a file cannot be written.
@@ -71,8 +76,8 @@ def write_validation(
         edits=_hashes(map(_edit, requests)),
         settings=settings,
     )
-    write_jsonl(path, lines)
-    write_json(manifest_path(path), asdict(manifest), indent=1)
+    write_jsonl(path, lines, overwrite=overwrite, mark=False)
+    write_json(manifest_path(path), asdict(manifest), indent=1, overwrite=overwrite, mark=False)
     return manifest
 
 

@@ -1,4 +1,7 @@
-"""Spectral filters: how much of each eigenvector of `C` an edit may use."""
+"""Spectral filters: how much of each eigenvector of `C` an edit may use.
+
+`method.filter` chooses among them by the table `FILTERS` of `aeplus.methods.layer`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The edit of one layer: from keys and residual to an update, with what was measured on the way."""
+"""The edit of one layer: its filter, previous edits' weights and P̃, from keys and residual to an update.
+
+The tables :data:`SITES`, :data:`FILTERS`, :data:`RELAXATIONS` and :data:`PRIORS` hold the parts that a method chooses
+from.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields

@@ -1,1 +1,4 @@
-"""torchmetrics classes and their functional forms; they never run a model."""
+"""What is measured of edits, as torchmetrics classes that never run a model.
+
+A new one is a class here and an entry in ``Protocol`` and ``Suite.measure`` of :mod:`aeplus.evaluation.suite`.
+"""

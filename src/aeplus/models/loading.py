@@ -93,7 +93,7 @@ def _converted(path: Path) -> Path:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer = None
-    with whole_folder(folder) as scratch:
+    with whole_folder(folder, overwrite=True, mark=False) as scratch:  # the cache is aeplus's
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
     return folder
@@ -106,13 +106,13 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     loading does not lose small updates to rounding.
 
     Raises:
-        InputError: If the folder cannot be written, as when the disk is full.
+        InputError: If a folder is there that aeplus did not write, or it cannot be written, as when the disk is full.
     """
     with whole_folder(folder) as scratch:
         model.save_pretrained(scratch)
         if len(dtypes := {p.dtype for p in model.parameters()}) > 1 and torch.float32 in dtypes:
             file = scratch / "config.json"
-            write_json(file, {**read_json(file), "dtype": "float32"})
+            write_json(file, {**read_json(file), "dtype": "float32"}, overwrite=True, mark=False)
         tokenizer.save_pretrained(scratch)
 
 

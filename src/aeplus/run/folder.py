@@ -1,4 +1,4 @@
-"""A run's folder as the place of an edited model: its checkpoint's edits, or the model that it saved."""
+"""A finished run's folder as the source of an edited model: its checkpoint's edits, or the model that it saved."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,9 +12,9 @@ import yaml  # type: ignore[import-untyped]
 from aeplus.edits import EditRequest, still_holding
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder, Snapshot
-from aeplus.run.checkpoint import NOTES, Resume
 from aeplus.run.journal import Journal
 from aeplus.run.records import EditRecord, read_records
+from aeplus.run.resume import NOTES, Resume
 from aeplus.utils.fingerprint import weights_fingerprint
 
 

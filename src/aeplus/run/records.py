@@ -1,4 +1,4 @@
-"""``edits.jsonl``: what a run keeps of every edit."""
+"""The records of ``edits.jsonl``: what a run keeps of every edit."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields

@@ -1,7 +1,8 @@
 """Which smoothing candidate of a batch is committed, decided from the validation scores alone.
 
 A rule sees one score per candidate, the most smoothed first, and answers whether to keep that candidate and whether the
-batch is done. A batch begins with a rule of its own.
+batch is done. A batch begins with a rule of its own. A further rule is a class here, an entry of :data:`SELECTIONS` and
+a name in ``Method.selection``.
 """
 
 import math

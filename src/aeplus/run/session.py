@@ -41,7 +41,7 @@ from aeplus.utils.fingerprint import weights_fingerprint
 from aeplus.utils.progress import Progress
 
 if TYPE_CHECKING:
-    from aeplus.run.checkpoint import Resume
+    from aeplus.run.resume import Resume
     from aeplus.targets.cache import TargetCache
 
 T = TypeVar("T")
@@ -304,7 +304,10 @@ class EditSession:
             self._batch = None
 
     def finish(self) -> RunReport:
-        """Measures all edits on the model as it is now: ``after`` and the leakage. A second call measures nothing."""
+        """Measures all edits on the model as it is now: ``after`` and the leakage. A second call measures nothing.
+
+        Whoever reports a run calls it: ``aeplus.edit``, and for ``fit`` and ``compare`` the callback ``JournalWriter``.
+        """
         if not self._finished:
             self.rollback()
             self.report.record("after", self.score(self.data.requests))

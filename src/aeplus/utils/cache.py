@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from aeplus.errors import InputError
-from aeplus.utils.paths import whole_file
+from aeplus.utils.paths import cached_file
 
 
 def digest(parts: object) -> str:
@@ -43,7 +43,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     Raises:
         InputError: If the file cannot be written.
     """
-    with whole_file(path) as scratch:
+    with cached_file(path) as scratch:
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, scratch, dict(metadata))
 
 

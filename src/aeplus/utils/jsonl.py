@@ -24,23 +24,23 @@ from aeplus.errors import InputError
 from aeplus.utils.paths import whole_file
 
 
-def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
-    """Writes a value as JSON.
+def write_json(path: Path, content: Any, indent: int | None = 2, *, overwrite: bool = False, mark: bool = True) -> None:
+    """Writes a value as JSON; see :func:`~aeplus.utils.paths.whole_file` for what may be replaced.
 
     Raises:
-        InputError: If the file cannot be written.
+        InputError: If the file may not or cannot be written.
     """
-    with whole_file(path) as scratch:
+    with whole_file(path, overwrite=overwrite, mark=mark) as scratch:
         scratch.write_text(json.dumps(content, ensure_ascii=False, indent=indent) + "\n", encoding="utf-8")
 
 
-def write_jsonl(path: Path, records: Iterable[Any]) -> None:
-    """Writes values as JSON Lines, one per line.
+def write_jsonl(path: Path, records: Iterable[Any], *, overwrite: bool = False, mark: bool = True) -> None:
+    """Writes values as JSON Lines, one per line; see :func:`~aeplus.utils.paths.whole_file` for what may be replaced.
 
     Raises:
-        InputError: If the file cannot be written.
+        InputError: If the file may not or cannot be written.
     """
-    with whole_file(path) as scratch:
+    with whole_file(path, overwrite=overwrite, mark=mark) as scratch:
         lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         scratch.write_text("".join(lines), encoding="utf-8")
 

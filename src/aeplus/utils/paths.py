@@ -1,15 +1,26 @@
-"""The cache folder, and files and folders that are written whole or not at all."""
+"""Where files go: the cache, files written whole or not at all, and nothing of the user's replaced.
 
+A path may be written if it is new, if aeplus wrote it before (a file ``.aeplus`` beside it lists its name), or if its
+owner says so (``--overwrite``). Links, devices and inputs are never replaced.
+"""
+
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from aeplus.errors import InputError
+
+MARK = ".aeplus"
+"""The file in a folder that lists what aeplus wrote into it."""
+
+_LOCK = ".aeplus.lock"
 
 
 def cache_dir() -> Path:
@@ -17,32 +28,119 @@ def cache_dir() -> Path:
     return Path(os.environ.get("AEPLUS_CACHE") or Path.home() / ".cache" / "aeplus").expanduser()
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A scratch path for a file that replaces ``path`` when the block succeeds; otherwise it is removed.
+def check_output(
+    path: Path,
+    option: str = "",
+    inputs: Iterable[str | Path | None] = (),
+    overwrite: bool = False,
+    folder: bool = False,
+) -> None:
+    """A path may be written; to be asked before the work, and asked again by what writes it.
+
+    Args:
+        path: Where output goes.
+        option: What messages call it, such as ``--out``.
+        inputs: Files that are read, which are never written.
+        overwrite: Whether its owner allows a file of the user's to be replaced.
+        folder: Whether a folder is to be written, rather than a file.
 
     Raises:
-        InputError: If the disk is full or the folder cannot be written.
+        InputError: If something is there that aeplus did not write, or the place cannot be written.
     """
-    with whole_folder(path) as scratch:
+    name = f"{option} " if option else ""
+    if any(file is not None and _same(path, Path(file)) for file in inputs):
+        msg = f"expected {name}a path that is not an input, got {path}; choose another."
+        raise InputError(msg)
+    if path.is_symlink():
+        msg = f"expected {name}a plain path to write, got the link {path}; choose the place it leads to, or another."
+        raise InputError(msg)
+    kind = "folder" if folder else "file"
+    if path.exists() and not (path.is_dir() if folder else path.is_file()):
+        found = "folder" if path.is_dir() else "file" if path.is_file() else "device"
+        msg = f"expected {name}a {kind} to write, got the {found} {path}; choose another."
+        raise InputError(msg)
+    if path.exists() and not overwrite and path.name not in _written(path.parent):
+        how = ", or add --overwrite" if option and not folder else ""
+        msg = f"expected {name}a new {kind}, or one that aeplus wrote, got {path}, which exists; choose another{how}."
+        raise InputError(msg)
+    ancestor = next(parent for parent in (path, *path.absolute().parents) if parent.exists() and parent != path)
+    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
+        msg = f"expected {name}a place that can be written, got {path}; check the permissions of {ancestor}."
+        raise InputError(msg)
+
+
+@contextmanager
+def locked(folder: Path, option: str = "--out") -> Iterator[None]:
+    """Keeps other processes that would write into a folder out of it while the block runs.
+
+    Raises:
+        InputError: If another process is in it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / _LOCK, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        msg = f"expected {option} a folder that nobody writes, got {folder}, in use by another run; wait for its end."
+        raise InputError(msg) from error
+    except OSError as error:
+        msg = f"expected {option} a folder to write, got an error from {folder} ({error.strerror}); choose another."
+        raise InputError(msg) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def whole_file(path: Path, *, overwrite: bool = False, mark: bool = True) -> Iterator[Path]:
+    """A scratch path for a file that replaces ``path`` when the block succeeds; otherwise it is removed.
+
+    Args:
+        path: The file.
+        overwrite: Whether its owner allows a file of the user's to be replaced.
+        mark: Whether to list it as written by aeplus, so that it may be replaced later. Not in a folder of the user's.
+
+    Raises:
+        InputError: If the path may not be written (see :func:`check_output`) or cannot be.
+    """
+    with _whole(path, overwrite, mark, folder=False) as scratch:
         yield scratch
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A scratch path beside ``path`` that replaces it when the block succeeds; otherwise it is removed.
+def whole_folder(path: Path, *, overwrite: bool = False, mark: bool = True) -> Iterator[Path]:
+    """The same for a folder.
 
     Raises:
-        InputError: If the disk is full or the folder cannot be written.
+        InputError: If the path may not be written (see :func:`check_output`) or cannot be.
     """
+    with _whole(path, overwrite, mark, folder=True) as scratch:
+        yield scratch
+
+
+@contextmanager
+def cached_file(path: Path) -> Iterator[Path]:
+    """The same for a file in a cache, all of which is aeplus's."""
+    with _whole(path, overwrite=True, mark=False, folder=False) as scratch:
+        yield scratch
+
+
+@contextmanager
+def _whole(path: Path, overwrite: bool, mark: bool, folder: bool) -> Iterator[Path]:
+    check_output(path, overwrite=overwrite, folder=folder)
     scratch: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}-", dir=path.parent))
         yield scratch / "new"
+        _sync(scratch / "new")
+        check_output(path, overwrite=overwrite, folder=folder)  # something may have come there meanwhile
         if path.is_dir():
             os.replace(path, scratch / "old")  # a folder cannot be replaced; the old one is removed at the end
         os.replace(scratch / "new", path)
+        if mark:
+            _add_to_written(path)
     except (OSError, SafetensorError) as error:  # safetensors raises no OSError, even on a full disk
         reason = getattr(error, "strerror", None) or error
         msg = f"expected to write {path}, got an error ({reason}); free space there or choose another folder."
@@ -50,3 +148,35 @@ def whole_folder(path: Path) -> Iterator[Path]:
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Puts a file, or every file of a folder, onto the disk before it gets its name."""
+    for file in [path] if path.is_file() else (p for p in path.rglob("*") if p.is_file()):
+        with file.open("rb+") as opened:
+            os.fsync(opened.fileno())
+
+
+def _same(path: Path, other: Path) -> bool:
+    try:
+        return path.resolve() == other.expanduser().resolve() or path.samefile(other.expanduser())
+    except OSError:
+        return False
+
+
+def _written(folder: Path) -> list[str]:
+    """The names of what aeplus wrote into a folder."""
+    try:
+        names = json.loads((folder / MARK).read_text(encoding="utf-8"))["written"]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or not of aeplus: nothing is taken for ours
+        return []
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _add_to_written(path: Path) -> None:
+    names = _written(path.parent)
+    if path.name in names:
+        return
+    scratch = path.parent / f"{MARK}-{os.getpid()}"
+    scratch.write_text(json.dumps({"written": [*names, path.name]}) + "\n", encoding="utf-8")
+    os.replace(scratch, path.parent / MARK)

@@ -187,11 +187,16 @@ def test_what_is_new_runs_alone(workplace: Path, out: Path, ran: list[str]) -> N
 
 def test_changed_settings_run_again(workplace: Path, out: Path, ran: list[str]) -> None:
     before = metrics(out / "alphaedit" / "seed_0")
-    (out / "alphaedit" / "seed_0" / "left.txt").touch()
-    assert compare(workplace, out, "--methods=alphaedit", "--data.limit=4", "--model.targets.steps=4") == 0
+    notes = out / "alphaedit" / "seed_0" / "notes.txt"
+    notes.write_text("mine")
+    words = ("--methods=alphaedit", "--data.limit=4", "--model.targets.steps=4")
+    assert compare(workplace, out, *words) == 2  # a file of the user's is in the way
+    assert notes.read_text() == "mine"
+    assert metrics(out / "alphaedit" / "seed_0") == before
+    notes.unlink()
+    assert compare(workplace, out, *words) == 0
     assert ran == ["alphaedit/seed_0"]
     assert metrics(out / "alphaedit" / "seed_0") != before
-    assert not (out / "alphaedit" / "seed_0" / "left.txt").exists()
 
 
 def test_changed_edits_run_again(workplace: Path, here: Path, ran: list[str]) -> None:

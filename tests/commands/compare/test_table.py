@@ -86,7 +86,7 @@ def test_files_and_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     runs = [outcome("rect", 0, 90.0), BROKEN]
     rows = table_rows(runs, ["rect", "kde"], 1)
     write_tables(tmp_path, rows, runs, {})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["compare.csv", "compare.md"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix) == ["compare.csv", "compare.md"]
     print_outcomes(rows, "[/odd] title")
     printed = capsys.readouterr().out
     assert "[/odd] title" in printed

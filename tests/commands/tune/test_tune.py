@@ -353,7 +353,9 @@ def test_a_file_in_the_way_is_refused_before_any_work(
     (here / "new.yaml").write_text("mine")
     assert tune(workplace) == 2
     said = capsys.readouterr().err
-    assert said.startswith("aeplus: error: expected a new file as --out, got new.yaml, which exists; ")
+    assert said.startswith(
+        "aeplus: error: expected --out a new file, or one that aeplus wrote, got new.yaml, which exists; "
+    )
     assert (here / "new.yaml").read_text() == "mine"
     assert (loaded, ran) == ([], [])
 
@@ -439,7 +441,7 @@ def test_a_failed_trial_is_reported_and_not_chosen(
         ),
         (["--fixed-layers", "a"], "expected layers after --fixed-layers, got 'a'"),
         (["--fixed-layers", "0,9"], "expected layers from 0 to 2"),
-        (["--out", "."], "expected a file as --out, got the folder ."),
+        (["--out", "."], "expected --out a file to write, got the folder ."),
         (["--data.preserved_count=0"], "got none for specificity"),
         (["--data.validation_share=0"], "got none for efficacy, generalization"),
         (["--data.path=null"], "expected edits, got none because --data.path is not set"),

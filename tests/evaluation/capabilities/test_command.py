@@ -94,5 +94,5 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["capabilities", "--help"]) == 0
     shown = capsys.readouterr().out
     options = [action.option_strings[-1] for action in capabilities_parser()._actions]
-    assert len(options) == 13
+    assert len(options) == 14
     assert all(option in shown for option in options)

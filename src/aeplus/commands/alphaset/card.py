@@ -62,6 +62,10 @@ def set_card(conflict_set: ConflictSet, longest: float, settings: Mapping[str, A
     }
 
 
+SET_FILES = (*(f"alphaset{n}{ending}" for n in (1, 2, 3) for ending in (".jsonl", ".card.json")), "card.json")
+"""What :func:`write_sets` writes."""
+
+
 def write_sets(sets: Sequence[ConflictSet], folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Writes ``alphaset1.jsonl`` with ``alphaset1.card.json``, and so on, and ``card.json`` on all of them.
 

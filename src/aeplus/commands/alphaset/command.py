@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aeplus.commands.alphaset.answers import Sizes, gather
 from aeplus.commands.alphaset.build import SetBuilder
-from aeplus.commands.alphaset.card import print_averages, records_digest, write_sets
+from aeplus.commands.alphaset.card import SET_FILES, print_averages, records_digest, write_sets
 from aeplus.commands.alphaset.measure import Keys, Measurer
 from aeplus.commands.lists import parse_layers
 from aeplus.commands.rewriting import named_rewriter
@@ -17,6 +17,7 @@ from aeplus.models.loading import load_on_device
 from aeplus.preserved.statistics import PreservedOptions, load_or_collect
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.utils.fingerprint import weights_fingerprint
+from aeplus.utils.paths import check_output
 from aeplus.utils.progress import BarProgress
 
 
@@ -38,6 +39,8 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     targets = TargetOptions(steps=options.steps, learning_rate=options.learning_rate, clamp=options.clamp, contexts=0)
     layers, progress = parse_layers(options.layers, "--layers"), BarProgress()
     pool, facts = read_requests(options.edits), read_requests(options.k0)
+    for name in SET_FILES:
+        check_output(Path(options.out) / name, "--out", (options.edits, options.k0, options.corpus))
     material = gather(pool, facts, options.seed)
     material.supply.check(sizes)  # reported before the model is loaded
     model, tokenizer = load_on_device(options.model)

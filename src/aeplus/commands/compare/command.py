@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from aeplus.commands.compare.outcome import (
+    TABLES,
     Outcome,
     begin_folder,
     cached,
@@ -32,6 +33,7 @@ from aeplus.models.loading import load_model
 from aeplus.module import silence_lightning
 from aeplus.targets.cache import TargetCache
 from aeplus.utils.fingerprint import weights_fingerprint
+from aeplus.utils.paths import check_output, locked
 from aeplus.utils.tables import print_line
 
 
@@ -72,6 +74,8 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     out = Path(options.out)
     base = BaseCLI(rest)
     settings = base.settings
+    for name in TABLES:
+        check_output(out / name, "--out")
     runs = plan(specs, seeds, out, settings)
     counts = sorted({count_edits(run.settings["data"]) for run in runs if run.label == specs[0].label})
     model_settings = settings["model"]
@@ -86,7 +90,8 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         "model": f"{model_settings['model']}, layers {', '.join(map(str, model_settings['layers']))}",
         "machine": machine(base.trainer.strategy.root_device),
     }
-    comparison.execute()
+    with locked(out):
+        comparison.execute()
     comparison.show()
     return 2 if any(outcome.error for outcome in comparison.outcomes) else 0
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import shutil
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +18,14 @@ from aeplus.utils.jsonl import read_json, write_json
 from aeplus.utils.paths import whole_file
 from aeplus.utils.tables import Row, markdown_table, print_table, with_notes
 
+TABLES = ("compare.md", "compare.csv")
 _MARKER = ".aeplus-compare"  # in every folder that a comparison made, which it may delete
 _RESULT = "result.json"
+# What a run leaves in its folder. Anything else there is the user's.
+_OURS = re.compile(
+    r"\.aeplus.*|config\.yaml|hparams\.yaml|events\.out\.tfevents.*|(result|metrics|capabilities)\.json|edits\.jsonl|"
+    "figures|checkpoints|model"
+)
 _PACKAGES = ("aeplus", "torch", "transformers", "lightning")
 _NOTHING: dict[str, float | None] = {"efficacy": None, "generalization": None, "specificity": None, "score": None}
 
@@ -98,9 +105,15 @@ def check_folder(folder: Path) -> None:
     Raises:
         InputError: If it contains something else.
     """
-    if folder.exists() and not (folder / _MARKER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    if not folder.exists() and not folder.is_symlink():
+        return
+    entries = sorted(path.name for path in folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else ["?"]
+    if _MARKER in entries:
+        entries = [name for name in entries if not _OURS.fullmatch(name)]
+    if entries:
         msg = (
-            f"expected a new folder or a run of aeplus compare, got {folder} with something else; choose another --out."
+            f"expected a new folder or a run of aeplus compare, got {folder} with something else "
+            f"({', '.join(entries[:3])}); choose another --out."
         )
         raise InputError(msg)
 
@@ -118,7 +131,7 @@ def begin_folder(folder: Path) -> None:
         folder.mkdir(parents=True)
         (folder / _MARKER).touch()
     except OSError as error:
-        msg = f"could not make the folder {folder}: {error.strerror}; choose another --out."
+        msg = f"expected to make the folder {folder}, got an error ({error.strerror}); choose another --out."
         raise InputError(msg) from error
 
 
@@ -196,7 +209,7 @@ def write_tables(
     Raises:
         InputError: If they cannot be written.
     """
-    for name, text in (("compare.md", markdown(rows, notes)), ("compare.csv", tidy_csv(outcomes))):
+    for name, text in zip(TABLES, (markdown(rows, notes), tidy_csv(outcomes)), strict=True):
         with whole_file(out / name) as scratch:
             scratch.write_text(text, encoding="utf-8")
 

@@ -22,10 +22,11 @@ from aeplus.models.loading import load_model
 from aeplus.module import EditModule, silence_lightning
 from aeplus.run.session import EditSession
 from aeplus.utils.jsonl import write_jsonl
-from aeplus.utils.paths import whole_file
+from aeplus.utils.paths import check_output, whole_file
 from aeplus.utils.progress import BarProgress
 from aeplus.utils.tables import print_line
 
+_FILES = ("inspect.jsonl", "inspect.html", "conflict.png", "stream.png")
 _UNEDITED = (
     "Everything is measured on the unedited model. While a stream is edited, the keys of the upper edited layers, ‖r‖ "
     "and the answers change, so later batches will get other values."
@@ -68,6 +69,8 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         if value < least:
             msg = f"expected {name} to be at least {least}, got {value}; choose a larger number."
             raise InputError(msg)
+    for name in _FILES:
+        check_output(Path(options.out) / name, "--out")
     cli = InspectCLI(rest)
     settings, data = cli.settings["model"], cli.datamodule
     requests = stripped(data)
@@ -125,10 +128,9 @@ def _write(out: Path, findings: Sequence[Finding], facts: dict[str, str]) -> Non
     optimized = any(f.residual is not None for f in findings)
     remarks = [_UNEDITED, _S, _R if optimized else "No targets were optimized, so ‖r‖ is unknown."]
     page = html_page(findings, {"Distributions": conflict, "Along the stream": stream}, facts, remarks)
-    write_jsonl(out / "inspect.jsonl", (f.as_dict() for f in findings))
-    contents = {"inspect.html": page.encode(), "conflict.png": conflict, "stream.png": stream}
-    for name, content in contents.items():
+    write_jsonl(out / _FILES[0], (f.as_dict() for f in findings))
+    for name, content in zip(_FILES[1:], (page.encode(), conflict, stream), strict=True):
         with whole_file(out / name) as scratch:
             scratch.write_bytes(content)
-    for name in ("inspect.jsonl", *contents):
+    for name in _FILES:
         print_line(str(out / name))

@@ -15,7 +15,7 @@ from aeplus.methods.method import find_composition, named_method
 from aeplus.methods.registry import METHODS, NamedMethod, shipped_methods
 from aeplus.models.loading import load_model
 from aeplus.module import silence_lightning
-from aeplus.utils.paths import whole_file
+from aeplus.utils.paths import check_output, whole_file
 from aeplus.utils.tables import print_line
 
 
@@ -38,6 +38,10 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     folder = Path(options.trials)
     base = TuneCLI(rest)
     settings = base.settings
+    sources = settings["data"]["path"]
+    check_output(path, "--out", [sources] if isinstance(sources, str) else sources or (), options.overwrite)
+    for name in (f"{path.stem}.tuning.json", f"{path.stem}.tuning.md"):
+        check_output(folder / name, "--trials")
     model_settings = settings["model"]
     if model_settings["layers"]:
         message = f"model.layers {model_settings['layers']} is not used"
@@ -62,9 +66,10 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     }
     table = folder / f"{path.stem}.tuning.md"
     remarks = [*(f"{name}: {value}" for name, value in notes.items()), *file.remarks()]
-    for target, text in ((path, file.text(notes)), (table, markdown(trials, remarks))):
-        with whole_file(target) as scratch:
-            scratch.write_text(text, encoding="utf-8")
+    with whole_file(path, overwrite=options.overwrite, mark=False) as scratch:
+        scratch.write_text(file.text(notes), encoding="utf-8")
+    with whole_file(table) as scratch:
+        scratch.write_text(markdown(trials, remarks), encoding="utf-8")
     print_trials(trials, f"Trials on {model_settings['model']} (%)")
     print_line(f"config: {path}")
     print_line(f"trials: {table}")
@@ -102,14 +107,8 @@ def _new_file(out: str | None, overwrite: bool) -> Path:
     if out is None:
         msg = "expected a file to write, got no --out; pass one, such as --out configs/model/my-model.yaml."
         raise InputError(msg)
-    path = Path(out)
-    if path.is_dir():
-        msg = f"expected a file as --out, got the folder {path}; choose a file in it."
-        raise InputError(msg)
-    if path.exists() and not overwrite:
-        msg = f"expected a new file as --out, got {path}, which exists; choose another, or add --overwrite."
-        raise InputError(msg)
-    return path
+    check_output(Path(out), "--out", overwrite=overwrite)
+    return Path(out)
 
 
 def _compositions(text: str) -> dict[str, NamedMethod]:

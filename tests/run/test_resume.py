@@ -9,8 +9,8 @@ import torch
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
-from aeplus.run.checkpoint import Resume
 from aeplus.run.journal import Entry, Journal
+from aeplus.run.resume import Resume
 
 REQUESTS = [EditRequest("{} is in", "Paris", "Italy"), EditRequest("{} is in", "Rome", "France")]
 SETTINGS = {"model": {"method": {"ridge": 1.0}}}

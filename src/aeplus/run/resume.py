@@ -1,4 +1,4 @@
-"""A checkpoint's edits, which wait until the unedited model has been measured."""
+"""Resuming: a checkpoint's edits, which wait until the unedited model has been measured."""
 
 import warnings
 from collections.abc import Sequence

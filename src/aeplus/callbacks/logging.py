@@ -1,4 +1,4 @@
-"""Everything worth watching, to the run's logger (TensorBoard unless another is set)."""
+"""Logs every committed batch to the run's logger (TensorBoard unless another is set)."""
 
 import json
 from typing import Any, cast
