@@ -50,7 +50,7 @@ def test_fit_writes_everything_and_validate_measures_it(
     assert "7 edits of" in capsys.readouterr().out
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics) == {
-        *("method", "model", "seed", "edits", "before", "after"),
+        *("method", "model", "seed", "edits", "edits_done", "before", "after"),
         *("intervals", "batches", "leakage", "measures", "seconds"),
     }
     assert metrics["method"] == "alphaedit_plus"
@@ -200,8 +200,16 @@ def test_rewritten_facts_count_once(workplace: Path, here: Path) -> None:
     assert metrics["after"]["efficacy"] == 100.0
 
 
-def test_a_run_stopped_inside_a_batch_holds_whole_batches_only(workplace: Path, here: Path) -> None:
-    assert fit(workplace, *SAVE, "--trainer.max_epochs=1") == 0  # the first of three smoothing iterations
+def test_a_run_stopped_inside_a_batch_holds_whole_batches_only(
+    workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(workplace, *SAVE, "--trainer.max_epochs=1") == 2  # the first of three smoothing iterations
+    printed = capsys.readouterr()
+    assert "0 of 7 edits of" in printed.out
+    assert (
+        "aeplus: error: expected to reach the end of the 7 edits, got 0, as something such as trainer.max_epochs, "
+        "max_steps or max_time ended the run; raise it and resume with --ckpt_path."
+    ) in printed.err
     original, saved = edited_weights(workplace / "model"), edited_weights(run_folder(here) / "model")
     assert all(torch.equal(original[name], saved[name]) for name in original)
 
@@ -343,6 +351,40 @@ def test_ctrl_c_leaves_whole_batches(workplace: Path, here: Path) -> None:
     for one, two in ((left, first), (whole, resumed)):
         assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
     assert any(not torch.allclose(first[name], whole[name], atol=1e-2) for name in first)
+
+
+def test_sigterm_leaves_whole_batches(workplace: Path, here: Path) -> None:
+    """What a cluster sends before it kills a job is answered with a status of its own, and nothing is lost."""
+    interrupt = INTERRUPT.replace("signal.SIGINT", "signal.SIGTERM")
+    assert interrupt != INTERRUPT
+    (here / "interrupting.py").write_text(interrupt)
+    callbacks = [*SAVE, "--trainer.callbacks+=aeplus.callbacks.EditCheckpoint"]
+    words = ["fit", "--config", f"{workplace}/tiny.yaml", "--config", PLUS, *callbacks]
+    words += ["--trainer.callbacks+=interrupting.Interrupt"]
+    code = "from aeplus.commands.main import entry_point; entry_point()"
+    environment = {**os.environ, "PYTHONPATH": str(here)}
+    done = subprocess.run([sys.executable, "-c", code, *words], env=environment, capture_output=True, check=False)
+    assert done.returncode == 143
+    assert b"Traceback" not in done.stderr
+    assert b"interrupted: 1 of 3 batches committed; resume with --ckpt_path" in done.stderr
+    assert b"aeplus: terminated" in done.stderr
+    assert (run_folder(here) / "model").is_dir()
+
+
+def test_what_the_terminal_cannot_print_costs_nothing(workplace: Path, here: Path) -> None:
+    """Characters outside the terminal's encoding, and texts that look like markup."""
+    line = json.loads((workplace / "edits.jsonl").read_text().splitlines()[0])
+    line |= {"prompt": "[INST] 法国 [/INST] {}", "subject": line["subject"]}
+    (here / "edits.jsonl").write_text(json.dumps(line) + "\n")
+    words = ["fit", "--config", f"{workplace}/tiny.yaml", "--config", PLUS, *SAVE, "--data.path", "edits.jsonl"]
+    words += ["--trainer.callbacks+=aeplus.callbacks.GenerationWriter"]
+    code = "from aeplus.commands.main import entry_point; entry_point()"
+    environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code, *words], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"[/INST]" in done.stdout
+    assert (run_folder(here) / "model").is_dir()
+    assert (run_folder(here) / "metrics.json").is_file()
 
 
 def test_full_disk_while_saving(workplace: Path, here: Path) -> None:

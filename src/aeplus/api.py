@@ -17,7 +17,7 @@ from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
 from aeplus.methods.method import GradientOptions, Method, find_composition, named_method
 from aeplus.models.decoder import Decoder, Snapshot
-from aeplus.module import EditModule, ctrl_c, quiet_lightning
+from aeplus.module import EditModule, interruptible, quiet_lightning
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.targets.optimizer import TargetOptions
 
@@ -165,7 +165,7 @@ def edit(
     try:
         with quiet_lightning():
             trainer = _trainer(device, [stop, *callbacks])
-            with ctrl_c(trainer):  # an exit would end the caller
+            with interruptible(trainer):  # an exit would end the caller
                 trainer.fit(module, data)
         model.to(device)  # Lightning leaves it on the CPU
         module.session.finish()

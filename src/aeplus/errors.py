@@ -11,6 +11,10 @@ class InputError(ValueError):
     """
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as clusters and containers send it. What is committed is kept, as after Ctrl-C; the status is 143."""
+
+
 def require_positive(options: Any, group: str, *names: str) -> None:
     """Every named option is above 0.
 

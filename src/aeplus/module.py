@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from aeplus.data.datamodule import EditDataModule
 from aeplus.edits import EditRequest
-from aeplus.errors import InputError
+from aeplus.errors import InputError, Terminated
 from aeplus.methods.method import Method
 from aeplus.models.loading import DType, load_model
 from aeplus.preserved.statistics import PreservedOptions
@@ -272,11 +272,18 @@ def quiet_lightning() -> Iterator[None]:
 
 
 @contextmanager
-def ctrl_c(trainer: Trainer) -> Iterator[None]:
-    """Makes the exit with which a trainer answers Ctrl-C within the block a ``KeyboardInterrupt`` again."""
+def interruptible(trainer: Trainer) -> Iterator[None]:
+    """Makes the exit with which a trainer answers Ctrl-C or SIGTERM within the block an exception again.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C.
+        Terminated: After SIGTERM.
+    """
     try:
         yield
     except SystemExit as stop:
+        if trainer.received_sigterm:
+            raise Terminated from stop
         if trainer.interrupted:
             raise KeyboardInterrupt from stop
         raise

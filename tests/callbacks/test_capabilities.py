@@ -31,7 +31,7 @@ def place(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path
 
 
-def fit(place: Path, workplace: Path, name: str, *words: str, **arguments: Any) -> Path:
+def fit(place: Path, workplace: Path, name: str, *words: str, status: int = 0, **arguments: Any) -> Path:
     """Edits the tiny model (three batches) and returns the run's folder."""
     callbacks: list[dict[str, Any]] = [{"class_path": "EditCheckpoint"}, {"class_path": "JournalWriter"}]
     if arguments:
@@ -40,7 +40,7 @@ def fit(place: Path, workplace: Path, name: str, *words: str, **arguments: Any) 
         callback["class_path"] = f"aeplus.callbacks.{callback['class_path']}"
     logger = {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": {"save_dir": name}}
     (place / f"{name}.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks, "logger": logger}}))
-    assert main(["fit", f"--config={workplace}/tiny.yaml", f"--config={name}.yaml", *words]) == 0
+    assert main(["fit", f"--config={workplace}/tiny.yaml", f"--config={name}.yaml", *words]) == status
     (metrics,) = (place / name).rglob("metrics.json")
     return metrics.parent
 
@@ -105,7 +105,7 @@ def test_looking_changes_nothing(place: Path, workplace: Path, scoring: str) -> 
 
 
 def test_a_resumed_run_measures_the_unedited_model_too(place: Path, workplace: Path) -> None:
-    first = fit(place, workplace, "first", "--trainer.max_epochs=5", data="items", tasks="sst2", limit=4)
+    first = fit(place, workplace, "first", "--trainer.max_epochs=5", status=2, data="items", tasks="sst2", limit=4)
     (checkpoint,) = first.rglob("*.ckpt")
     again = fit(place, workplace, "again", f"--ckpt_path={checkpoint}", data="items", tasks="sst2", limit=4)
     assert [result["step"] for result in results(again)] == [0, 3]

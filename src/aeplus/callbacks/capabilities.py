@@ -77,14 +77,17 @@ class CapabilitiesWriter(EditCallback):
             self._measure(trainer, module.session, commit.index + 1)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measures the edited model, unless that has just been done, and prints the table."""
+        """Measures the edited model, unless that has just been done."""
         session = session_of(pl_module)
         step = len(session.journal.entries)
         if self.results[-1]["step"] != step:
             self._measure(trainer, session, step)
-        if self.table and trainer.is_global_zero:
-            states = [("before", self.results[0]["tasks"]), (f"after {step} batches", self.results[-1]["tasks"])]
-            print_capabilities(states)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Prints the table, now that every callback has saved what it has."""
+        if stage == "fit" and self.table and trainer.is_global_zero and self.results:
+            after = f"after {self.results[-1]['step']} batches"
+            print_capabilities([("before", self.results[0]["tasks"]), (after, self.results[-1]["tasks"])])
 
     def _measure(self, trainer: Trainer, session: EditSession, step: int) -> None:
         began = time.perf_counter()

@@ -27,6 +27,7 @@ class GenerationWriter(EditCallback):
         self.count, self.length, self.every, self.table = count, length, every, table
         self._prompts: list[str] = []
         self._before: list[str] = []
+        self._after: list[str] = []
 
     def on_unedited_model(self, trainer: Trainer, module: EditingModule) -> None:
         """Asks the unedited model."""
@@ -44,12 +45,15 @@ class GenerationWriter(EditCallback):
             self._log(trainer, self._generate(module.session), commit.index + 1)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prints and logs before and after."""
+        """Generates and logs."""
         session = session_of(pl_module)
-        after = self._generate(session)
-        self._log(trainer, after, len(session.journal.entries))
-        if self.table:
-            rows = zip(self._prompts, self._targets, self._before, after, strict=True)
+        self._after = self._generate(session)
+        self._log(trainer, self._after, len(session.journal.entries))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Prints before and after, now that every callback has saved what it has."""
+        if stage == "fit" and self.table and self._after:
+            rows = zip(self._prompts, self._targets, self._before, self._after, strict=True)
             cells = [[text.replace("\n", " ") for text in row] for row in rows]
             print_table("Generations", _HEADER, cells, left=_HEADER)
 

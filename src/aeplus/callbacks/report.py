@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 from lightning import LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from aeplus.errors import InputError
 from aeplus.models.loading import save_model
 from aeplus.run.batches import BatchCommit
 from aeplus.run.hooks import EditCallback, EditingModule, opened_session, session_of
@@ -47,32 +49,40 @@ class JournalWriter(EditCallback):
         self.write(trainer, module.session)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measures all edits, writes everything and prints the table."""
+        """Measures all edits and writes everything."""
         session = session_of(pl_module)
         session.finish()
         self.write(trainer, session)
-        folder = run_folder(trainer)
-        model = folder / "model"
         if self.save_model:
-            save_model(session.model, session.tokenizer, model)
-        if self.table:
-            print_summary(session.report, folder, model if self.save_model else None)
+            save_model(session.model, session.tokenizer, run_folder(trainer) / "model")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Prints the table, now that everything is saved."""
+        session = opened_session(pl_module)
+        if stage == "fit" and self.table and session is not None:
+            folder = run_folder(trainer)
+            print_summary(session.report, folder, folder / "model" if self.save_model else None)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """After Ctrl-C, saves the batches committed so far, whole; what was under way is removed first."""
+        """Saves the batches committed so far, whole, and reports how to resume; the one under way is rolled back."""
         session = opened_session(pl_module)
-        if session is None:
+        if session is None or not hasattr(session, "data"):
             return
         session.rollback()
         committed = len(session.journal.entries)
-        if not committed or not isinstance(exception, KeyboardInterrupt):
+        interrupted = isinstance(exception, KeyboardInterrupt | SIGTERMException)
+        if not committed and not interrupted:
             return
-        if self.save_model:
-            save_model(session.model, session.tokenizer, run_folder(trainer) / "model")
+        if committed and self.save_model:
+            try:
+                save_model(session.model, session.tokenizer, run_folder(trainer) / "model")
+            except InputError as error:
+                print(f"aeplus: error: {error}", file=sys.stderr)
         checkpoints = sorted(run_folder(trainer).glob("checkpoints/*.ckpt"), key=lambda p: p.stat().st_mtime)
-        how = f"; resume with --ckpt_path {checkpoints[-1]}" if checkpoints else ""
+        how = f"; resume with --ckpt_path {checkpoints[-1]}" if checkpoints and committed else ""
         total = committed + session.data.batches
-        print(f"\ninterrupted: {committed} of {total} batches committed{how}", file=sys.stderr)
+        what = "interrupted" if interrupted else "stopped"
+        print(f"\n{what}: {committed} of {total} batches committed{how}", file=sys.stderr)
 
     def write(self, trainer: Trainer, session: EditSession) -> None:
         """Writes ``metrics.json`` as the report now is; for callbacks that add to it."""

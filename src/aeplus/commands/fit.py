@@ -18,7 +18,7 @@ from aeplus.commands.configs import expand_configs, method_flags
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.methods.method import Method
-from aeplus.module import EditModule, ctrl_c, silence_lightning
+from aeplus.module import EditModule, interruptible, silence_lightning
 from aeplus.targets.cache import TargetCache
 
 _CALLBACKS = "aeplus.callbacks"
@@ -86,6 +86,32 @@ class EditCLI(LightningCLI):
             method: Method = self.model.options["method"]
             for name in method.idle(method_flags(self._arguments)):
                 print(f"aeplus: --model.method.{name} changes nothing: {method.name} does not use it", file=sys.stderr)
+
+    def fit(self, model: EditModule, **rest: Any) -> None:
+        """Edits the stream; called by LightningCLI in place of the trainer's.
+
+        Raises:
+            InputError: If something ended the run before its stream.
+            KeyboardInterrupt: After Ctrl-C (:class:`~aeplus.errors.Terminated`: after SIGTERM).
+        """
+        with interruptible(self.trainer):
+            self.trainer.fit(model, **rest)
+        data = self.datamodule
+        if not data.exhausted and not cast(Any, self.trainer).fast_dev_run:
+            msg = (
+                f"expected to reach the end of the {len(data.requests)} edits, got {data.cursor}, as something such as "
+                "trainer.max_epochs, max_steps or max_time ended the run; raise it and resume with --ckpt_path."
+            )
+            raise InputError(msg)
+
+    def validate(self, model: EditModule, **rest: Any) -> None:
+        """Measures the model; called by LightningCLI in place of the trainer's.
+
+        Raises:
+            KeyboardInterrupt: After Ctrl-C (:class:`~aeplus.errors.Terminated`: after SIGTERM).
+        """
+        with interruptible(self.trainer):
+            self.trainer.validate(model, **rest)
 
     def after_validate(self) -> None:
         """Prints what was measured."""
@@ -208,7 +234,7 @@ class RunCLI(BaseCLI):
         callbacks = cast(Any, self.trainer).callbacks
         if not any(isinstance(callback, JournalWriter) for callback in callbacks):
             callbacks.append(JournalWriter(table=False))  # what the table is made from
-        with ctrl_c(self.trainer):
+        with interruptible(self.trainer):
             self.trainer.fit(model, **rest)
 
 

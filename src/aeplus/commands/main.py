@@ -1,13 +1,16 @@
 """The command line. Nothing heavy is imported until a command needs it, so ``aeplus --help`` answers at once."""
 
 import errno
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from shlex import join
+from types import FrameType
 
 from aeplus.commands.arguments import COMMANDS
-from aeplus.errors import InputError
+from aeplus.errors import InputError, Terminated
 
 _SUMMARIES = {
     "fit": "edit a model",
@@ -53,6 +56,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return _run(arguments[0], arguments[1:])
     except InputError as error:
         return _refuse(str(error))
+    except Terminated:
+        print("\naeplus: terminated", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("\naeplus: interrupted", file=sys.stderr)
         return 130
@@ -88,6 +94,14 @@ def _refuse(sentence: str) -> int:
     return 2
 
 
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
 def entry_point() -> None:
     """What the ``aeplus`` command runs."""
+    signal.signal(signal.SIGTERM, _terminate)  # an exception, so that what is under way is rolled back
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a character that the terminal lacks must not end a run
     sys.exit(main())

@@ -26,6 +26,7 @@ class RunReport:
         model: Name of the model.
         seed: Seed of the run.
         edits: Edits in the stream.
+        edits_done: How many of them are committed.
         before: Efficacy, Generalization, Specificity and Score of all edits before the first.
         after: The same after the last committed batch.
         intervals: 95 % bootstrap intervals of ``before`` and ``after``, but for the Score: for each of the three
@@ -41,6 +42,7 @@ class RunReport:
     model: str
     seed: int
     edits: int = 0
+    edits_done: int = 0
     before: dict[str, float | None] = field(default_factory=lambda: dict(_UNMEASURED))
     after: dict[str, float | None] = field(default_factory=lambda: dict(_UNMEASURED))
     intervals: dict[str, dict[str, Any]] = field(default_factory=lambda: {"before": {}, "after": {}})
@@ -108,7 +110,9 @@ _HEADER = ["", *(name.capitalize() for name in _NAMES)]
 def print_summary(report: RunReport, folder: Path, model: Path | None) -> None:
     """Prints Efficacy, Generalization, Specificity and Score before and after, and where everything lies."""
     rows = [Row(["before", *_scores(report.before)]), Row(["after", *_scores(report.after)], style="bold")]
-    print_table(f"{report.edits} edits of {report.model} by {report.method} (%)", _HEADER, rows, left=_HEADER[:1])
+    done = "" if report.edits_done == report.edits else f"{report.edits_done} of "
+    title = f"{done}{report.edits} edits of {report.model} by {report.method} (%)"
+    print_table(title, _HEADER, rows, left=_HEADER[:1])
     statistics = report.seconds["statistics"]
     print_line(f"{report.seconds['total']:.0f} s, {statistics:.0f} s of it statistics", style="dim")
     print_line(f"metrics: {folder / 'metrics.json'}")

@@ -151,6 +151,7 @@ class EditSession:
             self.journal = resume.journal
             self.journal.apply(self.sites)
             self.report.batches = [entry.report for entry in self.journal.entries]
+            self.report.edits_done = data.cursor
         self._prepared = True
 
     def _check_weights(self) -> None:
@@ -294,6 +295,7 @@ class EditSession:
         commit = BatchCommit(index, requests, chosen, report, norms, validation, converged)
         self._batch, self._finished = None, False
         data.cursor += len(requests)
+        self.report.edits_done = data.cursor
         self._notify("on_batch_committed", commit)
         return commit
 

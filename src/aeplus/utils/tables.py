@@ -1,7 +1,10 @@
 """Tables as Markdown and in the terminal. Texts of users and models are printed as they are, brackets included."""
 
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -57,14 +60,22 @@ def print_table(
     for row in rows:
         row = row if isinstance(row, Row) else Row(row)
         table.add_row(*map(Text, row.cells), style=row.style, end_section=row.end_section)
-    console().print(table)
+    _print(table)
     for sentence in failures:
         print_line(sentence, "red")
 
 
 def print_line(text: str, style: str | None = None) -> None:
     """Prints a line of text as it is, never wrapped, so that paths can be copied."""
-    console().print(Text(text), style=style, soft_wrap=True)
+    _print(Text(text), style=style, soft_wrap=True)
+
+
+def _print(what: Table | Text, **options: Any) -> None:
+    """Prints; that nobody reads on (``| head``) ends the printing, not the run."""
+    try:
+        console().print(what, **options)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[str] = ()) -> str:

@@ -202,7 +202,8 @@ class Comparison:
         finally:
             gc.collect()  # module and trainer refer to each other, and the module to the statistics
         outcome = Outcome.read_metrics(run.label, run.seed, run.folder, time.perf_counter() - start)
-        finish(run.folder, digest, outcome)
+        if outcome.error is None:
+            finish(run.folder, digest, outcome)
         return outcome
 
     def _rows(self) -> list[list[str]]:

@@ -64,6 +64,9 @@ class Outcome:
     def read_metrics(cls, method: str, seed: int, folder: Path, seconds: float) -> "Outcome":
         """The outcome of a run, from the ``metrics.json`` in its folder."""
         metrics = read_json(folder / "metrics.json")
+        if metrics["edits_done"] < metrics["edits"]:
+            error = f"ended after {metrics['edits_done']} of {metrics['edits']} edits"
+            return cls.failed(method, seed, error, seconds)
         editing = sum(batch["seconds"]["total"] for batch in metrics["batches"])
         return cls(method, seed, metrics["before"], metrics["after"], editing, metrics.get("leakage"), seconds)
 

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from aeplus.callbacks import BatchCommit, EditCallback, EditProgressBar, SmoothingStop
 from aeplus.commands.compare.outcome import settings_digest
-from aeplus.commands.fit import BaseCLI, ctrl_c
+from aeplus.commands.fit import BaseCLI, interruptible
 from aeplus.commands.tune.search import Result, Values
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
@@ -181,7 +181,7 @@ class TrialRunner:
     def _fit(self, module: EditModule, trainer: Trainer) -> None:
         module.attach(self._model, self._tokenizer, self._cache, self._unedited)
         data = copy.copy(self._data)  # with its own cursor
-        with ctrl_c(trainer):
+        with interruptible(trainer):
             trainer.fit(module, datamodule=data)
 
 
