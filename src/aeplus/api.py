@@ -110,7 +110,7 @@ def edit(
     layers: Sequence[int] | None = None,
     batch_size: int = 10,
     seed: int = 0,
-    selection: str | None = None,
+    selection: Literal["best", "converge"] | None = None,
     edited_dtype: Literal["same", "float32"] = "same",
     callbacks: Sequence[Callback] = (),
     **options: Unpack[EditOptions],
@@ -153,7 +153,7 @@ def edit(
         seed=seed,
     ).attach(model, tokenizer)
     data = EditDataModule(batch_size=batch_size, seed=seed, **data_options).attach(requests_from_records(list(edits)))
-    stop = SmoothingStop(selection=selection)  # type: ignore[arg-type]
+    stop = SmoothingStop(selection=selection)
     device = decoder.device
     if len({parameter.device for parameter in model.parameters()}) > 1:
         msg = "expected a model on one device, got weights on several; load it without device_map."

@@ -1,6 +1,15 @@
 """Exceptions, and checks that groups of options share."""
 
-from typing import Any
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+_WORDS: dict[type, tuple[str, type]] = {
+    float: ("a number", Real),
+    int: ("a whole number", Integral),
+    bool: ("true or false", bool),
+    str: ("a text", str),
+}
 
 
 class InputError(ValueError):
@@ -13,6 +22,25 @@ class InputError(ValueError):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, as clusters and containers send it. What is committed is kept, as after Ctrl-C; the status is 143."""
+
+
+def require_types(options: Any, group: str) -> None:
+    """Every field of a dataclass that is a number, a flag or a text is one; optional ones may be ``None``.
+
+    Raises:
+        InputError: If one is not; the message calls it ``group.name``.
+    """
+    for name, hint in get_type_hints(type(options)).items():
+        value, kinds = getattr(options, name), get_args(hint) or (hint,)
+        if value is None and NoneType in kinds:
+            continue
+        kind = next((kind for kind in kinds if kind in _WORDS), None)
+        if kind is None:
+            continue
+        word, accepted = _WORDS[kind]
+        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+            msg = f"expected {group}.{name} to be {word}, got {value!r}; correct it."
+            raise InputError(msg)
 
 
 def require_positive(options: Any, group: str, *names: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any, Literal, cast
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
@@ -22,7 +22,7 @@ from aeplus.errors import InputError, Terminated
 from aeplus.methods.method import Method
 from aeplus.models.loading import DType, load_model
 from aeplus.preserved.statistics import PreservedOptions
-from aeplus.run.hooks import EditCallback
+from aeplus.run.hooks import EditCallback, opened_session
 from aeplus.run.resume import NOTES, Resume
 from aeplus.run.session import EditSession
 from aeplus.targets.cache import TargetCache
@@ -92,7 +92,14 @@ class EditModule(LightningModule):
         target_cache: TargetCache | None = None,
         unedited_cache: dict[tuple[Hashable, ...], Any] | None = None,
     ) -> "EditModule":
-        """Takes a loaded model, which is edited in place, and what runs of it share; see :class:`EditSession`."""
+        """Takes a loaded model, which is edited in place, and what runs of it share; see :class:`EditSession`.
+
+        Raises:
+            InputError: If a run of another model has begun.
+        """
+        if hasattr(self, "session") and model is not self.session.model:
+            msg = "expected the model that this run began with, got another; make a new EditModule for it."
+            raise InputError(msg)
         self.language_model, self.tokenizer = model, tokenizer
         self._shared = {"target_cache": target_cache, "unedited_cache": unedited_cache}
         return self
@@ -133,6 +140,10 @@ class EditModule(LightningModule):
                 **self._shared,
             )
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Whatever ends the run, no candidate is left in the model."""
+        return [_Rollback()]
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """An optimizer that changes nothing: it counts batches."""
         return torch.optim.SGD([self.clock], lr=0.0)
@@ -160,7 +171,7 @@ class EditModule(LightningModule):
             # Not when a checkpoint from inside a batch is resumed.
             if self.global_step == len(self.session.journal.entries):
                 cast(Any, self.optimizers()).step()
-            self.session.begin(requests)
+            self.session.begin()
         self.session.candidate()
 
     def validation_step(self, items: list[Any], batch_idx: int) -> None:
@@ -203,7 +214,8 @@ class EditModule(LightningModule):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """The committed updates as factors, with their keys; not the model."""
-        return (self._resume or self.session).journal.tensors()
+        source = self._resume or opened_session(self)
+        return source.journal.tensors() if source is not None else {}
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Nothing: :meth:`on_load_checkpoint` has taken the edits, which wait until the model has been measured."""
@@ -221,6 +233,12 @@ class EditModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks that the checkpoint is one of aeplus, and reports where the settings differ."""
         self._resume = Resume(checkpoint, self._all_settings)
+
+
+class _Rollback(Callback):
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if (session := opened_session(pl_module)) is not None:
+            session.rollback()
 
 
 def check_trainer(trainer: Any) -> None:

@@ -426,7 +426,7 @@ def test_a_loss_that_is_not_finite_is_refused(rate: float) -> None:
         decoder.model.model.layers[3].mlp.up_proj.weight[0, 0] = torch.nan
     before = state(decoder)
     options = replace(OPTIONS, learning_rate=rate)
-    with pytest.raises(InputError, match="expected a finite loss, but it is NaN or infinity for some edit; use a smal"):
+    with pytest.raises(InputError, match="expected a finite loss, got NaN or infinity for some edit; use a smal"):
         learn_updates(decoder, sites, rows_of(NEW), None, empty(sites), options, lambda *call: steps.append(call[0]))
     assert steps == ([] if rate < 1 else [0])
     for (now, *_), (then, *_) in zip(state(decoder), before, strict=True):

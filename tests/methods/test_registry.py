@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 import aeplus
 from aeplus import METHODS, Method, register_method
@@ -217,3 +218,35 @@ def test_switches_hold_everything_that_makes_a_method() -> None:
     for name in METHODS:
         assert set(SWITCHES) <= set(method_switches(name))
         assert Method(**method_switches(name)) == named_method(name)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"alpha": "high"}, r"expected method.alpha to be a number, got 'high'; correct it."),
+        ({"smooth": "no"}, r"expected method.smooth to be true or false, got 'no'; correct it."),
+        ({"max_rank": 1.5}, r"expected method.max_rank to be a whole number, got 1.5; correct it."),
+        ({"double": 1}, r"expected method.double to be true or false, got 1; correct it."),
+        ({"gradient": 3}, r"expected method.gradient to be a mapping of its numbers, got 3; correct it."),
+        ({"gradient": {"stepz": 1}}, r"expected fields of method.gradient \(steps, .*\), got stepz; check the names."),
+        ({"gradient": {"steps": True}}, r"expected method.gradient.steps to be a whole number, got True; correct it."),
+        ({3: "a"}, r"expected fields of a method \(name, .*\), got 3; check the names."),
+    ],
+)
+def test_values_of_another_kind_are_refused(tmp_path: Path, values: dict[Any, Any], text: str) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump({"model": {"method": values}}))
+    with pytest.raises(InputError, match=text):
+        find_composition(str(path))
+
+
+def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("model: {method: {alpha: 1e-2, epsilon: 3.e+2, ridge: 1E3}}")
+    method = named_method(find_composition(str(path)))
+    assert (method.alpha, method.epsilon, method.ridge) == (0.01, 300.0, 1000.0)
+
+
+def test_a_registered_method_has_one_name() -> None:
+    with pytest.raises(InputError, match=r"expected switches without a name, got 'other' for mine; leave it out."):
+        register_method("mine", {"name": "other"})

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,7 +147,7 @@ def test_finish_measures_once_until_something_changes(monkeypatch: pytest.Monkey
 
 
 def test_a_beta_that_the_method_fixes_is_reported_when_another_is_set() -> None:
-    text = r"expected method.prior_strength 1.0, which alphaedit fixes, got 5.0 from elsewhere, which is used"
+    text = r"method.prior_strength is 5.0, where alphaedit fixes 1.0, and 5.0 is used; to have 1.0, leave it out"
     with pytest.warns(UserWarning, match=text):
         EditSession(tiny_model("gpt2"), tokenizer(), [1], named_method("alphaedit", prior_strength=5.0))
     with warnings.catch_warnings():
@@ -165,10 +164,54 @@ def test_weights_that_are_not_finite_are_refused_before_the_work() -> None:
         run.prepare(data)
 
 
-def test_nothing_of_lightning_is_needed(tmp_path: Path) -> None:
-    """A run imports no Lightning where its edits are a plain list."""
+def test_nothing_of_lightning_is_needed() -> None:
+    """The session imports no Lightning."""
     import subprocess
     import sys
 
     code = "import sys, aeplus.run.session; assert not [m for m in sys.modules if m.split('.')[0] == 'lightning']"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_steps_out_of_order_are_refused() -> None:
+    model = tiny_model("llama")
+    run, data = session(model), ListStream(requests_from_records(records()), 4)
+    with pytest.raises(InputError, match=r"expected a session that is prepared for editing, got one that is not"):
+        run.begin()
+    with pytest.raises(InputError, match=r'expected edits, got none; call setup\("fit"\) of the data first'):
+        run.prepare(ListStream([], 4))
+    run.prepare(data, editing=False)
+    with pytest.raises(InputError, match=r"expected a session that is prepared for editing, got one that is not"):
+        run.begin()
+    assert run.finish().leakage is None
+    run.prepare(data)  # measured before, to be edited now
+    with pytest.raises(InputError, match=r"expected a batch under way, got none; call begin\(\) first"):
+        run.candidate()
+    run.begin()
+    for step in (lambda: run.settle(None), run.commit):
+        with pytest.raises(InputError, match=r"expected a candidate in the model, got none yet; call candidate\(\)"):
+            step()
+    run.candidate()
+    with pytest.raises(InputError, match=r"expected no batch under way, got one at iteration 0; commit it or roll"):
+        run.begin()
+    run.rollback()
+    drive(run, data)
+    with pytest.raises(InputError, match=r"expected a batch to edit, got the end of the edits"):
+        run.begin()
+    other = ListStream(data.requests, 4)
+    with pytest.raises(InputError, match=r"expected the edits that this run began with, got others; make a new"):
+        run.prepare(other)
+
+
+def test_statistics_and_checkpoints_need_the_unedited_model() -> None:
+    run, data = session(tiny_model("llama")), ListStream(requests_from_records(records()), 4)
+    run.prepare(data)
+    drive(run, data)
+    resume: Any = object()
+    with pytest.raises(InputError, match=r"expected an unedited model, got one with 2 batches of this run; load it"):
+        run.prepare(data, resume=resume)
+
+
+def test_an_unknown_dtype_of_the_edited_weights_is_refused() -> None:
+    with pytest.raises(InputError, match=r"expected edited_dtype same or float32, got 'Float32'; choose one of these"):
+        session(tiny_model("llama"), edited_dtype="Float32")

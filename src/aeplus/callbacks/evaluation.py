@@ -129,7 +129,7 @@ class EvaluationWriter(EditCallback):
         self._saved = state_dict
 
     def _ask_again(self, session: EditSession, index: int) -> None:
-        """Strict success on each edit so far that no later one has edited again."""
+        """Strict success on each edit so far to which no later one gives another answer."""
         batch_of = [b for b, entry in enumerate(session.journal.entries) for _ in entry.edits]
         current = holding_numbered(session.data.edited)
         items = [PromptItem("", edit.question, edit.target_new, edit.aliases, n) for n, edit in current]

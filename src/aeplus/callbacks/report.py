@@ -48,8 +48,12 @@ class JournalWriter(EditCallback):
         """Brings ``metrics.json`` up to date, so that a run cut short leaves its figures."""
         self.write(trainer, module.session)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measures all edits, while the model is still on its device."""
+        session_of(pl_module).finish()
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measures all edits and writes everything."""
+        """Writes everything, the edits measured first where nothing was left to train."""
         session = session_of(pl_module)
         session.finish()
         self.write(trainer, session)

@@ -9,8 +9,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
 from aeplus.errors import InputError
-from aeplus.module import EditModule
-from aeplus.run.hooks import opened_session, session_of
+from aeplus.run.hooks import EditingModule, session_of
 from aeplus.run.selection import Best, Converge, Decision, Selection
 
 log = logging.getLogger(__name__)
@@ -63,18 +62,13 @@ class SmoothingStop(EarlyStopping):
         session = session_of(pl_module)
         rule = self._rules[self.selection or session.method.selection]
         session.select = (lambda: _Logged(rule())) if self.log_decisions else rule
-        cast("EditModule", pl_module).monitor = self.monitor
+        cast("EditingModule", pl_module).monitor = self.monitor
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing: the session has decided already, in the module's own hook."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing: a score does not end the run."""
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Removes what is not committed."""
-        if (session := opened_session(pl_module)) is not None:
-            session.rollback()
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: a checkpoint lies between two batches."""

@@ -37,7 +37,7 @@ def find_config(name: str) -> str:
         return str(shipped[plain])
     if plain.startswith("method/") and (method := plain.removeprefix("method/")) in METHODS:
         return _method_config(method)
-    close = get_close_matches(plain, [*shipped, *(f"method/{method}" for method in METHODS)], n=3, cutoff=0.4)
+    close = get_close_matches(plain, {*shipped, *(f"method/{method}" for method in METHODS)}, n=3, cutoff=0.4)
     meant = f" (did you mean {' or '.join(close)}?)" if close else ""
     msg = (
         f"expected a config file, or a shipped config by its name such as method/alphaedit_plus, got {name!r}{meant}; "

@@ -65,7 +65,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        return _refuse(f"could not write {error.filename or 'a file'}: {error.strerror}; free space and rerun.")
+        return _refuse(
+            f"expected to write {error.filename or 'a file'}, got an error ({error.strerror}); free space and rerun."
+        )
 
 
 def _run(name: str, arguments: list[str]) -> int:

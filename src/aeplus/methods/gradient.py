@@ -71,7 +71,7 @@ def learn_updates(
 
     The loss of an edit is the mean, over its bare prompt and the first ``options.contexts`` contexts, of the mean
     negative log-likelihood of the answer's tokens. In the first stage an edit counts while its loss is not below
-    ``options.stop_loss``. In the second, all edits of the batch count, and an previous one from the step on at
+    ``options.stop_loss``. In the second, all edits of the batch count, and a previous one from the step on at
     which its loss is first not below. A stage ends when all losses are below.
 
     Args:
@@ -212,7 +212,7 @@ class _Learner:
             losses = loss.tolist()  # the one round trip to the host
             if not all(math.isfinite(value) for value in losses):
                 msg = (
-                    "expected a finite loss, but it is NaN or infinity for some edit; use a smaller "
+                    "expected a finite loss, got NaN or infinity for some edit; use a smaller "
                     "method.gradient.learning_rate, or model.dtype float32 or bfloat16."
                 )
                 raise InputError(msg)
@@ -270,7 +270,7 @@ def _without_rounding(projected: Tensor, gradient: Tensor, dtype: torch.dtype) -
 def sample_previous(
     edited: Sequence[EditRequest], requests: Sequence[EditRequest], count: int, seed: int
 ) -> list[EditRequest]:
-    """Up to ``count`` previous edits that still hold: neither edited again since nor by this batch."""
+    """Up to ``count`` previous edits to which neither a later one nor this batch gives another answer."""
     again = {request.fact_key for request in requests}
     kept = zip(edited, still_holding(edited), strict=True)
     holding = [request for request, holds in kept if holds and request.fact_key not in again]

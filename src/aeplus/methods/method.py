@@ -5,6 +5,7 @@ model and an ablation is one switch.
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import yaml  # type: ignore[import-untyped]
 
-from aeplus.errors import InputError, require_not_negative, require_positive
+from aeplus.errors import InputError, require_not_negative, require_positive, require_types
 from aeplus.functional.filters import FilterKind
 from aeplus.methods.batch import UPDATES
 from aeplus.methods.closed_form import TARGETS
@@ -66,6 +67,7 @@ class GradientOptions:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        require_types(self, "method.gradient")
         require_positive(self, "method.gradient", "steps", "learning_rate", "stop_loss")
         require_not_negative(self, "method.gradient", "replay_steps", "samples", "contexts", "weight_decay")
         if self.positions not in ("all", "subject"):
@@ -158,6 +160,10 @@ class Method:
     gradient: GradientOptions = field(default_factory=GradientOptions)
 
     def __post_init__(self) -> None:
+        require_types(self, "method")
+        if not isinstance(self.gradient, GradientOptions):
+            msg = f"expected method.gradient to be a mapping of its numbers, got {self.gradient!r}; correct it."
+            raise InputError(msg)
         require_positive(self, "method", "threshold", "alpha", "ridge", "smoothing_steps")
         require_not_negative(
             self,
@@ -257,6 +263,7 @@ def named_method(name: str | NamedMethod, **numbers: Any) -> Method:
     values = {**method_switches(name), **numbers}
     check_fields(values)
     if isinstance(gradient := values.get("gradient"), Mapping):
+        check_fields(gradient, GradientOptions, "method.gradient")
         values["gradient"] = GradientOptions(**gradient)
     return Method(**values)
 
@@ -284,10 +291,22 @@ def register_method(
         >>> del METHODS["my_memit"]
     """
     check_new_name(name)
+    if "name" in switches:
+        msg = f"expected switches without a name, got {switches['name']!r} for {name}; leave it out."
+        raise InputError(msg)
     method = NamedMethod(name, title, paper, url, dict(switches))
     named_method(method)
     METHODS[name] = method
     return method
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes ``1e-2`` for a number, as YAML 1.2 and ``aeplus fit`` do."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("+-0123456789")
+)
 
 
 def find_composition(name: str) -> NamedMethod:
@@ -304,7 +323,7 @@ def find_composition(name: str) -> NamedMethod:
     if name in METHODS or path.suffix not in (".yaml", ".yml"):
         return find_method(name)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
         values = dict(content["model"]["method"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it has no model.method"
@@ -315,13 +334,13 @@ def find_composition(name: str) -> NamedMethod:
     return method
 
 
-def check_fields(values: Iterable[str]) -> None:
-    """Every name is a field of :class:`Method`.
+def check_fields(values: Iterable[str], options: type = Method, what: str = "a method") -> None:
+    """Every name is a field of some options, of :class:`Method` by default.
 
     Raises:
         InputError: If one is not.
     """
-    known = [f.name for f in fields(Method)]
-    if unknown := [name for name in values if name not in known]:
-        msg = f"expected fields of a method ({', '.join(known)}), got {', '.join(unknown)}; check the names."
+    known = [f.name for f in fields(options)]
+    if unknown := [str(name) for name in values if name not in known]:
+        msg = f"expected fields of {what} ({', '.join(known)}), got {', '.join(unknown)}; check the names."
         raise InputError(msg)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from aeplus import functional as fn
-from aeplus.errors import InputError, require_positive
+from aeplus.errors import InputError, require_positive, require_types
 from aeplus.functional import Spectrum
 from aeplus.models.decoder import Decoder, EditSite
 from aeplus.models.hooks import on_input
@@ -51,6 +51,7 @@ class PreservedOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_types(self, "preserved")
         require_positive(self, "preserved", "tokens", "window", "sample", "batch")
 
 

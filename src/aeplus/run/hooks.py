@@ -13,10 +13,12 @@ class EditingModule(Protocol):
 
     Attributes:
         session: The run.
-        settings: Its hyperparameters, as plain values.
+        monitor: The logged value that candidates are chosen by.
+        settings: The hyperparameters, as plain values.
     """
 
     session: EditSession
+    monitor: str
 
     @property
     def settings(self) -> dict[str, Any]:

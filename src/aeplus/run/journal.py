@@ -8,6 +8,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
 from aeplus.models.decoder import EditSite
@@ -108,7 +109,7 @@ def _update(tensors: dict[str, Tensor], name: str) -> LowRankUpdate:
     return LowRankUpdate(left, right, torch.from_numpy(bits.astype(bool)))
 
 
-def plain_edit(request: Any) -> dict[str, Any]:
+def plain_edit(request: EditRequest) -> dict[str, Any]:
     """A request as plain values (``asdict`` keeps tuples, which a checkpoint need not know)."""
     values = asdict(request)
     values["rephrase"] = list(values["rephrase"])

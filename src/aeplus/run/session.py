@@ -1,13 +1,15 @@
 """The run as a plain object: batches of edits, each with its candidates, from the first to what is measured at the end.
 
-    session = EditSession(model, tokenizer, [4, 5, 6, 7, 8], named_method("alphaedit"))
-    session.prepare(stream)
-    while not stream.exhausted:
+    data = EditDataModule("edits.jsonl")
+    data.setup("fit")
+    session = EditSession(model, tokenizer, [4, 5, 6, 7, 8], named_method("alphaedit_plus"))
+    session.prepare(data)
+    while not data.exhausted:
         session.begin()
         done = False
         while not done:
             session.candidate()
-            done = session.settle(session.validate(stream.validation_items())["score"])
+            done = session.settle(session.validate(data.validation_items())["score"])
         session.commit()
     session.finish()
 
@@ -17,13 +19,13 @@
 import time
 import warnings
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
-from aeplus.evaluation.questions import Baseline, edit_items, evaluate, tokenize_items
+from aeplus.evaluation.questions import Baseline, PromptItem, edit_items, evaluate, tokenize_items
 from aeplus.methods.batch import BatchBuilder, BatchEdit, Candidate
 from aeplus.methods.layer import SITES, base_filter
 from aeplus.methods.method import Method
@@ -50,6 +52,8 @@ T = TypeVar("T")
 class EditSession:
     """Edits a loaded model, batch after batch.
 
+    All of the model's parameters are frozen, and it stays in evaluation mode.
+
     Args:
         model: A causal language model of transformers; it is edited in place.
         tokenizer: Its tokenizer.
@@ -73,7 +77,7 @@ class EditSession:
         select: Makes the rule that chooses each batch's candidate; by default that of ``method.selection``.
 
     Raises:
-        InputError: If the model or its layers cannot be edited.
+        InputError: If the model or its layers cannot be edited, or ``edited_dtype`` is unknown.
     """
 
     data: Stream
@@ -90,7 +94,7 @@ class EditSession:
         targets: TargetOptions = TargetOptions(),  # noqa: B008 - frozen
         preserved: PreservedOptions = PreservedOptions(),  # noqa: B008
         *,
-        edited_dtype: str = "same",
+        edited_dtype: Literal["same", "float32"] = "same",
         seed: int = 0,
         name: str = "model",
         notify: Callable[..., None] = lambda hook, *arguments: None,
@@ -100,10 +104,13 @@ class EditSession:
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.method, self.target_options, self.preserved, self.seed = method, targets, preserved, seed
+        if edited_dtype not in ("same", "float32"):
+            msg = f"expected edited_dtype same or float32, got {edited_dtype!r}; choose one of these."
+            raise InputError(msg)
         for number, (fixed, present) in method.departures.items():
             message = (
-                f"expected method.{number} {fixed}, which {method.name} fixes, got {present} from elsewhere, which is "
-                "used; give the method's config after the model's, or call the method by another name"
+                f"method.{number} is {present}, where {method.name} fixes {fixed}, and {present} is used; to have "
+                f"{fixed}, leave it out, or give the method's config last"
             )
             warnings.warn(message, stacklevel=2)
         model.requires_grad_(False).eval()
@@ -118,12 +125,13 @@ class EditSession:
         self._target_cache, self._unedited_cache = target_cache, unedited_cache
         self._notify, self._progress = notify, progress or Progress()
         self._batch: BatchEdit | None = None
+        self._builder: BatchBuilder | None = None
         self._prepared = self._finished = False
 
     # ---- preparing
 
     def prepare(self, data: Stream, *, editing: bool = True, resume: "Resume | None" = None) -> None:
-        """Everything that needs the unedited model; then the edits of a checkpoint are put in. Once.
+        """Everything that needs the unedited model, once; then the edits of a checkpoint are put in.
 
         Args:
             data: The edits.
@@ -131,22 +139,28 @@ class EditSession:
             resume: A checkpoint's edits.
 
         Raises:
-            InputError: If the weights are not finite, the checkpoint does not fit the model or the edits, or the
-                preserved text or the method's threshold cannot be used.
+            InputError: If there are no edits, or others than before; the weights are not finite, or should be unedited
+                and are not; the checkpoint does not fit the model or the edits; or the preserved text or the method's
+                threshold cannot be used.
         """
         if self._prepared:
-            return
+            self._check_again(data, unedited=resume is not None or (editing and self._builder is None))
+        else:
+            if not data.requests:
+                msg = 'expected edits, got none; call setup("fit") of the data first.'
+                raise InputError(msg)
+            self._check_weights()
+            self.fingerprint = weights_fingerprint(self.model)
         self.data = data
-        self._check_weights()
-        self.fingerprint = weights_fingerprint(self.model)
         if resume is not None:
             resume.check(self.report.model, self.fingerprint, [site.layer for site in self.sites], data.requests)
-        began = time.perf_counter()
-        if editing:
-            self._read_preserved()
-        self.report.seconds["statistics"] = time.perf_counter() - began
-        self._measure_unedited()
-        self._restart_clock()
+        if editing and self._builder is None:
+            began = time.perf_counter()
+            self._builder = self._read_preserved()
+            self.report.seconds["statistics"] = time.perf_counter() - began
+        if not self._prepared:
+            self._measure_unedited()
+            self._restart_clock()
         if resume is not None:
             self.journal = resume.journal
             self.journal.apply(self.sites)
@@ -154,13 +168,24 @@ class EditSession:
             self.report.edits_done = data.cursor
         self._prepared = True
 
+    def _check_again(self, data: Stream, *, unedited: bool) -> None:
+        if data is not self.data:
+            msg = "expected the edits that this run began with, got others; make a new EditModule, or EditSession."
+            raise InputError(msg)
+        if unedited and self.journal.entries:
+            msg = (
+                f"expected an unedited model, got one with {len(self.journal.entries)} batches of this run; load it "
+                "anew for a new EditModule, or EditSession."
+            )
+            raise InputError(msg)
+
     def _check_weights(self) -> None:
         for site in self.sites:
             if not bool(torch.isfinite(site.weight).all()):
                 msg = f"expected finite weights, got NaN or infinity in {site.name}; load another checkpoint."
                 raise InputError(msg)
 
-    def _read_preserved(self) -> None:
+    def _read_preserved(self) -> BatchBuilder:
         options = self.target_options
         self.statistics = load_or_collect(
             self.decoder, self.tokenizer, self.sites, self.preserved, self._progress, self.fingerprint
@@ -174,7 +199,7 @@ class EditSession:
             ("contexts", options.contexts, options.context_length, self.seed),
             lambda: sample_contexts(self.model, self.tokenizer, options.contexts, options.context_length, self.seed),
         )
-        self._builder = BatchBuilder(
+        return BatchBuilder(
             *(self.decoder, self.tokenizer, self.sites, self.method, options, self.statistics, contexts, self.seed),
             progress=lambda *numbers: self._notify("on_targets_step", *numbers),
             cache=self._target_cache,
@@ -205,8 +230,14 @@ class EditSession:
 
     @property
     def batch(self) -> BatchEdit:
-        """The batch being edited."""
-        assert self._batch is not None, "no batch has begun"
+        """The batch being edited.
+
+        Raises:
+            InputError: If there is none.
+        """
+        if self._batch is None:
+            msg = "expected a batch under way, got none; call begin() first."
+            raise InputError(msg)
         return self._batch
 
     @property
@@ -219,15 +250,27 @@ class EditSession:
         """Whether a batch is under way."""
         return self._batch is not None
 
-    def begin(self, requests: Sequence[EditRequest] | None = None) -> None:
-        """Builds the edit of a batch, by default of the one at the cursor; the model is as before.
+    def begin(self) -> None:
+        """Builds the edit of the batch at the cursor; the model is as before.
 
         Raises:
-            InputError: If a prompt is too long, or something is not finite.
+            InputError: If a prompt is too long, something is not finite, there is nothing to edit, or another batch is
+                under way.
         """
+        if self._builder is None:
+            msg = "expected a session that is prepared for editing, got one that is not; call prepare(data) first."
+            raise InputError(msg)
+        if self._batch is not None:
+            msg = (
+                f"expected no batch under way, got one at iteration {self.iteration}; commit it or roll it back first."
+            )
+            raise InputError(msg)
+        if self.data.exhausted:
+            msg = "expected a batch to edit, got the end of the edits; end the run when data.exhausted (no min_epochs)."
+            raise InputError(msg)
         self._restart_clock()
         prior_keys = [self.journal.keys(site) for site in self.sites]
-        self._batch = self._builder.build(requests or self.data.current, self.data.edited, prior_keys)
+        self._batch = self._builder.build(self.data.current, self.data.edited, prior_keys)
         self._rule = self.select()
         self._seconds["targets"] = self._builder.learning_seconds
 
@@ -241,7 +284,7 @@ class EditSession:
         self._notify("on_candidate", candidate.iteration, self.batch.iterations)
         return candidate
 
-    def validate(self, items: Sequence[Any]) -> dict[str, float | None]:
+    def validate(self, items: Sequence[PromptItem]) -> dict[str, float | None]:
         """Scores the model (and the present candidate, in a batch) on validation prompts, in percent."""
         began = time.perf_counter()
         asked = tokenize_items(self.tokenizer, items, self.baseline, self.decoder.context_length)
@@ -256,8 +299,12 @@ class EditSession:
 
         Args:
             score: In percent; ``None`` where it was not validated: there is nothing to choose by, and the batch ends
-                with its last candidate, whose targets are not smoothed.
+                after its last candidate, which is committed unless an earlier one was kept.
+
+        Raises:
+            InputError: If the batch has no candidate yet.
         """
+        self._check_candidate()
         last = self.iteration + 1 >= self.batch.iterations
         if score is None:
             return last
@@ -267,8 +314,14 @@ class EditSession:
         return last or decision.done
 
     def commit(self) -> BatchCommit:
-        """Makes the kept candidate (the present one, if none was kept) part of the model and the journal."""
+        """Makes the kept candidate (the present one, if none was kept) part of the model and the journal.
+
+        Raises:
+            InputError: If the batch has no candidate yet.
+        """
+        self._check_candidate()
         batch, data = self.batch, self.data
+        assert self._builder is not None
         chosen, requests = batch.chosen, data.current
         if self._restraint.due(len(self.journal.entries) + 1, last=data.cursor + len(requests) >= len(data.requests)):
             updates = {site.layer: self.journal.updates(site) for site in self.sites}
@@ -299,6 +352,11 @@ class EditSession:
         self._notify("on_batch_committed", commit)
         return commit
 
+    def _check_candidate(self) -> None:
+        if not self.batch.scores:
+            msg = "expected a candidate in the model, got none yet; call candidate() first."
+            raise InputError(msg)
+
     def rollback(self) -> None:
         """Removes a candidate that was not committed; between batches it does nothing."""
         if self._batch is not None:
@@ -313,7 +371,8 @@ class EditSession:
         if not self._finished:
             self.rollback()
             self.report.record("after", self.score(self.data.requests))
-            self.report.leakage = self._meter.measure(self.journal)
+            if self._builder is not None:
+                self.report.leakage = self._meter.measure(self.journal)
             self._finished = True
         return self.report
 

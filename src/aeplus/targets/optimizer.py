@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from aeplus.errors import InputError, require_not_negative, require_positive
+from aeplus.errors import InputError, require_not_negative, require_positive, require_types
 from aeplus.models.decoder import Decoder, at_least_float32
 from aeplus.targets.packing import TargetPart, bundle_parts, target_parts
 from aeplus.targets.rows import BatchRows
@@ -57,6 +57,7 @@ class TargetOptions:
     precision: Literal["full", "bfloat16"] = "full"
 
     def __post_init__(self) -> None:
+        require_types(self, "targets")
         require_positive(self, "targets", "steps", "learning_rate", "clamp", "chunk_tokens", "context_length")
         require_not_negative(self, "targets", "contexts", "kl_factor", "weight_decay", "stop_loss")
         if self.precision not in ("full", "bfloat16"):

@@ -1,0 +1,89 @@
+"""The module under a Trainer of one's own, without what the command line and ``aeplus.edit`` add."""
+
+from typing import Any
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+
+from aeplus.callbacks import EditCallback
+from aeplus.data.datamodule import EditDataModule
+from aeplus.data.readers import requests_from_records
+from aeplus.errors import InputError
+from aeplus.methods.method import named_method
+from aeplus.module import EditModule, interruptible
+from aeplus.preserved.statistics import PreservedOptions
+from aeplus.targets.optimizer import TargetOptions
+from small import LEARNING, records
+from tiny import tiny_model, tiny_tokenizer
+
+NUMBERS = {n: LEARNING[n] for n in ("ridge", "prior_strength", "threshold", "threshold_kind")} | {"smoothing_steps": 2}
+TARGETS = {n: LEARNING[n] for n in ("steps", "clamp", "kl_factor", "contexts", "context_length")}
+PRESERVED = {n: LEARNING[n] for n in ("corpus", "tokens", "window")}
+
+
+def module(model: Any) -> EditModule:
+    options = TargetOptions(**TARGETS), PreservedOptions(**PRESERVED)
+    made = EditModule("tiny", LEARNING["layers"], named_method("alphaedit_plus", **NUMBERS), *options)
+    return made.attach(model, tiny_tokenizer())
+
+
+def stream() -> EditDataModule:
+    data = EditDataModule(batch_size=3, preserved_count=2, snippet_corpus=PRESERVED["corpus"])
+    return data.attach(requests_from_records(records()))
+
+
+def trainer(*callbacks: EditCallback, **options: Any) -> Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    settings = {"max_epochs": -1, "num_sanity_val_steps": 0, "accelerator": "cpu", "enable_model_summary": False}
+    return Trainer(callbacks=list(callbacks), **{**quiet, **settings, **options})
+
+
+@pytest.mark.parametrize("raised", [RuntimeError, KeyboardInterrupt])
+def test_whatever_ends_a_run_no_candidate_is_left(raised: type[BaseException]) -> None:
+    class Fail(EditCallback):
+        def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            raise raised
+
+    model = tiny_model("llama")
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    running = trainer(Fail())
+    with pytest.raises(raised), interruptible(running):
+        running.fit(module(model), stream())
+    assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+
+
+def test_a_second_fit_ends_at_once_and_other_edits_or_models_need_a_new_module() -> None:
+    model, data = tiny_model("llama"), stream()
+    edited = module(model)
+    trainer().fit(edited, data)
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    trainer().fit(edited, data)
+    assert len(edited.session.journal.entries) == 3
+    with pytest.raises(InputError, match=r"expected the edits that this run began with, got others; make a new"):
+        trainer().fit(edited, stream())
+    with pytest.raises(InputError, match=r"expected the model that this run began with, got another; make a new"):
+        edited.attach(tiny_model("llama"), tiny_tokenizer())
+    assert all(torch.equal(weights[name], weight) for name, weight in model.state_dict().items())
+
+
+def test_a_measured_module_can_be_edited() -> None:
+    edited, plain = module(tiny_model("llama")), module(tiny_model("llama"))
+    data = stream()
+    trainer().validate(edited, data)
+    trainer().fit(edited, data)
+    trainer().fit(plain, stream())
+    assert len(edited.session.journal.entries) == 3
+    one, two = (made.language_model.state_dict() for made in (edited, plain))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert edited.session.finish().after == plain.session.finish().after
+
+
+def test_a_batch_that_is_not_validated_every_time_takes_what_was_scored() -> None:
+    edited = module(tiny_model("llama"))
+    trainer(check_val_every_n_epoch=2).fit(edited, stream())
+    assert [batch["validation_score"] is not None for batch in edited.session.report.batches] == [True, True, False]
+
+
+def test_a_new_module_holds_no_edits() -> None:
+    assert module(tiny_model("llama")).state_dict() == {}
