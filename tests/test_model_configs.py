@@ -21,7 +21,7 @@ from tiny import tiny_model
 FILES = sorted((ROOT / "configs" / "model").glob("*.yaml"))
 OPTIONS: dict[str, type] = {"method": Method, "targets": TargetOptions, "preserved": PreservedOptions}
 SWITCHES = {"name", "update", "sites", "targets", "filter", "relax", "prior", "smooth", "selection", "treatment"}
-IDS = {"model", "revision", "dtype"}
+IDS = {"model", "revision", "dtype", "trust_remote_code"}
 OWN = "Every value is our measurement"
 SOURCE = re.compile(r"  # (paper \(.+\)|code \(.+\)|not published: taken from .+|chosen here: .+)")
 

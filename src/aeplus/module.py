@@ -44,6 +44,7 @@ class EditModule(LightningModule):
             updates can be lost to rounding. ``same`` leaves them as they are.
         revision: Branch, tag or commit of a hub model.
         seed: Seed of the sampled contexts.
+        trust_remote_code: Run the Python code that the model's folder brings along; otherwise such a model is refused.
 
     Attributes:
         session: The run, from :meth:`configure_model` on.
@@ -63,6 +64,7 @@ class EditModule(LightningModule):
         edited_dtype: Literal["same", "float32"] = "same",
         revision: str | None = None,
         seed: int = 0,
+        trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -77,7 +79,8 @@ class EditModule(LightningModule):
             "edited_dtype": edited_dtype,
             "seed": seed,
         }
-        self.revision, self.monitor = revision, "validation/score"
+        self.monitor = "validation/score"
+        self._loading = (dtype, revision, trust_remote_code)
         self.language_model: Any = None
         self.tokenizer: Any = None
         # Lightning counts steps by optimizer steps; this parameter lets it count batches.
@@ -127,7 +130,7 @@ class EditModule(LightningModule):
         """Loads the model, once, and opens the session."""
         options = self.options
         if self.language_model is None:
-            self.language_model, self.tokenizer = load_model(options["model"], options["dtype"], self.revision)
+            self.language_model, self.tokenizer = load_model(options["model"], *self._loading)
         if not hasattr(self, "session"):
             self.session = EditSession(
                 *(self.language_model, self.tokenizer, options["layers"]),

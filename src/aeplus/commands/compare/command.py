@@ -29,7 +29,7 @@ from aeplus.commands.fit import BaseCLI, RunCLI, machine
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder, EditSite, Snapshot
-from aeplus.models.loading import load_model
+from aeplus.models.loading import LOADING, load_model
 from aeplus.module import silence_lightning
 from aeplus.targets.cache import TargetCache
 from aeplus.utils.fingerprint import weights_fingerprint
@@ -79,7 +79,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     runs = plan(specs, seeds, out, settings)
     counts = sorted({count_edits(run.settings["data"]) for run in runs if run.label == specs[0].label})
     model_settings = settings["model"]
-    model, tokenizer = load_model(*(model_settings[name] for name in ("model", "dtype", "revision")))
+    model, tokenizer = load_model(*(model_settings[name] for name in LOADING))
     comparison = Comparison(runs, model, tokenizer, Decoder(model).select(model_settings["layers"]), out)
     edits = f"{' or '.join(map(str, counts))} in batches of {settings['data']['batch_size']}"
     comparison.title = f"Edits: {edits} (%)"

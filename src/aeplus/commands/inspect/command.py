@@ -18,7 +18,7 @@ from aeplus.errors import InputError
 from aeplus.figures import conflict_along_stream, conflict_distributions, png
 from aeplus.figures.conflict import AXIS_LABELS
 from aeplus.models.decoder import Decoder, Snapshot
-from aeplus.models.loading import load_model
+from aeplus.models.loading import LOADING, load_model
 from aeplus.module import EditModule, silence_lightning
 from aeplus.run.session import EditSession
 from aeplus.utils.jsonl import write_jsonl
@@ -74,7 +74,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     cli = InspectCLI(rest)
     settings, data = cli.settings["model"], cli.datamodule
     requests = stripped(data)
-    model, tokenizer = load_model(*(settings[name] for name in ("model", "dtype", "revision")))
+    model, tokenizer = load_model(*(settings[name] for name in LOADING))
     module = cli.model.attach(model.to(cli.trainer.strategy.root_device), tokenizer)
     with unedited(module) as session:
         findings = most_conflicting(

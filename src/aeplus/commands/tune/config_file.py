@@ -102,8 +102,9 @@ class ConfigFile:
 
     def _identity(self) -> Iterator[Setting]:
         yield Setting("model", self._model["model"])
-        for name, default in (("revision", None), ("dtype", "auto"), ("edited_dtype", "same")):
-            if self._model[name] != default:
+        defaults = {"revision": None, "trust_remote_code": False, "dtype": "auto", "edited_dtype": "same"}
+        for name, default in defaults.items():
+            if self._model.get(name, default) != default:
                 yield Setting(name, self._model[name])
         given = f"{_NOT_TUNED}: --fixed-layers" if self._fixed else ""
         yield Setting("layers", self._values["layers"], given or self._measured("layers"))
