@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 import aeplus
 from aeplus.callbacks import EditCallback
+from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.models.loading import save_model
 from small import LEARNING
@@ -134,3 +135,23 @@ def test_nothing_of_lightnings_is_printed_or_left(capfd: pytest.CaptureFixture[s
     printed = capfd.readouterr()
     assert printed.out == ""
     assert not re.search(r"GPU|TPU|Tip|litlogger|Trainer", printed.err)
+
+
+def test_edits_are_undone_last_to_first() -> None:
+    model = tiny_model("llama").to(torch.bfloat16)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    one = aeplus.edit(model, tiny_tokenizer(), EDITS[:1], **OPTIONS)
+    between = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    two = aeplus.edit(model, tiny_tokenizer(), EDITS[1:], edited_dtype="float32", **OPTIONS)
+    edited = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    text = r"expected the last edits of the model to be undone first, got those before 1 later calls of aeplus.edit"
+    with pytest.raises(InputError, match=text):
+        one.undo()
+    assert all(torch.equal(edited[name], tensor) for name, tensor in model.state_dict().items())
+    two.undo()
+    two.undo()  # does nothing
+    assert all(torch.equal(between[name], tensor) for name, tensor in model.state_dict().items())
+    one.undo()
+    two.undo()
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert {tensor.dtype for tensor in model.parameters()} == {torch.bfloat16}

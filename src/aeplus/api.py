@@ -4,8 +4,9 @@ import signal
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypedDict, Unpack
+from weakref import WeakKeyDictionary
 
 import torch
 from lightning import Callback, Trainer
@@ -24,7 +25,7 @@ from aeplus.targets.optimizer import TargetOptions
 
 @dataclass
 class EditResult:
-    """What an edit did.
+    """What an edit did. Edits of one model are undone last to first.
 
     Attributes:
         metrics: The contents of ``metrics.json``: before, after, and every batch.
@@ -34,10 +35,28 @@ class EditResult:
     metrics: dict[str, Any]
     updates: list[dict[int, LowRankUpdate]]
     _snapshot: Snapshot
+    _standing: list[object] = field(default_factory=list)  # the model's edits that are not undone, in order
+    _mark: object = field(default_factory=object)
 
     def undo(self) -> None:
-        """Gives the edited layers the weights they had before the call, bit for bit."""
+        """Gives the edited layers the weights they had before the call, bit for bit; a second time, does nothing.
+
+        Raises:
+            InputError: If later edits of the model are not undone yet: they would be lost with these.
+        """
+        if self._mark not in self._standing:
+            return
+        if later := len(self._standing) - 1 - self._standing.index(self._mark):
+            msg = (
+                f"expected the last edits of the model to be undone first, got those before {later} later calls of "
+                "aeplus.edit; call undo() of the later results first, last to first."
+            )
+            raise InputError(msg)
         self._snapshot.restore()
+        self._standing.remove(self._mark)
+
+
+_STANDING: "WeakKeyDictionary[Any, list[object]]" = WeakKeyDictionary()
 
 
 class EditOptions(TypedDict, total=False):
@@ -161,7 +180,7 @@ def edit(
     flags = [(p, p.requires_grad) for p in model.parameters()]
     training = model.training
     handler = signal.getsignal(signal.SIGINT)
-    result = EditResult({}, [], Snapshot(sites))
+    before = Snapshot(sites)
     try:
         with quiet_lightning():
             trainer = _trainer(device, [stop, *callbacks])
@@ -171,7 +190,7 @@ def edit(
         module.session.finish()
     except BaseException:
         model.to(device)
-        result.undo()
+        before.restore()
         raise
     finally:
         if threading.current_thread() is threading.main_thread():
@@ -179,8 +198,9 @@ def edit(
         model.train(training)
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-    result.metrics = module.session.report.as_dict()
-    result.updates = [entry.updates for entry in module.session.journal.entries]
+    updates = [entry.updates for entry in module.session.journal.entries]
+    result = EditResult(module.session.report.as_dict(), updates, before, _STANDING.setdefault(model, []))
+    result._standing.append(result._mark)
     return result
 
 

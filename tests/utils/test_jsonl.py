@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from aeplus.errors import InputError
-from aeplus.utils.jsonl import iterate_records, opened, read_json, read_jsonl, write_json, write_jsonl
+from aeplus.utils.jsonl import iterate_records, opened, read_json, read_jsonl, read_utf8, write_json, write_jsonl
 
 VALUES = [{"text": "Zoë\u2028"}, [1, 2.5, None], "x\ny", True]
 
@@ -104,3 +105,13 @@ def test_errors_of_files_of_records(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(json.dumps(VALUES).encode())[:-9])
     with pytest.raises(InputError, match=r"^expected a complete gzip file, got damaged data in .*edits \("):
         records(path)
+
+
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    """It can be read once only, and without a writer not at all."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = r"expected a file, got .*pipe, a pipe or device, which can be read only once; write it to a file first."
+    for read in (lambda: opened(pipe).__enter__(), lambda: read_utf8(pipe, "JSON"), lambda: list(read_jsonl(pipe))):
+        with pytest.raises(InputError, match=text):
+            read()

@@ -79,8 +79,9 @@ def opened(path: Path) -> Iterator[BufferedReader]:
     """A file open for reading bytes, unzipped if it is gzipped.
 
     Raises:
-        InputError: If it cannot be opened or, within the block, cannot be read to its end.
+        InputError: If it is a pipe or a device, cannot be opened or, within the block, cannot be read to its end.
     """
+    refuse_streams(path)
     try:
         with path.open("rb") as raw:
             zipped = raw.peek(2)[:2] == b"\x1f\x8b"
@@ -140,12 +141,24 @@ def _decoded(data: bytes, offset: int, path: Path) -> str:
         raise InputError(msg) from error
 
 
+def refuse_streams(path: Path) -> None:
+    """Files are read more than once, which pipes, sockets and devices do not stand.
+
+    Raises:
+        InputError: If the path is one of these.
+    """
+    if path.is_fifo() or path.is_socket() or path.is_char_device() or path.is_block_device():
+        msg = f"expected a file, got {path}, a pipe or device, which can be read only once; write it to a file first."
+        raise InputError(msg)
+
+
 def read_utf8(path: Path, expected: str) -> str:
     """The text of a UTF-8 file, without a byte order mark.
 
     Raises:
         InputError: If the file cannot be read or is not UTF-8.
     """
+    refuse_streams(path)
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
