@@ -338,7 +338,7 @@ def test_ctrl_c_leaves_whole_batches(workplace: Path, here: Path) -> None:
     code = "from aeplus.commands.main import entry_point; entry_point()"
     environment = {**os.environ, "PYTHONPATH": str(here)}
     done = subprocess.run([sys.executable, "-c", code, *words], env=environment, capture_output=True, check=False)
-    assert done.returncode != 0
+    assert done.returncode == 130
     assert b"Traceback" not in done.stderr
     assert b"interrupted: 1 of 3 batches committed; resume with --ckpt_path" in done.stderr
     (checkpoint,) = (run_folder(here) / "checkpoints").iterdir()

@@ -26,7 +26,7 @@ def test_sparsify_keeps_the_largest_relative_changes(o: int, d: int, r: int, sha
     weight = update(o, d, r, seed + 100).dense()
     kept = fn.sparsify(whole, weight, share)
     change = (whole.dense() / weight).abs()
-    count = max(1, round(share * o * d))
+    count = max(1, round(share * (o * d)))
     assert kept.mask is not None
     assert int(kept.mask.sum()) == count
     if count < o * d:
