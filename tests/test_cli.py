@@ -1,8 +1,10 @@
 """The commands, run in-process as a user would."""
 
+import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aeplus.commands.main import main
+from aeplus.commands.main import entry_point, main
 from small import ROOT, records
 
 PLUS = f"{ROOT}/configs/method/alphaedit_plus.yaml"
@@ -371,18 +373,23 @@ def test_sigterm_leaves_whole_batches(workplace: Path, here: Path) -> None:
     assert (run_folder(here) / "model").is_dir()
 
 
-def test_what_the_terminal_cannot_print_costs_nothing(workplace: Path, here: Path) -> None:
+def test_what_the_terminal_cannot_print_costs_nothing(
+    workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Characters outside the terminal's encoding, and texts that look like markup."""
     line = json.loads((workplace / "edits.jsonl").read_text().splitlines()[0])
-    line |= {"prompt": "[INST] 法国 [/INST] {}", "subject": line["subject"]}
-    (here / "edits.jsonl").write_text(json.dumps(line) + "\n")
+    (here / "edits.jsonl").write_text(json.dumps(line | {"prompt": "[INST] 法国 [/INST] {}"}) + "\n")
     words = ["fit", "--config", f"{workplace}/tiny.yaml", "--config", PLUS, *SAVE, "--data.path", "edits.jsonl"]
-    words += ["--trainer.callbacks+=aeplus.callbacks.GenerationWriter"]
-    code = "from aeplus.commands.main import entry_point; entry_point()"
-    environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run([sys.executable, "-c", code, *words], env=environment, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert b"[/INST]" in done.stdout
+    monkeypatch.setattr(sys, "argv", ["aeplus", *words, "--trainer.callbacks+=aeplus.callbacks.GenerationWriter"])
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end:
+        entry_point()
+    signal.signal(signal.SIGTERM, handler)
+    sys.stdout.flush()
+    assert end.value.code == 0
+    assert b"[/INST]" in printed.getvalue()
     assert (run_folder(here) / "model").is_dir()
     assert (run_folder(here) / "metrics.json").is_file()
 

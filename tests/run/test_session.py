@@ -164,15 +164,6 @@ def test_weights_that_are_not_finite_are_refused_before_the_work() -> None:
         run.prepare(data)
 
 
-def test_nothing_of_lightning_is_needed() -> None:
-    """The session imports no Lightning."""
-    import subprocess
-    import sys
-
-    code = "import sys, aeplus.run.session; assert not [m for m in sys.modules if m.split('.')[0] == 'lightning']"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_steps_out_of_order_are_refused() -> None:
     model = tiny_model("llama")
     run, data = session(model), ListStream(requests_from_records(records()), 4)
