@@ -61,8 +61,8 @@ def run(model: Any, tokenizer: Any, options: argparse.Namespace, rounding: Round
         PreservedOptions(tokens=50_000),
         name="smollm2-135m",
         progress=BarProgress(),
+        target_cache=TargetCache(cache_dir() / "targets"),
     )
-    session.target_cache = TargetCache(cache_dir() / "targets")
     data = EditDataModule(str(options.edits), batch_size=options.batch, limit=options.limit, neighbors=5)
     data.setup("fit")
     with Snapshot(session.sites):

@@ -3,6 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from aeplus.methods.method import Method, named_method
+from aeplus.preserved.statistics import PreservedOptions
+from aeplus.targets.optimizer import TargetOptions
+
 ROOT = Path(__file__).parents[1]
 TARGETS = ["Paris", "Italy", "London", "France"]  # one token each
 SUBJECTS = ["France", "Italy", "London", "Paris", "Rome", "Spain", "Oslo"]
@@ -27,6 +31,20 @@ LEARNING: dict[str, Any] = {
     "threshold_kind": "dimensions",
 }
 """With these a tiny model learns its edits."""
+
+
+def learning_options(method: str) -> tuple[Method, TargetOptions, PreservedOptions]:
+    """The same for a session or a module, with two smoothing iterations."""
+    numbers, targets, preserved = (
+        {name: LEARNING[name] for name in names}
+        for names in (
+            ("ridge", "prior_strength", "threshold", "threshold_kind"),
+            ("steps", "clamp", "kl_factor", "contexts", "context_length"),
+            ("corpus", "tokens", "window"),
+        )
+    )
+    numbers["smoothing_steps"] = 2
+    return named_method(method, **numbers), TargetOptions(**targets), PreservedOptions(**preserved)
 
 
 def records() -> list[dict[str, Any]]:

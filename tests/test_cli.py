@@ -321,28 +321,36 @@ def test_an_earlier_candidate_can_be_committed(workplace: Path, here: Path, monk
 
 
 INTERRUPT = """
-import os, signal
+import os
 from aeplus.callbacks import EditCallback
 
 class Interrupt(EditCallback):
     def on_candidate(self, trainer, module, iteration, iterations):
         if len(module.session.journal.entries) == 1:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), {number})
 """
 
 
-def test_ctrl_c_leaves_whole_batches(workplace: Path, here: Path) -> None:
-    """Interrupted with a candidate of the second batch in the model; what is left goes on to the same weights."""
-    (here / "interrupting.py").write_text(INTERRUPT)
+def stop_in_second_batch(workplace: Path, here: Path, sent: signal.Signals, status: int) -> str:
+    """Edits in a process of its own, which a signal reaches in its second batch; what it said on stderr."""
+    (here / "interrupting.py").write_text(INTERRUPT.format(number=int(sent)))
     callbacks = [*SAVE, "--trainer.callbacks+=aeplus.callbacks.EditCheckpoint"]
     words = ["fit", "--config", f"{workplace}/tiny.yaml", "--config", PLUS, *callbacks]
     words += ["--trainer.callbacks+=interrupting.Interrupt"]
     code = "from aeplus.commands.main import entry_point; entry_point()"
     environment = {**os.environ, "PYTHONPATH": str(here)}
-    done = subprocess.run([sys.executable, "-c", code, *words], env=environment, capture_output=True, check=False)
-    assert done.returncode == 130
-    assert b"Traceback" not in done.stderr
-    assert b"interrupted: 1 of 3 batches committed; resume with --ckpt_path" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+    assert "interrupted: 1 of 3 batches committed; resume with --ckpt_path" in done.stderr
+    return done.stderr
+
+
+def test_ctrl_c_leaves_whole_batches(workplace: Path, here: Path) -> None:
+    """Interrupted with a candidate of the second batch in the model; what is left goes on to the same weights."""
+    stop_in_second_batch(workplace, here, signal.SIGINT, status=130)
     (checkpoint,) = (run_folder(here) / "checkpoints").iterdir()
 
     assert fit(workplace, *SAVE, "--data.limit=3") == 0  # the first batch alone
@@ -357,19 +365,7 @@ def test_ctrl_c_leaves_whole_batches(workplace: Path, here: Path) -> None:
 
 def test_sigterm_leaves_whole_batches(workplace: Path, here: Path) -> None:
     """What a cluster sends before it kills a job is answered with a status of its own, and nothing is lost."""
-    interrupt = INTERRUPT.replace("signal.SIGINT", "signal.SIGTERM")
-    assert interrupt != INTERRUPT
-    (here / "interrupting.py").write_text(interrupt)
-    callbacks = [*SAVE, "--trainer.callbacks+=aeplus.callbacks.EditCheckpoint"]
-    words = ["fit", "--config", f"{workplace}/tiny.yaml", "--config", PLUS, *callbacks]
-    words += ["--trainer.callbacks+=interrupting.Interrupt"]
-    code = "from aeplus.commands.main import entry_point; entry_point()"
-    environment = {**os.environ, "PYTHONPATH": str(here)}
-    done = subprocess.run([sys.executable, "-c", code, *words], env=environment, capture_output=True, check=False)
-    assert done.returncode == 143
-    assert b"Traceback" not in done.stderr
-    assert b"interrupted: 1 of 3 batches committed; resume with --ckpt_path" in done.stderr
-    assert b"aeplus: terminated" in done.stderr
+    assert "aeplus: terminated" in stop_in_second_batch(workplace, here, signal.SIGTERM, status=143)
     assert (run_folder(here) / "model").is_dir()
 
 

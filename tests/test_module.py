@@ -10,26 +10,18 @@ from aeplus.callbacks import EditCallback
 from aeplus.data.datamodule import EditDataModule
 from aeplus.data.readers import requests_from_records
 from aeplus.errors import InputError
-from aeplus.methods.method import named_method
 from aeplus.module import EditModule, interruptible
-from aeplus.preserved.statistics import PreservedOptions
-from aeplus.targets.optimizer import TargetOptions
-from small import LEARNING, records
+from small import LEARNING, learning_options, records
 from tiny import tiny_model, tiny_tokenizer
-
-NUMBERS = {n: LEARNING[n] for n in ("ridge", "prior_strength", "threshold", "threshold_kind")} | {"smoothing_steps": 2}
-TARGETS = {n: LEARNING[n] for n in ("steps", "clamp", "kl_factor", "contexts", "context_length")}
-PRESERVED = {n: LEARNING[n] for n in ("corpus", "tokens", "window")}
 
 
 def module(model: Any) -> EditModule:
-    options = TargetOptions(**TARGETS), PreservedOptions(**PRESERVED)
-    made = EditModule("tiny", LEARNING["layers"], named_method("alphaedit_plus", **NUMBERS), *options)
+    made = EditModule("tiny", LEARNING["layers"], *learning_options("alphaedit_plus"))
     return made.attach(model, tiny_tokenizer())
 
 
 def stream() -> EditDataModule:
-    data = EditDataModule(batch_size=3, preserved_count=2, snippet_corpus=PRESERVED["corpus"])
+    data = EditDataModule(batch_size=3, preserved_count=2, snippet_corpus=LEARNING["corpus"])
     return data.attach(requests_from_records(records()))
 
 

@@ -14,16 +14,10 @@ from aeplus.data.validation import ValidationSet
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.methods.method import named_method
-from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.batches import Stream
 from aeplus.run.session import EditSession
-from aeplus.targets.optimizer import TargetOptions
-from small import LEARNING, records
+from small import LEARNING, learning_options, records
 from tiny import tiny_model, tiny_tokenizer
-
-NUMBERS = {n: LEARNING[n] for n in ("ridge", "prior_strength", "threshold", "threshold_kind")} | {"smoothing_steps": 2}
-TARGETS = {n: LEARNING[n] for n in ("steps", "clamp", "kl_factor", "contexts", "context_length")}
-PRESERVED = {n: LEARNING[n] for n in ("corpus", "tokens", "window")}
 
 
 class ListStream:
@@ -51,8 +45,7 @@ class ListStream:
 
 
 def session(model: Any, method: str = "alphaedit_plus", **options: Any) -> EditSession:
-    settings = TargetOptions(**TARGETS), PreservedOptions(**PRESERVED)
-    return EditSession(model, tokenizer(), LEARNING["layers"], named_method(method, **NUMBERS), *settings, **options)
+    return EditSession(model, tokenizer(), LEARNING["layers"], *learning_options(method), **options)
 
 
 def tokenizer() -> Any:
@@ -75,13 +68,13 @@ def drive(run: EditSession, data: Stream, items: Any = None) -> list[int]:
 @pytest.mark.parametrize("method", ["alphaedit_plus", "prune", "kde"])
 def test_a_loop_of_ones_own_edits_as_lightning_does(method: str) -> None:
     by_hand, by_lightning = tiny_model("llama"), tiny_model("llama")
-    data = EditDataModule(batch_size=3, preserved_count=2, snippet_corpus=PRESERVED["corpus"])
+    data = EditDataModule(batch_size=3, preserved_count=2, snippet_corpus=LEARNING["corpus"])
     data.attach(requests_from_records(records())).setup("fit")
     run = session(by_hand, method)
     run.prepare(data)
     drive(run, data, data.validation_items)
     report = run.finish()
-    options = {**LEARNING, "preserved_count": 2, "snippet_corpus": PRESERVED["corpus"], "smoothing_steps": 2}
+    options = {**LEARNING, "preserved_count": 2, "snippet_corpus": LEARNING["corpus"], "smoothing_steps": 2}
     result = aeplus.edit(by_lightning, tokenizer(), records(), method, batch_size=3, **options)
     for name, weight in by_lightning.state_dict().items():
         assert torch.equal(by_hand.state_dict()[name], weight), name

@@ -88,7 +88,7 @@ def tune_parser() -> CommandParser:
     )
     methods = ["alphaedit", "memit", "blue", "kde"]
     parser.option("--out", "FILE", "the YAML to write, such as configs/model/NAME.yaml (required)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    _add_overwrite(parser)
     parser.option(
         "--for",
         "LIST",

@@ -38,7 +38,7 @@ where edits.jsonl contains one JSON object per line, such as
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit status: 0, or 2 for input that cannot be used.
+    """Runs one command; the exit status is 0, 2 for unusable input, 130 after Ctrl-C or 143 after SIGTERM.
 
     Args:
         args: The arguments after ``aeplus``; by default those of the process.

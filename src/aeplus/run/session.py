@@ -284,7 +284,7 @@ class EditSession:
         self._notify("on_candidate", candidate.iteration, self.batch.iterations)
         return candidate
 
-    def validate(self, items: Sequence[PromptItem]) -> dict[str, float | None]:
+    def validate(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> dict[str, float | None]:
         """Scores the model (and the present candidate, in a batch) on validation prompts, in percent."""
         began = time.perf_counter()
         asked = tokenize_items(self.tokenizer, items, self.baseline, self.decoder.context_length)
