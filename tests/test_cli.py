@@ -369,6 +369,23 @@ def test_sigterm_leaves_whole_batches(workplace: Path, here: Path) -> None:
     assert (run_folder(here) / "model").is_dir()
 
 
+def test_sigterm_outside_a_run_has_its_status_too(
+    workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While the model is loaded, say; within a run Lightning answers."""
+    monkeypatch.setattr("aeplus.commands.inspect.command.load_model", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(sys, "argv", ["aeplus", "inspect", f"--config={workplace}/tiny.yaml", "--out=report"])
+    # Where nothing answers, the process must not die with all its tests.
+    handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with pytest.raises(SystemExit) as end:
+            entry_point()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert end.value.code == 143
+    assert "aeplus: terminated" in capsys.readouterr().err
+
+
 def test_what_the_terminal_cannot_print_costs_nothing(
     workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -26,10 +25,16 @@ class Row:
     end_section: bool = False
 
 
+class _Terminal(Console):
+    def on_broken_pipe(self) -> None:
+        """That nobody reads on (``| head``) ends the printing, not the run, as rich would."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def console() -> Console:
     """The terminal; output to a file, which has no margin, is wide."""
-    terminal = Console()
-    return terminal if terminal.is_terminal else Console(width=200)
+    terminal = _Terminal()
+    return terminal if terminal.is_terminal else _Terminal(width=200)
 
 
 def print_table(
@@ -60,22 +65,14 @@ def print_table(
     for row in rows:
         row = row if isinstance(row, Row) else Row(row)
         table.add_row(*map(Text, row.cells), style=row.style, end_section=row.end_section)
-    _print(table)
+    console().print(table)
     for sentence in failures:
         print_line(sentence, "red")
 
 
 def print_line(text: str, style: str | None = None) -> None:
     """Prints a line of text as it is, never wrapped, so that paths can be copied."""
-    _print(Text(text), style=style, soft_wrap=True)
-
-
-def _print(what: Table | Text, **options: Any) -> None:
-    """Prints; that nobody reads on (``| head``) ends the printing, not the run."""
-    try:
-        console().print(what, **options)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    console().print(Text(text), style=style, soft_wrap=True)
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[str] = ()) -> str:

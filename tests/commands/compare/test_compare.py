@@ -264,6 +264,17 @@ def test_ctrl_c_loses_one_run(
     assert [line["method"] for line in lines(here / "out")] == ["alphaedit", "alphaedit_plus"]
 
 
+def test_a_run_that_ends_early_is_no_result(
+    workplace: Path, here: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert compare(workplace, here / "out", "--methods=alphaedit", "--trainer.max_epochs=1") == 2
+        assert "ended after 3 of 7 edits" in capsys.readouterr().out
+        (line,) = lines(here / "out")
+        assert line["efficacy"] == ""
+    assert ran == ["alphaedit/seed_0", "alphaedit/seed_0"]  # not cached
+
+
 def test_a_broken_method_loses_only_itself(
     workplace: Path, here: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
