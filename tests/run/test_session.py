@@ -148,13 +148,14 @@ def test_a_beta_that_the_method_fixes_is_reported_when_another_is_set() -> None:
         EditSession(tiny_model("gpt2"), tokenizer(), [1], named_method("alphaedit_plus", prior_strength=5.0))
 
 
-def test_weights_that_are_not_finite_are_refused_before_the_work() -> None:
+@pytest.mark.parametrize("name", ["model.layers.1.mlp.down_proj.weight", "model.layers.0.self_attn.q_proj.weight"])
+def test_weights_that_are_not_finite_are_refused_before_the_work(name: str) -> None:
     model = tiny_model("llama")
     run, data = session(model), ListStream(requests_from_records(records()), 4)
     with torch.no_grad():
-        run.sites[0].weight[0, 0] = torch.nan
-    with pytest.raises(InputError, match=r"expected finite weights, got NaN or infinity in model.layers.1.mlp"):
-        run.prepare(data)
+        model.get_parameter(name)[0, 0] = torch.nan
+    with pytest.raises(InputError, match=rf"expected finite weights, got NaN or infinity in {name}; load another"):
+        run.prepare(data, editing=False)
 
 
 def test_steps_out_of_order_are_refused() -> None:

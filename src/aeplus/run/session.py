@@ -180,9 +180,13 @@ class EditSession:
             raise InputError(msg)
 
     def _check_weights(self) -> None:
-        for site in self.sites:
-            if not bool(torch.isfinite(site.weight).all()):
-                msg = f"expected finite weights, got NaN or infinity in {site.name}; load another checkpoint."
+        named = [(name, weight) for name, weight in self.model.named_parameters() if weight.is_floating_point()]
+        finite = [torch.isfinite(weight).all() for _, weight in named]
+        for (name, _), good in zip(
+            named, torch.stack([f.to(self.decoder.device) for f in finite]).tolist(), strict=True
+        ):
+            if not good:
+                msg = f"expected finite weights, got NaN or infinity in {name}; load another checkpoint."
                 raise InputError(msg)
 
     def _read_preserved(self) -> BatchBuilder:
