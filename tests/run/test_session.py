@@ -95,7 +95,7 @@ def test_a_plain_list_is_a_stream_and_without_scores_the_last_candidate_is_taken
     assert heard.count("on_batch_committed") == 3
     assert heard.count("on_candidate") == 7
     assert heard[0] == "on_unedited_model"
-    assert len(run.journal.entries) == 3
+    assert len(run.entries) == 3
 
 
 def test_a_rollback_leaves_the_model_as_the_batch_found_it() -> None:
@@ -117,7 +117,7 @@ def test_a_rollback_leaves_the_model_as_the_batch_found_it() -> None:
     run.rollback()
     assert not run.in_batch
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
-    assert len(run.journal.entries) == 1
+    assert len(run.entries) == 1
 
 
 def test_finish_measures_once_until_something_changes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,20 @@ class EditDataModule(LightningDataModule):
         self._given = list(requests)
         return self
 
+    def follow(self, earlier: Sequence[EditRequest]) -> None:
+        """Lets the stream go on after edits that are made already, where it does not begin with the last of them.
+
+        Args:
+            earlier: These edits, in order.
+        """
+        new = self._given if self._given is not None else self.read()
+        same = min(len(earlier), len(new))
+        while not all(map(_same_edit, earlier[len(earlier) - same :], new)):
+            same -= 1
+        self._given, self.requests = [*earlier, *new[same:]], []
+        self.setup("fit")
+        self.cursor = len(earlier)
+
     def setup(self, stage: str) -> None:
         """Reads the files, once.
 
@@ -238,7 +252,17 @@ class EditDataModule(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resumes where a checkpoint stopped."""
-        self.cursor = state_dict["cursor"]
+        cursor = state_dict.get("cursor")
+        if not isinstance(cursor, int) or not 0 <= cursor <= len(self.requests):
+            msg = (
+                f"expected a checkpoint within the {len(self.requests)} edits, got its cursor {cursor!r}; take another."
+            )
+            raise InputError(msg)
+        self.cursor = cursor
+
+
+def _same_edit(a: EditRequest, b: EditRequest) -> bool:
+    return (a.prompt, a.subject, a.target_new) == (b.prompt, b.subject, b.target_new)
 
 
 def _records(subset: str | None, limit: int | None) -> tuple[int, int | None]:
