@@ -139,11 +139,23 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
         InputError: If a folder is there that aeplus did not write, or it cannot be written, as when the disk is full.
     """
     with whole_folder(folder) as scratch:
-        model.save_pretrained(scratch)
-        if len(dtypes := {p.dtype for p in model.parameters()}) > 1 and torch.float32 in dtypes:
-            file = scratch / "config.json"
-            write_json(file, {**read_json(file), "dtype": "float32"}, overwrite=True, mark=False)
-        tokenizer.save_pretrained(scratch)
+        write_model(model, tokenizer, scratch)
+
+
+def write_model(model: Any, tokenizer: Any, folder: Path, shard: str = "5GB") -> None:
+    """Writes a model and its tokenizer into a folder; see :func:`save_model`, which does so whole or not at all.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        folder: The folder.
+        shard: Largest file of weights.
+    """
+    model.save_pretrained(folder, max_shard_size=shard)
+    if len(dtypes := {p.dtype for p in model.parameters()}) > 1 and torch.float32 in dtypes:
+        file = folder / "config.json"
+        write_json(file, {**read_json(file), "dtype": "float32"}, overwrite=True, mark=False)
+    tokenizer.save_pretrained(folder)
 
 
 def load_on_device(name: str) -> tuple[Any, Any]:
