@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 
-from aeplus.edits import EditRequest
+from aeplus.edits import EditRequest, prompt_joins
 from aeplus.errors import InputError
 from aeplus.evaluation.questions import Baseline, PromptItem, edit_items, evaluate, tokenize_items
 from aeplus.methods.batch import BatchBuilder, BatchEdit, Candidate
@@ -210,8 +210,10 @@ class EditSession:
         self.report.edits = len(data.requests)
         probes = [probe for request in data.requests for probe in request.neighborhood]
         unanswered = [probe.prompt for probe in (*probes, *data.validation.preserved) if probe.answer is None]
+        joins = prompt_joins(data.requests)
         self.baseline = self._once(
-            ("baseline", *unanswered), lambda: Baseline(self.decoder, self.tokenizer, unanswered)
+            ("baseline", *unanswered, *joins.items()),
+            lambda: Baseline(self.decoder, self.tokenizer, unanswered, joins),
         )
         items = edit_items(data.requests, data.overlap)
         self.report.record("before", self._once(("before", *items), lambda: self.score(data.requests)))
@@ -287,12 +289,22 @@ class EditSession:
     def validate(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> dict[str, float | None]:
         """Scores the model (and the present candidate, in a batch) on validation prompts, in percent."""
         began = time.perf_counter()
-        asked = tokenize_items(self.tokenizer, items, self.baseline, self.decoder.context_length)
+        asked = tokenize_items(self.tokenizer, self._with_joins(items), self.baseline, self.decoder.context_length)
         summary = evaluate(self.decoder, asked).summary()
         self._seconds["validate"] += time.perf_counter() - began
         if self._batch is not None:
             self._batch.scores[self.iteration] = summary
         return summary
+
+    def _with_joins(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> list[PromptItem]:
+        """Validation prompts with the rule by which their edit's prompt and answer are joined."""
+        data = self.data
+        validation = [*data.validation.firsts.values(), *data.validation.rewrites]
+        joins = {item.prompt: data.requests[item.request_index].join for item in validation}
+        return [
+            item if isinstance(item, PromptItem) else PromptItem(*item, join=joins.get(item[1], "auto"))
+            for item in items
+        ]
 
     def settle(self, score: float | None) -> bool:
         """Hands the present candidate's score to the selection; whether the batch is ready to be committed.

@@ -91,6 +91,7 @@ def batch_rows(
         [request.target_new for request, _ in pairs],
         [len(context) + request.subject_end for request, context in pairs],
         limit,
+        [request.join for request, _ in pairs],
     )
     essence = encode(
         tokenizer,
