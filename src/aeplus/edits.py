@@ -8,6 +8,9 @@ from aeplus.texts import canonical, check_join
 
 SLOT = "{}"
 
+Turn = tuple[str, str]
+"""A turn of a chat: role and content."""
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:
@@ -53,6 +56,8 @@ class EditRequest:
         case: Name of a record that makes several edits (MQuAKE); its questions test them together.
         id: The record's name in its source; used in messages.
         join: How a prompt and what follows it are joined; see :func:`aeplus.texts.separator`.
+        turns: What a chat says before the prompt, which is the user's last turn; only for a chat template.
+        context_at: Where in the prompt sampled contexts go, an index before the subject.
 
     Raises:
         InputError: If ``prompt`` does not contain exactly one ``{}``, or a field is empty.
@@ -71,6 +76,8 @@ class EditRequest:
     case: str = ""
     id: str = ""
     join: str = "auto"
+    turns: tuple[Turn, ...] = ()
+    context_at: int = 0
 
     def __post_init__(self) -> None:
         name = f"record {self.id}" if self.id else "the record"

@@ -14,6 +14,9 @@ from torch import Tensor
 from aeplus.errors import InputError
 from aeplus.texts import joined
 
+CHAT_HEAD = "_aeplus_chat_head"
+"""Attribute of a tokenizer: texts that begin so are rendered by its chat template and get no BOS beside."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
@@ -109,14 +112,17 @@ def _tokenized(
     added = next((i for i in range(end) if not special[i]), end)
     if end == 0:  # nothing but BOS and EOS
         end = added = min(len(ids), 1 + (len(ids) > 1 and ids[1] != tokenizer.eos_token_id))
-    # A chat template writes BOS itself.
+    # A chat template writes BOS itself, or wants none.
     again = added > 0 and ids[added - 1 : added + 1] == [tokenizer.bos_token_id] * 2
     skip = 1 if again and text.startswith(str(tokenizer.bos_token)) else 0
+    head = getattr(tokenizer, CHAT_HEAD, None)
+    if head and text.startswith(head):
+        skip = added
     kept = [(a, b) for a, b in spans[skip:end]]
     return Tokenized(text, tuple(ids[skip:end]), tuple(kept), added - skip)
 
 
-def _mark(tokenizer: Any, tokens: Tokenized, end: int) -> int | None:
+def subject_token(tokenizer: Any, tokens: Tokenized, end: int) -> int | None:
     """Index of the token that ends the text before a position."""
     last = tokens.last_before(end)
     if last is None or not tokens.shares(last, end):
@@ -125,7 +131,7 @@ def _mark(tokenizer: Any, tokens: Tokenized, end: int) -> int | None:
     return last if before is None else before - 1
 
 
-def _boundary(tokenizer: Any, tokens: Tokenized, position: int) -> int:
+def first_answer_token(tokenizer: Any, tokens: Tokenized, position: int) -> int:
     """Index of the first token of what begins at a position."""
     first = tokens.first_beyond(position)
     if first == len(tokens.ids) or not tokens.shares(first, position):
@@ -185,14 +191,14 @@ def encode(
                 f"tokens for {tokens.text[:60]!r}…; shorten it."
             )
             raise InputError(msg)
-        answer = _boundary(tokenizer, tokens, len(heads[i])) if answers[i] else len(tokens.ids)
+        answer = first_answer_token(tokenizer, tokens, len(heads[i])) if answers[i] else len(tokens.ids)
         if answers[i] and answer == len(tokens.ids):
             msg = (
                 f"expected an answer that the tokenizer keeps, got {answers[i]!r:.60}, of which it leaves no token; "
                 "write another."
             )
             raise InputError(msg)
-        mark = 0 if marks is None else _mark(tokenizer, tokens, marks[i])
+        mark = 0 if marks is None else subject_token(tokenizer, tokens, marks[i])
         if mark is None:
             text = tokens.text[: marks[i]] if marks is not None else ""
             msg = f"expected a subject that the tokenizer keeps, got {text[-60:]!r}, of which none is left; reword it."

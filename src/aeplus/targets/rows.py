@@ -87,7 +87,10 @@ def batch_rows(
     pairs = [(request, context) for request in requests for context in contexts]
     prompts = encode(
         tokenizer,
-        [context + request.question for request, context in pairs],
+        [
+            request.question[: request.context_at] + context + request.question[request.context_at :]
+            for request, context in pairs
+        ],
         [request.target_new for request, _ in pairs],
         [len(context) + request.subject_end for request, context in pairs],
         limit,

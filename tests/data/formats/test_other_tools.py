@@ -94,7 +94,7 @@ def test_halluedit() -> None:
         "paraphrased_question": "Who designed Ada Hall?", "multiple_choice_with_letters": "A. Eve  B. Ben Rook",
         "multiple_choice_labels": "B", "yes_question": "Is Ben Rook its architect?", "no_question": "Is it Eve?",
         "locality_question": "Where is Ada Hall?", "reversed_relation_question": "What did Ben Rook build?",
-        "question_2hop": "When was its architect born?", "answer_2hop": 1901.0, "question_3hop": "", "answer_3hop": None,
+        "question_2hop": "When was its architect born?", "answer_2hop": 1901.0, "question_3hop": "",
     }  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("error")

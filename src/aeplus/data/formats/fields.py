@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any, Literal
 
 from aeplus.edits import SLOT
@@ -114,9 +113,8 @@ def missing(value: Any) -> bool:
 
 def number_text(value: Any) -> Any:
     """A number as text, whole ones without a point (tables make 1969 to 1969.0); anything else as it is."""
-    if isinstance(value, Real) and not isinstance(value, bool) and not missing(value):
-        number = float(value)
-        return str(int(value)) if math.isfinite(number) and number == int(value) else str(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and not missing(value):
+        return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
     return value
 
 
@@ -186,17 +184,15 @@ def optional(record: Record, field: str) -> str | None:
         InputError: If it is neither a string nor a list of strings.
     """
     value = record.get(field)
-    value = number_text(next((item for item in value if not missing(item)), None) if _listed(value) else value)
+    if isinstance(value, list | tuple):
+        value = next((item for item in value if not missing(item)), None)
+    value = number_text(value)
     if missing(value):
         return None
     if not isinstance(value, str):
         msg = f"expected {field!r} to be a string or a list of strings, got {value!r:.80}; correct it."
         raise InputError(msg)
     return value.strip()
-
-
-def _listed(value: Any) -> bool:
-    return isinstance(value, list | tuple)
 
 
 def objects(record: Record, field: str) -> list[Record]:
@@ -211,7 +207,7 @@ def objects(record: Record, field: str) -> list[Record]:
         with tested(record):
             msg = f"expected {field!r} to be a list of objects, got {value!r:.80}; correct it."
             raise InputError(msg)
-        items = [item for item in items if isinstance(item, Mapping)] if _listed(items) else []
+        items = [item for item in items if isinstance(item, Mapping)] if isinstance(items, list | tuple) else []
     return list(items)
 
 

@@ -21,7 +21,7 @@ from aeplus.data.formats.fields import (
     texts,
     written,
 )
-from aeplus.edits import EditRequest, Probe
+from aeplus.edits import EditRequest, Probe, Turn
 from aeplus.errors import InputError
 
 NAME = "plain (prompt, subject, target_new)"
@@ -44,7 +44,8 @@ def parse(record: Record, target: Target) -> list[EditRequest]:
     Raises:
         InputError: If a field cannot be used.
     """
-    prompt, subject = placed(written(record, "prompt"), text(record, "subject"), "prompt")
+    turns, asked = chat_turns(record, "prompt")
+    prompt, subject = placed(asked, text(record, "subject"), "prompt")
     true = "target_true" if not missing(record.get("target_true")) else "ground_truth"
     return [
         EditRequest(
@@ -59,8 +60,38 @@ def parse(record: Record, target: Target) -> list[EditRequest]:
             target_true=true_answer(record, true),
             fact=optional(record, "fact") or "",
             case=optional(record, "case") or "",
+            turns=turns,
         )
     ]
+
+
+def chat_turns(record: Record, field: str) -> tuple[tuple[Turn, ...], str]:
+    """The turns of a chat before its last, which is the user's and has the subject, and the last.
+
+    A prompt is a text, alone or after the system's turn in the field ``system``, or a list of messages.
+
+    Raises:
+        InputError: If the messages are something else, or the last is not the user's.
+    """
+    value = record.get(field)
+    system = () if missing(record.get("system")) else (("system", text(record, "system")),)
+    if not isinstance(value, list | tuple) or not value:
+        return system, written(record, field)
+    turns = []
+    for message in value:
+        if not isinstance(message, Mapping):
+            msg = f"expected {field!r} to be a text or a list of messages, got {message!r:.80} in it; correct it."
+            raise InputError(msg)
+        turns.append(
+            (text(message, "role", f"role of {field!r}"), written(message, "content", f"content of {field!r}"))
+        )
+    if turns[-1][0] != "user":
+        msg = (
+            f"expected the last message of {field!r} to be the user's, which the answer follows, got one of "
+            f"{turns[-1][0]!r}; end with the question."
+        )
+        raise InputError(msg)
+    return (*system, *turns[:-1]), turns[-1][1]
 
 
 def string_of(record: Record, field: str) -> str:
@@ -94,6 +125,11 @@ def as_record(request: EditRequest) -> dict[str, Any]:
         fields[name] = [kept(probe) for probe in fields[name]]
     if request.join == "auto":
         del fields["join"]
+    turns = fields.pop("turns")
+    if turns:
+        chat = [*turns, ("user", request.prompt)]
+        fields["prompt"] = [{"role": role, "content": content} for role, content in chat]
+    del fields["context_at"]
     return kept(fields)
 
 
