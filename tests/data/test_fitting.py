@@ -170,3 +170,12 @@ def test_beginnings_of_sentences_come_from_the_corpus(monkeypatch: pytest.Monkey
     options = {**SMALL, "preserved_count": 2, "smoothing_steps": 2}
     records = [{"prompt": "The capital of {}", "subject": "France", "target_new": "Rome"}]
     assert aeplus.edit(tiny_model(), tiny_tokenizer(), records, "alphaedit_plus", **options).updates
+
+
+def test_beginnings_in_a_script_without_spaces() -> None:
+    from aeplus.data.validation import preserved_snippets
+
+    first = "法国的首都是巴黎，巴黎是一座美丽的城市，有许多博物馆和花园。"
+    second = "日本的首都是东京，东京是世界上人口最多的城市之一，非常热闹。"
+    starts = [probe.prompt for probe in preserved_snippets([f"{first}短句。{second}"], 5, 0)]
+    assert starts == [first[:24], second[:24]]

@@ -117,6 +117,7 @@ class EditDataModule(LightningDataModule):
         self.preserved, self.preserved_count, self.snippet_corpus = preserved, preserved_count, snippet_corpus
         self._given: list[EditRequest] | None = None
         self._read: list[EditRequest] = []  # as they were before a model was known
+        self._made: list[EditRequest] = []  # as they were left by setup or adapt
         self._snippets_due = False
         self.requests: list[EditRequest] = []
         self.joins: dict[str, str] = {}
@@ -141,7 +142,7 @@ class EditDataModule(LightningDataModule):
         requests = self.read()
         self.validation = self._validation_set(requests, self._run_corpus())
         self.overlap = frozenset(overlap(self.validation, requests))
-        self.requests = self._read = requests
+        self.requests = self._read = self._made = requests
 
     def adapt(self, reader: Reader, corpus: str) -> None:
         """Makes the stream one for a model: checks that it can be read and renders chats; once the model is known.
@@ -154,6 +155,8 @@ class EditDataModule(LightningDataModule):
             InputError: If something cannot be read and may not be left out, or the tokenizer has no chat template.
         """
         template = ChatTemplate(reader.tokenizer) if self.chat_template else None
+        if self.requests is not self._made:  # others were put in their place
+            self._read = self.requests
         kept, requests = self._usable(self._read, reader, template)
         if len(kept) < len(self._read) or template is not None or self._snippets_due:
             validation = self._validation_set(kept, self._run_corpus() or corpus)
@@ -163,7 +166,7 @@ class EditDataModule(LightningDataModule):
                 asked = {text: edit for edit in kept for text in held_out_prompts([edit])}
                 overlapping = {template.text(text, asked[text].turns) for text in overlapping}
             self.validation, self.overlap = validation, frozenset(overlapping)
-        self.requests = requests
+        self.requests = self._made = requests
         self.joins = self._joins(requests, template)
         usable = readable_validation(reader, self.validation, self.joins)
         if lost := len(self.validation.prompts) - len(usable.prompts):
@@ -208,9 +211,10 @@ class EditDataModule(LightningDataModule):
                 stacklevel=3,
             )
         if tests := [problem for problem in problems if problem.test and left[problem.edit] is not None]:
+            remain = any(True for _ in held_out_prompts(request for request in left if request is not None))
             warnings.warn(
                 f"{len(tests)} test prompts cannot be read by this model and are left out, first "
-                f"{message(tests[0], rendered)}",
+                f"{message(tests[0], rendered)}{'' if remain else ' No test prompt is left.'}",
                 stacklevel=3,
             )
         before = [request for request, now in zip(without(ruled, problems), left, strict=True) if now is not None]
@@ -274,7 +278,9 @@ class EditDataModule(LightningDataModule):
         stream = [edit for edits in records for edit in edits]
         if not self.neighbors:
             return stream
-        pool = [edit for edits in read_stream(paths, **options) for edit in edits]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said above
+            pool = [edit for edits in read_stream(paths, **options) for edit in edits]
         return fill_neighborhoods(stream, pool, self.neighbors, self.seed)
 
     @property

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from aeplus.data.formats import parse_record
-from aeplus.data.formats.fields import Notes, Target
+from aeplus.data.formats.fields import Notes, Target, missing, number_text
 from aeplus.data.sources import read_records
-from aeplus.edits import EditRequest, Probe, held_out_prompts
+from aeplus.edits import EditRequest, Probe, held_out_prompts, normal
 from aeplus.errors import InputError
 from aeplus.texts import check_join
 
@@ -134,7 +134,8 @@ def _parsed(
         unread.update(notes.unread)
         dropped += [f"{source}, record {number}: {reason}" for reason in notes.dropped]
         tests += sum(1 for edit in edits for _ in held_out_prompts([edit]))
-        name = str(next((record[key] for key in ("id", "case_id") if record.get(key) is not None), number))
+        known = (record[key] for key in ("id", "case_id") if not missing(record.get(key)))
+        name = str(number_text(next(known, number)))
         several = len(edits) > 1
         cases = [edit.case or (name if several else "") for edit in edits]
         yield [
@@ -176,10 +177,10 @@ def fill_neighborhoods(
     if count < 0:
         msg = f"expected 0 or more neighbors, got {count}; give a larger number."
         raise InputError(msg)
-    edited = {request.subject.casefold() for request in requests}
+    edited = {normal(request.subject) for request in requests}
     by_template: dict[str, dict[str, None]] = {}  # a dict for its order: that of a set of strings varies by process
     for record in pool:
-        if record.subject.casefold() not in edited:
+        if normal(record.subject) not in edited:
             by_template.setdefault(record.prompt, {})[record.question] = None
 
     def drawn(request: EditRequest) -> tuple[Probe, ...]:

@@ -155,7 +155,7 @@ def test_numbers_as_answers(number: float, word: str) -> None:
 def test_empty_cells_are_missing(nothing: Any) -> None:
     plain = {"prompt": "{} is", "subject": "A", "target_new": "x"}
     optional = ("rephrase", "neighborhood", "axes", "generation", "aliases", "target_true", "fact", "case", "join")
-    assert parse_record({**plain, **dict.fromkeys(optional[:-1], nothing)}) == parse_record(plain)
+    assert parse_record({**plain, **dict.fromkeys(optional, nothing)}) == parse_record(plain)
     src = {"src": "A is", "subject": "A", "alt": "x"}
     assert parse_record({**src, "rephrase": nothing, "loc": nothing, "loc_ans": nothing}, "alt") == parse_record(
         src, "alt"

@@ -20,7 +20,7 @@ from aeplus.edits import EditRequest, Probe
 
 NAME = "ZsRE or AlphaSet (src, subject, answers or alt)"
 
-IGNORED = frozenset(("pred", "cond", "answers", "alt", "Recalls Relation"))
+IGNORED = frozenset(("pred", "cond", "answers", "alt", "Recalled Relation", "Recalls Relation"))
 _LOC_PREFIX = "nq question: "
 
 
