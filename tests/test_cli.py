@@ -326,7 +326,7 @@ from aeplus.callbacks import EditCallback
 
 class Interrupt(EditCallback):
     def on_candidate(self, trainer, module, iteration, iterations):
-        if len(module.session.journal.entries) == 1:
+        if len(module.session.entries) == 1:
             os.kill(os.getpid(), {number})
 """
 

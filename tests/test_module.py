@@ -51,7 +51,7 @@ def test_a_second_fit_ends_at_once_and_other_edits_or_models_need_a_new_module()
     trainer().fit(edited, data)
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     trainer().fit(edited, data)
-    assert len(edited.session.journal.entries) == 3
+    assert len(edited.session.entries) == 3
     with pytest.raises(InputError, match=r"expected the edits that this run began with, got others; make a new"):
         trainer().fit(edited, stream())
     with pytest.raises(InputError, match=r"expected the model that this run began with, got another; make a new"):
@@ -65,7 +65,7 @@ def test_a_measured_module_can_be_edited() -> None:
     trainer().validate(edited, data)
     trainer().fit(edited, data)
     trainer().fit(plain, stream())
-    assert len(edited.session.journal.entries) == 3
+    assert len(edited.session.entries) == 3
     one, two = (made.language_model.state_dict() for made in (edited, plain))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert edited.session.finish().after == plain.session.finish().after

@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aeplus import functional
     from aeplus.api import EditResult, edit
+    from aeplus.journal import Journal
     from aeplus.methods.method import Method, register_method
     from aeplus.methods.registry import METHODS
 
     __version__: str
 
-__all__ = ["METHODS", "EditResult", "Method", "__version__", "edit", "functional", "register_method"]
+__all__ = ["METHODS", "EditResult", "Journal", "Method", "__version__", "edit", "functional", "register_method"]
 
 # Importing torch and Lightning takes seconds, which `aeplus --help` must not wait for.
 _HOMES = {
     "edit": "aeplus.api",
     "EditResult": "aeplus.api",
+    "Journal": "aeplus.journal",
     "Method": "aeplus.methods.method",
     "register_method": "aeplus.methods.method",
     "METHODS": "aeplus.methods.registry",

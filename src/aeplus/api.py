@@ -5,6 +5,7 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 from weakref import WeakKeyDictionary
 
@@ -20,7 +21,9 @@ from aeplus.methods.method import GradientOptions, Method, find_composition, nam
 from aeplus.models.decoder import Decoder, Snapshot
 from aeplus.module import EditModule, interruptible, quiet_lightning
 from aeplus.preserved.statistics import PreservedOptions
+from aeplus.run.committed.store import Store
 from aeplus.targets.optimizer import TargetOptions
+from aeplus.utils.paths import locked
 
 
 @dataclass
@@ -29,7 +32,7 @@ class EditResult:
 
     Attributes:
         metrics: The contents of ``metrics.json``: before, after, and every batch.
-        updates: For each batch, the update of each edited layer as factors.
+        updates: For each batch of the call, the update of each edited layer as factors.
     """
 
     metrics: dict[str, Any]
@@ -37,12 +40,16 @@ class EditResult:
     _snapshot: Snapshot
     _standing: list[object] = field(default_factory=list)  # the model's edits that are not undone, in order
     _mark: object = field(default_factory=object)
+    _journal: tuple[Path, int] | None = None  # and how many batches the call has written to it
 
     def undo(self) -> None:
         """Gives the edited layers the weights they had before the call, bit for bit; a second time, does nothing.
 
+        The batches of the call are taken out of its journal, if it had one.
+
         Raises:
-            InputError: If later edits of the model are not undone yet: they would be lost with these.
+            InputError: If later edits of the model are not undone yet: they would be lost with these. Or if the journal
+                cannot be written.
         """
         if self._mark not in self._standing:
             return
@@ -52,6 +59,10 @@ class EditResult:
                 "aeplus.edit; call undo() of the later results first, last to first."
             )
             raise InputError(msg)
+        if self._journal is not None:
+            folder, count = self._journal
+            with locked(folder, "the journal"):
+                Store.open(folder).leave_out_last(count)
         self._snapshot.restore()
         self._standing.remove(self._mark)
 
@@ -135,6 +146,7 @@ def edit(
     selection: Literal["best", "converge"] | None = None,
     edited_dtype: Literal["same", "float32"] = "same",
     callbacks: Sequence[Callback] = (),
+    journal: str | Path | None = None,
     **options: Unpack[EditOptions],
 ) -> EditResult:
     """Edits a loaded model in place.
@@ -152,6 +164,9 @@ def edit(
         edited_dtype: ``float32`` keeps the edited weights of a model in half precision in float32 from now on: small
             updates are otherwise rounded away.
         callbacks: Further callbacks.
+        journal: Folder of a journal, which every batch is written to as soon as it is committed; see
+            :class:`~aeplus.journal.Journal`. If it has one, its edits are put into the model first, which must be the
+            unedited one, and these come after them.
         **options: See :class:`EditOptions`.
 
     Returns:
@@ -173,6 +188,7 @@ def edit(
         preserved=PreservedOptions(**preserved_options),
         edited_dtype=edited_dtype,
         seed=seed,
+        journal=None if journal is None else str(journal),
     ).attach(model, tokenizer)
     data = EditDataModule(batch_size=batch_size, seed=seed, **data_options).attach(
         requests_from_records(list(edits), join=data_options.get("join", "auto"))
@@ -203,8 +219,11 @@ def edit(
         model.train(training)
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-    updates = [entry.updates for entry in module.session.journal.entries]
-    result = EditResult(module.session.report.as_dict(), updates, before, _STANDING.setdefault(model, []))
+    session = module.session
+    updates = [entry.updates for entry in session.entries[session.resumed :]]
+    result = EditResult(session.report.as_dict(), updates, before, _STANDING.setdefault(model, []))
+    if journal is not None:
+        result._journal = (Path(journal).expanduser(), len(updates))
     result._standing.append(result._mark)
     return result
 

@@ -58,6 +58,7 @@ class EditRequest:
         join: How a prompt and what follows it are joined; see :func:`aeplus.texts.separator`.
         turns: What a chat says before the prompt, which is the user's last turn; only for a chat template.
         context_at: Where in the prompt sampled contexts go, an index before the subject.
+        asked: The prompt as it was read, where a chat template has rendered it.
 
     Raises:
         InputError: If ``prompt`` does not contain exactly one ``{}``, or a field is empty.
@@ -78,6 +79,7 @@ class EditRequest:
     join: str = "auto"
     turns: tuple[Turn, ...] = ()
     context_at: int = 0
+    asked: str = ""
 
     def __post_init__(self) -> None:
         name = f"record {self.id}" if self.id else "the record"

@@ -7,8 +7,9 @@ whether the batch is committed. Everything that a run does is in :mod:`aeplus.ru
 import logging
 import warnings
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -20,10 +21,13 @@ from aeplus.data.datamodule import EditDataModule
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError, Terminated
 from aeplus.methods.method import Method
-from aeplus.models.loading import DType, load_model
+from aeplus.models.loading import LOADING, DType, load_model
 from aeplus.preserved.statistics import PreservedOptions
+from aeplus.run.committed.chain import HEADER
+from aeplus.run.committed.entries import request_from
+from aeplus.run.committed.store import Store
 from aeplus.run.hooks import EditCallback, opened_session
-from aeplus.run.resume import NOTES, Resume
+from aeplus.run.resume import NOTES, Resume, notes_of, seal
 from aeplus.run.session import EditSession
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions
@@ -45,6 +49,9 @@ class EditModule(LightningModule):
         revision: Branch, tag or commit of a hub model.
         seed: Seed of the sampled contexts.
         trust_remote_code: Run the Python code that the model's folder brings along; otherwise such a model is refused.
+        journal: Folder of the journal, which every committed batch is written to. If it has one, the run goes on from
+            its edits: they are put into the model first, and not made again where the data begin with them. By default
+            ``journal`` in the folder of a run that writes checkpoints.
 
     Attributes:
         session: The run, from :meth:`configure_model` on.
@@ -65,6 +72,7 @@ class EditModule(LightningModule):
         revision: str | None = None,
         seed: int = 0,
         trust_remote_code: bool = False,
+        journal: str | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -77,10 +85,13 @@ class EditModule(LightningModule):
             "preserved": preserved,
             "dtype": dtype,
             "edited_dtype": edited_dtype,
+            "revision": revision,
             "seed": seed,
+            "trust_remote_code": trust_remote_code,
         }
         self.monitor = "validation/score"
-        self._loading = (dtype, revision, trust_remote_code)
+        self._journal = journal
+        self._writing = ExitStack()  # the journal, while the run lasts
         self.language_model: Any = None
         self.tokenizer: Any = None
         # Lightning counts steps by optimizer steps; this parameter lets it count batches.
@@ -130,7 +141,7 @@ class EditModule(LightningModule):
         """Loads the model, once, and opens the session."""
         options = self.options
         if self.language_model is None:
-            self.language_model, self.tokenizer = load_model(options["model"], *self._loading)
+            self.language_model, self.tokenizer = load_model(*(options[name] for name in LOADING))
         if not hasattr(self, "session"):
             self.session = EditSession(
                 *(self.language_model, self.tokenizer, options["layers"]),
@@ -159,20 +170,38 @@ class EditModule(LightningModule):
         return self
 
     def on_fit_start(self) -> None:
-        """Reads the statistics, measures the unedited model, then takes up a checkpoint's edits."""
+        """Reads the statistics, measures the unedited model, then takes up a checkpoint's or a journal's edits."""
+        folder = self._journal_folder()
+        if self._resume is None and folder is not None and (folder / HEADER).is_file() and self._journal is not None:
+            self._resume = Resume(Store.open(folder))
+            self._data.follow([request_from(edit) for entry in self._resume.entries for edit in entry.edits])
+        resume = self._resume
         self._prepare()
+        if folder is not None:
+            self._writing.enter_context(self.session.keep_journal(folder, self._all_settings, resume))
         if self._data.exhausted:
             self.trainer.should_stop = True  # a finished run was resumed
+
+    def _journal_folder(self) -> Path | None:
+        trainer = cast(Any, self.trainer)
+        if self._journal is not None:
+            return Path(self._journal).expanduser()
+        writes = trainer.checkpoint_callbacks and not trainer.fast_dev_run
+        return Path(trainer.log_dir or trainer.default_root_dir) / "journal" if writes else None
 
     def on_validation_start(self) -> None:
         """The same before ``validate``, without the statistics."""
         self._prepare()
 
+    def teardown(self, stage: str) -> None:
+        """Closes the journal."""
+        self._writing.close()
+
     def training_step(self, requests: list[EditRequest], batch_idx: int) -> None:
         """One smoothing iteration: a candidate into the model."""
         if not self.session.in_batch:
             # Not when a checkpoint from inside a batch is resumed.
-            if self.global_step == len(self.session.journal.entries):
+            if self.global_step == len(self.session.entries):
                 cast(Any, self.optimizers()).step()
             self.session.begin()
         self.session.candidate()
@@ -205,6 +234,8 @@ class EditModule(LightningModule):
 
     def _prepare(self) -> None:
         check_trainer(self.trainer)
+        if self._resume is not None:
+            self._resume.check_cursor(self._data.cursor)
         self.session.prepare(self._data, editing=self._fitting, resume=self._resume)
         self._resume = None
 
@@ -216,32 +247,29 @@ class EditModule(LightningModule):
     # ---- checkpoints
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        """The committed updates as factors, with their keys; not the model."""
-        source = self._resume or opened_session(self)
-        return source.journal.tensors() if source is not None else {}
+        """Nothing: a checkpoint points at the journal, which holds the edits."""
+        return {}
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Nothing: :meth:`on_load_checkpoint` has taken the edits, which wait until the model has been measured."""
         return nn.modules.module._IncompatibleKeys([], [])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what identifies the model and the settings."""
-        session = self.session
-        checkpoint[NOTES] = {
-            "fingerprint": session.fingerprint,
-            "settings": self._all_settings,
-            "batches": session.journal.notes(),
-        }
+        """Points at the journal and seals what a run is resumed from."""
+        checkpoint[NOTES] = notes_of(self.session.journal, self._data.cursor, self._all_settings)
+        checkpoint[NOTES]["seal"] = seal(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks that the checkpoint is one of aeplus, and reports where the settings differ."""
-        self._resume = Resume(checkpoint, self._all_settings)
+        path = Path(str(self.trainer.ckpt_path))
+        self._resume = Resume.from_checkpoint(checkpoint, path, self._all_settings)
 
 
 class _Rollback(Callback):
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         if (session := opened_session(pl_module)) is not None:
             session.rollback()
+        pl_module._writing.close()
 
 
 def check_trainer(trainer: Any) -> None:

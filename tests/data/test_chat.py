@@ -1,5 +1,6 @@
 """Prompts rendered by the tokenizer's chat template."""
 
+import json
 import re
 from typing import Any
 
@@ -13,6 +14,7 @@ from aeplus.data.readers import requests_from_records
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 from aeplus.models.tokens import encode, token_ids
+from aeplus.run.committed.entries import plain_edit, request_from
 from aeplus.targets.rows import batch_rows
 from small import LEARNING, SMALL
 from tiny import tiny_model
@@ -164,3 +166,33 @@ def test_validation_prompts_are_rendered_and_beginnings_of_text_are_not() -> Non
     once = data.requests
     data.adapt(Reader(tokenizer_with(PLAIN), 10_000), SMALL["corpus"])
     assert data.requests == once  # not rendered twice
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_stream_goes_on_behind_edits_made_before_though_some_were_left_out(chat: bool) -> None:
+    tokenizer, limit = tokenizer_with(PLAIN), 60
+    edits = [
+        EditRequest("The capital of {} is", "France", "Rome"),
+        EditRequest("a " * 60 + "{} is", "Italy", "Rome"),
+        EditRequest("The city of {} is", "London", "Paris"),
+        EditRequest("The king of {} is", "Spain", "Ann"),
+    ]
+
+    def stream(earlier: list[EditRequest]) -> EditDataModule:
+        data = EditDataModule(preserved_count=0, chat_template=chat, skip_unusable=True).attach(edits)
+        if earlier:
+            data.follow(earlier)
+        data.setup("fit")
+        with pytest.warns(UserWarning, match="1 of 4 edits cannot be read by this model"):
+            data.adapt(Reader(tokenizer, limit), SMALL["corpus"])
+        return data
+
+    first = stream([])
+    assert [edit.subject for edit in first.requests] == ["France", "London", "Spain"]
+    again = stream(first.requests[:2])
+    assert again.requests == first.requests
+    assert again.cursor == 2
+    assert again.validation.firsts == first.validation.firsts
+    plain = request_from(json.loads(json.dumps(plain_edit(first.requests[0]))))
+    assert plain == first.requests[0]
+    assert ChatTemplate(tokenizer).edit(plain) == plain if chat else not plain.asked

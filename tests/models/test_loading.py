@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from aeplus.commands.main import main
 from aeplus.errors import InputError
@@ -60,3 +61,37 @@ def test_fit_refuses_it_in_a_sentence(
     assert main(["fit", f"--model.model={folder}", "--model.layers=[1,2]", "--data.path=edits.jsonl"]) == 2
     assert "set model.trust_remote_code: true." in capsys.readouterr().err
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("harm", ["missing", "shape"])
+def test_a_model_that_is_not_whole_is_refused(tmp_path: Path, harm: str) -> None:
+    save_model(tiny_model("llama"), tiny_tokenizer(), tmp_path / "model")
+    file, name = tmp_path / "model" / "model.safetensors", "model.layers.1.mlp.down_proj.weight"
+    weights = load_file(file)
+    weight = weights.pop(name)
+    if harm == "shape":
+        weights[name] = weight[:-1].contiguous()
+    save_file(weights, file, {"format": "pt"})
+    text = rf"expected every weight of the model in '.*model', got none, or one of another shape, for {name}; download"
+    with pytest.raises(InputError, match=text if harm == "missing" else "expected every weight|expected a model at"):
+        load_model(str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors", b"not tensors"),
+        ("config.json", b"[]"),
+        ("config.json", b"{"),
+        ("config.json", b'{"model_type": 3}'),
+        ("tokenizer.json", b"{}"),
+        ("tokenizer.json", b"[1]"),
+    ],
+)
+def test_damaged_folders_are_refused_in_a_sentence(tmp_path: Path, file: str, content: bytes) -> None:
+    save_model(tiny_model("llama"), tiny_tokenizer(), tmp_path / "model")
+    (tmp_path / "model" / file).write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"expected a model at '.*model' \(a hub id, .*\), got an error \(.*\); check it"
+    ):
+        load_model(str(tmp_path / "model"))

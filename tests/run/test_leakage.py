@@ -6,7 +6,8 @@ import torch
 from aeplus.functional import LowRankUpdate, Spectrum
 from aeplus.models.decoder import Decoder
 from aeplus.preserved.statistics import LayerStatistics
-from aeplus.run.journal import Entry, Journal, LeakageMeter
+from aeplus.run.committed.entries import Entries, Entry
+from aeplus.run.leakage import LeakageMeter
 from tiny import tiny_model
 
 
@@ -19,7 +20,7 @@ def test_leakage_is_that_of_the_summed_updates_against_the_unedited_weights(kind
     covariance = keys @ keys.T / 200
     statistics = LayerStatistics(Spectrum.from_covariance(covariance), keys[:, :5], 200)
     meter = LeakageMeter(sites, [statistics, statistics])
-    assert meter.measure(Journal()) is None
+    assert meter.measure(Entries()) is None
     entries = [
         Entry(
             [],
@@ -37,6 +38,6 @@ def test_leakage_is_that_of_the_summed_updates_against_the_unedited_weights(kind
         total = sum(entry.updates[site.layer].dense().double() for entry in entries)
         weight = site.weight.double()
         shares.append(torch.trace(total @ covariance @ total.T) / torch.trace(weight @ covariance @ weight.T))
-    journal = Journal(entries)
-    journal.apply(sites)  # the meter has seen them unedited
-    assert meter.measure(journal) == pytest.approx(float(sum(shares) / 2), rel=1e-5)
+    committed = Entries(entries)
+    committed.apply(sites)  # the meter has seen them unedited
+    assert meter.measure(committed) == pytest.approx(float(sum(shares) / 2), rel=1e-5)

@@ -95,7 +95,7 @@ def test_a_plain_list_is_a_stream_and_without_scores_the_last_candidate_is_taken
     assert heard.count("on_batch_committed") == 3
     assert heard.count("on_candidate") == 7
     assert heard[0] == "on_unedited_model"
-    assert len(run.journal.entries) == 3
+    assert len(run.entries) == 3
 
 
 def test_a_rollback_leaves_the_model_as_the_batch_found_it() -> None:
@@ -117,7 +117,7 @@ def test_a_rollback_leaves_the_model_as_the_batch_found_it() -> None:
     run.rollback()
     assert not run.in_batch
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
-    assert len(run.journal.entries) == 1
+    assert len(run.entries) == 1
 
 
 def test_finish_measures_once_until_something_changes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,13 +148,14 @@ def test_a_beta_that_the_method_fixes_is_reported_when_another_is_set() -> None:
         EditSession(tiny_model("gpt2"), tokenizer(), [1], named_method("alphaedit_plus", prior_strength=5.0))
 
 
-def test_weights_that_are_not_finite_are_refused_before_the_work() -> None:
+@pytest.mark.parametrize("name", ["model.layers.1.mlp.down_proj.weight", "model.layers.0.self_attn.q_proj.weight"])
+def test_weights_that_are_not_finite_are_refused_before_the_work(name: str) -> None:
     model = tiny_model("llama")
     run, data = session(model), ListStream(requests_from_records(records()), 4)
     with torch.no_grad():
-        run.sites[0].weight[0, 0] = torch.nan
-    with pytest.raises(InputError, match=r"expected finite weights, got NaN or infinity in model.layers.1.mlp"):
-        run.prepare(data)
+        model.get_parameter(name)[0, 0] = torch.nan
+    with pytest.raises(InputError, match=rf"expected finite weights, got NaN or infinity in {name}; load another"):
+        run.prepare(data, editing=False)
 
 
 def test_steps_out_of_order_are_refused() -> None:

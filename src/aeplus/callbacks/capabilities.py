@@ -79,7 +79,7 @@ class CapabilitiesWriter(EditCallback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the edited model, unless that has just been done."""
         session = session_of(pl_module)
-        step = len(session.journal.entries)
+        step = len(session.entries)
         if self.results[-1]["step"] != step:
             self._measure(trainer, session, step)
 

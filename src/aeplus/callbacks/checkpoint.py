@@ -38,7 +38,7 @@ class EditCheckpoint(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves if this smoothing iteration was the last of its batch."""
         session = session_of(pl_module)
-        committed = len(session.journal.entries)
+        committed = len(session.entries)
         whole = not session.in_batch and committed == trainer.global_step
         if whole and (committed % self.every_n_batches == 0 or trainer.should_stop):
             super().on_train_epoch_end(trainer, pl_module)

@@ -76,7 +76,7 @@ class EvaluationWriter(EditCallback):
     def _take_up(self, session: EditSession) -> None:
         if not self.retention or self._retention is not None:
             return
-        done = len(session.journal.entries)
+        done = len(session.entries)
         self._retention = Retention(done + session.data.batches)
         if (hits := self._saved.get("hits")) is not None:
             self._retention.hits[:done, :done] = hits[:done, :done]
@@ -111,7 +111,7 @@ class EvaluationWriter(EditCallback):
         if self._suite is None:
             return
         self._take_up(session)  # a finished run that is resumed never starts
-        step = len(session.journal.entries)
+        step = len(session.entries)
         last = self._batches.get(str(step)) if session.data.exhausted else None
         session.report.measures["after"] = last or self._suite.measure()
         if self._retention is not None:
@@ -130,7 +130,7 @@ class EvaluationWriter(EditCallback):
 
     def _ask_again(self, session: EditSession, index: int) -> None:
         """Strict success on each edit so far to which no later one gives another answer."""
-        batch_of = [b for b, entry in enumerate(session.journal.entries) for _ in entry.edits]
+        batch_of = [b for b, entry in enumerate(session.entries) for _ in entry.edits]
         current = holding_numbered(session.data.edited)
         items = [PromptItem("", edit.question, edit.target_new, edit.aliases, n, edit.join) for n, edit in current]
         asked = tokenize_items(session.tokenizer, items, {}, session.decoder.context_length)

@@ -139,7 +139,7 @@ class FigureWriter(EditCallback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Draws, now that every callback has written what it measured."""
         if stage == "fit" and self._records:
-            self._draw(trainer, len(session_of(pl_module).journal.entries))
+            self._draw(trainer, len(session_of(pl_module).entries))
 
     def state_dict(self) -> dict[str, Any]:
         """The records so far, for a checkpoint."""

@@ -50,7 +50,7 @@ class GenerationWriter(EditCallback):
         """Generates and logs."""
         session = session_of(pl_module)
         self._after = self._generate(session)
-        self._log(trainer, self._after, len(session.journal.entries))
+        self._log(trainer, self._after, len(session.entries))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prints before and after, now that every callback has saved what it has."""

@@ -37,7 +37,7 @@ class MetricsWriter(EditCallback):
             if isinstance(logger, TensorBoardLogger):
                 text = json.dumps(settings, indent=2)
                 logger.experiment.add_text("hyperparameters", f"```\n{text}\n```", 0)
-        if not session.journal.entries:
+        if not session.entries:
             self._log(trainer, {f"edits/{k}": v for k, v in session.report.before.items()}, 0)
 
     def on_batch_committed(self, trainer: Trainer, module: EditingModule, commit: BatchCommit) -> None:

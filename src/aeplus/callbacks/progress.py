@@ -67,7 +67,7 @@ class EditProgressBar(EditCallback, ProgressBar):
 
     def _show(self, session: EditSession, text: str) -> None:
         if self._bar is not None:
-            done = len(session.journal.entries)
+            done = len(session.entries)
             self._bar.set_description_str(f"batch {done + 1}/{done + session.data.batches}", refresh=False)
             self._bar.set_postfix_str(text)
 

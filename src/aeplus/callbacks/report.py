@@ -73,7 +73,7 @@ class JournalWriter(EditCallback):
         if session is None or not hasattr(session, "data"):
             return
         session.rollback()
-        committed = len(session.journal.entries)
+        committed = len(session.entries)
         interrupted = isinstance(exception, KeyboardInterrupt | SIGTERMException)
         if not committed and not interrupted:
             return

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from aeplus.commands.journal.arguments import apply_parser, log_parser, show_parser, undo_parser, verify_parser
 from aeplus.commands.parser import CommandParser
 from aeplus.methods.registry import METHODS
 
@@ -21,14 +22,16 @@ class Command:
 
     Attributes:
         summary: What ``aeplus --help`` says of it.
-        module: The module, below ``aeplus.commands``, with its ``run(options, rest, command)``: it gets the parsed
-            options, those of ``aeplus fit`` that were among them and the whole command line, and returns the status.
+        module: The module, below ``aeplus.commands``, with what runs it.
         parser: Makes the parser of its options.
+        function: The function ``run(options, rest, command)`` of that module: it gets the parsed options, those of
+            ``aeplus fit`` that were among them and the whole command line, and returns the status.
     """
 
     summary: str
     module: str
     parser: Callable[[], CommandParser]
+    function: str = "run"
 
 
 def compare_parser() -> CommandParser:
@@ -357,5 +360,10 @@ COMMANDS = {
         inspect_parser,
     ),
     "cases": Command("write a Markdown page comparing generations before and after editing", "cases", cases_parser),
+    "log": Command("list a journal: what was edited, when, and how it scored", "journal.show", log_parser, "log"),
+    "show": Command("show one entry of a journal", "journal.show", show_parser, "show"),
+    "verify": Command("check that a journal is whole, and of a model", "journal.show", verify_parser, "verify"),
+    "apply": Command("put a journal's edits into a fresh copy of its model", "journal.change", apply_parser, "apply"),
+    "undo": Command("take a batch, a range or one edit out of a journal", "journal.change", undo_parser, "undo"),
 }
 """Every command but ``fit`` and ``validate``, by its name."""

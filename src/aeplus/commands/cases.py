@@ -121,11 +121,11 @@ def _generations(runs: Sequence[RunFolder], prompts: Sequence[str], length: int)
     before = generated()
     after: dict[int, Texts] = {}
     for index, run in enumerate(runs):
-        if run.journal is not None:
+        if run.entries is not None:
             with run.applied(decoder):
                 after[index] = generated()
     for index, run in enumerate(runs):
-        if run.journal is None:
+        if run.entries is None:
             del decoder  # one model at a time
             gc.collect()
             decoder, tokenizer = _loaded(str(run.path / "model"), "auto", None, run.model[3])

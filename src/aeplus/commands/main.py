@@ -88,7 +88,7 @@ def _run(name: str, arguments: list[str]) -> int:
     if rest and not parser.fit_options:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     module = import_module(f"aeplus.commands.{command.module}")
-    return int(module.run(options, rest, join(["aeplus", name, *arguments])))
+    return int(getattr(module, command.function)(options, rest, join(["aeplus", name, *arguments])))
 
 
 def _refuse(sentence: str) -> int:

@@ -45,7 +45,9 @@ class ChatTemplate:
         return self._render(prompt, tuple(turns))[0]
 
     def edit(self, request: EditRequest) -> EditRequest:
-        """An edit whose prompts are rendered, all after its turns."""
+        """An edit whose prompts are rendered, all after its turns; one that is rendered already stays as it is."""
+        if request.asked:
+            return request
         question, start = request.question, request.prompt.index(SLOT)
         rendered, at = self._render(question, request.turns)
         start += at - (len(question) - len(question.lstrip()))
@@ -59,8 +61,8 @@ class ChatTemplate:
             generation=tuple(self.text(text, request.turns) for text in request.generation),
             fact=request.fact or " ".join(request.fact_key),
             join=self.join,
-            turns=(),
             context_at=at,
+            asked=request.prompt,
         )
 
     def validation(self, validation: ValidationSet, requests: Sequence[EditRequest]) -> ValidationSet:

@@ -118,6 +118,8 @@ class EditDataModule(LightningDataModule):
         self._given: list[EditRequest] | None = None
         self._read: list[EditRequest] = []  # as they were before a model was known
         self._made: list[EditRequest] = []  # as they were left by setup or adapt
+        self._earlier: list[EditRequest] = []  # made by an earlier run
+        self._new: list[EditRequest] = []  # what comes after those, or repeats the last of them
         self._snippets_due = False
         self.requests: list[EditRequest] = []
         self.joins: dict[str, str] = {}
@@ -129,6 +131,18 @@ class EditDataModule(LightningDataModule):
         """Uses these edits, in their order, instead of reading files."""
         self._given = list(requests)
         return self
+
+    def follow(self, earlier: Sequence[EditRequest]) -> None:
+        """Lets the stream go on after edits that are made already, where it does not begin with the last of them.
+
+        Args:
+            earlier: These edits, in order.
+        """
+        new = self._given if self._given is not None else self.read()
+        self._earlier, self._new = list(earlier), list(new)
+        self._given, self.requests = [*earlier, *new[_shared(earlier, new) :]], []
+        self.setup("fit")
+        self.cursor = len(earlier)
 
     def setup(self, stage: str) -> None:
         """Reads the files, once.
@@ -143,6 +157,8 @@ class EditDataModule(LightningDataModule):
         self.validation = self._validation_set(requests, self._run_corpus())
         self.overlap = frozenset(overlap(self.validation, requests))
         self.requests = self._read = self._made = requests
+        if not self._earlier:
+            self._new = requests
 
     def adapt(self, reader: Reader, corpus: str) -> None:
         """Makes the stream one for a model: checks that it can be read and renders chats; once the model is known.
@@ -156,16 +172,17 @@ class EditDataModule(LightningDataModule):
         """
         template = ChatTemplate(reader.tokenizer) if self.chat_template else None
         if self.requests is not self._made:  # others were put in their place
-            self._read = self.requests
-        kept, requests = self._usable(self._read, reader, template)
-        if len(kept) < len(self._read) or template is not None or self._snippets_due:
-            validation = self._validation_set(kept, self._run_corpus() or corpus)
-            overlapping = overlap(validation, kept)
-            if template is not None:
-                validation = template.validation(validation, kept)
-                asked = {text: edit for edit in kept for text in held_out_prompts([edit])}
-                overlapping = {template.text(text, asked[text].turns) for text in overlapping}
-            self.validation, self.overlap = validation, frozenset(overlapping)
+            self._read = self._new = self.requests
+            self._earlier = []
+        kept, requests = self._usable(self._new, reader, template)
+        if self._earlier:  # as they were made
+            same = _shared(self._earlier, requests)
+            kept, requests = [*self._earlier, *kept[same:]], [*self._earlier, *requests[same:]]
+        if len(kept) != len(self._read) or template is not None or self._snippets_due:
+            asked = [replace(edit, prompt=edit.asked) if edit.asked else edit for edit in kept]
+            validation = self._validation_set(asked, self._run_corpus() or corpus)
+            self.validation = validation if template is None else template.validation(validation, asked)
+            self.overlap = frozenset(overlap(self.validation, requests))
         self.requests = self._made = requests
         self.joins = self._joins(requests, template)
         usable = readable_validation(reader, self.validation, self.joins)
@@ -185,7 +202,7 @@ class EditDataModule(LightningDataModule):
         self, requests: Sequence[EditRequest], reader: Reader, template: ChatTemplate | None
     ) -> tuple[list[EditRequest], list[EditRequest]]:
         """The edits that a model can read, as they were and as it reads them."""
-        if template is None and (chats := [request for request in requests if request.turns]):
+        if template is None and (chats := [edit for edit in requests if edit.turns and not edit.asked]):
             msg = (
                 f"record {chats[0].id or 1}: expected data.chat_template: true for a prompt of several turns, got "
                 "false; set it, or write the prompt as one text."
@@ -348,7 +365,25 @@ class EditDataModule(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resumes where a checkpoint stopped."""
-        self.cursor = state_dict["cursor"]
+        cursor = state_dict.get("cursor")
+        if not isinstance(cursor, int) or not 0 <= cursor <= len(self.requests):
+            msg = (
+                f"expected a checkpoint within the {len(self.requests)} edits, got its cursor {cursor!r}; take another."
+            )
+            raise InputError(msg)
+        self.cursor = cursor
+
+
+def _shared(earlier: Sequence[EditRequest], new: Sequence[EditRequest]) -> int:
+    """How many of the last edits made the new ones begin with."""
+    same = min(len(earlier), len(new))
+    while not all(map(_same_edit, earlier[len(earlier) - same :], new)):
+        same -= 1
+    return same
+
+
+def _same_edit(a: EditRequest, b: EditRequest) -> bool:
+    return (a.asked or a.prompt, a.subject, a.target_new) == (b.asked or b.prompt, b.subject, b.target_new)
 
 
 def _records(subset: str | None, limit: int | None) -> tuple[int, int | None]:

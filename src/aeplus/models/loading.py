@@ -1,6 +1,7 @@
 """Loading and saving a model: a hub id, a folder, a GGUF file, or the demo's small model, which a package bundles."""
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,9 +35,8 @@ def load_model(
         The model in evaluation mode, without gradients, and the tokenizer.
 
     Raises:
-        InputError: If there is no such model, or its folder contains no weights.
+        InputError: If there is no such model, or its folder contains no weights or not all of them.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = _folder(name)
@@ -45,10 +45,14 @@ def load_model(
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
         # Lightning moves the model; under its device context transformers would require accelerate for that.
         with torch.device("cpu"):
-            model = AutoModelForCausalLM.from_pretrained(
-                source, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code
+            model, found = AutoModelForCausalLM.from_pretrained(
+                source,
+                revision=revision,
+                dtype=dtype,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
             )
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # a damaged folder can raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "trust_remote_code" in str(error):
             msg = (
@@ -58,7 +62,20 @@ def load_model(
             raise InputError(msg) from error
         msg = f"expected a model at {name!r} (a hub id, a folder or a .gguf file), got an error ({reason}); check it."
         raise InputError(msg) from error
+    _require_whole(name, found)
     return model.eval().requires_grad_(False), tokenizer
+
+
+def _require_whole(name: str, found: Mapping[str, Any]) -> None:
+    """Transformers draws weights that a checkpoint lacks at random, and only warns."""
+    missing = sorted({*found["missing_keys"], *(str(key[0]) for key in found["mismatched_keys"])})
+    if missing:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        msg = (
+            f"expected every weight of the model in {name!r}, got none, or one of another shape, for {shown}; "
+            "download or save it again."
+        )
+        raise InputError(msg)
 
 
 def _folder(name: str) -> Path | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import yaml  # type: ignore[import-untyped]
 from aeplus.edits import EditRequest, still_holding
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder, Snapshot
-from aeplus.run.journal import Journal
+from aeplus.run.committed.chain import HEADER
+from aeplus.run.committed.entries import Entries, request_from
+from aeplus.run.committed.store import Store
 from aeplus.run.records import EditRecord, read_records
 from aeplus.run.resume import NOTES, Resume
 from aeplus.utils.fingerprint import weights_fingerprint
@@ -48,14 +50,14 @@ class RunFolder:
         method: Name of its method.
         model: What the unedited model is loaded by: name, dtype, revision, and whether its code is trusted.
         cases: Its edits, in order; none if it does not know them.
-        journal: Its checkpoint's edits; ``None`` where only an edited model was saved.
+        entries: Its checkpoint's or its journal's edits; ``None`` where only an edited model was saved.
     """
 
     path: Path
     method: str
     model: tuple[str, Any, str | None, bool]
     cases: list[Case]
-    journal: Journal | None
+    entries: Entries | None
     _upcast: bool
     _resume: Resume | None
 
@@ -79,15 +81,15 @@ class RunFolder:
             )
             raise InputError(msg) from error
         checkpoints = sorted(path.glob("checkpoints/*.ckpt"), key=lambda p: p.stat().st_mtime)
-        resume = _checkpoint(checkpoints[-1]) if checkpoints else None
+        resume = _checkpoint(checkpoints[-1]) if checkpoints else _from_journal(path)
         if resume is None and not (path / "model").is_dir():
             msg = (
                 f"expected checkpoints/*.ckpt or a model in {path}, got neither; make the run with the callback "
                 "EditCheckpoint, or with save_model of JournalWriter."
             )
             raise InputError(msg)
-        journal = resume.journal if resume is not None else None
-        return cls(path, method, model, _cases(journal, read_records(path)), journal, upcast, resume)
+        entries = resume.entries if resume is not None else None
+        return cls(path, method, model, _cases(entries, read_records(path)), entries, upcast, resume)
 
     @contextmanager
     def applied(self, decoder: Decoder) -> Iterator[None]:
@@ -96,18 +98,18 @@ class RunFolder:
         Raises:
             InputError: If the edits belong to another model.
         """
-        if self._resume is None or not self._resume.journal.entries:
+        if self._resume is None or not self._resume.entries:
             yield
             return
-        entries = self._resume.journal.entries
+        entries = self._resume.entries
         layers = list(entries[0].updates)
         sites = decoder.select(layers)
         with Snapshot(sites):
             for site in sites if self._upcast else ():
                 site.upcast()
-            requests = [_request(edit) for entry in entries for edit in entry.edits]
+            requests = [request_from(edit) for entry in entries for edit in entry.edits]
             self._resume.check(self.model[0], weights_fingerprint(decoder.model), layers, requests)
-            self._resume.journal.apply(sites)
+            entries.apply(sites)
             yield
 
 
@@ -123,16 +125,21 @@ def _checkpoint(path: Path) -> Resume:
     except Exception as error:
         msg = f"expected an aeplus checkpoint at {path}, got a file that cannot be read; take another run."
         raise InputError(msg) from error
-    # No run is resumed here, so its settings are compared with themselves.
-    return Resume(content, content.get(NOTES, {}).get("settings", {}))
+    notes = content.get(NOTES) if isinstance(content, dict) else None
+    settings = notes.get("settings", {}) if isinstance(notes, dict) else {}
+    return Resume.from_checkpoint(content, path, settings)  # no run is resumed: settings are compared with themselves
 
 
-def _cases(journal: Journal | None, records: Sequence[EditRecord]) -> list[Case]:
+def _from_journal(path: Path) -> Resume | None:
+    return Resume(Store.open(path)) if (path / "journal" / HEADER).is_file() else None
+
+
+def _cases(entries: Entries | None, records: Sequence[EditRecord]) -> list[Case]:
     """The edits of a checkpoint, or of ``edits.jsonl`` where there is none."""
-    if journal is None:
+    if entries is None:
         return [Case(r.edit, r.prompt, r.target, {}, r.superseded, r) for r in records]
-    edits = [edit for entry in journal.entries for edit in entry.edits]
-    requests = [_request(edit) for edit in edits]
+    edits = [edit for entry in entries for edit in entry.edits]
+    requests = [request_from(edit) for edit in edits]
     holding = still_holding(requests)
     known = {record.edit: record for record in records}
     cases = []
@@ -159,10 +166,3 @@ def _same(record: EditRecord | None, request: EditRequest) -> EditRecord | None:
     """The record, if it is the edit's: a checkpoint may stop before the run's end, or be another's."""
     asked = (request.question, request.target_new)
     return record if record is not None and (record.prompt, record.target) == asked else None
-
-
-def _request(edit: dict[str, Any]) -> EditRequest:
-    """A journal's plain edit, without its tests."""
-    return replace(
-        EditRequest(edit["prompt"], edit["subject"], edit["target_new"]), fact=edit.get("fact", ""), id=edit["id"]
-    )

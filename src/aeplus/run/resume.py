@@ -1,40 +1,105 @@
-"""Resuming: a checkpoint's edits, which wait until the unedited model has been measured."""
+"""Going on with a run: the edits of a checkpoint or a journal wait until the unedited model has been measured."""
 
+import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
-from aeplus.run.journal import Journal
+from aeplus.run.committed.chain import HEADER
+from aeplus.run.committed.entries import Entries
+from aeplus.run.committed.store import Store
+from aeplus.utils.fingerprint import tensors_digest
 
 NOTES = "aeplus"
 """Where a checkpoint holds what identifies its run."""
 
+_SEALED = (NOTES, "state_dict", "loops", "global_step", "epoch", "optimizer_states", "lr_schedulers")
+
 
 class Resume:
-    """What a checkpoint holds. Settings that differ from the present ones are reported as warnings.
+    """The edits that a run goes on from.
 
     Args:
-        checkpoint: The checkpoint.
-        settings: The present settings.
+        journal: Where they are.
+        records: How many of its records count; by default all.
 
     Attributes:
-        journal: Its edits.
+        entries: The batches, in order.
+        journal: The same journal.
+        records: The same number.
 
     Raises:
-        InputError: If it is not an aeplus checkpoint, or damaged.
+        InputError: If the journal is damaged.
     """
 
-    def __init__(self, checkpoint: dict[str, Any], settings: dict[str, Any]) -> None:
-        if NOTES not in checkpoint:
+    def __init__(self, journal: Store, records: int | None = None) -> None:
+        chain = journal.chain
+        self.journal, self.records = journal, len(chain.records) if records is None else records
+        until = Store(type(chain)(chain.folder, chain.header, chain.records[: self.records]))
+        self.entries: Entries = until.entries()
+        self._fingerprint = chain.header["fingerprint"]
+        self._layers = chain.header["layers"]
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Mapping[str, Any], path: Path, settings: Mapping[str, Any]) -> "Resume":
+        """What a checkpoint points at. Settings that differ from the present ones are reported as warnings.
+
+        Args:
+            checkpoint: Its content.
+            path: Its file.
+            settings: The present settings.
+
+        Raises:
+            InputError: If it is not an aeplus checkpoint, it or its journal is damaged or missing, or edits have been
+                taken out of the journal since.
+        """
+        notes = checkpoint.get(NOTES) if isinstance(checkpoint, Mapping) else None
+        if not isinstance(notes, dict) or not {"journal", "records", "edits", "head", "seal"} <= notes.keys():
             msg = "expected an aeplus checkpoint, got one without edits; give one from lightning_logs/…/checkpoints."
             raise InputError(msg)
-        saved = checkpoint[NOTES]
-        self.journal = Journal.restore(saved["batches"], checkpoint["state_dict"])
-        self._fingerprint = saved["fingerprint"]
-        for line in differences(saved["settings"], settings):
+        if notes["seal"] != seal(checkpoint):
+            msg = f"expected {path} as it was written, got a damaged checkpoint; take another, or restore a copy."
+            raise InputError(msg)
+        for line in differences(notes["settings"], dict(settings)):
             warnings.warn(f"the checkpoint was made with {line}; the present value is used", stacklevel=2)
+        folders = [path.absolute().parent.parent / "journal", Path(notes["journal"])]
+        folder = next((folder for folder in folders if _has(folder, notes)), None)
+        if folder is None:
+            msg = (
+                f"expected the journal of {path} in {folders[0]}, which holds the edits, got none, or another; keep "
+                "the run's folder together."
+            )
+            raise InputError(msg)
+        journal, count = Store.open(folder), notes["records"]
+        if any(record.kind == "undo" for record in journal.chain.records[count:]):
+            msg = (
+                f"expected a journal as {path} left it, got one that edits were taken out of since; go on from the "
+                "journal instead: --model.journal."
+            )
+            raise InputError(msg)
+        return cls(journal, count)
+
+    def check_cursor(self, cursor: int) -> None:
+        """The stream goes on after the last of these edits.
+
+        Args:
+            cursor: How many edits of the stream are committed.
+
+        Raises:
+            InputError: If it does not.
+        """
+        edits = sum(len(entry.edits) for entry in self.entries)
+        if cursor != edits:
+            msg = (
+                f"expected to go on after the {edits} edits of the journal, got a checkpoint that goes on after "
+                f"{cursor}; take another, or restore a copy."
+            )
+            raise InputError(msg)
 
     def check(self, model: str, fingerprint: str, layers: list[int], requests: Sequence[EditRequest]) -> None:
         """The edits belong to this model and these layers, and are the first ones of the stream.
@@ -54,18 +119,79 @@ class Resume:
                 "model that the run began with."
             )
             raise InputError(msg)
-        entries = self.journal.entries
-        edited = list(entries[0].updates) if entries else layers
-        if edited != layers:
-            msg = f"expected model.layers {edited}, which the checkpoint edited, got {layers}; resume with those."
+        if self._layers != layers:
+            msg = f"expected model.layers {self._layers}, which the checkpoint edited, got {layers}; resume with those."
             raise InputError(msg)
-        done = [(e["prompt"], e["subject"], e["target_new"]) for entry in entries for e in entry.edits]
+        done = [(e["prompt"], e["subject"], e["target_new"]) for entry in self.entries for e in entry.edits]
         if done != [(r.prompt, r.subject, r.target_new) for r in requests[: len(done)]]:
             msg = (
                 f"expected the checkpoint's {len(done)} edits as the first ones of the data, got others; resume with "
                 "the data the run began with (further edits may follow at the end)."
             )
             raise InputError(msg)
+
+
+def notes_of(journal: Store | None, edits: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of its run, but for the seal.
+
+    Args:
+        journal: The run's journal.
+        edits: How many edits are committed.
+        settings: The present settings.
+
+    Raises:
+        InputError: If the run keeps no journal.
+    """
+    if journal is None:
+        msg = "expected a run with a journal, which checkpoints point at, got none; save within trainer.fit."
+        raise InputError(msg)
+    chain = journal.chain
+    return {
+        "journal": str(journal.folder.absolute()),
+        "records": len(chain.records),
+        "head": chain.head,
+        "edits": edits,
+        "settings": dict(settings),
+    }
+
+
+def seal(checkpoint: Mapping[str, Any]) -> str:
+    """A digest of all of a checkpoint that a run is resumed from."""
+    state = hashlib.blake2b(digest_size=16)
+    for name in _SEALED:
+        content = checkpoint.get(name)
+        if name == NOTES and isinstance(content, dict):
+            content = {key: value for key, value in content.items() if key != "seal"}
+        _add(state, content)
+    return state.hexdigest()
+
+
+def _add(state: Any, value: Any) -> None:
+    """Adds nested plain values and tensors, each with its type."""
+    state.update(type(value).__name__.encode() + b"\x1f")
+    if isinstance(value, Mapping):
+        for key in value:
+            _add(state, key)
+            _add(state, value[key])
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _add(state, item)
+    elif isinstance(value, Tensor):
+        state.update(tensors_digest({"": value}).encode())
+    else:
+        state.update(repr(value).encode())
+    state.update(b"\x1e")
+
+
+def _has(folder: Path, notes: Mapping[str, Any]) -> bool:
+    """Whether a folder holds the journal of a checkpoint."""
+    if not (folder / HEADER).is_file():
+        return False
+    chain = Store.open(folder).chain
+    count = notes["records"]
+    return (
+        count <= len(chain.records) and type(chain)(folder, chain.header, chain.records[:count]).head == notes["head"]
+    )
 
 
 def differences(saved: dict[str, Any], present: dict[str, Any], prefix: str = "") -> list[str]:

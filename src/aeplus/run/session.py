@@ -18,7 +18,9 @@
 
 import time
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
@@ -36,12 +38,15 @@ from aeplus.metrics.success import Score
 from aeplus.models.decoder import Decoder, EditSite
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions, load_or_collect
 from aeplus.run.batches import Adaptable, BatchCommit, Stream
-from aeplus.run.journal import Entry, Journal, LeakageMeter, plain_edit
+from aeplus.run.committed.entries import Entries, Entry, plain_edit
+from aeplus.run.committed.store import Store, header_of, weights_digests
+from aeplus.run.leakage import LeakageMeter
 from aeplus.run.report import RunReport, batch_report
 from aeplus.run.selection import SELECTIONS, Selection
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.targets.rows import sample_contexts
 from aeplus.utils.fingerprint import weights_fingerprint
+from aeplus.utils.paths import locked
 from aeplus.utils.progress import Progress
 
 if TYPE_CHECKING:
@@ -75,7 +80,9 @@ class EditSession:
     Attributes:
         decoder: The model taken apart.
         sites: The edited layers.
-        journal: The committed batches.
+        entries: The committed batches.
+        resumed: How many of them the run began with.
+        journal: Where they are written too, from :meth:`keep_journal` on.
         report: What the run has measured so far.
         select: Makes the rule that chooses each batch's candidate; by default that of ``method.selection``.
 
@@ -122,7 +129,10 @@ class EditSession:
         if edited_dtype == "float32":
             for site in self.sites:
                 site.upcast()
-        self.journal = Journal()
+        self.entries = Entries()
+        self.journal: Store | None = None
+        self.resumed = 0
+        self._settings: dict[str, Any] = {}
         self.report = RunReport(method=method.name, model=name, seed=seed)
         self.select: Callable[[], Selection] = SELECTIONS[method.selection]
         self._target_cache, self._unedited_cache = target_cache, unedited_cache
@@ -168,27 +178,59 @@ class EditSession:
             self._measure_unedited()
             self._restart_clock()
         if resume is not None:
-            self.journal = resume.journal
-            self.journal.apply(self.sites)
-            self.report.batches = [entry.report for entry in self.journal.entries]
+            self.entries = Entries(resume.entries)
+            self.resumed = len(self.entries)
+            self.entries.apply(self.sites)
+            self.report.batches = [entry.report for entry in self.entries]
             self.report.edits_done = data.cursor
         self._prepared = True
+
+    @contextmanager
+    def keep_journal(self, folder: Path, settings: dict[str, Any], resume: "Resume | None" = None) -> Iterator[None]:
+        """Writes every batch that is committed in the block to a journal, before anything else hears of it.
+
+        Args:
+            folder: Its folder: a new one, or the one whose edits were resumed.
+            settings: The settings of the module (``model``) and of the data (``data``).
+            resume: Where the edits committed already come from.
+
+        Raises:
+            InputError: If the folder has a journal of other edits, is in use, or cannot be written.
+        """
+        with locked(folder, "the journal"):
+            if resume is None:
+                header = header_of(self.sites, self.fingerprint, settings["model"])
+                self.journal = Store.create(folder, header)
+            elif (source := resume.journal).folder.resolve() == folder.resolve():
+                source.leave_out_last(sum(record.number > resume.records for record, _ in source.active))
+                self.journal = source
+            else:
+                self.journal = Store(source.chain.copy(folder, resume.records))
+            self._settings = settings
+            try:
+                yield
+            finally:
+                self.journal = None
 
     def _check_again(self, data: Stream, *, unedited: bool) -> None:
         if data is not self.data:
             msg = "expected the edits that this run began with, got others; make a new EditModule, or EditSession."
             raise InputError(msg)
-        if unedited and self.journal.entries:
+        if unedited and self.entries:
             msg = (
-                f"expected an unedited model, got one with {len(self.journal.entries)} batches of this run; load it "
+                f"expected an unedited model, got one with {len(self.entries)} batches of this run; load it "
                 "anew for a new EditModule, or EditSession."
             )
             raise InputError(msg)
 
     def _check_weights(self) -> None:
-        for site in self.sites:
-            if not bool(torch.isfinite(site.weight).all()):
-                msg = f"expected finite weights, got NaN or infinity in {site.name}; load another checkpoint."
+        named = [(name, weight) for name, weight in self.model.named_parameters() if weight.is_floating_point()]
+        finite = [torch.isfinite(weight).all() for _, weight in named]
+        for (name, _), good in zip(
+            named, torch.stack([f.to(self.decoder.device) for f in finite]).tolist(), strict=True
+        ):
+            if not good:
+                msg = f"expected finite weights, got NaN or infinity in {name}; load another checkpoint."
                 raise InputError(msg)
 
     def _read_preserved(self) -> BatchBuilder:
@@ -315,7 +357,7 @@ class EditSession:
             msg = "expected a batch to edit, got the end of the edits; end the run when data.exhausted (no min_epochs)."
             raise InputError(msg)
         self._restart_clock()
-        prior_keys = [self.journal.keys(site) for site in self.sites]
+        prior_keys = [self.entries.keys(site) for site in self.sites]
         self._batch = self._builder.build(self.data.current, self.data.edited, prior_keys)
         self._rule = self.select()
         self._seconds["targets"] = self._builder.learning_seconds
@@ -379,8 +421,8 @@ class EditSession:
         batch, data = self.batch, self.data
         assert self._builder is not None
         chosen, requests = batch.chosen, data.current
-        if self._restraint.due(len(self.journal.entries) + 1, last=data.cursor + len(requests) >= len(data.requests)):
-            updates = {site.layer: self.journal.updates(site) for site in self.sites}
+        if self._restraint.due(len(self.entries) + 1, last=data.cursor + len(requests) >= len(data.requests)):
+            updates = {site.layer: self.entries.updates(site) for site in self.sites}
             chosen = Candidate(chosen.iteration, self._restraint.restrain(updates, chosen.layers))
         if chosen is not batch.current:
             batch.apply(chosen)
@@ -391,16 +433,17 @@ class EditSession:
         validation = batch.scores[chosen.iteration]
         layers = [edit.report for edit in chosen.layers]
         report = batch_report(len(requests), layers, norms, len(batch.scores), validation.get("score"), self._seconds)
-        self.journal.entries.append(
-            Entry(
-                [plain_edit(request) for request in requests],
-                {e.report.layer: e.update for e in chosen.layers},
-                {e.report.layer: e.keys for e in chosen.layers},
-                report,
-            )
+        entry = Entry(
+            [plain_edit(request) for request in requests],
+            {e.report.layer: e.update for e in chosen.layers},
+            {e.report.layer: e.keys for e in chosen.layers},
+            report,
         )
+        if self.journal is not None:
+            self.journal.append(entry, self._settings, weights_digests(self.sites))
+        self.entries.append(entry)
         self.report.batches.append(report)
-        index, converged = len(self.journal.entries) - 1, int(batch.editor.converged.sum())
+        index, converged = len(self.entries) - 1, int(batch.editor.converged.sum())
         commit = BatchCommit(index, requests, chosen, report, norms, validation, converged)
         self._batch, self._finished = None, False
         data.cursor += len(requests)
@@ -428,7 +471,7 @@ class EditSession:
             self.rollback()
             self.report.record("after", self.score(self.data.requests))
             if self._builder is not None:
-                self.report.leakage = self._meter.measure(self.journal)
+                self.report.leakage = self._meter.measure(self.entries)
             self._finished = True
         return self.report
 

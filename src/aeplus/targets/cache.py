@@ -17,7 +17,7 @@ import torch
 from aeplus.models.decoder import Decoder
 from aeplus.targets.optimizer import TargetOptions, Targets, find_targets
 from aeplus.targets.rows import BatchRows
-from aeplus.utils.cache import digest, load_tensors, save_tensors, tensors_digest
+from aeplus.utils.cache import digest, load_tensors, save_tensors
 from aeplus.utils.fingerprint import weights_fingerprint
 
 _PACKAGES = ("aeplus", "torch", "transformers")
@@ -98,7 +98,7 @@ def _attention(decoder: Decoder) -> str:
 
 def _save(path: Path, key: str, targets: Targets, seconds: float) -> None:
     tensors = {f.name: getattr(targets, f.name).detach().cpu() for f in fields(Targets)}
-    save_tensors(path, tensors, {"key": key, "digest": tensors_digest(tensors), "seconds": repr(seconds)})
+    save_tensors(path, tensors, {"key": key, "seconds": repr(seconds)})
 
 
 def _load(path: Path, key: str, device: torch.device) -> tuple[Targets, float] | None:
@@ -107,7 +107,5 @@ def _load(path: Path, key: str, device: torch.device) -> tuple[Targets, float] |
         tensors, metadata = load_tensors(path, [f.name for f in fields(Targets)], {"key": key}, "targets")
         seconds = float(metadata["seconds"])
     except (ValueError, KeyError):  # its content can be computed again
-        return None
-    if metadata.get("digest") != tensors_digest(tensors):
         return None
     return Targets(**{name: tensor.to(device) for name, tensor in tensors.items()}), seconds

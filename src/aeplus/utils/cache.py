@@ -1,35 +1,25 @@
-"""A cache of tensors: safetensors files that are written whole and carry the identity of their content."""
+"""Tensors on disk: safetensors files that are written whole and carry the identity and a digest of their content."""
 
 import hashlib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from aeplus.errors import InputError
+from aeplus.utils.fingerprint import tensors_digest
 from aeplus.utils.paths import cached_file
+
+_DIGEST = "digest"
 
 
 def digest(parts: object) -> str:
     """A key, 32 hexadecimal digits, of any value that JSON can express; other objects count as their ``str``."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """A digest of CPU tensors' names, shapes, dtypes and bytes, 32 hexadecimal digits.
-
-    Safetensors detects a truncated file, but not a flipped bit.
-    """
-    state = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(tensors.items()):
-        state.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        state.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return state.hexdigest()
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -43,8 +33,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     Raises:
         InputError: If the file cannot be written.
     """
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with cached_file(path) as scratch:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, scratch, dict(metadata))
+        save_file(plain, scratch, {**metadata, _DIGEST: tensors_digest(plain)})
 
 
 def load_tensors(
@@ -62,16 +53,24 @@ def load_tensors(
         The tensors, on the CPU, and all metadata.
 
     Raises:
-        InputError: If the file is missing or damaged, lacks a tensor, or carries another identity.
+        InputError: If the file is missing or damaged (a flipped bit counts), lacks a tensor, or carries another
+            identity.
     """
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in names}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        missing = [name for name in names if name not in tensors]
     except Exception as error:  # a damaged file can raise anything
         msg = f"expected {expected} in {path}, got a file that cannot be read ({error}); delete it and run again."
         raise InputError(msg) from error
+    if missing:
+        msg = f"expected {expected} in {path}, got a file without {', '.join(missing)}; delete it and run again."
+        raise InputError(msg)
+    if metadata.pop(_DIGEST, None) != tensors_digest(tensors):
+        msg = f"expected {expected} in {path}, got a damaged file (its digest differs); delete it and run again."
+        raise InputError(msg)
     if any(metadata.get(name) != value for name, value in identity.items()):
         msg = f"expected {expected} in {path}, got those of another; delete the file and run again."
         raise InputError(msg)
-    return tensors, metadata
+    return {name: tensors[name] for name in names}, metadata

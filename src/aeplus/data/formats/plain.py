@@ -129,7 +129,7 @@ def as_record(request: EditRequest) -> dict[str, Any]:
     if turns:
         chat = [*turns, ("user", request.prompt)]
         fields["prompt"] = [{"role": role, "content": content} for role, content in chat]
-    del fields["context_at"]
+    del fields["context_at"], fields["asked"]
     return kept(fields)
 
 

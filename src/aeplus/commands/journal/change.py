@@ -1,0 +1,79 @@
+"""``aeplus apply`` and ``aeplus undo``."""
+
+import re
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from aeplus.commands.journal.model import load_base
+from aeplus.errors import InputError
+from aeplus.journal import Journal, Undone
+from aeplus.models.loading import save_model
+from aeplus.utils.paths import check_output
+from aeplus.utils.tables import print_line, print_table
+
+_NAMES = ("efficacy", "generalization", "specificity", "score")
+
+
+def apply(options: Namespace, rest: Sequence[str], command: str) -> int:
+    """Saves the edited model.
+
+    Raises:
+        InputError: If the journal is damaged, the model is another, or the folder may not be written.
+    """
+    out = Path(options.out)
+    check_output(out, "--out", folder=True)
+    journal = Journal.open(options.journal)
+    model, tokenizer = load_base(journal, options.model)
+    same = journal.apply(model)
+    save_model(model, tokenizer, out)
+    count = sum(line.active for line in journal.log())
+    exact = "bit for bit as recorded" if same else "as recorded but for rounding, as on another device"
+    print_line(f"{count} edits applied, {exact}")
+    print_line(f"edited model: {out}")
+    return 0
+
+
+def undo(options: Namespace, rest: Sequence[str], command: str) -> int:
+    """Takes edits out and reports what that did.
+
+    Raises:
+        InputError: If there are no such edits, the model is another, or the folder may not be written.
+    """
+    first, last = _range(options.entries)
+    if options.out is not None:
+        check_output(Path(options.out), "--out", folder=True)
+    if options.edit is not None and last != first:
+        msg = f"expected one entry with --edit, got {options.entries}; give the number of its batch."
+        raise InputError(msg)
+    journal = Journal.open(options.journal)
+    model, tokenizer = load_base(journal, options.model)
+    undone = journal.undo(first, last, edit=options.edit, mode=options.mode, model=model, tokenizer=tokenizer)
+    if options.out is not None:
+        save_model(model, tokenizer, Path(options.out))
+    _print(undone, journal)
+    print_line(
+        f"the model without them: {options.out}"
+        if options.out is not None
+        else f"the model without them: aeplus apply {options.journal} --out FOLDER"
+    )
+    return 0
+
+
+def _range(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", text)
+    if found is None:
+        msg = f"expected an entry such as 3, or a range such as 2-4, got {text!r}; aeplus log lists them."
+        raise InputError(msg)
+    return int(found[1]), int(found[2] or found[1])
+
+
+def _print(undone: Undone, journal: Journal) -> None:
+    how = f", {undone.replayed} batches solved again" if undone.replayed else ""
+    rows = [
+        [f"{what}, {when}", *("–" if (value := summary[name]) is None else f"{value:.1f}" for name in _NAMES)]
+        for what, pair in (("taken out", undone.removed), ("all others", undone.others))
+        for when, summary in zip(("before", "after"), pair, strict=True)
+    ]
+    title = f"{undone.edits} edits taken out{how}: entry {undone.number} of {journal.folder} (%)"
+    print_table(title, ["", *(name.capitalize() for name in _NAMES)], rows, left=[""])

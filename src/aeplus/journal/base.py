@@ -1,0 +1,62 @@
+"""The model that a journal's edits belong to, before any of them."""
+
+from typing import Any
+
+from aeplus.errors import InputError
+from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.run.committed.chain import Chain
+from aeplus.utils.fingerprint import weights_fingerprint
+
+
+class BaseModel:
+    """A journal's base model while a block runs; afterwards it is as it was, unless :meth:`keep` was called.
+
+    Args:
+        chain: The journal.
+        model: A loaded model.
+
+    Attributes:
+        decoder: The model taken apart.
+        sites: The edited layers, in the dtype in which they are edited.
+
+    Raises:
+        InputError: If it is another model, or an edited one.
+    """
+
+    def __init__(self, chain: Chain, model: Any) -> None:
+        header = chain.header
+        self.decoder = Decoder(model)
+        if max(header["layers"]) >= len(self.decoder.layers):
+            raise self._other(chain)
+        self.sites = self.decoder.select(header["layers"])
+        self._before = Snapshot(self.sites)
+        if header["edited_dtype"] == "float32":
+            for site in self.sites:
+                site.upcast()
+        if weights_fingerprint(model) != header["fingerprint"]:
+            self._before.restore()
+            raise self._other(chain)
+        self._unedited = Snapshot(self.sites)
+        self._kept = False
+
+    @staticmethod
+    def _other(chain: Chain) -> InputError:
+        return InputError(
+            f"expected {chain.header['model']['model']} unedited, as the journal {chain.folder} was made with, got a "
+            "model of other weights; load that one anew."
+        )
+
+    def reset(self) -> None:
+        """Takes out whatever was put in."""
+        self._unedited.restore()
+
+    def keep(self) -> None:
+        """Leaves the model as it will be at the end of the block."""
+        self._kept = True
+
+    def __enter__(self) -> "BaseModel":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._kept:
+            self._before.restore()

@@ -1,0 +1,220 @@
+"""Taking edits out of a journal: their updates subtracted, or the later batches solved again without them."""
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from aeplus.data.datamodule import EditDataModule
+from aeplus.edits import EditRequest
+from aeplus.errors import InputError
+from aeplus.evaluation.questions import Baseline, edit_items, evaluate, tokenize_items
+from aeplus.journal.base import BaseModel
+from aeplus.methods.method import GradientOptions, Method
+from aeplus.models.decoder import Decoder
+from aeplus.preserved.statistics import PreservedOptions
+from aeplus.run.committed.chain import Record
+from aeplus.run.committed.entries import Entries, Entry, request_from
+from aeplus.run.committed.store import Store, weights_digests
+from aeplus.run.session import EditSession
+from aeplus.targets.optimizer import TargetOptions
+
+Mode = Literal["subtract", "replay"]
+Takes = dict[int, frozenset[int]]
+"""By record, the indices of the edits that are taken out."""
+Active = Sequence[tuple[Record, frozenset[int]]]
+Summary = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Undone:
+    """What taking edits out did. Percentages; ``None`` where there is no prompt to measure on.
+
+    Attributes:
+        number: The record that says so.
+        edits: How many edits were taken out.
+        removed: Efficacy, Generalization, Specificity and Score of these edits before and after.
+        others: The same of all other edits.
+        replayed: Batches that were solved again.
+    """
+
+    number: int
+    edits: int
+    removed: tuple[Summary, Summary]
+    others: tuple[Summary, Summary]
+    replayed: int
+
+
+def undo(journal: Store, numbers: Iterable[int], edit: int | None, mode: Mode, model: Any, tokenizer: Any) -> Undone:
+    """See :meth:`~aeplus.journal.Journal.undo`."""
+    takes = _takes(journal, numbers, edit)
+    with BaseModel(journal.chain, model) as base:
+        model.requires_grad_(False).eval()
+        entries = journal.entries()
+        if mode == "subtract":
+            _require_separable(journal.active, entries, takes)
+        others, removed = _split(journal.active, takes)
+        measure = _Measure(base.decoder, tokenizer, [*others, *removed])
+        entries.apply(base.sites)
+        before = measure(removed), measure(others)
+        base.reset()
+        if mode == "subtract":
+            _without(journal.active, entries, takes).apply(base.sites)
+            replayed: list[tuple[Record, Entry]] = []
+        else:
+            replayed = _replay(journal, entries, takes, model, tokenizer)
+        after = measure(removed), measure(others)
+        record = _write(journal, takes, mode, replayed, weights_digests(base.sites))
+        base.keep()
+    return Undone(record.number, len(removed), (before[0], after[0]), (before[1], after[1]), len(replayed))
+
+
+def _takes(journal: Store, numbers: Iterable[int], edit: int | None) -> Takes:
+    active = {record.number: dropped for record, dropped in journal.active}
+    takes = {}
+    for number in numbers:
+        record = journal.record(number)
+        count = len(record.content.get("edits", ()))
+        if number not in active:
+            what = "an undo" if record.kind == "undo" else "one whose edits are not in the model"
+            msg = f"expected a batch of the journal that is in the model, got entry {number}, {what}; see aeplus log."
+            raise InputError(msg)
+        left = frozenset(range(count)) - active[number]
+        if edit is not None and edit - 1 not in left:
+            which = ", ".join(str(index + 1) for index in sorted(left))
+            msg = f"expected an edit of entry {number} that is in the model ({which}), got {edit}; see aeplus show."
+            raise InputError(msg)
+        takes[number] = left if edit is None else frozenset([edit - 1])
+    if not takes:
+        msg = "expected a range of entries from its first to its last, got an empty one; write it like 2-4."
+        raise InputError(msg)
+    return takes
+
+
+def _require_separable(active: Active, entries: Entries, takes: Takes) -> None:
+    for (record, _), entry in zip(active, entries, strict=True):
+        taken, method = takes.get(record.number, frozenset()), record.content["settings"]["model"]["method"]
+        by_edit = method["update"] == "closed_form" and entry.separable
+        if taken and len(taken) < len(entry.edits) and not by_edit:
+            msg = (
+                f"expected a batch whose edits have an update each, got entry {record.number}, which {method['name']} "
+                "has solved as a whole; take all of it out, or use the mode replay."
+            )
+            raise InputError(msg)
+
+
+def _split(active: Active, takes: Takes) -> tuple[list[EditRequest], list[EditRequest]]:
+    """The edits that stay in the model, and those that are taken out of it."""
+    others: list[EditRequest] = []
+    removed: list[EditRequest] = []
+    for record, dropped in active:
+        for index, plain in enumerate(record.content["edits"]):
+            if index not in dropped:
+                out = index in takes.get(record.number, ())
+                (removed if out else others).append(request_from(plain))
+    return others, removed
+
+
+def _without(active: Active, entries: Entries, takes: Takes) -> Entries:
+    left = Entries()
+    for (record, dropped), entry in zip(active, entries, strict=True):
+        places = [index for index in range(len(record.content["edits"])) if index not in dropped]
+        out = {places.index(index) for index in takes.get(record.number, ())}
+        if len(out) < len(places):
+            left.append(entry.without(out) if out else entry)
+    return left
+
+
+class _Measure:
+    """Success of edits on their own test prompts; what the unedited model answers is asked at once."""
+
+    def __init__(self, decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest]) -> None:
+        self._decoder, self._tokenizer = decoder, tokenizer
+        probes = [probe for request in requests for probe in request.neighborhood]
+        self._baseline = Baseline(decoder, tokenizer, [probe.prompt for probe in probes if probe.answer is None])
+
+    def __call__(self, requests: Sequence[EditRequest]) -> Summary:
+        items = edit_items(requests)
+        asked = tokenize_items(self._tokenizer, items, self._baseline, self._decoder.context_length)
+        return evaluate(self._decoder, asked).summary()
+
+
+def _replay(journal: Store, entries: Entries, takes: Takes, model: Any, tokenizer: Any) -> list[tuple[Record, Entry]]:
+    """Solves the batches from the first taken one on again, without what is taken out."""
+    first = _first(journal.active, takes)
+    kept = Entries(entries[:first])
+    later = [
+        (record, left)
+        for record, dropped in journal.active[first:]
+        if (left := _left(record, dropped | takes.get(record.number, frozenset())))
+    ]
+    if not later:
+        kept.apply(Decoder(model).select(journal.chain.header["layers"]))
+        return []
+    settings = later[-1][0].content["settings"]
+    if any(record.content["settings"]["model"] != settings["model"] for record, _ in later):
+        warnings.warn(
+            f"the entries were made with different settings; those of entry {later[-1][0].number} are used",
+            stacklevel=2,
+        )
+    data = EditDataModule(**{**settings["data"], "path": None, "shuffle": False, "subset": None, "limit": None})
+    made = [request_from(edit) for entry in kept for edit in entry.edits]
+    data.attach([*made, *(request for _, requests in later for request in requests)])
+    data.setup("fit")
+    session = _session(settings["model"], model, tokenizer)
+    session.prepare(data)
+    session.entries = kept
+    kept.apply(session.sites)
+    data.cursor = len(made)
+    replayed = []
+    for record, requests in later:
+        data.batch_size = len(requests)
+        session.begin()
+        done = False
+        while not done:
+            session.candidate()
+            done = session.settle(session.validate(data.validation_items())["score"])
+        session.commit()
+        replayed.append((record, session.entries[-1]))
+    return replayed
+
+
+def _first(active: Active, takes: Takes) -> int:
+    return next(place for place, (record, _) in enumerate(active) if record.number in takes)
+
+
+def _left(record: Record, dropped: frozenset[int]) -> list[EditRequest]:
+    return [request_from(edit) for index, edit in enumerate(record.content["edits"]) if index not in dropped]
+
+
+def _session(settings: Mapping[str, Any], model: Any, tokenizer: Any) -> EditSession:
+    method = Method(**{**settings["method"], "gradient": GradientOptions(**settings["method"]["gradient"])})
+    return EditSession(
+        *(model, tokenizer, settings["layers"], method),
+        *(TargetOptions(**settings["targets"]), PreservedOptions(**settings["preserved"])),
+        edited_dtype=settings["edited_dtype"],
+        seed=settings["seed"],
+        name=settings["model"],
+    )
+
+
+def _write(
+    journal: Store, takes: Takes, mode: Mode, replayed: Sequence[tuple[Record, Entry]], after: dict[str, str]
+) -> Record:
+    """The batches solved again count only once the undo that names them is there: all of it, or nothing."""
+    chain, count = journal.chain, sum(len(edits) for edits in takes.values())
+    by = []
+    for record, entry in replayed:
+        content = {"settings": record.content["settings"], "replaces": record.number}
+        by.append(chain.append("replayed", content, entry).number)
+    if mode == "replay":
+        replaced = [record for record, _ in journal.active[_first(journal.active, takes) :]]
+        takes = {record.number: frozenset(range(len(record.content["edits"]))) for record in replaced}
+    content = {
+        "mode": mode,
+        "count": count,
+        "takes": {str(number): sorted(edits) for number, edits in takes.items()},
+        "by": by,
+        "weights": {"before": journal.weights, "after": after},
+    }
+    return chain.append("undo", content)

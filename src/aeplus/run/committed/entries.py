@@ -1,0 +1,154 @@
+"""Committed batches, as factors and keys rather than as a model: in memory, and as tensors for a file."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from aeplus.edits import EditRequest, Probe
+from aeplus.errors import InputError
+from aeplus.functional import LowRankUpdate
+from aeplus.models.decoder import EditSite
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One committed batch.
+
+    Attributes:
+        edits: The requests, as plain values (:func:`plain_edit`).
+        updates: The update of each edited layer, by layer.
+        keys: The keys of each edited layer, ``[d, n]``, as they were when the edit was made. (The layers are
+            edited upwards, so reading them again after the batch gives the same keys, unless RECT or PRUNE has
+            changed the layers below since.)
+        report: What was measured.
+    """
+
+    edits: list[dict[str, Any]]
+    updates: dict[int, LowRankUpdate]
+    keys: dict[int, Tensor]
+    report: dict[str, Any]
+
+    @property
+    def separable(self) -> bool:
+        """Whether one edit can be taken out: every edit has a column of its own, the first ones, in each update."""
+        count = len(self.edits)
+        by_edit = all(update.rank >= count for update in self.updates.values())
+        return by_edit and all(keys.shape[1] == count for keys in self.keys.values())
+
+    def without(self, dropped: Collection[int]) -> "Entry":
+        """The batch without some of its edits.
+
+        Args:
+            dropped: Their indices in the batch.
+        """
+        edits = [index for index in range(len(self.edits)) if index not in dropped]
+        return replace(
+            self,
+            edits=[self.edits[index] for index in edits],
+            updates={layer: _columns(update, dropped) for layer, update in self.updates.items()},
+            keys={layer: keys[:, edits] for layer, keys in self.keys.items()},
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything large, under flat names such as ``layer_4.left``; masks have a bit per entry."""
+        tensors: dict[str, Tensor] = {}
+        for layer, update in self.updates.items():
+            parts = {"left": update.left, "right": update.right, "keys": self.keys[layer]}
+            if update.mask is not None:
+                parts["mask"] = torch.from_numpy(numpy.packbits(update.mask.cpu().numpy()))
+            # Cloned, as safetensors refuses tensors that share memory.
+            tensors |= {f"layer_{layer}.{name}": tensor.detach().cpu().clone() for name, tensor in parts.items()}
+        return tensors
+
+    @classmethod
+    def restore(
+        cls, edits: list[dict[str, Any]], layers: Sequence[int], report: dict[str, Any], tensors: Mapping[str, Tensor]
+    ) -> "Entry":
+        """The entry that :meth:`tensors` came from.
+
+        Raises:
+            InputError: If a tensor is missing, or has another shape than the others.
+        """
+        updates, keys = {}, {}
+        for layer in layers:
+            name = f"layer_{layer}"
+            try:
+                left, right, keys[layer] = (tensors[f"{name}.{part}"] for part in ("left", "right", "keys"))
+            except KeyError as error:
+                msg = f"expected a whole entry of a journal, got one without {error.args[0]!r}; restore a copy of it."
+                raise InputError(msg) from error
+            packed = tensors.get(f"{name}.mask")
+            mask_fits = packed is None or packed.numel() == -(-left.shape[0] * right.shape[-1] // 8)
+            if left.shape[-1] != right.shape[0] or keys[layer].shape[0] != right.shape[-1] or not mask_fits:
+                msg = f"expected factors that fit each other in a journal, got others at layer {layer}; restore a copy."
+                raise InputError(msg)
+            updates[layer] = LowRankUpdate(left, right, _unpacked(packed, left.shape[0], right.shape[1]))
+        return cls(edits, updates, keys, report)
+
+
+class Entries(list[Entry]):
+    """The committed batches of a run, in order."""
+
+    def keys(self, site: EditSite) -> list[Tensor]:
+        """The keys of each batch at a site, ``[d, n]`` each."""
+        return [entry.keys[site.layer] for entry in self]
+
+    def updates(self, site: EditSite) -> list[LowRankUpdate]:
+        """The update of each batch at a site."""
+        return [entry.updates[site.layer] for entry in self]
+
+    def total(self, site: EditSite) -> Tensor | None:
+        """The sum of all updates of a site, ``[o, d]``; ``None`` if nothing was edited."""
+        device = site.weight.device
+        total: Tensor | None = None
+        for entry in self:
+            update = entry.updates[site.layer].to(device).dense()
+            total = update if total is None else total.add_(update)
+        return total
+
+    @torch.no_grad()
+    def apply(self, sites: Sequence[EditSite]) -> None:
+        """Adds every committed update, in the order of the run, so that rounding is the same too."""
+        for entry in self:
+            for site in sites:
+                site.add(entry.updates[site.layer])
+
+
+def plain_edit(request: EditRequest) -> dict[str, Any]:
+    """A request as plain values, such as JSON can hold: lists, no tuples."""
+    return {name: _plain(value) for name, value in asdict(request).items()}
+
+
+def request_from(edit: Mapping[str, Any]) -> EditRequest:
+    """The request that :func:`plain_edit` was made from."""
+    values = dict(edit)
+    for name in ("neighborhood", "axes"):
+        values[name] = [Probe(**_tupled(probe)) for probe in values.get(name, ())]
+    values["turns"] = [tuple(turn) for turn in values.get("turns", ())]
+    return EditRequest(**_tupled(values))
+
+
+def _tupled(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return {name: _plain(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+
+def _columns(update: LowRankUpdate, dropped: Collection[int]) -> LowRankUpdate:
+    kept = [column for column in range(update.rank) if column not in dropped]
+    return LowRankUpdate(update.left[:, kept], update.right[kept], update.mask)
+
+
+def _unpacked(packed: Tensor | None, rows: int, columns: int) -> Tensor | None:
+    if packed is None:
+        return None
+    bits = numpy.unpackbits(packed.numpy(), count=rows * columns).reshape(rows, columns)
+    return torch.from_numpy(bits.astype(bool))

@@ -1,0 +1,150 @@
+"""What a run writes its committed batches to, and which of a journal's batches make the edited model."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from aeplus.errors import InputError
+from aeplus.models.decoder import EditSite
+from aeplus.models.loading import LOADING
+from aeplus.run.committed.chain import HEADER, Chain, Record
+from aeplus.run.committed.entries import Entries, Entry
+from aeplus.utils.fingerprint import tensors_digest
+
+
+def weights_digests(sites: Sequence[EditSite]) -> dict[str, str]:
+    """The digest of each edited weight, by its name."""
+    return {site.name: tensors_digest({site.name: site.weight}) for site in sites}
+
+
+def header_of(sites: Sequence[EditSite], fingerprint: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The header of a new journal.
+
+    Args:
+        sites: The edited layers, unedited still.
+        fingerprint: That of the unedited model.
+        settings: The settings of :class:`~aeplus.module.EditModule`: how it is loaded, and ``edited_dtype``.
+    """
+    return {
+        "model": {name: settings.get(name) for name in LOADING},
+        "edited_dtype": settings["edited_dtype"],
+        "layers": [site.layer for site in sites],
+        "fingerprint": fingerprint,
+        "weights": weights_digests(sites),
+        "shapes": {site.name: list(site.weight.shape) for site in sites},
+    }
+
+
+class Store:
+    """The journal that a run writes; :class:`~aeplus.journal.Journal` adds what one does with it.
+
+    Args:
+        chain: Its records on disk.
+    """
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain = chain
+
+    @classmethod
+    def create(cls, folder: Path, header: dict[str, Any]) -> "Self":
+        """An empty journal in a new folder; see :func:`header_of`.
+
+        Raises:
+            InputError: If a journal is there already, or the folder cannot be written.
+        """
+        return cls(Chain.create(folder, header))
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Self":
+        """The journal of a folder, or of a run's folder.
+
+        Raises:
+            InputError: If there is none, or one of its records is damaged; the message names the first.
+        """
+        folder = Path(path).expanduser()
+        inner = folder / "journal"
+        return cls(Chain.open(inner if not (folder / HEADER).exists() and inner.is_dir() else folder))
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self.chain.folder
+
+    # ---- what is in it
+
+    @property
+    def active(self) -> list[tuple[Record, frozenset[int]]]:
+        """The batches that make the edited model, in order, each with the indices of its edits that were taken out."""
+        active: dict[int, frozenset[int]] = {}
+        for record in self.chain.records:
+            if record.kind == "batch":
+                active[record.number] = frozenset()
+            elif record.kind == "undo":
+                for name, edits in record.content["takes"].items():
+                    active[int(name)] |= set(edits)
+                    if len(active[int(name)]) == len(self.chain.records[int(name) - 1].content["edits"]):
+                        del active[int(name)]
+                active |= {number: frozenset() for number in record.content["by"]}
+        return [(self.chain.records[number - 1], dropped) for number, dropped in active.items()]
+
+    def entries(self, limit: int | None = None) -> Entries:
+        """The active batches, read and checked; only the first, if there is a limit.
+
+        Raises:
+            InputError: If one is damaged.
+        """
+        return Entries(self._entry(record, dropped) for record, dropped in self.active[:limit])
+
+    def _entry(self, record: Record, dropped: frozenset[int]) -> Entry:
+        entry = self.chain.entry(record)
+        return entry.without(dropped) if dropped else entry
+
+    def record(self, number: int) -> Record:
+        """A record by its number, from 1.
+
+        Raises:
+            InputError: If there is no such record.
+        """
+        count = len(self.chain.records)
+        if not 1 <= number <= count:
+            msg = f"expected an entry from 1 to {count} of the journal, got {number}; aeplus log lists them."
+            raise InputError(msg)
+        return self.chain.records[number - 1]
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """The digests of the edited weights, by their names, as they were after the last record."""
+        records = [record.content["weights"]["after"] for record in self.chain.records if record.kind != "replayed"]
+        return dict(records[-1] if records else self.chain.header["weights"])
+
+    # ---- writing
+
+    def append(self, entry: Entry, settings: Mapping[str, Any], after: Mapping[str, str]) -> Record:
+        """Writes a committed batch.
+
+        Args:
+            entry: The batch.
+            settings: The hyperparameters that it was made with.
+            after: The digests of the edited weights, which contain it.
+
+        Raises:
+            InputError: If it cannot be written; the journal is then as before.
+        """
+        weights = {"before": self.weights, "after": dict(after)}
+        return self.chain.append("batch", {"settings": dict(settings), "weights": weights}, entry)
+
+    def leave_out_last(self, batches: int) -> None:
+        """Takes out the last batches, whose edits are not in the model any more.
+
+        Args:
+            batches: How many.
+
+        Raises:
+            InputError: If it cannot be written.
+        """
+        later = [record for record, _ in self.active][len(self.active) - batches :]
+        if later:
+            takes = {str(record.number): list(range(len(record.content["edits"]))) for record in later}
+            weights = {"before": self.weights, "after": later[0].content["weights"]["before"]}
+            content = {"mode": "subtract", "takes": takes, "by": [], "weights": weights}
+            self.chain.append("undo", content | {"count": sum(map(len, takes.values()))})
