@@ -33,9 +33,9 @@ _UNSPACED = (
     (0x20000, 0x3FFFF),  # more Han
 )
 _DIGITS = "0123456789"
-_OPENING = frozenset("/\\@#_~")  # nothing stands between these and what follows
+_OPENING = frozenset("/\\@#<¿¡")  # nothing stands between these and what follows
 _TIGHT = frozenset("-‐‑–—=")  # nor between these, where they close up with what precedes
-_STRAIGHT = {'"': '"', "'": "'", "`": "`"}
+_STRAIGHT = frozenset("\"'`*_~")  # they open and close
 _REVERSED = {"“": "„‚", "‘": "‚", "«": "»", "‹": "›"}  # they close where one of the others has opened
 _CLOSING = frozenset(",;:!?)]}%…”’»›.")
 _JOINERS = frozenset("\u200d\u200c\u2060")
@@ -62,7 +62,7 @@ def separator(prompt: str, answer: str, rule: str = "auto") -> str:
     r"""What stands between a prompt and its answer: one space or nothing.
 
     Whitespace that either text has at that place is kept, and nothing is added to it. By the rule ``auto`` nothing is
-    added either behind an opening quote or bracket, a slash, a hyphen of a word, an elision (``l'``) or a script
+    added either behind an opening quote, bracket or tag, a slash, a hyphen of a word, an elision (``l'``) or a script
     without spaces, nor before a comma and the like.
 
     Args:
@@ -109,20 +109,21 @@ def tidied(prompt: str, answer: str, rule: str = "auto") -> tuple[str, str]:
 
 
 def _closes_up(prompt: str, answer: str) -> bool:
-    last, before = prompt[-1], prompt[-2:-1]
+    last, before = prompt[-1], prompt.rstrip(prompt[-1])[-1:]
     opens = not before or before.isspace() or unicodedata.category(before) in ("Ps", "Pi")
     if _closing(answer):
         return True
     if unspaced(last):
         return True
-    if last in _OPENING:
+    if last in _OPENING or prompt.endswith("::") or re.search(r"<\|?[A-Za-z_][^<>]*>$", prompt):
         return True
     if last in _TIGHT:
         return not opens
     if last in "'’":
         return opens or (_elision(prompt) and not _open_quote(prompt))
     if last in _STRAIGHT:
-        return opens or before in "=:([{" or (before not in _DIGITS and prompt.count(last) % 2 == 1)
+        odd = len(re.findall(f"{re.escape(last)}+", prompt)) % 2 == 1
+        return opens or before in "=:" or (before not in _DIGITS and odd)
     if last in _REVERSED:
         openers = sum(prompt.count(opener) for opener in _REVERSED[last])
         return opens or openers < prompt.count(last) or not openers

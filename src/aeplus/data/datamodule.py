@@ -296,7 +296,7 @@ class EditDataModule(LightningDataModule):
         if not self.neighbors:
             return stream
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # said above
+            warnings.filterwarnings("ignore", message="fields of the records that nobody reads")  # said above
             pool = [edit for edits in read_stream(paths, **options) for edit in edits]
         return fill_neighborhoods(stream, pool, self.neighbors, self.seed)
 

@@ -21,7 +21,7 @@ from aeplus.data.formats import (
     wikibigedit,
     zsre,
 )
-from aeplus.data.formats.fields import Notes, ReadRecord, Target, missing
+from aeplus.data.formats.fields import Notes, ReadRecord, Target, optional
 from aeplus.edits import SLOT, EditRequest, Probe
 from aeplus.errors import InputError
 from aeplus.texts import tidied
@@ -58,7 +58,7 @@ def parse_record(
     fields = ReadRecord(record, notes, known, read)
     for form in FORMATS:
         if form.recognizes(record):
-            rule = join if missing(record.get("join")) else str(record["join"])
+            rule = optional(record, "join") or join
             edits: list[EditRequest] = [_tidied(replace(edit, join=rule)) for edit in form.parse(fields, target)]
             unread = [name for name in known if name not in read and not _ignored(form, name)]
             notes.unread.update(dict.fromkeys(unread))
