@@ -131,6 +131,9 @@ class EditOptions(TypedDict, total=False):
     preserved: str | None
     preserved_count: int
     snippet_corpus: str
+    skip_unusable: bool
+    join: Literal["auto", "space", "none"]
+    chat_template: bool
 
 
 def edit(
@@ -189,7 +192,9 @@ def edit(
         seed=seed,
         journal=None if journal is None else str(journal),
     ).attach(model, tokenizer)
-    data = EditDataModule(batch_size=batch_size, seed=seed, **data_options).attach(requests_from_records(list(edits)))
+    data = EditDataModule(batch_size=batch_size, seed=seed, **data_options).attach(
+        requests_from_records(list(edits), join=data_options.get("join", "auto"))
+    )
     stop = SmoothingStop(selection=selection)
     device = decoder.device
     if len({parameter.device for parameter in model.parameters()}) > 1:
@@ -255,7 +260,8 @@ def _sorted_options(options: Mapping[str, Any]) -> list[dict[str, Any]]:
         {f.name for f in fields(Method)} - {"name", "selection"},
         {f.name for f in fields(TargetOptions)},
         {f.name for f in fields(PreservedOptions)} - {"seed"},
-        {"neighbors", "validation", "validation_share", "preserved", "preserved_count", "snippet_corpus"},
+        {"neighbors", "validation", "validation_share", "preserved", "preserved_count", "snippet_corpus"}
+        | {"skip_unusable", "join", "chat_template"},
     ]
     known = set().union(*homes)
     if unknown := sorted(set(options) - known):

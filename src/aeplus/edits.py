@@ -4,8 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from aeplus.errors import InputError
+from aeplus.texts import canonical, check_join
 
 SLOT = "{}"
+
+Turn = tuple[str, str]
+"""A turn of a chat: role and content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class EditRequest:
     Attributes:
         prompt: The prompt with one ``{}`` in place of the subject, such as ``"The capital of {} is"``.
         subject: The subject, which replaces ``{}``.
-        target_new: The answer to be learned, without a leading space.
+        target_new: The answer to be learned, joined to the prompt by ``join``.
         rephrase: Complete prompts on the same fact in other words. Test prompts: they measure
             Generalization and reach nothing else.
         neighborhood: Prompts on other facts. Test prompts: they measure Specificity and reach nothing else.
@@ -51,6 +55,10 @@ class EditRequest:
             replaces the previous one. If empty, the prompt and the subject identify it.
         case: Name of a record that makes several edits (MQuAKE); its questions test them together.
         id: The record's name in its source; used in messages.
+        join: How a prompt and what follows it are joined; see :func:`aeplus.texts.separator`.
+        turns: What a chat says before the prompt, which is the user's last turn; only for a chat template.
+        context_at: Where in the prompt sampled contexts go, an index before the subject.
+        asked: The prompt as it was read, where a chat template has rendered it.
 
     Raises:
         InputError: If ``prompt`` does not contain exactly one ``{}``, or a field is empty.
@@ -68,6 +76,10 @@ class EditRequest:
     fact: str = ""
     case: str = ""
     id: str = ""
+    join: str = "auto"
+    turns: tuple[Turn, ...] = ()
+    context_at: int = 0
+    asked: str = ""
 
     def __post_init__(self) -> None:
         name = f"record {self.id}" if self.id else "the record"
@@ -85,6 +97,7 @@ class EditRequest:
                 f"{self.prompt!r}; write it like 'The capital of {SLOT} is'."
             )
             raise InputError(msg)
+        check_join(self.join, f"{name}: 'join'")
 
     def without_tests(self) -> "EditRequest":
         """The edit alone, without anything that tests it."""
@@ -107,13 +120,13 @@ class EditRequest:
 
 
 def normal(text: str) -> str:
-    """The form in which texts are compared: case folded, each run of whitespace one space."""
-    return " ".join(text.casefold().split())
+    """The form in which texts are compared: composed Unicode, case folded, each run of whitespace one space."""
+    return " ".join(canonical(canonical(text).casefold()).split())
 
 
 def same_answer(a: str, b: str) -> bool:
-    """Whether two answers are equal but for whitespace. Case matters: it changes the tokens."""
-    return a.split() == b.split()
+    """Whether two answers are equal but for whitespace and Unicode form. Case matters: it changes the tokens."""
+    return canonical(a).split() == canonical(b).split()
 
 
 def still_holding(requests: Sequence[EditRequest]) -> list[bool]:
@@ -139,6 +152,16 @@ def broken_cases(requests: Sequence[EditRequest]) -> set[str]:
         request.case
         for request, holds in zip(requests, still_holding(requests), strict=True)
         if request.case and not holds
+    }
+
+
+def prompt_joins(requests: Iterable[EditRequest]) -> dict[str, str]:
+    """How prompts and answers are joined, by prompt, for all prompts of some edits whose rule is not ``auto``."""
+    return {
+        prompt: request.join
+        for request in requests
+        if request.join != "auto"
+        for prompt in (request.question, *held_out_prompts([request]))
     }
 
 

@@ -1,5 +1,6 @@
 """Sources: every form of file by its content, the hub, every error by its text."""
 
+import csv
 import gzip
 import json
 import sys
@@ -86,10 +87,33 @@ def test_parquet(tmp_path: Path) -> None:
     assert message(path).startswith("expected a complete Parquet file, got damaged data in DIR/edits.jsonl (")
 
 
-@pytest.mark.parametrize("name", ["edits.csv", "edits.TSV", "edits.csv.gz"])
-def test_csv_is_refused(tmp_path: Path, name: str) -> None:
-    text = message(write(tmp_path, "prompt,subject\na,b\n", name))
-    assert text.startswith(f"expected JSON, JSON Lines or Parquet, got the text table DIR/{name}, which cannot contain")
+@pytest.mark.parametrize(("name", "mark"), [("edits.csv", ","), ("edits.TSV", "\t"), ("edits.csv", ";")])
+def test_tables(tmp_path: Path, name: str, mark: str) -> None:
+    rows = [
+        ["prompt", "subject", "target_new", "rephrase", "neighborhood", "target_true"],
+        ["{} is", "Oz", "1969", '["Oz, \\"a land\\", was"]', "['Ix is', 'Ur is']", ""],
+        ["{}", "Ann", "a\u2028b", "", "", "Bob"],
+    ]
+    with (path := tmp_path / name).open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file, delimiter=mark).writerows(rows)
+    first, second = read_requests(path)
+    assert (first.target_new, first.target_true, second.target_new) == ("1969", None, "a\u2028b")
+    assert first.rephrase == ('Oz, "a land", was',)
+    assert [probe.prompt for probe in first.neighborhood] == ["Ix is", "Ur is"]
+    assert (second.prompt, second.rephrase, second.neighborhood, second.target_true) == ("{}", (), (), "Bob")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("prompt,subject\na,b,c\n", "expected as many cells as columns in DIR/edits.csv, got others in the row that e"),
+        ("prompt,subject\na\n", "expected as many cells as columns in DIR/edits.csv, got others in the row that ends"),
+        ('prompt,subject\n"a"b,c\n', "expected a table in UTF-8 in DIR/edits.csv, got something else ("),
+        ("prompt,subject\n", "expected at least one record in DIR/edits.csv, got none"),
+    ],
+)
+def test_damaged_tables(tmp_path: Path, content: str, text: str) -> None:
+    assert message(write(tmp_path, content, "edits.csv")).startswith(text)
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ class EvaluationWriter(EditCallback):
         """Strict success on each edit so far to which no later one gives another answer."""
         batch_of = [b for b, entry in enumerate(session.entries) for _ in entry.edits]
         current = holding_numbered(session.data.edited)
-        items = [PromptItem("", edit.question, edit.target_new, edit.aliases, n) for n, edit in current]
+        items = [PromptItem("", edit.question, edit.target_new, edit.aliases, n, edit.join) for n, edit in current]
         asked = tokenize_items(session.tokenizer, items, {}, session.decoder.context_length)
         predictions = predict_all(session.decoder, asked, self.options.batch_tokens)
         predicted, expected, numbers, _ = metric_inputs(asked, predictions)

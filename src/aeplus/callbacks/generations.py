@@ -26,6 +26,7 @@ class GenerationWriter(EditCallback):
     def __init__(self, count: int = 5, length: int = 12, every: int = 0, table: bool = True) -> None:
         self.count, self.length, self.every, self.table = count, length, every, table
         self._prompts: list[str] = []
+        self._joins: list[str] = []
         self._before: list[str] = []
         self._after: list[str] = []
 
@@ -36,6 +37,7 @@ class GenerationWriter(EditCallback):
         edits = [request for request, holds in zip(requests, still_holding(requests), strict=True) if holds]
         chosen = [edits[i * len(edits) // self.count] for i in range(self.count)] if len(edits) > self.count else edits
         self._prompts = [edit.question for edit in chosen]
+        self._joins = [edit.join for edit in chosen]
         self._targets = [edit.target_new for edit in chosen]
         self._before = self._generate(session)
 
@@ -58,7 +60,7 @@ class GenerationWriter(EditCallback):
             print_table("Generations", _HEADER, cells, left=_HEADER)
 
     def _generate(self, session: EditSession) -> list[str]:
-        return generate(session.decoder, session.tokenizer, self._prompts, self.length)
+        return generate(session.decoder, session.tokenizer, self._prompts, self.length, joins=self._joins)
 
     def _log(self, trainer: Trainer, now: list[str], step: int) -> None:
         rows = zip(self._prompts, self._targets, self._before, now, strict=True)

@@ -7,6 +7,7 @@ from aeplus.data.paraphrase import ModelRewriter, Rewriter
 from aeplus.errors import InputError
 from aeplus.models.generate import sample
 from aeplus.models.loading import load_on_device
+from aeplus.models.tokens import token_ids
 
 
 def named_rewriter(kind: str, name: str | None, seed: int, loaded: tuple[Any, Any] | None = None) -> Rewriter:
@@ -45,6 +46,6 @@ def model_rewriter(model: Any, tokenizer: Any, name: str = "", seed: int = 0) ->
         return sample(model, tokenizer, prompts, new_tokens=new_tokens, seed=seed, **options)
 
     def count_tokens(text: str) -> int:
-        return len(tokenizer(text)["input_ids"])
+        return len(token_ids(tokenizer, text))
 
     return ModelRewriter(write, count_tokens, name, seed)

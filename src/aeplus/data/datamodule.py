@@ -2,6 +2,7 @@
 
 import random
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -12,12 +13,15 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
+from aeplus.data.chat import ChatTemplate
+from aeplus.data.fitting import Reader, find_problems, message, readable_validation, refuse, without
 from aeplus.data.manifest import read_validation
 from aeplus.data.readers import fill_neighborhoods, read_requests, read_stream
 from aeplus.data.validation import ValidationSet, build_validation, overlap, preserved_snippets
-from aeplus.edits import EditRequest, Probe, still_holding
+from aeplus.edits import EditRequest, Probe, held_out_prompts, still_holding
 from aeplus.errors import InputError, require_seed
-from aeplus.preserved.corpus import WIKI_SAMPLE, read_texts
+from aeplus.preserved.corpus import read_texts
+from aeplus.texts import check_join
 from aeplus.utils.fingerprint import text_stamp
 
 ValidationPrompt = tuple[str, str, str | None]
@@ -61,8 +65,12 @@ class EditDataModule(LightningDataModule):
         subset: Take the records from ``start`` to before ``stop``, written ``start:stop`` (in quotes in a YAML file)
             and counted from 0 over all files; either may be left out.
         shuffle: Shuffle the records taken, by ``seed``. The edits of a record stay together.
-        skip_unusable: Leave out records that cannot be used, with a warning, instead of refusing the file.
-        target: Which answer of a ZsRE record is the target.
+        skip_unusable: Leave out records that cannot be used, with a warning, instead of refusing the file: those with a
+            field that cannot be read, and those that this model cannot read, such as one too long for it.
+        target: Which answer of a ZsRE record is the target; ``text`` takes AKEW's unstructured text.
+        join: What stands between prompt and answer: ``auto`` (a space, but none behind whitespace, an opening quote,
+            a slash or in a script without spaces), ``space`` or ``none``. A record's field ``join`` comes first.
+        chat_template: Render prompts and tests by the tokenizer's chat template, so that a chat is edited.
         neighbors: Where a record has no neighborhood, take at most N prompts of the same form from the file's records
             that are not edited.
         validation: A validation set that ``aeplus build-validation`` has written for these edits. It replaces the one
@@ -72,7 +80,7 @@ class EditDataModule(LightningDataModule):
             the smoothing candidates. Without one, sentence beginnings of ``snippet_corpus`` are used, with the
             unedited model's continuation.
         preserved_count: Number of preserved facts or sentence beginnings.
-        snippet_corpus: Text for those beginnings; see ``model.preserved.corpus``.
+        snippet_corpus: Text for those beginnings; by default that of ``model.preserved.corpus``.
         seed: Seed of every choice made here.
     """
 
@@ -84,13 +92,15 @@ class EditDataModule(LightningDataModule):
         subset: str | None = None,
         shuffle: bool = False,
         skip_unusable: bool = False,
-        target: Literal["answers", "alt"] = "answers",
+        target: Literal["answers", "alt", "text"] = "answers",
+        join: Literal["auto", "space", "none"] = "auto",
+        chat_template: bool = False,
         neighbors: int = 0,
         validation: str | None = None,
         validation_share: float = 0.1,
         preserved: str | None = None,
         preserved_count: int = 20,
-        snippet_corpus: str = WIKI_SAMPLE,
+        snippet_corpus: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -98,14 +108,22 @@ class EditDataModule(LightningDataModule):
         if batch_size < 1:
             msg = f"expected data.batch_size of at least 1, got {batch_size}; choose the number of edits in a batch."
             raise InputError(msg)
+        check_join(join, "data.join")
         self._records = _records(subset, limit)
+        self.join, self.chat_template = join, chat_template
         self.path, self.batch_size, self.limit, self.target = path, batch_size, limit, target
         self.subset, self.shuffle, self.skip_unusable = subset, shuffle, skip_unusable
         self.neighbors, self.validation_share, self.seed = neighbors, validation_share, seed
         self.validation_file = validation
         self.preserved, self.preserved_count, self.snippet_corpus = preserved, preserved_count, snippet_corpus
         self._given: list[EditRequest] | None = None
+        self._read: list[EditRequest] = []  # as they were before a model was known
+        self._made: list[EditRequest] = []  # as they were left by setup or adapt
+        self._earlier: list[EditRequest] = []  # made by an earlier run
+        self._new: list[EditRequest] = []  # what comes after those, or repeats the last of them
+        self._snippets_due = False
         self.requests: list[EditRequest] = []
+        self.joins: dict[str, str] = {}
         self.validation = ValidationSet((), (), {})
         self.overlap: frozenset[str] = frozenset()
         self.cursor = 0  # edits committed
@@ -122,10 +140,8 @@ class EditDataModule(LightningDataModule):
             earlier: These edits, in order.
         """
         new = self._given if self._given is not None else self.read()
-        same = min(len(earlier), len(new))
-        while not all(map(_same_edit, earlier[len(earlier) - same :], new)):
-            same -= 1
-        self._given, self.requests = [*earlier, *new[same:]], []
+        self._earlier, self._new = list(earlier), list(new)
+        self._given, self.requests = [*earlier, *new[_shared(earlier, new) :]], []
         self.setup("fit")
         self.cursor = len(earlier)
 
@@ -139,11 +155,105 @@ class EditDataModule(LightningDataModule):
         if self.requests:
             return
         requests = self.read()
-        self.validation = self._validation_set(requests)
+        self.validation = self._validation_set(requests, self._run_corpus())
         self.overlap = frozenset(overlap(self.validation, requests))
-        self.requests = requests
+        self.requests = self._read = self._made = requests
+        if not self._earlier:
+            self._new = requests
 
-    def _validation_set(self, requests: list[EditRequest]) -> ValidationSet:
+    def adapt(self, reader: Reader, corpus: str) -> None:
+        """Makes the stream one for a model: checks that it can be read and renders chats; once the model is known.
+
+        Args:
+            reader: The model.
+            corpus: The text of preserved knowledge, for sentence beginnings if ``snippet_corpus`` names none.
+
+        Raises:
+            InputError: If something cannot be read and may not be left out, or the tokenizer has no chat template.
+        """
+        template = ChatTemplate(reader.tokenizer) if self.chat_template else None
+        if self.requests is not self._made:  # others were put in their place
+            self._read = self._new = self.requests
+            self._earlier = []
+        kept, requests = self._usable(self._new, reader, template)
+        if self._earlier:  # as they were made
+            same = _shared(self._earlier, requests)
+            kept, requests = [*self._earlier, *kept[same:]], [*self._earlier, *requests[same:]]
+        if len(kept) != len(self._read) or template is not None or self._snippets_due:
+            asked = [replace(edit, prompt=edit.asked) if edit.asked else edit for edit in kept]
+            validation = self._validation_set(asked, self._run_corpus() or corpus)
+            self.validation = validation if template is None else template.validation(validation, asked)
+            self.overlap = frozenset(overlap(self.validation, requests))
+        self.requests = self._made = requests
+        self.joins = self._joins(requests, template)
+        usable = readable_validation(reader, self.validation, self.joins)
+        if lost := len(self.validation.prompts) - len(usable.prompts):
+            warnings.warn(f"{lost} validation prompts do not fit the model and are left out", stacklevel=2)
+        self.validation = usable
+
+    def adapted(self, requests: Sequence[EditRequest], reader: Reader) -> list[EditRequest]:
+        """Edits as a model reads them: checked, and rendered if they are chats.
+
+        Raises:
+            InputError: As :meth:`adapt` does.
+        """
+        return self._usable(requests, reader, ChatTemplate(reader.tokenizer) if self.chat_template else None)[1]
+
+    def _usable(
+        self, requests: Sequence[EditRequest], reader: Reader, template: ChatTemplate | None
+    ) -> tuple[list[EditRequest], list[EditRequest]]:
+        """The edits that a model can read, as they were and as it reads them."""
+        if template is None and (chats := [edit for edit in requests if edit.turns and not edit.asked]):
+            msg = (
+                f"record {chats[0].id or 1}: expected data.chat_template: true for a prompt of several turns, got "
+                "false; set it, or write the prompt as one text."
+            )
+            raise InputError(msg)
+        rule = self.join
+        ruled = [replace(r, join=rule) if r.join == "auto" and rule != "auto" else r for r in requests]
+        rendered = ruled if template is None else [template.edit(request) for request in ruled]
+        problems = find_problems(reader, rendered)
+        if not problems:
+            return list(ruled), rendered
+        if not self.skip_unusable:
+            refuse(problems[0], rendered)
+        left = without(rendered, problems)
+        lost = sum(request is None for request in left)
+        if lost == len(left):
+            refuse(next(problem for problem in problems if problem.test is None), rendered)
+        if lost:
+            first = next(problem for problem in problems if problem.test is None)
+            warnings.warn(
+                f"{lost} of {len(left)} edits cannot be read by this model and are left out, first "
+                f"{message(first, rendered)}",
+                stacklevel=3,
+            )
+        if tests := [problem for problem in problems if problem.test and left[problem.edit] is not None]:
+            remain = any(True for _ in held_out_prompts(request for request in left if request is not None))
+            warnings.warn(
+                f"{len(tests)} test prompts cannot be read by this model and are left out, first "
+                f"{message(tests[0], rendered)}{'' if remain else ' No test prompt is left.'}",
+                stacklevel=3,
+            )
+        before = [request for request, now in zip(without(ruled, problems), left, strict=True) if now is not None]
+        return [r for r in before if r is not None], [request for request in left if request is not None]
+
+    def _joins(self, requests: Sequence[EditRequest], template: ChatTemplate | None) -> dict[str, str]:
+        """How validation prompts and their answers are joined, where that is not ``auto``."""
+        items = (*self.validation.firsts.values(), *self.validation.rewrites)
+        joins = {item.prompt: requests[item.request_index].join for item in items}
+        if template is not None:
+            joins |= {probe.prompt: template.join for probe in self.validation.preserved if probe.answer is not None}
+        return {prompt: join for prompt, join in joins.items() if join != "auto"}
+
+    def _run_corpus(self) -> str | None:
+        """Where sentence beginnings come from, if that is known yet."""
+        if self.snippet_corpus is not None or self.trainer is None:
+            return self.snippet_corpus
+        options = getattr(self.trainer.lightning_module, "options", {})
+        return options["preserved"].corpus if "preserved" in options else None
+
+    def _validation_set(self, requests: list[EditRequest], corpus: str | None) -> ValidationSet:
         if self.validation_file is not None:
             return read_validation(Path(self.validation_file), requests)
         facts = read_requests(Path(self.preserved)) if self.preserved else []
@@ -155,8 +265,9 @@ class EditDataModule(LightningDataModule):
             preserved_count=self.preserved_count,
             seed=self.seed,
         )
-        if not facts and self.preserved_count:
-            snippets = _snippets(self.snippet_corpus, text_stamp(self.snippet_corpus), self.preserved_count, self.seed)
+        self._snippets_due = not facts and self.preserved_count > 0 and corpus is None
+        if not facts and self.preserved_count and corpus is not None:
+            snippets = _snippets(corpus, text_stamp(corpus), self.preserved_count, self.seed)
             validation = replace(validation, preserved=snippets)
         return validation
 
@@ -175,7 +286,7 @@ class EditDataModule(LightningDataModule):
         if not paths:
             msg = "expected edits, got no data.path; pass a file: --data.path edits.jsonl."
             raise InputError(msg)
-        options: dict[str, Any] = {"target": self.target, "skip_unusable": self.skip_unusable}
+        options: dict[str, Any] = {"target": self.target, "skip_unusable": self.skip_unusable, "join": self.join}
         records = read_stream(paths, *self._records, **options)
         if not records:
             msg = f"expected records in data.subset {self.subset} of {', '.join(paths)}, got none; start earlier."
@@ -185,7 +296,9 @@ class EditDataModule(LightningDataModule):
         stream = [edit for edits in records for edit in edits]
         if not self.neighbors:
             return stream
-        pool = [edit for edits in read_stream(paths, **options) for edit in edits]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="fields of the records that nobody reads")  # said above
+            pool = [edit for edits in read_stream(paths, **options) for edit in edits]
         return fill_neighborhoods(stream, pool, self.neighbors, self.seed)
 
     @property
@@ -242,8 +355,8 @@ class EditDataModule(LightningDataModule):
     def settings(self) -> dict[str, Any]:
         """The hyperparameters, as plain values."""
         names = (
-            "path batch_size limit subset shuffle skip_unusable target neighbors validation_share preserved "
-            "preserved_count snippet_corpus seed"
+            "path batch_size limit subset shuffle skip_unusable target join chat_template neighbors validation_share "
+            "preserved preserved_count snippet_corpus seed"
         )
         return {name: getattr(self, name) for name in names.split()} | {"validation": self.validation_file}
 
@@ -262,8 +375,16 @@ class EditDataModule(LightningDataModule):
         self.cursor = cursor
 
 
+def _shared(earlier: Sequence[EditRequest], new: Sequence[EditRequest]) -> int:
+    """How many of the last edits made the new ones begin with."""
+    same = min(len(earlier), len(new))
+    while not all(map(_same_edit, earlier[len(earlier) - same :], new)):
+        same -= 1
+    return same
+
+
 def _same_edit(a: EditRequest, b: EditRequest) -> bool:
-    return (a.prompt, a.subject, a.target_new) == (b.prompt, b.subject, b.target_new)
+    return (a.asked or a.prompt, a.subject, a.target_new) == (b.asked or b.prompt, b.subject, b.target_new)
 
 
 def _records(subset: str | None, limit: int | None) -> tuple[int, int | None]:

@@ -50,13 +50,13 @@ model answers them with a sentence, never with the fact as the next words.
 """
 
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
 from aeplus.edits import SLOT, EditRequest, normal
+from aeplus.texts import find_word
 from aeplus.utils.progress import Progress
 
 MAX_SIMILARITY = 0.9
@@ -205,7 +205,7 @@ def gives_away(fact: EditRequest, text: str, answer: str) -> bool:
 
 def _word(part: str, text: str) -> bool:
     """Whether a text contains a part as whole words."""
-    return re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text) is not None
+    return find_word(text, part) is not None
 
 
 def _answer_follows(question: str, text: str) -> bool:

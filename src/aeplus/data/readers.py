@@ -9,17 +9,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from aeplus.data.formats import parse_record
-from aeplus.data.formats.fields import Target
+from aeplus.data.formats.fields import Notes, Target, missing, number_text
 from aeplus.data.sources import read_records
-from aeplus.edits import EditRequest, Probe
+from aeplus.edits import EditRequest, Probe, held_out_prompts, normal
 from aeplus.errors import InputError
+from aeplus.texts import check_join
+
+_NAMED = 12  # fields that a warning names
 
 
 def read_requests(
-    source: str | Path, limit: int | None = None, target: Target = "answers", skip_unusable: bool = False
+    source: str | Path,
+    limit: int | None = None,
+    target: Target = "answers",
+    skip_unusable: bool = False,
+    join: str = "auto",
 ) -> list[EditRequest]:
     """Reads the edits of a file or of a data set on the hub.
 
@@ -27,8 +34,11 @@ def read_requests(
         source: A file or a hub id; see :func:`~aeplus.data.sources.read_records`.
         limit: Maximum number of records, from the first; ``None`` reads all. A record may make several edits.
         target: In ZsRE and AlphaSet records, the field of the new answer: the first of ``answers`` (as in
-            ROME, MEMIT and AlphaEdit) or ``alt`` (as in EasyEdit). Other formats have only one.
+            ROME, MEMIT and AlphaEdit) or ``alt`` (as in EasyEdit); in AKEW's, ``text`` is the unstructured text. Other
+            formats have only one.
         skip_unusable: See :func:`read_stream`.
+        join: How prompt and answer are joined where a record's field ``join`` does not say; see
+            :func:`aeplus.texts.separator`.
 
     Raises:
         InputError: If the source cannot be read or a record cannot be used.
@@ -36,7 +46,7 @@ def read_requests(
     if limit is not None and limit < 1:
         msg = f"expected 'limit' of at least 1, or none for all records, got {limit}; give a larger number."
         raise InputError(msg)
-    return [edit for edits in read_stream([source], 0, limit, target, skip_unusable) for edit in edits]
+    return [edit for edits in read_stream([source], 0, limit, target, skip_unusable, join) for edit in edits]
 
 
 def read_stream(
@@ -45,6 +55,7 @@ def read_stream(
     stop: int | None = None,
     target: Target = "answers",
     skip_unusable: bool = False,
+    join: str = "auto",
 ) -> list[list[EditRequest]]:
     """Reads several sources in a row, record by record.
 
@@ -54,7 +65,8 @@ def read_stream(
         stop: The record to stop before, counted likewise; ``None`` reads to the end.
         target: See :func:`read_requests`.
         skip_unusable: Leave out records that cannot be used, with a warning that gives their number and the first
-            reason, instead of refusing the source.
+            reason, instead of refusing the source. A test prompt that cannot be used is left out alone, and counted.
+        join: See :func:`read_requests`.
 
     Returns:
         For each record its edits, at least one.
@@ -68,11 +80,11 @@ def read_stream(
         for index, source in enumerate(sources, start=1)
         for number, record in enumerate(read_records(source), start=1)
     )
-    return list(_parsed(islice(numbered, start, stop), target, skip_unusable))
+    return list(_parsed(islice(numbered, start, stop), target, skip_unusable, join))
 
 
 def requests_from_records(
-    records: Iterable[Any], source: str = "the edits", target: Target = "answers"
+    records: Iterable[Any], source: str = "the edits", target: Target = "answers", join: str = "auto"
 ) -> list[EditRequest]:
     """Turns records, of any format, into edits.
 
@@ -80,12 +92,13 @@ def requests_from_records(
         records: The records as read from JSON.
         source: What messages call their source.
         target: See :func:`read_requests`.
+        join: See :func:`read_requests`.
 
     Raises:
         InputError: If a record cannot be used; the message gives its number, from 1.
     """
     numbered = (_Numbered(source, number, record) for number, record in enumerate(records, start=1))
-    return [edit for edits in _parsed(numbered, target, skip_unusable=False) for edit in edits]
+    return [edit for edits in _parsed(numbered, target, skip_unusable=False, join=join) for edit in edits]
 
 
 class _Numbered(NamedTuple):
@@ -97,22 +110,32 @@ class _Numbered(NamedTuple):
     prefix: str = ""
 
 
-def _parsed(numbered: Iterable[_Numbered], target: Target, skip_unusable: bool) -> Iterator[list[EditRequest]]:
-    if target not in ("answers", "alt"):
-        msg = f"expected 'target' to be 'answers' or 'alt', got {target!r}; choose one of them."
+def _parsed(
+    numbered: Iterable[_Numbered], target: Target, skip_unusable: bool, join: str
+) -> Iterator[list[EditRequest]]:
+    if target not in get_args(Target):
+        msg = f"expected 'target' to be 'answers' or 'alt', got {target!r}; choose one of them, or 'text' for AKEW."
         raise InputError(msg)
+    check_join(join, "data.join")
     refused: list[str] = []
-    used = 0
+    dropped: list[str] = []
+    unread: dict[str, None] = {}
+    used = tests = 0
     for source, number, record, prefix in numbered:
+        notes = Notes(skip_unusable)
         try:
-            edits = parse_record(record, target)
+            edits = parse_record(record, target, join, notes)
         except InputError as error:
             refused.append(f"{source}, record {number}: {str(error).removeprefix('the record: ')}")
             if not skip_unusable:
                 raise InputError(refused[0]) from None
             continue
         used += 1
-        name = str(next((record[key] for key in ("id", "case_id") if record.get(key) is not None), number))
+        unread.update(notes.unread)
+        dropped += [f"{source}, record {number}: {reason}" for reason in notes.dropped]
+        tests += sum(1 for edit in edits for _ in held_out_prompts([edit]))
+        known = (record[key] for key in ("id", "case_id") if not missing(record.get(key)))
+        name = str(number_text(next(known, number)))
         several = len(edits) > 1
         cases = [edit.case or (name if several else "") for edit in edits]
         yield [
@@ -123,6 +146,14 @@ def _parsed(numbered: Iterable[_Numbered], target: Target, skip_unusable: bool) 
         raise InputError(refused[0])
     if refused:
         msg = f"{len(refused)} of {used + len(refused)} records cannot be used and are left out, first {refused[0]}"
+        warnings.warn(msg, stacklevel=2)
+    if dropped:
+        msg = f"{len(dropped)} test prompts cannot be used and are left out, first {dropped[0]}"
+        warnings.warn(msg if tests else f"{msg}; no test prompt is left", stacklevel=2)
+    if unread:
+        names = f"{', '.join(list(unread)[:_NAMED])}{', …' if len(unread) > _NAMED else ''}"
+        nothing = "" if tests else "; the edits have no test prompts, so only Efficacy will be measured"
+        msg = f"fields of the records that nobody reads: {names}{nothing}"
         warnings.warn(msg, stacklevel=2)
 
 
@@ -146,10 +177,10 @@ def fill_neighborhoods(
     if count < 0:
         msg = f"expected 0 or more neighbors, got {count}; give a larger number."
         raise InputError(msg)
-    edited = {request.subject.casefold() for request in requests}
+    edited = {normal(request.subject) for request in requests}
     by_template: dict[str, dict[str, None]] = {}  # a dict for its order: that of a set of strings varies by process
     for record in pool:
-        if record.subject.casefold() not in edited:
+        if normal(record.subject) not in edited:
             by_template.setdefault(record.prompt, {})[record.question] = None
 
     def drawn(request: EditRequest) -> tuple[Probe, ...]:

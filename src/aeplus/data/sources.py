@@ -1,9 +1,14 @@
 """Records from a local file or from the hub, one after another."""
 
+import ast
+import csv
+import io
+import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from aeplus.errors import InputError
 from aeplus.utils.jsonl import iterate_records, opened
@@ -22,10 +27,11 @@ def read_records(source: str | Path) -> Iterator[Any]:
     """Yields the records of a file or of a data set on the hub; nothing is read before it is asked for.
 
     Args:
-        source: A file with JSON Lines, a JSON array, one JSON object (each gzipped or not) or Parquet, detected by
-            its content; or, where no such file exists, a hub id ``owner/name`` or ``owner/name:split`` (split
-            ``train`` unless given). JSON Lines and Parquet are read piece by piece, a JSON array as a whole. A data
-            set of more than :data:`LARGE` bytes is streamed, a smaller one comes from the cache.
+        source: A file with JSON Lines, a JSON array, one JSON object, a text table named ``.csv`` or ``.tsv`` (each
+            gzipped or not) or Parquet, detected by its content; or, where no such file exists, a hub id
+            ``owner/name`` or ``owner/name:split`` (split ``train`` unless given). JSON Lines, tables and Parquet are
+            read piece by piece, a JSON array as a whole. A data set of more than :data:`LARGE` bytes is streamed, a
+            smaller one comes from the cache.
 
     Raises:
         InputError: If it cannot be read, or contains no record.
@@ -52,18 +58,55 @@ def read_records(source: str | Path) -> Iterator[Any]:
 
 
 def _file_records(path: Path) -> Iterator[Any]:
-    if _TABLE.fullmatch(path.name):
-        msg = (
-            f"expected JSON, JSON Lines or Parquet, got the text table {path}, which cannot contain lists of prompts; "
-            f"convert it, for instance with pandas: read_csv(...).to_json('edits.jsonl', orient='records', lines=True)."
-        )
-        raise InputError(msg)
     with opened(path) as file:
         if file.peek(len(_PARQUET)).startswith(_PARQUET):
             yield from _parquet_records(path)
+        elif _TABLE.fullmatch(path.name):
+            yield from _table_records(file, path)
         else:
             for _, record in iterate_records(file, path):
                 yield record
+
+
+def _table_records(file: BinaryIO, path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a text table, by the names in its first line. A cell may hold a list or an object, as JSON has it."""
+    csv.field_size_limit(sys.maxsize)
+    content = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    try:
+        head = content.readline()
+        content.seek(0)
+        marks = {mark: head.count(mark) for mark in ",;\t"}
+        rows = csv.DictReader(content, delimiter=max(marks, key=lambda mark: marks[mark]), strict=True)
+        for row in rows:
+            if None in row or None in row.values():
+                msg = (
+                    f"expected as many cells as columns in {path}, got others in the row that ends in line "
+                    f"{rows.line_num}; correct it."
+                )
+                raise InputError(msg)
+            yield {name: _cell(value) for name, value in row.items()}
+    except (csv.Error, UnicodeDecodeError) as error:
+        reason = str(error).rstrip(".")
+        msg = f"expected a table in UTF-8 in {path}, got something else ({reason}); correct or convert it."
+        raise InputError(msg) from error
+    finally:
+        content.detach()
+
+
+def _cell(text: str) -> Any:
+    """A cell's value: nothing for an empty one, a list or an object where it is one, else the text."""
+    if not text.strip():
+        return None
+    bare = text.strip()
+    if (bare[0], bare[-1]) in (("[", "]"), ("{", "}")):
+        for read in (json.loads, ast.literal_eval):  # pandas writes lists as Python does
+            try:
+                value = read(bare)
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                continue
+            if isinstance(value, list) or (isinstance(value, dict) and value):
+                return value
+    return text
 
 
 def _parquet_records(path: Path) -> Iterator[Any]:

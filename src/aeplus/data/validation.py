@@ -14,6 +14,7 @@ from typing import TypeVar
 from aeplus.data.paraphrase import Rewriter, paraphrases, too_similar
 from aeplus.edits import EditRequest, Probe, held_out_prompts, normal
 from aeplus.errors import InputError
+from aeplus.texts import unspaced
 from aeplus.utils.progress import Progress
 
 T = TypeVar("T")
@@ -84,11 +85,11 @@ def build_validation(
     rng = random.Random(seed)
     by_subject: dict[str, list[str]] = {}
     for request in requests:
-        by_subject.setdefault(request.subject.casefold(), []).append(request.question)
+        by_subject.setdefault(normal(request.subject), []).append(request.question)
 
     def usable(request: EditRequest) -> list[str]:
         # A fact may be edited again in other words: avoid those prompts as well.
-        others = by_subject[request.subject.casefold()]
+        others = by_subject[normal(request.subject)]
         return [text for text in paraphrases(request.prompt, request.subject) if not too_similar(text, others)]
 
     rewrites = []
@@ -105,7 +106,7 @@ def build_validation(
             if texts := usable(request):
                 firsts[index] = ValidationItem(index, texts[(seed + index) % len(texts)], request.target_new)
 
-    facts = [fact for fact in preserved if fact.subject.casefold() not in by_subject]
+    facts = [fact for fact in preserved if normal(fact.subject) not in by_subject]
     probes = []
     for number, fact in enumerate(rng.sample(facts, min(preserved_count, len(facts)))):
         if texts := paraphrases(fact.prompt, fact.subject):
@@ -151,12 +152,12 @@ def compose_validation(
     edits = [request.without_tests() for request in requests]  # nothing below can use the tests
     by_subject: dict[str, list[str]] = {}
     for edit in edits:
-        by_subject.setdefault(edit.subject.casefold(), []).append(edit.question)
+        by_subject.setdefault(normal(edit.subject), []).append(edit.question)
 
     def refuse(fact: EditRequest, text: str) -> str | None:
         if normal(text) in tests:
             return "a test prompt"
-        others = by_subject.get(fact.subject.casefold(), ())
+        others = by_subject.get(normal(fact.subject), ())
         return "like an edit" if too_similar(text, others) else None
 
     keys = list(dict.fromkeys(edit.fact_key for edit in edits))
@@ -174,7 +175,7 @@ def compose_validation(
     known = {
         normal(fact.question): replace(fact, target_new=fact.target_true or fact.target_new).without_tests()
         for fact in facts
-        if fact.subject.casefold() not in by_subject and normal(fact.question) not in tests
+        if normal(fact.subject) not in by_subject and normal(fact.question) not in tests
     }
     own = _slice(list(known.values()), preserved_count, portion, seed)
     answers = zip(own, rewriter.rewrite(own, 1, refuse, progress), strict=True)
@@ -235,7 +236,8 @@ def preserved_snippets(texts: Iterable[str], count: int, seed: int, words: int =
         texts: The texts; each is read once and not kept.
         count: Number of beginnings.
         seed: Seed of the draw.
-        words: Their length; sentences that are not longer are skipped.
+        words: Their length, twice as many characters in a script without spaces; sentences that are not longer are
+            skipped.
 
     Returns:
         Probes without an answer: the unedited model's continuation is the correct one.
@@ -244,10 +246,12 @@ def preserved_snippets(texts: Iterable[str], count: int, seed: int, words: int =
     drawn: list[str] = []
     seen: set[str] = set()
     for text in texts:
-        for sentence in re.split(r"(?<=[.!?])\s+", text):
-            parts = sentence.split()
-            start = " ".join(parts[:words])
-            if len(parts) <= words or start in seen:
+        for sentence in re.split(r"(?<=[.!?])\s+|(?<=[。！？])", text):
+            parts, length, space = sentence.split(), words, " "
+            if 2 * sum(map(unspaced, sentence)) > len(sentence):
+                parts, length, space = list(sentence.strip()), 2 * words, ""
+            start = space.join(parts[:length])
+            if len(parts) <= length or start in seen:
                 continue
             seen.add(start)
             # Reservoir sampling: every sentence is drawn with the same probability, however many there are.

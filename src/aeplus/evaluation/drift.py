@@ -10,7 +10,7 @@ from aeplus.errors import InputError
 from aeplus.metrics.drift import NextTokenDivergence, TextPerplexity
 from aeplus.models.decoder import Decoder
 from aeplus.models.predict import next_token_log_probs, score_answers
-from aeplus.models.tokens import TokenRow, encode
+from aeplus.models.tokens import TokenRow, encode, token_ids
 
 _WINDOW = 256  # maximum number of tokens read of a paragraph
 
@@ -46,7 +46,7 @@ def held_out_text(
     for paragraph in paragraphs:
         if taken >= tokens:
             break
-        ids = tokenizer(paragraph, truncation=False)["input_ids"]
+        ids = token_ids(tokenizer, paragraph)
         if passed < skip:
             passed += len(ids)  # the paragraph in which the statistics stop is not held out
         elif len(ids) > 1:

@@ -13,6 +13,7 @@ from aeplus.metrics.text import Consistency, Fluency, GenerationSuccess
 from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate
 from aeplus.models.tokens import encode
+from aeplus.texts import joined
 
 
 def measure_generation(
@@ -40,14 +41,17 @@ def measure_generation(
     """
     known = [item for item in items if item.answer is not None]
     answers = [(str(item.answer), *item.aliases) for item in known]
-    continuations = sorted({f" {text}" for accepted in answers for text in accepted})
-    longest = max((len(row.ids) for row in encode(tokenizer, continuations)), default=0)
-    texts = generate(decoder, tokenizer, [item.prompt for item in known], max(length, longest), batch_tokens)
+    pairs = [(item, text) for item, accepted in zip(known, answers, strict=True) for text in accepted]
+    prompts, joins = [item.prompt for item, _ in pairs], [item.join for item, _ in pairs]
+    rows = encode(tokenizer, prompts, [text for _, text in pairs], joins=joins)
+    longest = max((len(row.answer_ids) for row in rows), default=0)
+    shared = max(length, longest), batch_tokens, [item.join for item in known]
+    texts = generate(decoder, tokenizer, [item.prompt for item in known], *shared)
     intervals: dict[str, Any] = {}
     for aspect in ASPECTS:
         metric = GenerationSuccess()
-        rows = [row for row in zip(known, texts, answers, strict=True) if row[0].aspect == aspect]
-        metric.update([text for _, text, _ in rows], [a for *_, a in rows], [item.edit for item, *_ in rows])
+        own = [row for row in zip(known, texts, answers, strict=True) if row[0].aspect == aspect]
+        metric.update([text for _, text, _ in own], [a for *_, a in own], [item.edit for item, *_ in own])
         intervals[aspect] = metric.interval(*sampling)
     values = [part["value"] for part in intervals.values() if part["value"] is not None]
     return {**intervals, "score": sum(values) / len(values) if values else None}
@@ -86,15 +90,16 @@ def measure_fluency(
     """
     edits = holding_numbered(requests)
     pairs = [
-        (number, prompt)
+        (number, prompt, edit.join)
         for number, edit in edits
         for prompt in (edit.generation or (edit.question,))
         if prompt not in dropped
     ]
-    texts = generate(decoder, tokenizer, [prompt for _, prompt in pairs], length, batch_tokens)
+    asked, joins = [prompt for _, prompt, _ in pairs], [join for *_, join in pairs]
+    texts = generate(decoder, tokenizer, asked, length, batch_tokens, joins)
     by_edit: dict[int, list[str]] = defaultdict(list)
-    for (number, prompt), text in zip(pairs, texts, strict=True):
-        by_edit[number].append(f"{prompt} {text}")
+    for (number, prompt, join), text in zip(pairs, texts, strict=True):
+        by_edit[number].append(joined(prompt, text, join))
     entropy = Fluency()
     for number, own in by_edit.items():
         entropy.update(own, [number] * len(own))

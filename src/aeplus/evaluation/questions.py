@@ -25,6 +25,7 @@ class PromptItem(NamedTuple):
         answer: The expected answer; ``None`` for the unedited model's.
         aliases: Other answers that count as right.
         edit: The index of its edit in the stream; prompts of one edit are resampled together.
+        join: How the prompt and an answer are joined; see :func:`aeplus.texts.separator`.
     """
 
     aspect: str
@@ -32,6 +33,7 @@ class PromptItem(NamedTuple):
     answer: str | None
     aliases: tuple[str, ...] = ()
     edit: int = -1
+    join: str = "auto"
 
 
 class Question:
@@ -70,11 +72,15 @@ class Baseline:
         decoder: The unedited model.
         tokenizer: Its tokenizer.
         prompts: All prompts that will be looked up.
+        joins: How the prompts and answers are joined, where that is not ``auto``, by prompt.
     """
 
-    def __init__(self, decoder: Decoder, tokenizer: Any, prompts: Iterable[str]) -> None:
-        texts = sorted(set(prompts))
-        answers = predict(decoder, encode(tokenizer, texts, limit=decoder.context_length))
+    def __init__(
+        self, decoder: Decoder, tokenizer: Any, prompts: Iterable[str], joins: Mapping[str, str] | None = None
+    ) -> None:
+        texts, known = sorted(set(prompts)), joins or {}
+        rules = [known.get(text, "auto") for text in texts]
+        answers = predict(decoder, encode(tokenizer, texts, limit=decoder.context_length, joins=rules))
         self._answers = dict(zip(texts, answers, strict=True))
 
     def __getitem__(self, prompt: str) -> tuple[int, ...]:
@@ -101,11 +107,13 @@ def edit_items(requests: Sequence[EditRequest], dropped: frozenset[str] = frozen
     """
     items: list[PromptItem] = []
     for number, edit in holding_numbered(requests):
-        new = (edit.target_new, edit.aliases, number)
+        new = (edit.target_new, edit.aliases, number, edit.join)
         items.append(PromptItem("efficacy", edit.question, *new))
         items += [PromptItem("generalization", text, *new) for text in edit.rephrase if text not in dropped]
         kept = (probe for probe in edit.neighborhood if probe.prompt not in dropped)
-        items += [PromptItem("specificity", probe.prompt, probe.answer, probe.aliases, number) for probe in kept]
+        items += [
+            PromptItem("specificity", probe.prompt, probe.answer, probe.aliases, number, edit.join) for probe in kept
+        ]
     return items
 
 
@@ -124,7 +132,7 @@ def axis_items(
     made = requests[:reached]
     incomplete = {edit.case for edit in requests[reached:] if edit.case} | broken_cases(made)
     return [
-        PromptItem(probe.axis or "other", probe.prompt, probe.answer, probe.aliases, number)
+        PromptItem(probe.axis or "other", probe.prompt, probe.answer, probe.aliases, number, edit.join)
         for number, edit in holding_numbered(made)
         if edit.case not in incomplete
         for probe in edit.axes
@@ -151,8 +159,9 @@ def tokenize_items(
     """
     prompts = [item if isinstance(item, PromptItem) else PromptItem(*item) for item in items]
     answers = [(item.answer, *item.aliases) if item.answer else (None,) for item in prompts]
-    texts = [item.prompt for item, accepted in zip(prompts, answers, strict=True) for _ in accepted]
-    rows = iter(encode(tokenizer, texts, [text for accepted in answers for text in accepted], limit=limit))
+    pairs = [(item, text) for item, accepted in zip(prompts, answers, strict=True) for text in accepted]
+    texts, joins = [item.prompt for item, _ in pairs], [item.join for item, _ in pairs]
+    rows = iter(encode(tokenizer, texts, [text for _, text in pairs], limit=limit, joins=joins))
     questions = []
     for item, accepted in zip(prompts, answers, strict=True):
         own = tuple(next(rows) for _ in accepted)
@@ -176,21 +185,20 @@ def answer_pairs(
         dropped: Test prompts that must not count.
         limit: The model's context length in tokens.
     """
-    texts: dict[str, list[tuple[str, str, str, int]]] = {aspect: [] for aspect in ASPECTS}
+    texts: dict[str, list[tuple[str, str, str, int, str]]] = {aspect: [] for aspect in ASPECTS}
     for number, edit in holding_numbered(requests):
         if edit.target_true is None:
             continue
         new, true = edit.target_new, edit.target_true
-        texts["efficacy"].append((edit.question, new, true, number))
-        texts["generalization"] += [(p, new, true, number) for p in edit.rephrase if p not in dropped]
+        texts["efficacy"].append((edit.question, new, true, number, edit.join))
+        texts["generalization"] += [(p, new, true, number, edit.join) for p in edit.rephrase if p not in dropped]
         kept = (probe for probe in edit.neighborhood if probe.answer and probe.prompt not in dropped)
-        texts["specificity"] += [(probe.prompt, str(probe.answer), new, number) for probe in kept]
+        texts["specificity"] += [(probe.prompt, str(probe.answer), new, number, edit.join) for probe in kept]
     pairs = {}
     for aspect, part in texts.items():
-        prompts = [prompt for prompt, *_ in part]
-        target = encode(tokenizer, prompts, [text for _, text, _, _ in part], limit=limit)
-        other = encode(tokenizer, prompts, [text for _, _, text, _ in part], limit=limit)
-        numbers = [number for *_, number in part]
+        prompts, news, others, numbers, joins = map(list, zip(*part, strict=True)) if part else ([],) * 5
+        target = encode(tokenizer, prompts, news, limit=limit, joins=joins)
+        other = encode(tokenizer, prompts, others, limit=limit, joins=joins)
         pairs[aspect] = [AnswerPair(*pair) for pair in zip(target, other, numbers, strict=True)]
     return pairs
 

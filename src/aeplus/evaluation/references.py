@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aeplus.edits import normal
 from aeplus.errors import InputError
 from aeplus.utils.jsonl import parse_json, read_utf8
 
@@ -28,7 +29,7 @@ class References:
 
     def __getitem__(self, answer: str) -> str | None:
         """An answer's texts, joined; ``None`` where there is none."""
-        indices = self.by_answer.get(answer.casefold().strip())
+        indices = self.by_answer.get(normal(answer))
         return " ".join(self.documents[index] for index in indices) if indices else None
 
 
@@ -41,7 +42,7 @@ def read_references(path: Path) -> References:
     documents: list[str] = []
     by_answer: dict[str, list[int]] = defaultdict(list)
     for answer, text in _pairs(path):
-        by_answer[answer.casefold().strip()].append(len(documents))
+        by_answer[normal(answer)].append(len(documents))
         documents.append(text)
     if not documents:
         msg = f"expected {_EXPECTED} in {path}, got no text; add some."
@@ -105,8 +106,8 @@ def corpus_references(
         for words in named:
             if len(by_words[words]) < per_answer:
                 by_words[words].append(number)
-    return References(documents, {a.casefold().strip(): by_words[_words(a)] for a in answers if _words(a) in by_words})
+    return References(documents, {normal(a): by_words[_words(a)] for a in answers if _words(a) in by_words})
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"\w+", text.casefold()))
+    return tuple(re.findall(r"\w+", normal(text)))

@@ -8,12 +8,17 @@ import torch
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.models.predict import batches
-from aeplus.models.tokens import TokenRow, encode, pad
+from aeplus.models.tokens import TokenRow, encode, pad, tokenize
 
 
 @torch.no_grad()
 def generate(
-    decoder: Decoder, tokenizer: Any, prompts: Sequence[str], length: int, batch_tokens: int = 1024
+    decoder: Decoder,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    length: int,
+    batch_tokens: int = 1024,
+    joins: Sequence[str] | None = None,
 ) -> list[str]:
     """Greedy continuations of some prompts.
 
@@ -26,12 +31,14 @@ def generate(
         prompts: Complete prompts.
         length: Maximum number of new tokens.
         batch_tokens: Tokens, old and new ones, held at once.
+        joins: How each prompt is joined with what follows it; see :func:`~aeplus.models.tokens.encode`.
 
     Raises:
         InputError: If a prompt and its continuation do not fit the model's context.
     """
-    texts = sorted(set(prompts))
-    rows = dict(zip(texts, encode(tokenizer, texts, limit=decoder.context_length), strict=True))
+    asked = dict(sorted(zip(prompts, joins or ["auto"] * len(prompts), strict=True)))
+    encoded = encode(tokenizer, list(asked), limit=decoder.context_length, joins=list(asked.values()))
+    rows = dict(zip(asked, encoded, strict=True))
     _check_room(decoder, rows, length)
     distinct = {row.ids: row for row in rows.values()}
     continuations: dict[tuple[int, ...], str] = {}
@@ -80,7 +87,7 @@ def sample(
     Returns:
         One text per prompt, without special tokens.
     """
-    ids, mask = pad([tokenizer(prompt)["input_ids"] for prompt in prompts], "left", fill=None)
+    ids, mask = pad([row.ids for row in tokenize(tokenizer, prompts)], "left", fill=None)
     device = model.get_input_embeddings().weight.device
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

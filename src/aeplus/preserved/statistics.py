@@ -20,6 +20,7 @@ from aeplus.errors import InputError, require_positive, require_seed, require_ty
 from aeplus.functional import Spectrum
 from aeplus.models.decoder import Decoder, EditSite
 from aeplus.models.hooks import on_input
+from aeplus.models.tokens import token_ids
 from aeplus.preserved.corpus import WIKI_SAMPLE, read_texts
 from aeplus.utils.cache import load_tensors, save_tensors
 from aeplus.utils.fingerprint import text_fingerprint, text_stamp, weights_fingerprint
@@ -124,7 +125,7 @@ def load_or_collect(
         InputError: If the corpus or a cache file cannot be read, or the keys are not finite.
     """
     fingerprint = fingerprint or weights_fingerprint(decoder.model)
-    corpus = text_fingerprint(_corpus_fingerprint(options), tokenizer(_TOKENIZED)["input_ids"])
+    corpus = text_fingerprint(_corpus_fingerprint(options), token_ids(tokenizer, _TOKENIZED))
     folder = cache_dir() / "statistics" / fingerprint / corpus
     paths = {site.layer: folder / f"layer_{site.layer}.safetensors" for site in sites}
     missing = [site for site in sites if not paths[site.layer].is_file()]
@@ -263,7 +264,7 @@ def token_windows(tokenizer: Any, options: PreservedOptions) -> Iterator[Tensor]
     left = options.tokens // size * size
     pending: list[int] = []
     for text in read_texts(options.corpus):
-        pending += tokenizer(text, truncation=False)["input_ids"]
+        pending += token_ids(tokenizer, text)
         while left and len(pending) >= (take := min(rows * size, left)):
             yield torch.tensor(pending[:take]).view(-1, size)
             pending = pending[take:]

@@ -1,8 +1,9 @@
 """What a session takes and what it gives: a stream of edits in batches, and the batch that was committed."""
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+from aeplus.data.fitting import Reader
 from aeplus.data.validation import ValidationSet
 from aeplus.edits import EditRequest
 from aeplus.methods.batch import Candidate
@@ -38,6 +39,22 @@ class Stream(Protocol):
     @property
     def exhausted(self) -> bool:
         """Whether every batch has been committed."""
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """A stream that is made for a model before it is edited; the data module is one.
+
+    Attributes:
+        joins: How validation prompts and their answers are joined, where that is not ``auto``, by prompt.
+        chat_template: Whether the prompts are chats.
+    """
+
+    joins: dict[str, str]
+    chat_template: bool
+
+    def adapt(self, reader: Reader, corpus: str) -> None:
+        """Leaves out, or refuses, what the model cannot read, and renders chats."""
 
 
 @dataclass(frozen=True)

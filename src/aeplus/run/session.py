@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 
-from aeplus.edits import EditRequest
+from aeplus.data.chat import ChatTemplate
+from aeplus.data.fitting import Reader, find_problems, refuse
+from aeplus.edits import EditRequest, prompt_joins
 from aeplus.errors import InputError
 from aeplus.evaluation.questions import Baseline, PromptItem, edit_items, evaluate, tokenize_items
 from aeplus.methods.batch import BatchBuilder, BatchEdit, Candidate
@@ -35,7 +37,7 @@ from aeplus.methods.treatments import Restraint
 from aeplus.metrics.success import Score
 from aeplus.models.decoder import Decoder, EditSite
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions, load_or_collect
-from aeplus.run.batches import BatchCommit, Stream
+from aeplus.run.batches import Adaptable, BatchCommit, Stream
 from aeplus.run.committed.entries import Entries, Entry, plain_edit
 from aeplus.run.committed.store import Store, header_of, weights_digests
 from aeplus.run.leakage import LeakageMeter
@@ -48,6 +50,7 @@ from aeplus.utils.paths import locked
 from aeplus.utils.progress import Progress
 
 if TYPE_CHECKING:
+    from aeplus.data.datamodule import EditDataModule
     from aeplus.run.resume import Resume
     from aeplus.targets.cache import TargetCache
 
@@ -137,6 +140,8 @@ class EditSession:
         self._batch: BatchEdit | None = None
         self._builder: BatchBuilder | None = None
         self._prepared = self._finished = False
+        self._adapted: tuple[Stream, bool] | None = None
+        self._joins: dict[str, str] = {}
 
     # ---- preparing
 
@@ -161,6 +166,7 @@ class EditSession:
                 raise InputError(msg)
             self._check_weights()
             self.fingerprint = weights_fingerprint(self.model)
+        self._adapt(data, editing)
         self.data = data
         if resume is not None:
             resume.check(self.report.model, self.fingerprint, [site.layer for site in self.sites], data.requests)
@@ -237,14 +243,52 @@ class EditSession:
                 base_filter(self.method, statistics.spectrum)  # a bad threshold is reported before the work
         self._restraint = Restraint(self.method, self.sites)
         self._meter = LeakageMeter(self.sites, self.statistics)
-        contexts = self._once(
-            ("contexts", options.contexts, options.context_length, self.seed),
-            lambda: sample_contexts(self.model, self.tokenizer, options.contexts, options.context_length, self.seed),
-        )
+        contexts = self._contexts()
         return BatchBuilder(
             *(self.decoder, self.tokenizer, self.sites, self.method, options, self.statistics, contexts, self.seed),
             progress=lambda *numbers: self._notify("on_targets_step", *numbers),
             cache=self._target_cache,
+        )
+
+    def _adapt(self, data: Stream, editing: bool) -> None:
+        """Has the data made for this model, before anything is computed."""
+        if self._adapted == (data, True) or self._adapted == (data, editing):
+            return
+        self._adapted = data, editing
+        contexts = tuple(self._contexts()) if editing else ("",)
+        reader = self.reader(contexts)
+        if not isinstance(data, Adaptable):
+            if problems := find_problems(reader, data.requests):
+                refuse(problems[0], data.requests)
+            return
+        data.adapt(reader, self.preserved.corpus)
+        self._joins = data.joins
+        if data.chat_template:
+            self.tokenizer = ChatTemplate(self.tokenizer).tokenizer()
+
+    def readable(self, data: "EditDataModule", requests: Sequence[EditRequest]) -> list[EditRequest]:
+        """Edits as this model would edit them, where no run is prepared: checked, and rendered if they are chats.
+
+        Raises:
+            InputError: If something cannot be read and may not be left out.
+        """
+        readable = data.adapted(requests, self.reader(self._contexts()))
+        if data.chat_template:
+            self.tokenizer = ChatTemplate(self.tokenizer).tokenizer()
+        return readable
+
+    def reader(self, contexts: Sequence[str] = ("",)) -> Reader:
+        """What the model reads, behind some contexts."""
+        embeddings = self.model.get_input_embeddings()
+        size = None if embeddings is None else int(embeddings.weight.shape[0])
+        return Reader(self.tokenizer, self.decoder.context_length, size, tuple(contexts))
+
+    def _contexts(self) -> list[str]:
+        """The sampled contexts."""
+        options = self.target_options
+        return self._once(
+            ("contexts", options.contexts, options.context_length, self.seed),
+            lambda: sample_contexts(self.model, self.tokenizer, options.contexts, options.context_length, self.seed),
         )
 
     def _measure_unedited(self) -> None:
@@ -252,8 +296,10 @@ class EditSession:
         self.report.edits = len(data.requests)
         probes = [probe for request in data.requests for probe in request.neighborhood]
         unanswered = [probe.prompt for probe in (*probes, *data.validation.preserved) if probe.answer is None]
+        joins = prompt_joins(data.requests)
         self.baseline = self._once(
-            ("baseline", *unanswered), lambda: Baseline(self.decoder, self.tokenizer, unanswered)
+            ("baseline", *unanswered, *joins.items()),
+            lambda: Baseline(self.decoder, self.tokenizer, unanswered, joins),
         )
         items = edit_items(data.requests, data.overlap)
         self.report.record("before", self._once(("before", *items), lambda: self.score(data.requests)))
@@ -329,12 +375,22 @@ class EditSession:
     def validate(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> dict[str, float | None]:
         """Scores the model (and the present candidate, in a batch) on validation prompts, in percent."""
         began = time.perf_counter()
-        asked = tokenize_items(self.tokenizer, items, self.baseline, self.decoder.context_length)
+        asked = tokenize_items(self.tokenizer, self._with_joins(items), self.baseline, self.decoder.context_length)
         summary = evaluate(self.decoder, asked).summary()
         self._seconds["validate"] += time.perf_counter() - began
         if self._batch is not None:
             self._batch.scores[self.iteration] = summary
         return summary
+
+    def _with_joins(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> list[PromptItem]:
+        """Validation prompts with the rule by which their edit's prompt and answer are joined."""
+        data = self.data
+        validation = [*data.validation.firsts.values(), *data.validation.rewrites]
+        joins = {item.prompt: data.requests[item.request_index].join for item in validation} | self._joins
+        return [
+            item if isinstance(item, PromptItem) else PromptItem(*item, join=joins.get(item[1], "auto"))
+            for item in items
+        ]
 
     def settle(self, score: float | None) -> bool:
         """Hands the present candidate's score to the selection; whether the batch is ready to be committed.

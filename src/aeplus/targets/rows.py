@@ -85,12 +85,14 @@ def batch_rows(
         InputError: If a prompt with its target does not fit ``limit``.
     """
     pairs = [(request, context) for request in requests for context in contexts]
+    joins = [request.join for request, _ in pairs]
     prompts = encode(
         tokenizer,
-        [context + request.question for request, context in pairs],
+        [_behind(context, request) for request, context in pairs],
         [request.target_new for request, _ in pairs],
         [len(context) + request.subject_end for request, context in pairs],
         limit,
+        **({"joins": joins} if set(joins) - {"auto"} else {}),
     )
     essence = encode(
         tokenizer,
@@ -99,3 +101,9 @@ def batch_rows(
         limit=limit,
     )
     return BatchRows(prompts, essence, len(contexts))
+
+
+def _behind(context: str, request: EditRequest) -> str:
+    """The prompt with a context where its own text begins."""
+    at = request.context_at
+    return request.question[:at] + context + request.question[at:]

@@ -58,6 +58,8 @@ def test_the_first_batch_is_reported_as_the_run_measures_it(tmp_path: Path, monk
     model = tiny_model()
     before = weights_fingerprint(model)
     found = findings_of(module_of(model), edits, BATCH)
+    assert found[0].tokens[found[0].subject_token] == " France"
+    assert found[0].place == "' France' → ' Paris'"
     assert weights_fingerprint(model) == before
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 

@@ -61,3 +61,25 @@ def test_edits_of_the_same_fact() -> None:
         ([(6, 3, "Paris")], []),
         ([(5, 3, "Bern")], []),
     ]
+
+
+def test_a_subject_that_the_tokenizer_does_not_know() -> None:
+    from tokenizers_of_kinds import word_piece
+
+    (notes,) = token_notes(word_piece(), [edit("{} is", "🍎", "oslo")])
+    assert notes == [
+        "the tokenizer does not know the subject's last characters: other such subjects share its key",
+    ]
+
+
+def test_the_place_of_an_edit_is_shown_by_its_tokens() -> None:
+    from aeplus.models.tokens import readable
+    from aeplus.targets.rows import batch_rows
+    from tokenizers_of_kinds import byte_level
+
+    tokenizer = byte_level()
+    (row,) = batch_rows(tokenizer, [edit("The {} is", "🍎", "Paris")], [""]).prompts
+    pieces = readable(tokenizer, row.ids)
+    assert pieces[row.mark] == "🍎[4/4]"
+    assert "".join(pieces[row.answer :]) == " Paris"
+    assert "".join(piece for piece in pieces if "[" not in piece or "4/4" in piece) == "The 🍎[4/4] is Paris"

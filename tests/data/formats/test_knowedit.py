@@ -113,7 +113,7 @@ def test_a_plain_record_stays_plain() -> None:
         ),
         ({"locality": {"F": [{"ground_truth": "x"}]}}, "expected 'prompt' to be a non-empty string, got None; fill"),
         (
-            {"portability": {"R": [{"prompt": "x", "ground_truth": [[3]]}]}},
+            {"portability": {"R": [{"prompt": "x", "ground_truth": [[{"a": 3}]]}]}},
             "expected 'ground_truth' to contain strings or lists",
         ),
     ],

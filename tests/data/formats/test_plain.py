@@ -85,8 +85,9 @@ def test_without_a_subject() -> None:
 def test_other_records() -> None:
     formats = (
         "CounterFact (requested_rewrite), MQuAKE (requested_rewrite as a list), RippleEdits (edit), ZsRE or AlphaSet "
-        "(src, subject, answers or alt), KnowEdit (prompt, subject, target_new, portability or locality) or plain "
-        "(prompt, subject, target_new)"
+        "(src, subject, answers or alt), WikiBigEdit (update, subject, ans), HalluEditBench (question, subject, "
+        "object), UnKE (question, para_question, answer), KnowEdit (prompt, subject, target_new, portability or "
+        "locality), QAEdit (prompt, subject, target) or plain (prompt, subject, target_new)"
     )
     for record, text in (
         ({"prompt": "x", "answer": "y"}, f"the fields of a format, {formats}, got prompt, answer; rename"),

@@ -124,8 +124,8 @@ def test_damaged_edits(change: dict[str, Any], text: str) -> None:
         ([{"test_queries": [{"answers": []}]}], "expected prompt of 'Forgetfulness' to be a non-empty string, got"),
         ([case({"prompt": "x", "answers": ["y"]})], "expected 'answers' to be a list of objects, got ['y']; correct"),
         (
-            [case({"prompt": "x", "answers": [{"value": 3}]})],
-            "expected 'value' to be a string or a list of strings, got 3",
+            [case({"prompt": "x", "answers": [{"value": {"a": 3}}]})],
+            "expected 'value' to contain strings or lists of strings, got {'a': 3}",
         ),
     ],
 )

@@ -56,7 +56,7 @@ def test_the_subject_becomes_the_slot(src: str, subject: str, prompt: str) -> No
         ),
         ({"answers": []}, "expected 'answers' to be a non-empty string, got []; fill it in."),
         ({"answers": None}, "expected 'answers' to be a non-empty string, got None; fill it in."),
-        ({"answers": 7}, "expected 'answers' to be a string or a list of strings, got 7; correct it."),
+        ({"answers": {"a": 7}}, "expected 'answers' to contain strings or lists of strings, got {'a': 7}; correct it."),
         ({"rephrase": {}}, None),
         ({"rephrase": {"a": 1}}, "expected 'rephrase' to be a string or a list of strings, got {'a': 1}; correct it."),
     ],

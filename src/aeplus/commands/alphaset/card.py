@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aeplus.commands.alphaset.build import ConflictSet
+from aeplus.data.formats.plain import as_record
 from aeplus.edits import EditRequest
 from aeplus.utils.jsonl import write_jsonl
 from aeplus.utils.paths import whole_file
@@ -89,7 +90,7 @@ def write_sets(sets: Sequence[ConflictSet], folder: Path, settings: Mapping[str,
             dict(zip(QUANTITIES, v, strict=True)) for v in zip(*measured_values(conflict_set).values(), strict=True)
         ]
         lines = [
-            {**plain_record(record.request), "part": record.part, **measured}
+            {**as_record(record.request), "part": record.part, **measured}
             for record, measured in zip(conflict_set.records, numbers, strict=True)
         ]
         write_jsonl(folder / f"{conflict_set.name}.jsonl", lines)
@@ -108,22 +109,16 @@ def print_averages(averages: Mapping[str, Mapping[str, Mapping[str, float]]]) ->
     print_table(f"Averages ({' / '.join(GROUPS)})", ["set", *QUANTITIES.values()], rows, left=("set",))
 
 
-def plain_record(request: EditRequest) -> dict[str, Any]:
-    """An edit as a plain record that the readers load; empty fields are left out."""
-
-    def kept(fields: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in fields.items() if value not in ("", None, (), [])}
-
-    fields = asdict(request)
-    for name in ("neighborhood", "axes"):
-        fields[name] = [kept(probe) for probe in fields[name]]
-    return kept(fields)
-
-
 def records_digest(requests: Sequence[EditRequest]) -> str:
     """A digest of some records, 32 hexadecimal digits; it does not depend on where their file is."""
-    text = json.dumps([asdict(request) for request in requests], ensure_ascii=False)
+    text = json.dumps([_digested(request) for request in requests], ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _digested(request: EditRequest) -> dict[str, Any]:
+    fields = asdict(request)
+    added = {"join": "auto", "turns": (), "context_at": 0, "asked": ""}  # later than the digests of sets that exist
+    return {name: value for name, value in fields.items() if name not in added or value != added[name]}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -82,7 +82,7 @@ def settings_digest(settings: Mapping[str, Any], fingerprint: str) -> str:
     trainer = {name: value for name, value in settings["trainer"].items() if name != "logger"}
     paths = data["path"] if isinstance(data["path"], list) else [data["path"]]
     edits = [_content(file) for file in (*paths, data["preserved"], data["validation"])]
-    texts = [text_stamp(corpus) for corpus in (data["snippet_corpus"], model["preserved"]["corpus"])]
+    texts = [text_stamp(corpus) for corpus in (data["snippet_corpus"], model["preserved"]["corpus"]) if corpus]
     packages = [version(name) for name in _PACKAGES]
     parts = [{**settings, "trainer": trainer}, fingerprint, edits, texts, packages]
     return digest(parts)

@@ -78,6 +78,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     model, tokenizer = load_model(*(settings[name] for name in LOADING))
     module = cli.model.attach(model.to(cli.trainer.strategy.root_device), tokenizer)
     with unedited(module) as session:
+        requests = session.readable(data, requests)
         findings = most_conflicting(
             examine(session, requests, data.batch_size, BarProgress(), targets=options.targets, length=options.length)
         )

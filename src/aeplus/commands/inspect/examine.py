@@ -19,6 +19,7 @@ from aeplus.functional import nearest
 from aeplus.methods.closed_form import residual_threshold
 from aeplus.methods.method import Method
 from aeplus.models.generate import generate
+from aeplus.models.tokens import readable
 from aeplus.preserved.statistics import collect_excerpts
 from aeplus.run.session import EditSession
 from aeplus.targets.rows import sample_contexts
@@ -55,6 +56,7 @@ def examine(
     notes, same = token_notes(tokenizer, requests), clashes(requests, batch_size)
     contexts = sample_contexts(decoder.model, tokenizer, options.contexts, options.context_length, session.seed)
     batches = stream_rows(decoder, tokenizer, requests, contexts, batch_size)
+    bare = [row for rows in batches for row in rows.prompts[:: rows.contexts]]
     preserved = collect_excerpts(decoder, tokenizer, sites, session.preserved, progress)
     keys = read_keys(decoder, sites, batches, progress)
     norms = None
@@ -87,6 +89,9 @@ def examine(
             doubles=same[i][1],
             notes=notes[i],
             layers={"s_K0": with_preserved.layers[i], "s_Kp": with_prior.layers[i], "s_batch": with_batch.layers[i]},
+            tokens=readable(tokenizer, bare[i].ids),
+            subject_token=bare[i].mark,
+            target_token=bare[i].answer,
         )
         for i, request in enumerate(requests)
     ]
@@ -133,7 +138,8 @@ def _answers(session: EditSession, requests: Sequence[EditRequest], length: int,
     answers = []
     with progress.task("answers", len(requests)) as advance:
         for start in range(0, len(requests), _PROMPTS):
-            part = [request.question for request in requests[start : start + _PROMPTS]]
-            answers += generate(session.decoder, session.tokenizer, part, length)
+            part = requests[start : start + _PROMPTS]
+            prompts, joins = [request.question for request in part], [request.join for request in part]
+            answers += generate(session.decoder, session.tokenizer, prompts, length, joins=joins)
             advance(len(part))
     return answers

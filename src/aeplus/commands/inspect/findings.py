@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from aeplus.edits import SLOT, EditRequest, same_answer
+from aeplus.models.tokens import Tokenized, tokenize
+from aeplus.texts import joined
 
 LONG_TARGET = 4
 """A target of more tokens than this is noted: teacher forcing overestimates it, and v* must steer all of them."""
@@ -24,17 +26,16 @@ def token_notes(tokenizer: Any, requests: Sequence[EditRequest]) -> list[list[st
     Returns:
         For each edit, its warnings.
     """
-    heads = [request.question.rstrip() for request in requests]
-    texts = [f"{head} {request.target_new.strip()}" for head, request in zip(heads, requests, strict=True)]
-    spans = tokenizer(texts, return_offsets_mapping=True, padding=False, truncation=False)["offset_mapping"]
+    texts = [joined(request.question, request.target_new, request.join) for request in requests]
     return [
-        _notes(text, [(a, b) for a, b in own if b > a], request, len(head))
-        for text, own, request, head in zip(texts, spans, requests, heads, strict=True)
+        _notes(tokens, request, tokenizer.unk_token_id)
+        for tokens, request in zip(tokenize(tokenizer, texts), requests, strict=True)
     ]
 
 
-def _notes(text: str, spans: list[tuple[int, int]], request: EditRequest, head: int) -> list[str]:
-    begin, end = request.prompt.index(SLOT), request.subject_end
+def _notes(tokens: Tokenized, request: EditRequest, unknown: int | None) -> list[str]:
+    begin, end, text = request.prompt.index(SLOT), request.subject_end, tokens.text
+    spans = [(a, b) for a, b in tokens.spans if b > a]
     own = [(a, b) for a, b in spans if b > begin and a < end]
     if not own:
         return [f"no token contains the subject {request.subject!r}"]
@@ -43,10 +44,13 @@ def _notes(text: str, spans: list[tuple[int, int]], request: EditRequest, head: 
         notes.append(f"the subject's first token {text[slice(*own[0])]!r} begins before it")
     if own[-1][1] > end:
         notes.append(f"the subject's last token {text[slice(*own[-1])]!r} continues after it")
+    last = tokens.last_before(end)
+    if unknown is not None and last is not None and tokens.ids[last] == unknown:
+        notes.append("the tokenizer does not know the subject's last characters: other such subjects share its key")
     words = len(request.subject.split())
     if len(own) > PIECES * words:
         notes.append(f"the subject takes {len(own)} tokens for {words} word{'s' if words > 1 else ''}")
-    target = sum(b > head for _, b in spans)
+    target = sum(b > len(request.question) for _, b in spans)
     if target > LONG_TARGET:
         notes.append(f"the target takes {target} tokens")
     return notes
@@ -130,6 +134,9 @@ class Finding:
         doubles: Edits of the same fact with the same target.
         notes: Tokenization warnings.
         layers: The three s at each edited layer.
+        tokens: Prompt and target as tokens, readable; the tokens of one character have its number of parts.
+        subject_token: Index of the token that ends the subject, where the edit is made.
+        target_token: Index of the target's first token.
     """
 
     edit: int
@@ -151,6 +158,17 @@ class Finding:
     doubles: list[Clash] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     layers: dict[str, list[float]] = field(default_factory=dict)
+    tokens: list[str] = field(default_factory=list)
+    subject_token: int = 0
+    target_token: int = 0
+
+    @property
+    def place(self) -> str:
+        """The token at which the edit is made, and the target's tokens, all in quotes."""
+        if not self.tokens:
+            return ""
+        target = " ".join(map(repr, self.tokens[self.target_token :]))
+        return f"{self.tokens[self.subject_token]!r} → {target}"
 
     def as_dict(self) -> dict[str, Any]:
         """The finding as plain values."""

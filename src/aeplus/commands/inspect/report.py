@@ -86,7 +86,7 @@ def _row(f: Finding) -> str:
     cells = [
         _number(f.edit, "d"),
         _number(f.batch, "d"),
-        *(_text(text) for text in (f.prompt, f.target, f.answer)),
+        *(_text(text) for text in (f.prompt, f"{f.target} (at {f.place})" if f.place else f.target, f.answer)),
         _number(f.s_K0),
         _text(f.nearest_K0),
         _number(f.s_Kp),
@@ -145,13 +145,18 @@ def _cells(f: Finding) -> list[str]:
     residual = "–" if f.residual is None else f"{f.residual:.3g}{' smoothed' if f.smoothed else ''}"
     return [
         str(f.edit),
-        f"{f.prompt} → {f.target}\nnow: {_short(f.answer, 40)}",
+        f"{f.prompt} → {f.target}\n{_edited(f)}now: {_short(f.answer, 40)}",
         f"{f.s_K0:.3f}\n{_short(f.nearest_K0, 40, end=True)}",
         f"{f.s_Kp:.3f}" + ("" if f.nearest_Kp is None else f", {f.nearest_Kp}"),
         f"{f.s_batch:.3f}" + ("" if f.nearest_batch is None else f", {f.nearest_batch}"),
         residual,
         "; ".join(f.remarks()),
     ]
+
+
+def _edited(f: Finding) -> str:
+    """The line of the edited token and the target's tokens."""
+    return f"at: {_short(f.place, 60)}\n" if f.place else ""
 
 
 def _short(text: str, length: int, end: bool = False) -> str:

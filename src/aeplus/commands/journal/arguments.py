@@ -80,8 +80,8 @@ def export_parser() -> CommandParser:
     """Options of ``aeplus export``."""
     text = (
         "Writes the edits of a journal in a form that others read, with a card: the edited model as a Hugging Face "
-        "folder (huggingface), a LoRA adapter that peft, vLLM, SGLang and llama.cpp read alike (peft), or the factors of "
-        "each weight's change for three lines of plain torch (delta). docs/export.md describes them."
+        "folder (huggingface), a LoRA adapter that peft, vLLM, SGLang and llama.cpp read alike (peft), or the factors "
+        "of each weight's change for three lines of plain torch (delta). docs/export.md describes them."
     )
     parser = CommandParser(
         "export",

@@ -1,27 +1,49 @@
 """The formats of edits, a module each: ``NAME``, ``recognizes(record)`` and ``parse(record, target)``.
 
-A record may make several edits. Fields that a format does not define are ignored.
+A record may make several edits. ``IGNORED`` names fields of a format that describe the record and nothing else; any
+other field that is not read is noted.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-from aeplus.data.formats import counterfact, knowedit, mquake, plain, ripple, zsre
-from aeplus.data.formats.fields import Target
-from aeplus.edits import EditRequest
+from aeplus.data.formats import (
+    counterfact,
+    halluedit,
+    knowedit,
+    mquake,
+    plain,
+    qaedit,
+    ripple,
+    unke,
+    wikibigedit,
+    zsre,
+)
+from aeplus.data.formats.fields import Notes, ReadRecord, Target, optional
+from aeplus.edits import SLOT, EditRequest, Probe
 from aeplus.errors import InputError
+from aeplus.texts import tidied
 
 # The first that fits decides: KnowEdit has all fields of the plain format, and more.
-FORMATS: tuple[ModuleType, ...] = (counterfact, mquake, ripple, zsre, knowedit, plain)
+FORMATS: tuple[ModuleType, ...] = (
+    counterfact, mquake, ripple, zsre, wikibigedit, halluedit, unke, knowedit, qaedit, plain,
+)  # fmt: skip
+_NAMES = frozenset(("id", "case_id", "join"))
 
 
-def parse_record(record: Any, target: Target = "answers") -> list[EditRequest]:
+def parse_record(
+    record: Any, target: Target = "answers", join: str = "auto", notes: Notes | None = None
+) -> list[EditRequest]:
     """The edits of a record, whose format is detected by its fields.
 
     Args:
         record: The record as JSON gives it.
         target: See :func:`aeplus.data.readers.read_requests`.
+        join: How prompt and answer are joined where the record's field ``join`` does not say; see
+            :func:`aeplus.texts.separator`.
+        notes: Where to note what is not read.
 
     Raises:
         InputError: If it has no known format, or a field cannot be used.
@@ -30,10 +52,48 @@ def parse_record(record: Any, target: Target = "answers") -> list[EditRequest]:
     if not isinstance(record, Mapping):
         msg = f"expected an object with the fields of a format, {names}, got {record!r:.80}; correct it."
         raise InputError(msg)
+    notes = notes or Notes()
+    known: dict[str, None] = {}
+    read: set[str] = set()
+    fields = ReadRecord(record, notes, known, read)
     for form in FORMATS:
         if form.recognizes(record):
-            edits: list[EditRequest] = form.parse(record, target)
+            rule = optional(record, "join") or join
+            edits: list[EditRequest] = [_tidied(replace(edit, join=rule)) for edit in form.parse(fields, target)]
+            unread = [name for name in known if name not in read and not _ignored(form, name)]
+            notes.unread.update(dict.fromkeys(unread))
             return edits
-    fields = ", ".join(map(str, record)) or "no fields"
-    msg = f"expected the fields of a format, {names}, got {fields}; rename its fields."
+    columns = ", ".join(map(str, record)) or "no fields"
+    msg = f"expected the fields of a format, {names}, got {columns}; rename its fields."
     raise InputError(msg)
+
+
+def _ignored(form: ModuleType, name: str) -> bool:
+    """Whether a field describes its record and nothing else."""
+    name = name.rpartition(".")[2]
+    return name in _NAMES or name in form.IGNORED
+
+
+def _tidied(edit: EditRequest) -> EditRequest:
+    """The edit without spaces that joining puts back anyway; see :func:`aeplus.texts.tidied`."""
+    question, target = tidied(edit.question, edit.target_new, edit.join)
+    removed = len(edit.question) - len(question)
+    prompt = edit.prompt[: len(edit.prompt) - removed] if removed else edit.prompt
+
+    def probe(item: Probe) -> Probe:
+        if item.answer is None:
+            return replace(item, prompt=tidied(item.prompt, edit.target_new, edit.join)[0])
+        text, answer = tidied(item.prompt, item.answer, edit.join)
+        return replace(item, prompt=text, answer=answer)
+
+    if SLOT not in prompt:  # spaces at its end that belong to the subject
+        prompt = edit.prompt
+    return replace(
+        edit,
+        prompt=prompt,
+        target_new=target,
+        rephrase=tuple(tidied(text, edit.target_new, edit.join)[0] for text in edit.rephrase),
+        generation=tuple(tidied(text, edit.target_new, edit.join)[0] for text in edit.generation),
+        neighborhood=tuple(map(probe, edit.neighborhood)),
+        axes=tuple(map(probe, edit.axes)),
+    )

@@ -1,12 +1,29 @@
-"""CounterFact and multi-CounterFact."""
+"""CounterFact and multi-CounterFact, and AKEW's, which has an unstructured text to each edit."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from aeplus.data.formats.fields import Record, Target, optional, text, texts, with_slot
-from aeplus.edits import EditRequest, Probe
+from aeplus.data.formats.fields import Record, Target, missing, objects, placed, tested, text, texts, written
+from aeplus.data.formats.plain import string_of, true_answer
+from aeplus.edits import SLOT, EditRequest, Probe
 
 NAME = "CounterFact (requested_rewrite)"
+IGNORED = frozenset(
+    [
+        "pararel_idx",
+        "relation_id",
+        "attribute_prompts",
+        "id",
+        "fact_new",
+        "fact_true",
+        "prompt_full",
+        "question",
+        "subject_id",
+        "answer_GPT",
+        "time_new",
+        "time_true",
+    ]
+)
 
 
 def recognizes(record: Record) -> bool:
@@ -20,12 +37,12 @@ def parse(record: Record, target: Target) -> list[EditRequest]:
     Args:
         record: ``requested_rewrite``, and optionally ``paraphrase_prompts``, ``neighborhood_prompts``,
             ``generation_prompts``.
-        target: Not used.
+        target: ``text`` takes AKEW's unstructured text as the answer.
 
     Raises:
         InputError: If a field cannot be used.
     """
-    edit = rewrite(record["requested_rewrite"])
+    edit = rewrite(record["requested_rewrite"], target)
     return [
         replace(
             edit,
@@ -36,21 +53,27 @@ def parse(record: Record, target: Target) -> list[EditRequest]:
     ]
 
 
-def rewrite(fields: Record) -> EditRequest:
+def rewrite(fields: Record, target: Target = "answers") -> EditRequest:
     """The edit that a ``requested_rewrite`` describes, without tests.
 
     Args:
         fields: ``prompt`` (with ``{}``), ``subject``, ``target_new`` and optionally ``target_true``: strings, or
-            objects with the string under ``str``.
+            objects with the string under ``str``. AKEW adds ``fact_new_uns`` and ``unsfact_triplets_GPT``.
+        target: ``text`` takes ``fact_new_uns`` as the answer, and the triplets as the axis ``unstructured``.
 
     Raises:
         InputError: If a field cannot be used.
     """
-    prompt, subject = text(fields, "prompt"), text(fields, "subject")
-    new, true = fields.get("target_new"), fields.get("target_true")
-    return EditRequest(
-        prompt=with_slot(prompt, subject, "prompt"),
-        subject=subject,
-        target_new=text(new if isinstance(new, Mapping) else {"str": new}, "str", "'target_new'"),
-        target_true=optional(true if isinstance(true, Mapping) else {"str": true}, "str"),
-    )
+    prompt, subject = placed(written(fields, "prompt"), text(fields, "subject"), "prompt")
+    if target == "text":
+        return EditRequest(prompt, subject, written(fields, "fact_new_uns"), axes=tuple(_triplets(fields)))
+    return EditRequest(prompt, subject, string_of(fields, "target_new"), target_true=true_answer(fields, "target_true"))
+
+
+def _triplets(fields: Record) -> Iterator[Probe]:
+    """The facts that AKEW's unstructured text states."""
+    for triplet in objects(fields, "unsfact_triplets_GPT"):
+        with tested(fields):
+            prompt, answer = written(triplet, "prompt"), triplet.get("target")
+            subject = "" if missing(triplet.get("subject")) else text(triplet, "subject")
+            yield Probe(prompt.replace(SLOT, subject), string_of({"target": answer}, "target"), (), "unstructured")

@@ -3,12 +3,27 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aeplus.data.formats.fields import Record, Target, answers, objects, text, texts, with_slot
+from aeplus.data.formats.fields import (
+    Record,
+    Target,
+    answer,
+    answers,
+    missing,
+    objects,
+    placed,
+    tested,
+    text,
+    texts,
+    written,
+)
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 
 NAME = "KnowEdit (prompt, subject, target_new, portability or locality)"
 
+IGNORED = frozenset(
+    ["subject_id", "target_id", "relation", "relation_id", "target_new_list", "rephrase_list", "tag", "source", "topic"]
+)
 _WIKIBIO = {"text": "prompt", "concept": "subject", "labels": "target_new"}  # WikiBio's names for these fields
 
 
@@ -38,38 +53,41 @@ def parse(record: Record, target: Target) -> list[EditRequest]:
     Raises:
         InputError: If a field cannot be used.
     """
-    known = {_WIKIBIO.get(name, name): value for name, value in record.items()}
-    prompt, subject = text(known, "prompt"), text(known, "subject")
-    local = list(_probes(known, "locality"))
+    own = {known: name for name, known in _WIKIBIO.items()} if record.keys() >= _WIKIBIO.keys() else {}
+    names = {known: own.get(known, known) for known in _WIKIBIO.values()}
+    subject = text(record, names["subject"], "'subject'")
+    prompt, subject = placed(written(record, names["prompt"], "'prompt'"), subject, "prompt")
+    local = list(_probes(record, "locality"))
     return [
         EditRequest(
-            prompt=with_slot(prompt, subject, "prompt"),
+            prompt=prompt,
             subject=subject,
-            target_new=text(known, "target_new"),
-            rephrase=texts(known, "rephrase") or texts(known, "rephrase_prompt"),
+            target_new=answer(record, names["target_new"], "'target_new'"),
+            rephrase=texts(record, "rephrase") or texts(record, "rephrase_prompt"),
             neighborhood=tuple(dict.fromkeys(Probe(probe.prompt) for probe in local)),
-            axes=tuple(probe for probe in (*_probes(known, "portability"), *local) if probe.answer is not None),
-            target_true=next(iter(answers(known, "ground_truth")), None),
+            axes=tuple(probe for probe in (*_probes(record, "portability"), *local) if probe.answer is not None),
+            target_true=next(iter(answers(record, "ground_truth")), None),
         )
     ]
 
 
 def _probes(record: Record, group: str) -> Iterator[Probe]:
-    axes = record.get(group) or {}
+    axes = {} if missing(record.get(group)) else record[group]
     if not isinstance(axes, Mapping):
         msg = f"expected {group!r} to be an object with a list of prompts for each kind, got {axes!r:.80}; correct it."
         raise InputError(msg)
     for name in axes:
         for test in objects(axes, name):
-            for prompt, right in _asked(test):
-                yield Probe(prompt, right[0] if right else None, right[1:], f"{group}/{name}")
+            for prompt, truth in _asked(test):
+                with tested(record):
+                    right = answers({"ground_truth": truth}, "ground_truth")
+                    asked = written({"prompt": prompt}, "prompt")
+                    yield Probe(asked, right[0] if right else None, right[1:], f"{group}/{name}")
 
 
-def _asked(test: Record) -> list[tuple[str, tuple[str, ...]]]:
-    """The prompts of a test, each with its answers."""
+def _asked(test: Record) -> list[tuple[Any, Any]]:
+    """The prompts of a test, each with its answers, unchecked."""
     prompts, truth = test.get("prompt"), test.get("ground_truth")
     if isinstance(prompts, list | tuple) and isinstance(truth, list | tuple) and len(prompts) == len(truth):
-        pairs: list[tuple[Any, Any]] = list(zip(prompts, truth, strict=True))
-    else:
-        pairs = [(prompt, truth) for prompt in (prompts if isinstance(prompts, list | tuple) else [prompts])]
-    return [(text({"prompt": p}, "prompt"), answers({"ground_truth": t}, "ground_truth")) for p, t in pairs]
+        return list(zip(prompts, truth, strict=True))
+    return [(prompt, truth) for prompt in (prompts if isinstance(prompts, list | tuple) else [prompts])]

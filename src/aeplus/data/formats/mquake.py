@@ -1,13 +1,35 @@
 """MQuAKE: several edits at once, and questions whose answer follows from all of them."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
-from aeplus.data.formats.counterfact import rewrite
-from aeplus.data.formats.fields import Record, Target, objects, text, texts
+from aeplus.data.formats import counterfact
+from aeplus.data.formats.fields import Record, Target, answer, answers, missing, objects, tested, texts, written
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 
 NAME = "MQuAKE (requested_rewrite as a list)"
+IGNORED = counterfact.IGNORED | frozenset(
+    [
+        "orig",
+        "orig_triples",
+        "new_triples",
+        "new_triples_labeled",
+        "triples",
+        "triples_labeled",
+        "edit_triples",
+        "single_hops",
+        "answer",
+        "answer_alias",
+        "answer_extended",
+        "new_answer_extended",
+        "split",
+        "question_type",
+        "phrase",
+        "new_answer",
+        "new_answer_alias",
+    ]
+)
 
 
 def recognizes(record: Record) -> bool:
@@ -25,18 +47,22 @@ def parse(record: Record, target: Target) -> list[EditRequest]:
     Args:
         record: ``requested_rewrite``, and optionally ``questions`` with ``new_answer`` and ``new_answer_alias``, and
             ``new_single_hops`` with ``cloze`` or ``question``, ``answer`` and ``answer_alias``.
-        target: Not used.
+        target: ``text`` takes AKEW's unstructured texts as the answers.
 
     Raises:
         InputError: If a field cannot be used.
     """
-    hops = [_hop(hop) for hop in objects(record, "new_single_hops")]
+    hops = list(_hops(record))
     aliases = {hop.answer: hop.aliases for hop in hops}
     case = record.get("case_id")
     edits = []
     for number, fields in enumerate(objects(record, "requested_rewrite"), start=1):
         try:
-            edit = replace(rewrite(fields), rephrase=texts(fields, "question"), case="" if case is None else str(case))
+            edit = replace(
+                counterfact.rewrite(fields, target),
+                rephrase=texts(fields, "question"),
+                case="" if case is None else str(case),
+            )
         except InputError as error:
             msg = f"rewrite {number}: {str(error).removeprefix('the record: ')}"
             raise InputError(msg) from None
@@ -44,17 +70,24 @@ def parse(record: Record, target: Target) -> list[EditRequest]:
     if not edits:
         msg = "expected 'requested_rewrite' to contain at least one edit, got []; fill it in or leave the record out."
         raise InputError(msg)
-    edits[-1] = replace(edits[-1], axes=(*_questions(record), *hops))
+    edits[-1] = replace(edits[-1], axes=(*edits[-1].axes, *_questions(record), *hops))
     return edits
 
 
 def _questions(record: Record) -> list[Probe]:
     questions = texts(record, "questions")
-    answer = text(record, "new_answer") if questions else ""
-    return [Probe(question, answer, texts(record, "new_answer_alias"), "multi_hop") for question in questions]
+    if not questions:
+        return []
+    with tested(record):
+        right = answer(record, "new_answer")
+        return [Probe(question, right, answers(record, "new_answer_alias"), "multi_hop") for question in questions]
+    return []
 
 
-def _hop(hop: Record) -> Probe:
-    prompt = text(hop, "cloze" if hop.get("cloze") else "question", "cloze or question of 'new_single_hops'")
-    answer = text(hop, "answer", "answer of 'new_single_hops'")
-    return Probe(prompt, answer, texts(hop, "answer_alias"), "single_hop")
+def _hops(record: Record) -> Iterator[Probe]:
+    for hop in objects(record, "new_single_hops"):
+        with tested(record):
+            field = "question" if missing(hop.get("cloze")) else "cloze"
+            prompt = written(hop, field, "cloze or question of 'new_single_hops'")
+            right = answer(hop, "answer", "answer of 'new_single_hops'")
+            yield Probe(prompt, right, answers(hop, "answer_alias"), "single_hop")

@@ -4,11 +4,28 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from aeplus.data.formats.fields import Record, Target, objects, text, texts
+from aeplus.data.formats.fields import Record, Target, answers, objects, tested, text, written
 from aeplus.edits import SLOT, EditRequest, Probe
 from aeplus.errors import InputError
 
 NAME = "RippleEdits (edit)"
+IGNORED = frozenset(
+    [
+        "example_type",
+        "subject_id",
+        "target_id",
+        "relation",
+        "test_condition",
+        "condition_queries",
+        "query_type",
+        "query_id",
+        "second_relation",
+        "second_hop_relation",
+        "phrase",
+        "original_fact",
+        "previous_fact",
+    ]
+)
 AXES = (
     "Relation_Specificity",
     "Logical_Generalization",
@@ -98,14 +115,16 @@ def _probes(record: Record, axis: str) -> Iterator[Probe]:
     field = axis if axis in record else _SPELLINGS.get(axis, axis)
     for test in objects(record, field):
         for query in objects(test, "test_queries"):
-            prompt = text(query, "prompt", f"prompt of {axis!r}")
-            answers = objects(query, "answers")
-            accepted = dict.fromkeys(
-                name for answer in answers for name in (*texts(answer, "value"), *texts(answer, "aliases"))
-            )
-            if accepted:  # a query without an answer tests nothing
-                first, *others = accepted
-                yield Probe(prompt, first, tuple(others), axis)
+            with tested(record):
+                prompt = written(query, "prompt", f"prompt of {axis!r}")
+                accepted = dict.fromkeys(
+                    name
+                    for right in objects(query, "answers")
+                    for name in (*answers(right, "value"), *answers(right, "aliases"))
+                )
+                if accepted:  # a query without an answer tests nothing
+                    first, *others = accepted
+                    yield Probe(prompt, first, tuple(others), axis)
 
 
 def _aliases(axes: tuple[Probe, ...], target: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from aeplus.evaluation.capabilities.tasks import NO_OPTION
 from aeplus.models.decoder import Decoder
 from aeplus.models.predict import batches
 from aeplus.models.tokens import TokenRow, encode, pad
+from aeplus.texts import joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def task_prompts(tokenizer: Any, items: TaskItems, limit: int | None, new_tokens
     Raises:
         InputError: If a prompt does not fit even without its long text.
     """
-    shots = [f"{_prompt(items, item)} {items.task.options[item.label]}\n" for item in items.shots]
+    shots = [joined(_prompt(items, item), items.task.options[item.label]) + "\n" for item in items.shots]
     prompts = _encoded(tokenizer, items, items.scored, "".join(shots), shortened=False)
     if limit is None:
         return prompts

@@ -128,6 +128,7 @@ def request_from(edit: Mapping[str, Any]) -> EditRequest:
     values = dict(edit)
     for name in ("neighborhood", "axes"):
         values[name] = [Probe(**_tupled(probe)) for probe in values.get(name, ())]
+    values["turns"] = [tuple(turn) for turn in values.get("turns", ())]
     return EditRequest(**_tupled(values))
 
 
