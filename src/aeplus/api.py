@@ -83,6 +83,11 @@ class EditOptions(TypedDict, total=False):
     prior_strength: float
     epsilon: float
     relative: bool
+    aligned_share: float
+    aligned_left: float
+    aligned_power: float
+    aligned_floor: float | None
+    aligned_leakage: float | None
     max_rank: int | None
     max_leakage: float | None
     max_growth: float | None

@@ -81,6 +81,25 @@ def search(
     return projector, vectors.shape[1] - null
 
 
+def aligned(
+    keys: Tensor, covariance: Tensor, vectors: Tensor, null: int, share: float, power: int, floor: float
+) -> tuple[Tensor, int]:
+    """``P + Q Qᵀ``, ``Q = orth((I − P) (C + c I)⁻ᵖ (I − P) k)`` over the keys with ``‖P k‖ / ‖k‖`` below a share.
+
+    Returns:
+        The projector and the number of those keys.
+    """
+    projector = vectors[:, :null] @ vectors[:, :null].T
+    identity = torch.eye(len(projector), dtype=keys.dtype)
+    outside = identity - projector
+    damped = torch.linalg.matrix_power(torch.linalg.inv(covariance + floor * identity), power)
+    chosen = [k for k in keys.T if float((projector @ k).norm() / k.norm()) < share]
+    if not chosen:
+        return projector, 0
+    basis = torch.linalg.qr(torch.stack([outside @ damped @ outside @ k for k in chosen], 1)).Q
+    return projector + basis @ basis.T, len(chosen)
+
+
 def conflict_weights(earlier: Tensor, keys: Tensor) -> Tensor:
     """The diagonal of ``Λp``, ``1 − max_i |cos(kp_j, k1_i)|``, ``[m]``."""
     weights = [1 - max(abs(float(kp @ k1 / kp.norm() / k1.norm())) for k1 in keys.T) for kp in earlier.T]

@@ -38,6 +38,7 @@ class Numbers:
     restrain_base: float
     restrain_every: int
     growth: float | None = None
+    aligned: tuple[float, int, float] | None = None
 
 
 class Published:
@@ -48,13 +49,13 @@ class Published:
         tokenizer: Its tokenizer.
         layers: ``model.layers``.
         numbers: The methods' numbers; ``threshold`` is a share of the dimensions, ``epsilon`` absolute;
-            ``growth`` bounds the leakage of P̃.
+            ``growth`` bounds the leakage of P̃; ``aligned`` are share, power and floor of an aligned P̃.
         targets: How targets are learned.
         preserved: Where ``C`` comes from.
         seed: Seed of the contexts.
 
     Attributes:
-        accepted: How many eigenvectors each search for P̃ accepted, of how many.
+        accepted: How many eigenvectors (or edits) each search for P̃ accepted, of how many.
     """
 
     def __init__(
@@ -198,6 +199,11 @@ class Published:
         """With ``Λp``, and within ``P_mod``, which the layer's first residual of the batch finds."""
         earlier, beta, vectors = self._earlier[layer], self.numbers.prior_strength, self._eigenvectors[layer]
         weights = formulas.conflict_weights(earlier, keys)
+        if layer not in projectors and self.numbers.aligned is not None:
+            null = self._null(layer)
+            found = formulas.aligned(keys, self._covariance(layer), vectors, null, *self.numbers.aligned)
+            projectors[layer], accepted = found
+            self.accepted.append((accepted, keys.shape[1]))
         if layer not in projectors:
             null, epsilon = self._null(layer), self.numbers.epsilon
             most = (self._covariance(layer), self.numbers.growth)

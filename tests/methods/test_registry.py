@@ -139,7 +139,7 @@ def test_which_numbers_act() -> None:
     always = {"double"}
     null_space = {"threshold", "threshold_kind", "ridge", *always}
     smoothing = {"smoothing_steps", "smoothing_share", "smoothing_threshold", "selection"}
-    bounded = {"epsilon", "relative", "max_rank", "max_leakage", "max_growth"}
+    aligned = {"aligned_share", "aligned_left", "aligned_power", "aligned_floor", "aligned_leakage"}
     expected = {
         "memit": {"alpha", *always},
         "memit_sequential": {"alpha", "prior_strength", *always},
@@ -148,10 +148,10 @@ def test_which_numbers_act() -> None:
         "kde": {"gradient", *always},
         "alphaedit": {"prior_strength", *null_space},
         "blue": {"prior_strength", "own_ridge", *null_space},
-        "alphaedit_plus": {"prior_strength", *null_space, *bounded, *smoothing},
+        "alphaedit_plus": {"prior_strength", *null_space, *aligned, *smoothing},
         "alphaedit_plus_paper": {"prior_strength", "epsilon", "relative", *null_space, *smoothing},
-        "prune_plus": {"prior_strength", "restrain_base", "restrain_every", *null_space, *bounded, *smoothing},
-        "blue_plus": {"prior_strength", "own_ridge", *null_space, *bounded, *smoothing},
+        "prune_plus": {"prior_strength", "restrain_base", "restrain_every", *null_space, *aligned, *smoothing},
+        "blue_plus": {"prior_strength", "own_ridge", *null_space, *aligned, *smoothing},
     }
     assert {name: set(named_method(name).acting) for name in METHODS} == expected
 
@@ -177,6 +177,7 @@ def test_numbers_that_do_not_act_change_nothing() -> None:
     """The claim of ``acting``, on the tiny model: every other number is changed and the weights stay the same."""
     others: dict[str, Any] = {
         "threshold": 0.3, "alpha": 7.0, "ridge": 0.7, "own_ridge": 0.9, "prior_strength": 3.0, "epsilon": 0.5,
+        "aligned_share": 0.9, "aligned_left": 0.3, "aligned_power": 2.0, "aligned_floor": 0.1, "aligned_leakage": 0.5,
         "relative": True, "max_rank": 1, "max_leakage": 0.1, "max_growth": 3.0, "smoothing_steps": 4,
         "smoothing_share": 0.9, "smoothing_threshold": 0.1, "keep_share": 0.1, "restrain_base": 2.0,
         "restrain_every": 1,

@@ -20,10 +20,11 @@ Results have the dtype of the input; half precision is computed in float32. Tens
 Invalid input raises `aeplus.errors.InputError`.
 """
 
+from aeplus.functional.aligned import aligned_basis, aligned_floor, null_share
 from aeplus.functional.basis import extend_basis, project_out
 from aeplus.functional.conflict import conflict, nearest, prior_weights
 from aeplus.functional.filters import null_space_filter, ridge_filter, soft_filter
-from aeplus.functional.leakage import leakage, preserved_energy
+from aeplus.functional.leakage import leakage, preserved_energy, preserved_moment
 from aeplus.functional.relax import relax_filter
 from aeplus.functional.smoothing import smoothing_coefficients, smoothing_threshold
 from aeplus.functional.solve import LowRankUpdate, solve_update
@@ -33,12 +34,16 @@ from aeplus.functional.treatments import restrain, sparsify
 __all__ = [
     "LowRankUpdate",
     "Spectrum",
+    "aligned_basis",
+    "aligned_floor",
     "conflict",
     "extend_basis",
     "leakage",
     "nearest",
+    "null_share",
     "null_space_filter",
     "preserved_energy",
+    "preserved_moment",
     "prior_weights",
     "project_out",
     "relax_filter",

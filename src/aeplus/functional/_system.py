@@ -23,6 +23,7 @@ class System:
         filter: `f` in the working dtype, `[d]`.
         spectrum: Spectrum of `C`, in its own dtype.
         ridge: λ.
+        relaxation: `Q` in the working dtype, `[d, r]`, where `F = U diag(f) Uᵀ + Q Qᵀ`.
     """
 
     residual: Tensor
@@ -30,6 +31,7 @@ class System:
     filter: Tensor
     spectrum: Spectrum
     ridge: float
+    relaxation: Tensor | None = None
 
     @property
     def edits(self) -> int:
@@ -50,6 +52,13 @@ class System:
 
     def filtered_keys(self) -> Tensor:
         """`F K`, `[d, N]`, through as few eigenvectors as the filter allows."""
+        filtered = self._spectral_keys()
+        if self.relaxation is None:
+            return filtered
+        return filtered + self.relaxation @ (self.relaxation.T @ self.keys)
+
+    def _spectral_keys(self) -> Tensor:
+        """`U diag(f) Uᵀ K`, `[d, N]`."""
         support = self.filter != 0
         if bool(((self.filter == 0) | (self.filter == 1)).all()):
             if 2 * int(support.sum()) > support.numel():
@@ -88,6 +97,7 @@ def assemble(
     prior_keys: Tensor | None,
     prior_weights: Tensor | None,
     prior_strength: float,
+    relaxation: Tensor | None = None,
 ) -> System:
     """Check the arguments of `solve_update` and `relax_filter` and stack their keys.
 
@@ -108,6 +118,10 @@ def assemble(
     check_finite("keys", keys)
     _check_weights("filter", filter)
     dtype = working_dtype(residual, keys, spectrum.values, filter)
+    if relaxation is not None:
+        check_shape("relaxation", relaxation, (d, None), "one direction of d inputs per column, [d, r]")
+        check_finite("relaxation", relaxation)
+        relaxation = relaxation.to(dtype)
     stacked = keys.to(dtype)
     if prior_keys is not None:
         check_shape("prior_keys", prior_keys, (d, None), "one previous key per column [d, m]")
@@ -123,7 +137,7 @@ def assemble(
     elif prior_weights is not None:
         message = "expected prior_keys beside prior_weights, got none; pass the previous keys [d, m] too, or neither."
         raise InputError(message)
-    return System(residual.to(dtype), stacked, filter.to(dtype), spectrum, ridge)
+    return System(residual.to(dtype), stacked, filter.to(dtype), spectrum, ridge, relaxation)
 
 
 def _check_weights(name: str, weights: Tensor) -> None:

@@ -36,15 +36,83 @@ FILTERS: dict[str, Part[Callable[["Method", fn.Spectrum], Tensor]]] = {
 }
 """``method.filter``: the spectral filter ``f [d]`` before any relaxation. Without ``ridge`` it holds its own λ."""
 
-RELAXATIONS: dict[str, Part[Callable[["Method"], dict[str, Any]] | None]] = {
+
+@dataclass(frozen=True)
+class Relaxed:
+    """A filter that has been widened by P̃.
+
+    Attributes:
+        filter: The spectral filter, with the eigenvectors that joined it, ``[d]``.
+        directions: Further directions Q, so that ``P̃`` holds ``Q Qᵀ``, ``[d, r]``; ``None`` for no others.
+    """
+
+    filter: Tensor
+    directions: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Widening:
+    """What P̃ is found from: the first residual ``[o, n]`` and keys ``[d, n]`` of a batch at a layer.
+
+    Attributes:
+        residual: ``R``.
+        keys: ``K1``.
+        spectrum: Spectrum of C.
+        base: The filter to widen, ``[d]``.
+        weight: ``W [o, d]``.
+        priors: Previous keys with their weights, as the solver takes them.
+    """
+
+    residual: Tensor
+    keys: Tensor
+    spectrum: fn.Spectrum
+    base: Tensor
+    weight: Tensor
+    priors: dict[str, Any]
+
+
+def _searched(method: "Method", found: Widening, **bounds: Any) -> Relaxed:
+    """Eigenvectors of C, by ascending eigenvalue, while they pay (Algorithm 1)."""
+    bounds["weight"] = found.weight if bounds.get("max_leakage") is not None else None
+    widened, _ = fn.relax_filter(
+        found.residual,
+        found.keys,
+        found.spectrum,
+        found.base,
+        method.solver_ridge,
+        method.epsilon,
+        relative=method.relative,
+        **found.priors,
+        **bounds,
+    )
+    return Relaxed(widened)
+
+
+def _bounded(method: "Method", found: Widening) -> Relaxed:
+    bounds = {name: getattr(method, name) for name in ("max_rank", "max_leakage", "max_growth")}
+    return _searched(method, found, **bounds)
+
+
+def _aligned(method: "Method", found: Widening) -> Relaxed:
+    """A direction for each edit whose key lies mostly outside the null space."""
+    problem, power = (found.keys, found.spectrum, found.base), method.aligned_power
+    floor: float | Tensor | None = method.aligned_floor
+    if floor is None:
+        bound: dict[str, Any] = {}
+        if method.aligned_leakage is not None:
+            most = method.aligned_leakage * fn.preserved_energy(found.weight, found.spectrum)
+            bound = {"residual_norms": found.residual.norm(dim=0), "max_leakage": most}
+        floor = fn.aligned_floor(*problem, method.solver_ridge, method.aligned_left, power, **bound)
+    return Relaxed(found.base, fn.aligned_basis(*problem, share=method.aligned_share, power=power, floor=floor))
+
+
+RELAXATIONS: dict[str, Part[Callable[["Method", Widening], Relaxed] | None]] = {
     "none": Part(None),
-    "bounded": Part(
-        lambda method: {name: getattr(method, name) for name in ("max_rank", "max_leakage", "max_growth")},
-        ("epsilon", "relative", "max_rank", "max_leakage", "max_growth"),
-    ),
-    "paper": Part(lambda method: {}, ("epsilon", "relative")),
+    "aligned": Part(_aligned, ("aligned_share", "aligned_left", "aligned_power", "aligned_floor", "aligned_leakage")),
+    "bounded": Part(_bounded, ("epsilon", "relative", "max_rank", "max_leakage", "max_growth")),
+    "paper": Part(_searched, ("epsilon", "relative")),
 }
-"""``method.relax``: the bounds of the search for P̃; ``None`` for no search."""
+"""``method.relax``: how the filter is widened by P̃; ``None`` for not at all."""
 
 PRIORS: dict[str, Part[Callable[[Tensor, Tensor], Tensor] | None]] = {
     "none": Part(None),
@@ -66,14 +134,14 @@ class LayerReport:
         conflict_prior: Mean s(k, Kp).
         conflict_prior_max: Its maximum.
         residual_norm: Mean norm of the residual spread to this layer.
-        rank: Eigenvectors in P̃.
-        sigma_max: Largest eigenvalue of C among them (0 if none).
+        rank: Rank of P̃: its eigenvectors of C, or aligned directions.
+        sigma_max: Largest ``qᵀ C q`` among the unit vectors of P̃ (0 if none): the largest eigenvalue that was added.
         leakage: ``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` of the update as solved: what RECT takes away or PRUNE restrains is in the
             leakage of all updates together only.
         prior_weight_norm: ``‖Λp‖_F``.
         preserved: s(k, K0) of each edit, ``[n]``.
         prior: s(k, Kp) of each edit, ``[n]``.
-        added: Which eigenvectors are in P̃, ``[d]``; ``None`` where none was searched.
+        added: Which eigenvectors are in P̃, ``[d]``; ``None`` where it is not made of eigenvectors.
     """
 
     layer: int
@@ -152,32 +220,20 @@ class LayerSolver:
         self.weight = weight.to(dtype)
         self.prior_keys = prior_keys.to(weight.device, dtype)
         self._base = base_filter(method, self.statistics.spectrum)
-        self._filter: Tensor | None = None
+        self._relaxed: Relaxed | None = None
         self._weights: Tensor | None = None  # Λp of the last solve
 
     def search(self, residual: Tensor, keys: Tensor) -> None:
-        """Fixes the filter by a residual ``[o, n]`` and keys ``[d, n]``; afterwards it does nothing."""
-        if self._filter is None:
+        """Fixes P̃ by a residual ``[o, n]`` and keys ``[d, n]``; afterwards it does nothing."""
+        if self._relaxed is None:
             self._search(residual, keys, self._priors(keys))
 
-    def _search(self, residual: Tensor, keys: Tensor, priors: dict[str, Any]) -> None:
-        method, self._filter = self.method, self._base
-        bounds = RELAXATIONS[method.relax].run
-        if bounds is None:
-            return
-        limits = bounds(method)
-        self._filter, _ = fn.relax_filter(
-            residual.to(self.weight),
-            keys.to(self.weight),
-            self.statistics.spectrum,
-            self._base,
-            method.solver_ridge,
-            method.epsilon,
-            **priors,
-            relative=method.relative,
-            **limits,
-            weight=self.weight if limits.get("max_leakage") is not None else None,
-        )
+    def _search(self, residual: Tensor, keys: Tensor, priors: dict[str, Any]) -> Relaxed:
+        spectrum, widen = self.statistics.spectrum, RELAXATIONS[self.method.relax].run
+        wide = residual.to(self.weight), keys.to(self.weight)
+        found = Widening(*wide, spectrum, self._base, self.weight, priors)
+        self._relaxed = Relaxed(self._base) if widen is None else widen(self.method, found)
+        return self._relaxed
 
     def solve(self, residual: Tensor, keys: Tensor) -> fn.LowRankUpdate:
         """The update for a residual ``[o, n]`` and keys ``[d, n]``.
@@ -186,25 +242,27 @@ class LayerSolver:
             InputError: If the residual or the keys are not finite.
         """
         priors = self._priors(keys)
-        if self._filter is None:
-            self._search(residual, keys, priors)
-        assert self._filter is not None
+        relaxed = self._relaxed or self._search(residual, keys, priors)
         self._weights = priors.get("prior_weights")
         return fn.solve_update(
             residual.to(self.weight),
             keys.to(self.weight),
             self.statistics.spectrum,
-            self._filter,
+            relaxed.filter,
             self.method.solver_ridge,
             **priors,
+            relaxation=relaxed.directions,
         )
 
     def report(self, update: fn.LowRankUpdate, residual: Tensor, keys: Tensor) -> LayerReport:
         """What there is to say of the update that was solved last, for a residual and keys."""
-        added = None if self._filter is None else self._filter != self._base
-        return measure(
-            self.layer, self.statistics, self.weight, self.prior_keys, update, residual, keys, added, self._weights
-        )
+        relaxed = self._relaxed
+        added = None
+        if relaxed is not None and relaxed.directions is None:
+            added = relaxed.filter != self._base
+        aligned = None if relaxed is None else relaxed.directions
+        parts = (self.layer, self.statistics, self.weight, self.prior_keys, update, residual, keys)
+        return measure(*parts, added, self._weights, aligned)
 
     def _priors(self, keys: Tensor) -> dict[str, Any]:
         weigh = PRIORS[self.method.prior].run
@@ -227,6 +285,7 @@ def measure(
     keys: Tensor,
     added: Tensor | None = None,
     prior_weights: Tensor | None = None,
+    aligned: Tensor | None = None,
 ) -> LayerReport:
     """Measures the edit of a layer.
 
@@ -240,11 +299,17 @@ def measure(
         keys: The batch's keys, ``[d, n]``.
         added: Which eigenvectors are in P̃, ``[d]``.
         prior_weights: ``Λp``, ``[m]``.
+        aligned: The directions of P̃ that are no eigenvectors, ``[d, r]``.
     """
     keys, residual, update = keys.to(weight), residual.to(weight), update.to(weight)
     preserved = fn.conflict(keys, statistics.keys)
     prior = fn.conflict(keys, prior_keys)
     none = weight.new_zeros(())
+    rank = none if added is None else added.sum().to(none)
+    sigma = none if added is None else (added * statistics.spectrum.values).max()
+    if aligned is not None and aligned.shape[1]:
+        rank = rank + aligned.shape[1]
+        sigma = torch.maximum(sigma, fn.preserved_moment(aligned.T, statistics.spectrum).diagonal().max())
     numbers = torch.stack(
         [
             preserved.mean(),
@@ -252,8 +317,8 @@ def measure(
             prior.mean(),
             prior.max(),
             residual.norm(dim=0).mean(),
-            none if added is None else added.sum().to(none),
-            none if added is None else (added * statistics.spectrum.values).max(),
+            rank,
+            sigma,
             fn.leakage(update, statistics.spectrum, weight),
             none if prior_weights is None else prior_weights.norm(),
         ]

@@ -92,8 +92,9 @@ class Method:
         filter: ``null_space``: only directions that preserved keys hardly use (AlphaEdit). ``covariance``: all
             directions, penalized in proportion to how strongly preserved keys use them (MEMIT). ``soft``: between the
             two, ``λ / (λ + α σ)``.
-        relax: The search for the relaxation P̃ of the projector (AlphaEdit+): ``none``, ``paper`` (Algorithm 1, which
-            only ε ends) or ``bounded`` (``max_rank``, ``max_leakage`` and ``max_growth`` end it too).
+        relax: The relaxation P̃ of the projector (AlphaEdit+): ``none``; ``aligned``, one direction for each edit whose
+            key lies mostly outside the null space; or eigenvectors of C, searched as in Algorithm 1, which only ε ends
+            (``paper``) or ``max_rank``, ``max_leakage`` and ``max_growth`` too (``bounded``).
         prior: Weights Λp of previous edits: ``none`` (not remembered), ``equal`` (AlphaEdit) or ``conflict``
             (``1 − s``, AlphaEdit+).
         smooth: Approach the targets of very inconsistent edits step by step (AlphaEdit+).
@@ -111,6 +112,13 @@ class Method:
         prior_strength: β, the weight of all previous edits.
         epsilon: ε: an eigenvector joins P̃ if the objective falls by more than this.
         relative: Whether ε is a share of the objective rather than an absolute number.
+        aligned_share: Edits with ``‖P k‖ / ‖k‖`` below this get a direction.
+        aligned_left: The share of its residual that such an edit, by itself, may keep; the direction that leaks least
+            for it is taken.
+        aligned_power: ``p`` of the direction ``(C + c I)⁻ᵖ (I − P) k``; 1 leaks least for what it fits.
+        aligned_floor: ``c``, in units of C; by default what ``aligned_left`` and ``aligned_leakage`` lead to.
+        aligned_leakage: The most that the direction of one edit may add to ``tr(Δ C Δᵀ) / tr(W C Wᵀ)``; the edit keeps
+            more of its residual then. On the residuals of the first smoothing iteration, as ``max_leakage``.
         max_rank: Maximum number of eigenvectors in P̃.
         max_leakage: Largest ``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` that P̃ may lead to on the residuals of its search, which are
             those of the first smoothing iteration; later ones can leak up to four times as much.
@@ -134,7 +142,7 @@ class Method:
     sites: str = "all"
     targets: str = "last"
     filter: str = "null_space"
-    relax: str = "bounded"
+    relax: str = "aligned"
     prior: str = "conflict"
     smooth: bool = True
     selection: Literal["best", "converge"] = "best"
@@ -147,6 +155,11 @@ class Method:
     prior_strength: float = 100.0
     epsilon: float = 3e-4
     relative: bool = False
+    aligned_share: float = 0.5
+    aligned_left: float = 0.15
+    aligned_power: float = 1.0
+    aligned_floor: float | None = None
+    aligned_leakage: float | None = 1.0
     max_rank: int | None = None
     max_leakage: float | None = None
     max_growth: float | None = 1.05
@@ -169,6 +182,7 @@ class Method:
             self,
             "method",
             *("prior_strength", "epsilon", "max_rank", "max_leakage", "smoothing_threshold", "restrain_every"),
+            *("aligned_power", "aligned_leakage"),
         )
         for name, choices in switch_choices().items():
             if getattr(self, name) not in choices:
@@ -187,6 +201,18 @@ class Method:
             raise InputError(msg)
         if self.max_growth is not None and not self.max_growth >= 1:
             msg = f"expected method.max_growth of at least 1, got {self.max_growth}; 2 lets P̃ double the leakage."
+            raise InputError(msg)
+        if not 0 <= self.aligned_share <= 1:
+            msg = f"expected method.aligned_share between 0 and 1, got {self.aligned_share}; 0.5 is the default."
+            raise InputError(msg)
+        if not 0 < self.aligned_left < 1:
+            msg = f"expected method.aligned_left above 0 and below 1, got {self.aligned_left}; 0.15 is the default."
+            raise InputError(msg)
+        if self.aligned_floor is not None and not self.aligned_floor > 0:
+            msg = (
+                f"expected method.aligned_floor above 0, got {self.aligned_floor}; leave it out to have it chosen by "
+                "method.aligned_left."
+            )
             raise InputError(msg)
         if not self.restrain_base > 1:
             msg = f"expected method.restrain_base above 1, got {self.restrain_base}; PRUNE's is e."

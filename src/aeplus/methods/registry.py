@@ -52,7 +52,7 @@ class NamedMethod:
 _PLAIN: dict[str, Any] = {"relax": "none", "smooth": False}
 _MEMIT: dict[str, Any] = {**_PLAIN, "filter": "covariance", "prior": "none"}
 _ALPHAEDIT: dict[str, Any] = {**_PLAIN, "prior": "equal", "prior_strength": 1.0}
-_PLUS: dict[str, Any] = {"relax": "bounded", "prior": "conflict", "smooth": True}
+_PLUS: dict[str, Any] = {"relax": "aligned", "prior": "conflict", "smooth": True}
 _BLUE: dict[str, Any] = {"sites": "ends", "targets": "own"}
 _MEMIT_PAPER = ("MEMIT (Meng et al., ICLR 2023)", "https://arxiv.org/abs/2210.07229")
 _RECT_PAPER = ("RECT (Gu et al., EMNLP 2024)", "https://arxiv.org/abs/2401.04700")
