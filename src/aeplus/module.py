@@ -24,6 +24,7 @@ from aeplus.models.loading import DType, load_model
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.hooks import EditCallback, opened_session
 from aeplus.run.resume import NOTES, Resume
+from aeplus.run.selection import WATCHED
 from aeplus.run.session import EditSession
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions
@@ -79,7 +80,7 @@ class EditModule(LightningModule):
             "edited_dtype": edited_dtype,
             "seed": seed,
         }
-        self.monitor = "validation/score"
+        self.monitor = f"validation/{WATCHED[method.selection]}"
         self._loading = (dtype, revision, trust_remote_code)
         self.language_model: Any = None
         self.tokenizer: Any = None

@@ -98,8 +98,9 @@ class Method:
         prior: Weights Λp of previous edits: ``none`` (not remembered), ``equal`` (AlphaEdit) or ``conflict``
             (``1 − s``, AlphaEdit+).
         smooth: Approach the targets of very inconsistent edits step by step (AlphaEdit+).
-        selection: Which smoothing candidate is committed: ``best`` on the validation set, ties to the least smoothed,
-            or ``converge``, the first whose score has settled (Algorithm 1, line 19).
+        selection: Which smoothing candidate is committed: ``best``, the one that gives the validation set's answers the
+            highest mean probability, ties to the least smoothed, or ``converge``, the first whose Score has settled
+            (Algorithm 1, line 19).
         treatment: What is done to an update afterwards: ``none``; ``sparsify``: only the entries with the largest
             relative change stay (RECT); ``restrain``: singular values of the sum of all updates above the largest of
             the unedited weight are damped after the last batch (PRUNE).
@@ -125,7 +126,8 @@ class Method:
         max_growth: The same bound as a multiple of what the update leaks without P̃, at least 1. It means the same for
             any model, so it is the one that is set.
         smoothing_steps: T: smoothing iterations run from 0 to at most T.
-        smoothing_share: Share of a batch's edits to smooth, those with the largest residuals.
+        smoothing_share: Share of a batch's edits to smooth, those with the largest residuals. In a batch of one there
+            is no such share, and nothing is smoothed.
         smoothing_threshold: τ_r: smooth edits whose residual norm is above this, instead of a share.
         keep_share: Share of an update's entries that ``sparsify`` keeps.
         restrain_base: Base of the logarithm that ``restrain`` applies.

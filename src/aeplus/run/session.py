@@ -9,7 +9,7 @@
         done = False
         while not done:
             session.candidate()
-            done = session.settle(session.validate(data.validation_items())["score"])
+            done = session.settle(session.validate(data.validation_items())[session.monitor])
         session.commit()
     session.finish()
 
@@ -25,7 +25,7 @@ import torch
 
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
-from aeplus.evaluation.questions import Baseline, PromptItem, edit_items, evaluate, tokenize_items
+from aeplus.evaluation.questions import Baseline, PromptItem, edit_items, evaluate, grade, tokenize_items
 from aeplus.methods.batch import BatchBuilder, BatchEdit, Candidate
 from aeplus.methods.layer import SITES, base_filter
 from aeplus.methods.method import Method
@@ -36,7 +36,7 @@ from aeplus.preserved.statistics import LayerStatistics, PreservedOptions, load_
 from aeplus.run.batches import BatchCommit, Stream
 from aeplus.run.journal import Entry, Journal, LeakageMeter, plain_edit
 from aeplus.run.report import RunReport, batch_report
-from aeplus.run.selection import SELECTIONS, Selection
+from aeplus.run.selection import SELECTIONS, WATCHED, Selection
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.targets.rows import sample_contexts
 from aeplus.utils.fingerprint import weights_fingerprint
@@ -75,6 +75,7 @@ class EditSession:
         journal: The committed batches.
         report: What the run has measured so far.
         select: Makes the rule that chooses each batch's candidate; by default that of ``method.selection``.
+        monitor: What :meth:`validate` found that the rule should see: ``probability`` or ``score``.
 
     Raises:
         InputError: If the model or its layers cannot be edited, or ``edited_dtype`` is unknown.
@@ -122,6 +123,7 @@ class EditSession:
         self.journal = Journal()
         self.report = RunReport(method=method.name, model=name, seed=seed)
         self.select: Callable[[], Selection] = SELECTIONS[method.selection]
+        self.monitor = WATCHED[method.selection]
         self._target_cache, self._unedited_cache = target_cache, unedited_cache
         self._notify, self._progress = notify, progress or Progress()
         self._batch: BatchEdit | None = None
@@ -268,11 +270,22 @@ class EditSession:
         if self.data.exhausted:
             msg = "expected a batch to edit, got the end of the edits; end the run when data.exhausted (no min_epochs)."
             raise InputError(msg)
+        if len(self.data.current) == 1 and not self.data.cursor:
+            self._say_if_not_smoothed()
         self._restart_clock()
         prior_keys = [self.journal.keys(site) for site in self.sites]
         self._batch = self._builder.build(self.data.current, self.data.edited, prior_keys)
         self._rule = self.select()
         self._seconds["targets"] = self._builder.learning_seconds
+
+    def _say_if_not_smoothed(self) -> None:
+        method = self.method
+        if method.smooth and method.smoothing_threshold is None:
+            message = (
+                "batches of one edit are not smoothed, as method.smoothing_share takes the largest residuals of a batch; "
+                "set method.smoothing_threshold to smooth by a number"
+            )
+            warnings.warn(message, stacklevel=2)
 
     def candidate(self) -> Candidate:
         """Puts the batch's next candidate into the model.
@@ -285,10 +298,15 @@ class EditSession:
         return candidate
 
     def validate(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> dict[str, float | None]:
-        """Scores the model (and the present candidate, in a batch) on validation prompts, in percent."""
+        """Scores the model (and the present candidate, in a batch) on validation prompts, in percent.
+
+        Returns:
+            Efficacy, Generalization, Specificity, Score and ``probability``; see
+            :func:`~aeplus.evaluation.questions.grade`.
+        """
         began = time.perf_counter()
         asked = tokenize_items(self.tokenizer, items, self.baseline, self.decoder.context_length)
-        summary = evaluate(self.decoder, asked).summary()
+        summary = grade(self.decoder, asked)
         self._seconds["validate"] += time.perf_counter() - began
         if self._batch is not None:
             self._batch.scores[self.iteration] = summary
@@ -298,7 +316,7 @@ class EditSession:
         """Hands the present candidate's score to the selection; whether the batch is ready to be committed.
 
         Args:
-            score: In percent; ``None`` where it was not validated: there is nothing to choose by, and the batch ends
+            score: What :attr:`monitor` names, in percent; ``None`` where it was not validated: there is nothing to choose by, and the batch ends
                 after its last candidate, which is committed unless an earlier one was kept.
 
         Raises:
@@ -334,7 +352,8 @@ class EditSession:
         norms = batch.editor.residual_norms.tolist()
         validation = batch.scores[chosen.iteration]
         layers = [edit.report for edit in chosen.layers]
-        report = batch_report(len(requests), layers, norms, len(batch.scores), validation.get("score"), self._seconds)
+        scores = [{"score": s.get("score"), "probability": s.get("probability")} for s in batch.scores.values()]
+        report = batch_report(len(requests), layers, norms, scores, chosen.iteration, self._seconds)
         self.journal.entries.append(
             Entry(
                 [plain_edit(request) for request in requests],
