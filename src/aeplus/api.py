@@ -109,6 +109,7 @@ class EditOptions(TypedDict, total=False):
     contexts: int
     context_length: int
     chunk_tokens: int
+    joint: bool
     precision: Literal["full", "bfloat16"]
 
     corpus: str

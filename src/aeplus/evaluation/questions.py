@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 from dataclasses import replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 from aeplus.edits import EditRequest, broken_cases, still_holding

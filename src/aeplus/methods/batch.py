@@ -57,6 +57,7 @@ class BatchEdit:
     Args:
         snapshot: The edited weights as the batch finds them.
         editor: What proposes its edits.
+        shared_keys: The edits that have one key, each group by their numbers in the batch.
 
     Attributes:
         current: The candidate that the model holds.
@@ -64,8 +65,8 @@ class BatchEdit:
         seconds: What proposing took.
     """
 
-    def __init__(self, snapshot: Snapshot, editor: Editor) -> None:
-        self.snapshot, self.editor = snapshot, editor
+    def __init__(self, snapshot: Snapshot, editor: Editor, shared_keys: Sequence[Sequence[int]] = ()) -> None:
+        self.snapshot, self.editor, self.shared_keys = snapshot, editor, shared_keys
         self.current: Candidate | None = None
         self.scores: dict[int, dict[str, float | None]] = {}
         self.seconds = 0.0
@@ -174,7 +175,7 @@ class BatchBuilder:
         self.learning_seconds = self.spared_seconds = 0.0
         rows, snapshot = self._rows(requests, self._contexts), Snapshot(self._sites)
         editor = UPDATES[self._method.update].run(self, Batch(requests, edited, rows, snapshot, prior_keys))
-        return BatchEdit(snapshot, editor)
+        return BatchEdit(snapshot, editor, rows.shared_keys)
 
     def closed_form(self, batch: "Batch") -> Editor:
         """The closed form, with targets learned or taken from the cache."""

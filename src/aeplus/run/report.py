@@ -81,8 +81,8 @@ def batch_report(
 
     Conflicts and ``‖Λp‖`` are means over the layers, the rank of P̃ is summed over them, ``sigma_max`` and
     ``leakage`` are the largest; ``layers`` holds each layer's own. ``residual_norm`` is the mean ``‖r‖`` of the
-    edits at the last layer. ``committed_iteration`` is the smoothing iteration t that was committed, 0 where nothing was
-    smoothed; ``candidates`` holds what validation made of each iteration, and ``validation_score`` and
+    edits at the last layer. ``committed_iteration`` is the smoothing iteration t that was committed, 0 where nothing
+    was smoothed; ``candidates`` holds what validation made of each iteration, and ``validation_score`` and
     ``validation_probability`` are those of the committed one.
 
     Args:

@@ -275,6 +275,7 @@ class EditSession:
         self._restart_clock()
         prior_keys = [self.journal.keys(site) for site in self.sites]
         self._batch = self._builder.build(self.data.current, self.data.edited, prior_keys)
+        self._name_shared_keys()
         self._rule = self.select()
         self._seconds["targets"] = self._builder.learning_seconds
 
@@ -282,10 +283,22 @@ class EditSession:
         method = self.method
         if method.smooth and method.smoothing_threshold is None:
             message = (
-                "batches of one edit are not smoothed, as method.smoothing_share takes the largest residuals of a batch; "
-                "set method.smoothing_threshold to smooth by a number"
+                "batches of one edit are not smoothed, as method.smoothing_share takes the largest residuals of a "
+                "batch; set method.smoothing_threshold to smooth by a number"
             )
             warnings.warn(message, stacklevel=2)
+
+    def _name_shared_keys(self) -> None:
+        """Warns of edits of this batch whose keys are one: whatever they are given, they are given together."""
+        first, requests = self.data.cursor + 1, self.data.current
+        for members in self.batch.shared_keys:
+            numbers = ", ".join(str(first + i) for i in members)
+            joint = self.method.update == "closed_form" and self.target_options.joint
+            what = "get one joint target" if joint else "get targets that one update cannot all reach"
+            warnings.warn(
+                f"edits {numbers} have one key ({requests[members[0]].subject!r}, in one batch) and {what}",
+                stacklevel=2,
+            )
 
     def candidate(self) -> Candidate:
         """Puts the batch's next candidate into the model.
@@ -316,8 +329,9 @@ class EditSession:
         """Hands the present candidate's score to the selection; whether the batch is ready to be committed.
 
         Args:
-            score: What :attr:`monitor` names, in percent; ``None`` where it was not validated: there is nothing to choose by, and the batch ends
-                after its last candidate, which is committed unless an earlier one was kept.
+            score: What :attr:`monitor` names, in percent; ``None`` where it was not validated: there is nothing to
+                choose by, and the batch ends after its last candidate, which is committed unless an earlier one was
+                kept.
 
         Raises:
             InputError: If the batch has no candidate yet.

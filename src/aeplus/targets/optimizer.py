@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from aeplus.errors import InputError, require_not_negative, require_positive, require_types
 from aeplus.models.decoder import Decoder, at_least_float32
-from aeplus.targets.packing import TargetPart, bundle_parts, target_parts
+from aeplus.targets.packing import TargetPart, bundle_parts, joint_groups, target_parts
 from aeplus.targets.rows import BatchRows
 
 
@@ -40,6 +40,9 @@ class TargetOptions:
         contexts: Number of sampled prefixes that a target is optimized after, in addition to the bare prompt.
         context_length: Maximum number of sampled tokens in each prefix.
         chunk_tokens: Maximum number of tokens run at once; bounds the memory of a step.
+        joint: Edits of a batch that have one key, such as several facts of one subject, share one target, learned for
+            all of them together (MEMIT-Merge, https://arxiv.org/abs/2502.07322); otherwise each has a target of its
+            own, and the update can only reach their mean.
         precision: ``bfloat16`` runs the layers above the last edited one in bfloat16, but not δ, the head and the
             loss: faster where the processor multiplies bfloat16 natively. ``full`` runs them in the model's dtype,
             as does a model in half precision always.
@@ -54,6 +57,7 @@ class TargetOptions:
     contexts: int = 5
     context_length: int = 10
     chunk_tokens: int = 4096
+    joint: bool = True
     precision: Literal["full", "bfloat16"] = "full"
 
     def __post_init__(self) -> None:
@@ -103,8 +107,10 @@ def find_targets(
     Raises:
         InputError: If the model's forward pass cannot be replayed, or its hidden states are not finite.
     """
-    first, n = layer + 1, rows.edits
-    parts, initial = target_parts(decoder, rows, first, options.chunk_tokens)
+    first, groups = layer + 1, joint_groups(rows, options.joint)
+    parts, initial = target_parts(decoder, rows, first, options.chunk_tokens, groups)
+    n = len(initial)  # targets: fewer than edits where some are joint
+    target_of = torch.tensor(groups, device=initial.device)
     if not bool(torch.isfinite(initial).all()):
         msg = "expected finite hidden states, got NaN or infinity from the model; check its weights and dtype."
         raise InputError(msg)
@@ -142,7 +148,7 @@ def find_targets(
         loss = torch.where(active, current, loss)
         active = active & (current >= options.stop_loss)
         if progress is not None:
-            progress(step + 1, options.steps, n - int(active.sum()))
+            progress(step + 1, options.steps, int((~active)[target_of].sum()))
         if last or not bool(active.any()):
             break
         previous = delta.detach().clone()
@@ -154,8 +160,9 @@ def find_targets(
             delta.copy_(torch.where(active[:, None], delta, previous))  # converged edits are frozen
         steps += active
         parts = [kept for kept in (part.keep(active) for part in parts) if kept is not None]
-    values = (initial + delta.detach()).T
-    return Targets(values.contiguous(), initial.T.contiguous(), loss, steps, ~active)
+    values = (initial + delta.detach())[target_of].T
+    initial = initial[target_of].T
+    return Targets(values.contiguous(), initial.contiguous(), loss[target_of], steps[target_of], ~active[target_of])
 
 
 def _attention(plain: bool) -> AbstractContextManager[None]:

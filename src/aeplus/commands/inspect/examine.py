@@ -21,7 +21,7 @@ from aeplus.methods.method import Method
 from aeplus.models.generate import generate
 from aeplus.preserved.statistics import collect_excerpts
 from aeplus.run.session import EditSession
-from aeplus.targets.rows import sample_contexts
+from aeplus.targets.rows import BatchRows, sample_contexts
 from aeplus.utils.progress import Progress
 
 _PROMPTS = 64  # between two steps of the progress bar
@@ -55,6 +55,7 @@ def examine(
     notes, same = token_notes(tokenizer, requests), clashes(requests, batch_size)
     contexts = sample_contexts(decoder.model, tokenizer, options.contexts, options.context_length, session.seed)
     batches = stream_rows(decoder, tokenizer, requests, contexts, batch_size)
+    shared = _one_key(batches)
     preserved = collect_excerpts(decoder, tokenizer, sites, session.preserved, progress)
     keys = read_keys(decoder, sites, batches, progress)
     norms = None
@@ -86,6 +87,7 @@ def examine(
             contradictions=same[i][0],
             doubles=same[i][1],
             notes=notes[i],
+            one_key=shared[i],
             layers={"s_K0": with_preserved.layers[i], "s_Kp": with_prior.layers[i], "s_batch": with_batch.layers[i]},
         )
         for i, request in enumerate(requests)
@@ -121,6 +123,15 @@ def _among_batches(keys: Tensor, size: int, *, inside: bool) -> tuple[Tensor, Te
         parts.append((s, index + start * (index >= 0) if inside else index))
     s, index = (torch.cat(part) for part in zip(*parts, strict=True))
     return s, index
+
+
+def _one_key(batches: Sequence[BatchRows]) -> list[list[int]]:
+    """For each edit the numbers, from 1, of the others of its batch that have the same key."""
+    found: list[list[int]] = []
+    for rows in batches:
+        groups, start = rows.groups, len(found) + 1
+        found += [[start + j for j, g in enumerate(groups) if g == own and j != i] for i, own in enumerate(groups)]
+    return found
 
 
 def _smoothed(method: Method, norms: Sequence[Tensor]) -> list[bool]:

@@ -129,6 +129,8 @@ class Finding:
         contradictions: Edits of the same fact with another target.
         doubles: Edits of the same fact with the same target.
         notes: Tokenization warnings.
+        one_key: The positions of other edits of its batch that have the same key: the same subject, and prompts that
+            agree up to its last token. They share one target.
         layers: The three s at each edited layer.
     """
 
@@ -150,6 +152,7 @@ class Finding:
     contradictions: list[Clash] = field(default_factory=list)
     doubles: list[Clash] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    one_key: list[int] = field(default_factory=list)
     layers: dict[str, list[float]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -157,10 +160,11 @@ class Finding:
         return asdict(self)
 
     def remarks(self) -> list[str]:
-        """Contradictions, duplicates and tokenization warnings, a sentence each."""
+        """Contradictions, duplicates, shared keys and tokenization warnings, a sentence each."""
         against = [f"contradicts edit {c.edit} ({c.target}{self._when(c)})" for c in self.contradictions]
         again = [f"duplicate of edit {c.edit}{self._when(c)}" for c in self.doubles]
-        return [*against, *again, *self.notes]
+        shared = [f"has one key with edit {', '.join(map(str, self.one_key))}"] if self.one_key else []
+        return [*against, *again, *shared, *self.notes]
 
     def _when(self, clash: Clash) -> str:
         return ", in the same batch" if clash.batch == self.batch else f", batch {clash.batch}"
