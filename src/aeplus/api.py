@@ -95,6 +95,8 @@ class EditOptions(TypedDict, total=False):
     smoothing_share: float
     smoothing_threshold: float | None
     keep_share: float
+    main_energy: float
+    main_strength: float
     restrain_base: float
     restrain_every: int
     double: bool

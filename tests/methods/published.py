@@ -39,6 +39,8 @@ class Numbers:
     restrain_every: int
     growth: float | None = None
     aligned: tuple[float, int, float] | None = None
+    main_energy: float = 0.5
+    main_strength: float = 0.5
 
 
 class Published:
@@ -87,6 +89,8 @@ class Published:
         for done, start in enumerate(starts, 1):
             batch = requests[start : start + batch_size]
             rows = batch_rows(self._tokenizer, batch, self._contexts, self._decoder.context_length)
+            facts = {request.fact_key for request in batch}
+            self._again = torch.tensor([request.fact_key in facts for request in requests[:start]], dtype=torch.bool)
             edit_batch(rows, committed[done - 1])
             every = self.numbers.restrain_every
             if method in ("prune", "prune_plus") and (done == len(starts) or (every and done % every == 0)):
@@ -115,6 +119,60 @@ class Published:
     def alphaedit(self, rows: BatchRows, _: int) -> None:
         """All layers in turn, within the null space of ``C``."""
         self._remember(self._spread(rows, self._find(rows, self._layers[-1]), self._alphaedit_update))
+
+    def encore(self, rows: BatchRows, _: int) -> None:
+        """Sequential MEMIT with a ridge."""
+
+        def update(layer: int, keys: Tensor, residual: Tensor) -> Tensor:
+            numbers = self.numbers
+            strengths = (numbers.alpha, numbers.ridge, numbers.prior_strength)
+            return formulas.encore(residual, keys, self._covariance(layer), *strengths, self._earlier[layer])
+
+        self._remember(self._spread(rows, self._find(rows, self._layers[-1]), update))
+
+    def sphere(self, rows: BatchRows, _: int) -> None:
+        """AlphaEdit, each update turned away from the main directions of the weight before the batch."""
+        before = {layer: self.plain.weight(layer) for layer in self._layers}
+        self.alphaedit(rows, 0)
+        for layer, weight in before.items():
+            delta, numbers = self.plain.weight(layer) - weight, (self.numbers.main_energy, self.numbers.main_strength)
+            self.plain.write(layer, weight + formulas.sphere(delta, weight, *numbers))
+
+    def revive(self, rows: BatchRows, _: int) -> None:
+        """AlphaEdit, each update kept out of the leading singular vectors of the unedited weight."""
+        before = {layer: self.plain.weight(layer) for layer in self._layers}
+        self.alphaedit(rows, 0)
+        for layer, weight in before.items():
+            delta = self.plain.weight(layer) - weight
+            self.plain.write(layer, weight + formulas.revive(delta, self._unedited[layer], self.numbers.main_energy))
+
+    def hard(self, rows: BatchRows, _: int) -> None:
+        """AlphaEdit, with updates that are 0 on the earlier keys."""
+
+        def update(layer: int, keys: Tensor, residual: Tensor) -> Tensor:
+            null = self._eigenvectors[layer][:, : self._null(layer)]
+            return formulas.hard(residual, keys, null @ null.T, self.numbers.ridge, self._earlier[layer])
+
+        self._remember(self._spread(rows, self._find(rows, self._layers[-1]), update))
+
+    def resolve(self, rows: BatchRows, _: int) -> None:
+        """AlphaEdit, without memory of the facts that are edited again."""
+
+        def update(layer: int, keys: Tensor, residual: Tensor) -> Tensor:
+            null, earlier = self._eigenvectors[layer][:, : self._null(layer)], self._earlier[layer]
+            weights, beta = (~self._again).to(earlier), self.numbers.prior_strength
+            return formulas.null_space(residual, keys, null @ null.T, self.numbers.ridge, beta, earlier, weights)
+
+        self._remember(self._spread(rows, self._find(rows, self._layers[-1]), update))
+
+    def memit_blue(self, rows: BatchRows, _: int) -> None:
+        """BLUE's layers and targets with MEMIT's update."""
+        keys = {}
+        for layer in (self._layers[0], self._layers[-1]):
+            target = self._find(rows, layer)
+            keys[layer] = self.plain.keys(rows, layer)
+            self._add(layer, self._memit_update(layer, keys[layer], target - self.plain.values(rows, layer)))
+        self._remember(keys)
 
     def blue(self, rows: BatchRows, _: int) -> None:
         """The first and the last layer, each towards a target of its own that it reaches alone."""

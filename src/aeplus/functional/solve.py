@@ -63,6 +63,7 @@ def solve_update(
     prior_strength: float = 1.0,
     form: SolverForm = "auto",
     relaxation: Tensor | None = None,
+    forbidden: Tensor | None = None,
 ) -> LowRankUpdate:
     """Solve for the update that maps new keys to their targets and leaves the rest in place.
 
@@ -104,6 +105,8 @@ def solve_update(
         prior_weights: Diagonal of `Λp` (Eq. 3), `[m]`; ones by default.
         prior_strength: β, the weight of all previous edits together.
         form: `dual`, `primal`, or the smaller of both.
+        forbidden: What the filter lacks of its directions, `B` with `F = U diag(f) Uᵀ + Q Qᵀ − B Bᵀ`, `[d, q]`, as
+            `forbidden_directions` returns it; solved in the dual form.
         relaxation: Directions `Q` that edits may use beside the filter's, `[d, r]`, such as `aligned_basis` returns.
 
     Returns:
@@ -111,12 +114,19 @@ def solve_update(
 
     Raises:
         InputError: If a shape does not fit, `residual` or a key is not finite, `ridge` is not positive, a
-            weight is negative, or `form` is unknown.
+            weight is negative, or `form` is unknown, or `primal` beside `forbidden`.
     """
     if form not in ("auto", "dual", "primal"):
         message = f"expected form 'auto', 'dual' or 'primal', got {form!r}; use one of these."
         raise InputError(message)
-    system = assemble(residual, keys, spectrum, filter, ridge, prior_keys, prior_weights, prior_strength, relaxation)
+    system = assemble(
+        residual, keys, spectrum, filter, ridge, prior_keys, prior_weights, prior_strength, relaxation, forbidden
+    )
+    if forbidden is not None:
+        if form == "primal":
+            message = "expected form 'dual' or 'auto' beside forbidden directions, got 'primal'; use one of these."
+            raise InputError(message)
+        form = "dual"
     if form == "auto":
         inner = int((filter != 0).sum()) + (0 if relaxation is None else relaxation.shape[1])
         form = "dual" if system.keys.shape[1] <= inner else "primal"

@@ -17,6 +17,7 @@ from aeplus.methods.closed_form import ClosedForm
 from aeplus.methods.gradient import GradientEditor, sample_previous
 from aeplus.methods.layer import LayerEdit, joined_keys
 from aeplus.methods.registry import Part
+from aeplus.methods.treatments import prepared
 from aeplus.models.decoder import Decoder, EditSite, Snapshot
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.optimizer import TargetOptions, Targets, find_targets
@@ -124,7 +125,7 @@ class BatchBuilder:
     Args:
         decoder: The model.
         tokenizer: Its tokenizer.
-        sites: The edited layers.
+        sites: The edited layers, unedited still.
         method: The composition.
         options: How targets are learned.
         statistics: Preserved knowledge of each site.
@@ -155,6 +156,7 @@ class BatchBuilder:
         self._options, self._statistics, self._contexts, self._seed = options, statistics, contexts, seed
         self._progress, self._cache = progress, cache
         self.learning_seconds = self.spared_seconds = 0.0
+        self._prepared = prepared(method, sites)  # the weights are unedited still
 
     def build(
         self,
@@ -183,6 +185,8 @@ class BatchBuilder:
         return ClosedForm(
             *(self._decoder, batch.snapshot, batch.rows, self._method, self._statistics, joined),
             lambda layer: self._find_targets(batch.rows, layer),
+            rewritten_by(batch.edited, batch.requests),
+            self._prepared,
         )
 
     def gradient(self, batch: "Batch") -> Editor:
@@ -210,6 +214,12 @@ class BatchBuilder:
         self.learning_seconds += seconds
         self.spared_seconds += seconds - (time.perf_counter() - began)
         return targets
+
+
+def rewritten_by(edited: Sequence[EditRequest], requests: Sequence[EditRequest]) -> Tensor:
+    """Which previous edits are of a fact that some new ones edit again, ``[m]``."""
+    facts = {request.fact_key for request in requests}
+    return torch.tensor([request.fact_key in facts for request in edited], dtype=torch.bool)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The closed-form edit of a batch: its targets, its smoothing candidates, layer after layer."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -93,6 +93,8 @@ class ClosedForm:
         statistics: Preserved knowledge of each site.
         prior_keys: Keys of previous edits of each site, ``[d, m]``.
         find: Learns targets at the output of a layer, with the model's present weights.
+        rewritten: Which previous edits are of a fact that the batch edits again, ``[m]``; none by default.
+        prepared: What the treatment made of each site's unedited weight.
 
     Attributes:
         iterations: How many smoothing iterations there can be: ``T + 1``, or 1 if nothing is smoothed.
@@ -109,13 +111,16 @@ class ClosedForm:
         statistics: Sequence[LayerStatistics],
         prior_keys: Sequence[Tensor],
         find: Find,
+        rewritten: Tensor | None = None,
+        prepared: Sequence[Any] | None = None,
     ) -> None:
         self._snapshot, self._sites, self._method = snapshot, snapshot.sites, method
         self._reader = KeyReader(decoder, rows, self._sites)
         self._solvers = [
-            LayerSolver(site.layer, method, stats, weight, priors)
+            LayerSolver(site.layer, method, stats, weight, priors, rewritten)
             for site, stats, weight, priors in zip(self._sites, statistics, snapshot.weights, prior_keys, strict=True)
         ]
+        self._prepared = prepared or [None] * len(self._sites)
         with snapshot:
             self._targets = TARGETS[method.targets].run(method, self._sites, find, self._write)
         self.iterations = method.smoothing_steps + 1 if any(target.smooths for target in self._targets) else 1
@@ -138,13 +143,13 @@ class ClosedForm:
         self._reader.restart()
         edits: list[LayerEdit] = []
         treat = TREATMENTS[self._method.treatment].run.each
-        for site, solver, target in zip(self._sites, self._solvers, self._targets, strict=True):
+        for index, (site, solver, target) in enumerate(zip(self._sites, self._solvers, self._targets, strict=True)):
             keys, values = self._reader.read(site, target.at)
             residual = (target.values_at(iteration) - values) / target.parts
             update = stored(solver.solve(residual, keys), site.weight)
             site.add(update)
             if treat is not None:
-                update = treat(self._method, update, solver.weight)
+                update = treat(self._method, update, solver.weight, self._prepared[index])
             edits.append(LayerEdit(update, keys, solver.report(update, residual, keys)))
         if treat is not None:  # the layers above were edited on top of whole updates, as RECT does
             self._snapshot.restore()

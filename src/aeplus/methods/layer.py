@@ -24,6 +24,14 @@ SITES: dict[str, Part[Callable[[list[int]], list[int]]]] = {
 }
 """``method.sites``: which of the layers are edited."""
 
+_MIXED = ("threshold", "threshold_kind", "alpha", "ridge")
+
+
+def _mixed(method: "Method", spectrum: fn.Spectrum, make: Callable[..., Tensor]) -> Tensor:
+    """A filter with both a null space and a price."""
+    return make(spectrum, method.threshold, method.alpha, method.solver_ridge, kind=method.threshold_kind)
+
+
 FILTERS: dict[str, Part[Callable[["Method", fn.Spectrum], Tensor]]] = {
     "null_space": Part(
         lambda method, spectrum: fn.null_space_filter(spectrum, method.threshold, kind=method.threshold_kind),
@@ -33,6 +41,8 @@ FILTERS: dict[str, Part[Callable[["Method", fn.Spectrum], Tensor]]] = {
     "soft": Part(
         lambda method, spectrum: fn.soft_filter(spectrum, method.alpha, method.solver_ridge), ("alpha", "ridge")
     ),
+    "null_soft": Part(lambda method, spectrum: _mixed(method, spectrum, fn.null_soft_filter), _MIXED),
+    "priced": Part(lambda method, spectrum: _mixed(method, spectrum, fn.priced_filter), _MIXED),
 }
 """``method.filter``: the spectral filter ``f [d]`` before any relaxation. Without ``ridge`` it holds its own λ."""
 
@@ -114,13 +124,43 @@ RELAXATIONS: dict[str, Part[Callable[["Method", Widening], Relaxed] | None]] = {
 }
 """``method.relax``: how the filter is widened by P̃; ``None`` for not at all."""
 
-PRIORS: dict[str, Part[Callable[[Tensor, Tensor], Tensor] | None]] = {
-    "none": Part(None),
-    "equal": Part(lambda prior_keys, keys: prior_keys.new_ones(prior_keys.shape[1]), ("prior_strength",)),
-    "conflict": Part(fn.prior_weights, ("prior_strength",)),
+
+@dataclass(frozen=True)
+class Earlier:
+    """Previous edits as a prior sees them.
+
+    Attributes:
+        keys: Their keys, ``[d, m]``.
+        new: The batch's keys, ``[d, n]``.
+        rewritten: Which of them are of a fact that the batch edits again, ``[m]``.
+    """
+
+    keys: Tensor
+    new: Tensor
+    rewritten: Tensor
+
+
+@dataclass(frozen=True)
+class Prior:
+    """How previous edits are kept.
+
+    Attributes:
+        weigh: Their weights ``Λp [m]``; ``None`` where they are not part of the system.
+        forbids: Updates must be 0 on their keys, instead of being penalized there.
+    """
+
+    weigh: Callable[[Earlier], Tensor] | None = None
+    forbids: bool = False
+
+
+PRIORS: dict[str, Part[Prior]] = {
+    "none": Part(Prior()),
+    "equal": Part(Prior(lambda earlier: earlier.keys.new_ones(earlier.keys.shape[1])), ("prior_strength",)),
+    "conflict": Part(Prior(lambda earlier: fn.prior_weights(earlier.keys, earlier.new)), ("prior_strength",)),
+    "resolve": Part(Prior(lambda earlier: (~earlier.rewritten).to(earlier.keys)), ("prior_strength",)),
+    "hard": Part(Prior(forbids=True)),
 }
-"""``method.prior``: the weights ``Λp [m]`` of previous keys ``[d, m]`` against new ones ``[d, n]``; ``None`` for no
-memory of previous edits."""
+"""``method.prior``: the weights ``Λp [m]`` of previous edits, or that they forbid directions."""
 
 
 @dataclass(frozen=True)
@@ -208,10 +248,17 @@ class LayerSolver:
         statistics: The layer's preserved knowledge.
         weight: The layer's weight before the batch, ``[o, d]``; it says where and in which dtype to compute.
         prior_keys: Keys of previous edits ``[d, m]``, as they were when those edits were made.
+        rewritten: Which of them are of a fact that this batch edits again, ``[m]``; none by default.
     """
 
     def __init__(
-        self, layer: int, method: "Method", statistics: LayerStatistics, weight: Tensor, prior_keys: Tensor
+        self,
+        layer: int,
+        method: "Method",
+        statistics: LayerStatistics,
+        weight: Tensor,
+        prior_keys: Tensor,
+        rewritten: Tensor | None = None,
     ) -> None:
         dtype = solving_dtype(method, weight)
         self.layer = layer
@@ -219,8 +266,11 @@ class LayerSolver:
         self.statistics = statistics.to(weight.device, dtype)
         self.weight = weight.to(dtype)
         self.prior_keys = prior_keys.to(weight.device, dtype)
+        self._rewritten = prior_keys.new_zeros(prior_keys.shape[1]) if rewritten is None else rewritten
+        self._rewritten = self._rewritten.to(weight.device, torch.bool)
         self._base = base_filter(method, self.statistics.spectrum)
         self._relaxed: Relaxed | None = None
+        self._taken: Tensor | None = None  # B of the hard prior
         self._weights: Tensor | None = None  # Λp of the last solve
 
     def search(self, residual: Tensor, keys: Tensor) -> None:
@@ -252,6 +302,7 @@ class LayerSolver:
             self.method.solver_ridge,
             **priors,
             relaxation=relaxed.directions,
+            forbidden=self._forbidden(relaxed),
         )
 
     def report(self, update: fn.LowRankUpdate, residual: Tensor, keys: Tensor) -> LayerReport:
@@ -264,13 +315,22 @@ class LayerSolver:
         parts = (self.layer, self.statistics, self.weight, self.prior_keys, update, residual, keys)
         return measure(*parts, added, self._weights, aligned)
 
+    def _forbidden(self, relaxed: Relaxed) -> Tensor | None:
+        """The directions that previous edits forbid, found once: neither they nor P̃ change within a batch."""
+        if not PRIORS[self.method.prior].run.forbids or not self.prior_keys.shape[1]:
+            return None
+        if self._taken is None:
+            spectrum = self.statistics.spectrum
+            self._taken = fn.forbidden_directions(self.prior_keys, spectrum, relaxed.filter, relaxed.directions)
+        return self._taken
+
     def _priors(self, keys: Tensor) -> dict[str, Any]:
-        weigh = PRIORS[self.method.prior].run
+        weigh = PRIORS[self.method.prior].run.weigh
         if weigh is None or not self.prior_keys.shape[1]:
             return {}
         return {
             "prior_keys": self.prior_keys,
-            "prior_weights": weigh(self.prior_keys, keys.to(self.weight)),
+            "prior_weights": weigh(Earlier(self.prior_keys, keys.to(self.weight), self._rewritten)),
             "prior_strength": self.method.prior_strength,
         }
 

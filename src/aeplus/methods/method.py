@@ -35,6 +35,8 @@ TABLES: dict[str, Mapping[str, Part[Any]]] = {
 SWITCHES = (*TABLES, "selection", "smooth")
 """The fields that make a method; all others are numbers."""
 
+_PROJECTORS = ("null_space", "null_soft")  # filters with directions left out, which P̃ can add
+
 _SMOOTHING = ("smoothing_steps", "smoothing_share", "smoothing_threshold", "selection")
 
 
@@ -91,23 +93,27 @@ class Method:
             (BLUE).
         filter: ``null_space``: only directions that preserved keys hardly use (AlphaEdit). ``covariance``: all
             directions, penalized in proportion to how strongly preserved keys use them (MEMIT). ``soft``: between the
-            two, ``λ / (λ + α σ)``.
+            two, ``λ / (λ + α σ)`` (ENCORE). ``null_soft``: that within the null space, and nothing outside it
+            (BetaEdit). ``priced``: that outside the null space, which is free.
         relax: The relaxation P̃ of the projector (AlphaEdit+): ``none``; ``aligned``, one direction for each edit whose
             key lies mostly outside the null space; or eigenvectors of C, searched as in Algorithm 1, which only ε ends
             (``paper``) or ``max_rank``, ``max_leakage`` and ``max_growth`` too (``bounded``).
-        prior: Weights Λp of previous edits: ``none`` (not remembered), ``equal`` (AlphaEdit) or ``conflict``
-            (``1 − s``, AlphaEdit+).
+        prior: Weights Λp of previous edits: ``none`` (not remembered), ``equal`` (AlphaEdit), ``conflict``
+            (``1 − s``, AlphaEdit+) or ``resolve`` (0 for edits of a fact that the batch edits again, else 1, OTE-SE).
+            ``hard``: updates are exactly 0 on all previous keys (EvoEdit), so that no fact can be edited again.
         smooth: Approach the targets of very inconsistent edits step by step (AlphaEdit+).
         selection: Which smoothing candidate is committed: ``best``, the one that gives the validation set's answers the
             highest mean probability, ties to the least smoothed, or ``converge``, the first whose Score has settled
             (Algorithm 1, line 19).
         treatment: What is done to an update afterwards: ``none``; ``sparsify``: only the entries with the largest
-            relative change stay (RECT); ``restrain``: singular values of the sum of all updates above the largest of
+            relative change stay (RECT); ``sphere``: a share of it is taken out of the main input directions of the
+            present weight's rows (SPHERE); ``revive``: it is kept out of the leading singular vectors of the unedited
+            weight, on both sides (REVIVE); ``restrain``: singular values of the sum of all updates above the largest of
             the unedited weight are damped after the last batch (PRUNE).
         threshold: Where the null space ends, in the unit of ``threshold_kind``.
         threshold_kind: ``absolute`` (an eigenvalue of C), ``energy`` (share of the trace) or ``dimensions``
             (share of the dimensions).
-        alpha: Weight of C against the new keys, for the filters ``covariance`` and ``soft``.
+        alpha: Weight of C against the new keys, for every filter but ``null_space``.
         ridge: λ.
         own_ridge: λ where each layer has its own target (``targets: own``), if another.
         prior_strength: β, the weight of all previous edits.
@@ -130,6 +136,9 @@ class Method:
             is no such share, and nothing is smoothed.
         smoothing_threshold: τ_r: smooth edits whose residual norm is above this, instead of a share.
         keep_share: Share of an update's entries that ``sparsify`` keeps.
+        main_energy: Share of the weight's energy that its main directions hold, for ``sphere`` and ``revive``.
+        main_strength: How much of an update ``sphere`` takes out of them: 0.5 for AlphaEdit, 0.8 for MEMIT, RECT and
+            PRUNE.
         restrain_base: Base of the logarithm that ``restrain`` applies.
         restrain_every: Restrain after every N batches too; 0 for the last only.
         double: Solve in float64 rather than float32.
@@ -169,6 +178,8 @@ class Method:
     smoothing_share: float = 0.2
     smoothing_threshold: float | None = None
     keep_share: float = 0.4
+    main_energy: float = 0.5
+    main_strength: float = 0.5
     restrain_base: float = math.e
     restrain_every: int = 0
     double: bool = True
@@ -198,6 +209,12 @@ class Method:
         if not 0 <= self.smoothing_share <= 1:
             msg = f"expected method.smoothing_share between 0 and 1, got {self.smoothing_share}; 0.2 is AlphaEdit+'s."
             raise InputError(msg)
+        if not 0 < self.main_energy <= 1:
+            msg = f"expected method.main_energy above 0 and at most 1, got {self.main_energy}; SPHERE's is 0.5."
+            raise InputError(msg)
+        if not 0 <= self.main_strength <= 1:
+            msg = f"expected method.main_strength between 0 and 1, got {self.main_strength}; SPHERE's is 0.5."
+            raise InputError(msg)
         if not 0 < self.keep_share <= 1:
             msg = f"expected method.keep_share above 0 and at most 1, got {self.keep_share}; 0.4 is RECT's."
             raise InputError(msg)
@@ -224,7 +241,7 @@ class Method:
             raise InputError(msg)
 
     def _check_composition(self) -> None:
-        if self.relax != "none" and self.filter != "null_space" and self.update == "closed_form":
+        if self.relax != "none" and self.filter not in _PROJECTORS and self.update == "closed_form":
             msg = f"expected filter null_space for method.relax to widen, got {self.filter!r}; set relax: none."
             raise InputError(msg)
         if self.update == "gradient" and (self.relax, self.prior, self.smooth) != ("none", "none", False):
