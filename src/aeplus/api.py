@@ -108,6 +108,7 @@ class EditOptions(TypedDict, total=False):
     kl_factor: float
     weight_decay: float
     stop_loss: float
+    stop: Literal["loss", "rank"]
     contexts: int
     context_length: int
     chunk_tokens: int
@@ -119,6 +120,8 @@ class EditOptions(TypedDict, total=False):
     window: int
     sample: int
     batch: int
+    facts: str | None
+    facts_weight: float
 
     neighbors: int
     validation: str | None
@@ -140,6 +143,7 @@ def edit(
     selection: Literal["best", "converge"] | None = None,
     edited_dtype: Literal["same", "float32"] = "same",
     callbacks: Sequence[Callback] = (),
+    preserve: Sequence[Mapping[str, Any]] = (),
     **options: Unpack[EditOptions],
 ) -> EditResult:
     """Edits a loaded model in place.
@@ -157,6 +161,8 @@ def edit(
         edited_dtype: ``float32`` keeps the edited weights of a model in half precision in float32 from now on: small
             updates are otherwise rounded away.
         callbacks: Further callbacks.
+        preserve: Facts that must survive, as records like those of ``edits`` (``target_new`` is the present answer).
+            Their keys count as preserved knowledge, each with the weight ``facts_weight``.
         **options: See :class:`EditOptions`.
 
     Returns:
@@ -178,7 +184,7 @@ def edit(
         preserved=PreservedOptions(**preserved_options),
         edited_dtype=edited_dtype,
         seed=seed,
-    ).attach(model, tokenizer)
+    ).attach(model, tokenizer, preserve=requests_from_records(list(preserve), "preserve"))
     data = EditDataModule(batch_size=batch_size, seed=seed, **data_options).attach(requests_from_records(list(edits)))
     stop = SmoothingStop(selection=selection)
     device = decoder.device

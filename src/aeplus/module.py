@@ -6,7 +6,7 @@ whether the batch is committed. Everything that a run does is in :mod:`aeplus.ru
 
 import logging
 import warnings
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Literal, cast
@@ -95,6 +95,7 @@ class EditModule(LightningModule):
         tokenizer: Any,
         target_cache: TargetCache | None = None,
         unedited_cache: dict[tuple[Hashable, ...], Any] | None = None,
+        preserve: Sequence[EditRequest] = (),
     ) -> "EditModule":
         """Takes a loaded model, which is edited in place, and what runs of it share; see :class:`EditSession`.
 
@@ -105,7 +106,7 @@ class EditModule(LightningModule):
             msg = "expected the model that this run began with, got another; make a new EditModule for it."
             raise InputError(msg)
         self.language_model, self.tokenizer = model, tokenizer
-        self._shared = {"target_cache": target_cache, "unedited_cache": unedited_cache}
+        self._shared = {"target_cache": target_cache, "unedited_cache": unedited_cache, "preserve": preserve}
         return self
 
     @property

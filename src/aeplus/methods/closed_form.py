@@ -1,6 +1,7 @@
 """The closed-form edit of a batch: its targets, its smoothing candidates, layer after layer."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,9 +39,11 @@ class LayerTarget:
         at: At which site's output they are.
         parts: Into how many parts what is lacking is divided: the layers left.
         method: The composition.
+        every: Whether the targets are means over all contexts, to be compared with values behind all of them.
     """
 
-    def __init__(self, targets: Targets, at: EditSite, parts: int, method: "Method") -> None:
+    def __init__(self, targets: Targets, at: EditSite, parts: int, method: "Method", every: bool = False) -> None:
+        self.every = every
         self.targets, self.at, self.parts, self._last = targets, at, parts, method.smoothing_steps
         self.norms = (targets.values - targets.initial).norm(dim=0)  # ‖r‖ [n]
         self._threshold = residual_threshold(self.norms, method)
@@ -59,25 +62,56 @@ Write = Callable[[int, LayerTarget], None]
 """Writes the unsmoothed edit of a site, given its index, so that targets above are learned on top of it."""
 
 
-def shared_target(method: "Method", sites: Sequence[EditSite], find: Find, write: Write) -> list[LayerTarget]:
+@dataclass(frozen=True)
+class Learning:
+    """What targets are learned with.
+
+    Attributes:
+        find: Learns targets at the output of a layer, with the model's present weights.
+        write: Writes the unsmoothed edit of a site.
+        reader: Runs the batch's rows through the sites.
+    """
+
+    find: Find
+    write: Write
+    reader: KeyReader
+
+
+def shared_target(method: "Method", sites: Sequence[EditSite], learn: Learning) -> list[LayerTarget]:
     """One target, at the last site, to which every layer contributes (MEMIT)."""
-    targets, count = find(sites[-1].layer), len(sites)
+    targets, count = learn.find(sites[-1].layer), len(sites)
     return [LayerTarget(targets, sites[-1], count - i, method) for i in range(count)]
 
 
-def own_targets(method: "Method", sites: Sequence[EditSite], find: Find, write: Write) -> list[LayerTarget]:
+def own_targets(method: "Method", sites: Sequence[EditSite], learn: Learning) -> list[LayerTarget]:
     """A target for each layer, learned when the layers below are written, that takes all of its residual (BLUE)."""
     layer_targets: list[LayerTarget] = []
     for index, site in enumerate(sites):
-        layer_targets.append(LayerTarget(find(site.layer), site, 1, method))
+        layer_targets.append(LayerTarget(learn.find(site.layer), site, 1, method))
         if index < len(sites) - 1:
-            write(index, layer_targets[-1])
+            learn.write(index, layer_targets[-1])
     return layer_targets
 
 
-TARGETS: dict[str, Part[Callable[["Method", Sequence[EditSite], Find, Write], list[LayerTarget]]]] = {
+def forward_targets(method: "Method", sites: Sequence[EditSite], learn: Learning) -> list[LayerTarget]:
+    """One optimization, at the first site; what its δ leads to at the others is their target (FE).
+
+    The moved hidden state is followed through the layers behind every context, and each layer takes all of its
+    residual.
+    """
+    found = learn.find(sites[0].layer)
+    delta = found.values - found.initial
+    reached, initial = learn.reader.follow(delta), learn.reader.follow(torch.zeros_like(delta))
+    return [
+        LayerTarget(replace(found, values=values, initial=before), site, 1, method, every=True)
+        for site, values, before in zip(sites, reached, initial, strict=True)
+    ]
+
+
+TARGETS: dict[str, Part[Callable[["Method", Sequence[EditSite], Learning], list[LayerTarget]]]] = {
     "last": Part(shared_target),
     "own": Part(own_targets, ("own_ridge",)),
+    "forward": Part(forward_targets, ("own_ridge",)),
 }
 """``method.targets``: the target of each site; a rule may write the sites below meanwhile."""
 
@@ -122,7 +156,8 @@ class ClosedForm:
         ]
         self._prepared = prepared or [None] * len(self._sites)
         with snapshot:
-            self._targets = TARGETS[method.targets].run(method, self._sites, find, self._write)
+            learn = Learning(find, self._write, self._reader)
+            self._targets = TARGETS[method.targets].run(method, self._sites, learn)
         self.iterations = method.smoothing_steps + 1 if any(target.smooths for target in self._targets) else 1
         self.residual_norms = self._targets[-1].norms
         self.converged = torch.stack([target.targets.converged for target in self._targets]).all(0)
@@ -144,7 +179,7 @@ class ClosedForm:
         edits: list[LayerEdit] = []
         treat = TREATMENTS[self._method.treatment].run.each
         for index, (site, solver, target) in enumerate(zip(self._sites, self._solvers, self._targets, strict=True)):
-            keys, values = self._reader.read(site, target.at)
+            keys, values = self._reader.read(site, target.at, every=target.every)
             residual = (target.values_at(iteration) - values) / target.parts
             update = stored(solver.solve(residual, keys), site.weight)
             site.add(update)

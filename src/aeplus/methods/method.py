@@ -90,7 +90,8 @@ class Method:
         sites: Which of ``model.layers`` are edited: ``all``, or the first and the last (``ends``, BLUE).
         targets: ``last``: one target at the last edited layer, its residual divided by the layers left (MEMIT).
             ``own``: each layer has its own, learned when the layers below are written, and takes all of its residual
-            (BLUE).
+            (BLUE). ``forward``: one is learned at the first edited layer, and what it leads to at the others is theirs;
+            each takes all of its residual (FE).
         filter: ``null_space``: only directions that preserved keys hardly use (AlphaEdit). ``covariance``: all
             directions, penalized in proportion to how strongly preserved keys use them (MEMIT). ``soft``: between the
             two, ``λ / (λ + α σ)`` (ENCORE). ``null_soft``: that within the null space, and nothing outside it
@@ -115,7 +116,7 @@ class Method:
             (share of the dimensions).
         alpha: Weight of C against the new keys, for every filter but ``null_space``.
         ridge: λ.
-        own_ridge: λ where each layer has its own target (``targets: own``), if another.
+        own_ridge: λ where each layer has its own target (``targets: own`` or ``forward``), if another.
         prior_strength: β, the weight of all previous edits.
         epsilon: ε: an eigenvector joins P̃ if the objective falls by more than this.
         relative: Whether ε is a share of the objective rather than an absolute number.
@@ -257,7 +258,8 @@ class Method:
         """λ of the linear system; 1 for a filter that holds its own (MEMIT's)."""
         if "ridge" not in FILTERS[self.filter].numbers:
             return 1.0
-        return self.own_ridge if self.targets == "own" and self.own_ridge is not None else self.ridge
+        undivided = "own_ridge" in TARGETS[self.targets].numbers
+        return self.own_ridge if undivided and self.own_ridge is not None else self.ridge
 
     @property
     def acting(self) -> frozenset[str]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 
+from aeplus.data.readers import read_requests
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.evaluation.questions import Baseline, PromptItem, edit_items, evaluate, grade, tokenize_items
@@ -32,6 +33,7 @@ from aeplus.methods.method import Method
 from aeplus.methods.treatments import Restraint
 from aeplus.metrics.success import Score
 from aeplus.models.decoder import Decoder, EditSite
+from aeplus.preserved.facts import Statement, statement_keys, with_statements
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions, load_or_collect
 from aeplus.run.batches import BatchCommit, Stream
 from aeplus.run.journal import Entry, Journal, LeakageMeter, plain_edit
@@ -66,6 +68,7 @@ class EditSession:
         name: What reports call the model.
         notify: Called with the name of a hook of :class:`~aeplus.run.hooks.EditCallback` and its arguments.
         progress: Where to show how far the statistics are.
+        preserve: Facts that must survive, beside those of ``preserved.facts``; the present answer is ``target_new``.
         target_cache: Where targets are kept that other runs need too; none by default.
         unedited_cache: Where runs of one model keep what they find out about it unedited; none by default.
 
@@ -100,6 +103,7 @@ class EditSession:
         name: str = "model",
         notify: Callable[..., None] = lambda hook, *arguments: None,
         progress: Progress | None = None,
+        preserve: Sequence[EditRequest] = (),
         target_cache: "TargetCache | None" = None,
         unedited_cache: dict[tuple[Hashable, ...], Any] | None = None,
     ) -> None:
@@ -124,6 +128,7 @@ class EditSession:
         self.report = RunReport(method=method.name, model=name, seed=seed)
         self.select: Callable[[], Selection] = SELECTIONS[method.selection]
         self.monitor = WATCHED[method.selection]
+        self._preserve = list(preserve)
         self._target_cache, self._unedited_cache = target_cache, unedited_cache
         self._notify, self._progress = notify, progress or Progress()
         self._batch: BatchEdit | None = None
@@ -189,23 +194,49 @@ class EditSession:
 
     def _read_preserved(self) -> BatchBuilder:
         options = self.target_options
-        self.statistics = load_or_collect(
-            self.decoder, self.tokenizer, self.sites, self.preserved, self._progress, self.fingerprint
+        contexts = self._once(
+            ("contexts", options.contexts, options.context_length, self.seed),
+            lambda: sample_contexts(self.model, self.tokenizer, options.contexts, options.context_length, self.seed),
         )
+        self.statistics = self.load_statistics(contexts, self.fingerprint)
         if self.method.update == "closed_form":
             for statistics in self.statistics:
                 base_filter(self.method, statistics.spectrum)  # a bad threshold is reported before the work
         self._restraint = Restraint(self.method, self.sites)
         self._meter = LeakageMeter(self.sites, self.statistics)
-        contexts = self._once(
-            ("contexts", options.contexts, options.context_length, self.seed),
-            lambda: sample_contexts(self.model, self.tokenizer, options.contexts, options.context_length, self.seed),
-        )
         return BatchBuilder(
             *(self.decoder, self.tokenizer, self.sites, self.method, options, self.statistics, contexts, self.seed),
             progress=lambda *numbers: self._notify("on_targets_step", *numbers),
             cache=self._target_cache,
         )
+
+    def load_statistics(self, contexts: Sequence[str], fingerprint: str | None = None) -> list[LayerStatistics]:
+        """Statistics of preserved knowledge for each edited layer, with the facts that must survive.
+
+        Args:
+            contexts: Prefixes behind which a fact must survive.
+            fingerprint: The unedited weights' fingerprint, if it has been computed already.
+
+        Raises:
+            InputError: If the corpus, the file of facts or a cache file cannot be used.
+        """
+        facts = self.statements()  # a bad file is reported before the work
+        statistics = load_or_collect(
+            self.decoder, self.tokenizer, self.sites, self.preserved, self._progress, fingerprint
+        )
+        if not facts:
+            return statistics
+        keys = statement_keys(self.decoder, self.tokenizer, self.sites, facts, contexts)
+        return with_statements(statistics, keys, self.preserved.facts_weight / len(contexts))
+
+    def statements(self) -> list[Statement]:
+        """The facts that must survive, as statements.
+
+        Raises:
+            InputError: If the file of facts cannot be read.
+        """
+        facts = [*(read_requests(self.preserved.facts) if self.preserved.facts else ()), *self._preserve]
+        return [Statement(fact.question, fact.target_new, fact.subject_end) for fact in facts]
 
     def _measure_unedited(self) -> None:
         data = self.data

@@ -15,10 +15,12 @@ from torch import Tensor
 from aeplus.commands.inspect.findings import Finding, clashes, token_notes
 from aeplus.commands.stream_keys import read_keys, read_residuals, stream_rows
 from aeplus.edits import EditRequest
-from aeplus.functional import nearest
+from aeplus.functional import nearest, null_share, null_space_filter
 from aeplus.methods.closed_form import residual_threshold
+from aeplus.methods.layer import FILTERS
 from aeplus.methods.method import Method
 from aeplus.models.generate import generate
+from aeplus.preserved.facts import statement_keys, with_excerpts
 from aeplus.preserved.statistics import collect_excerpts
 from aeplus.run.session import EditSession
 from aeplus.targets.rows import BatchRows, sample_contexts
@@ -57,7 +59,11 @@ def examine(
     batches = stream_rows(decoder, tokenizer, requests, contexts, batch_size)
     shared = _one_key(batches)
     preserved = collect_excerpts(decoder, tokenizer, sites, session.preserved, progress)
+    if facts := session.statements():
+        named = statement_keys(decoder, tokenizer, sites, facts, contexts)
+        preserved = with_excerpts(preserved, named, facts, contexts)
     keys = read_keys(decoder, sites, batches, progress)
+    free = _free(session, keys, contexts)
     norms = None
     if targets and method.update == "closed_form":
         norms = read_residuals(decoder, batches, sites[-1].layer, options, progress)
@@ -76,6 +82,7 @@ def examine(
             subject=request.subject,
             target=request.target_new,
             s_K0=with_preserved.s[i],
+            free=None if free is None else free[i],
             nearest_K0=preserved.texts[with_preserved.index[i]],
             s_Kp=with_prior.s[i],
             nearest_Kp=with_prior.number(i),
@@ -123,6 +130,19 @@ def _among_batches(keys: Tensor, size: int, *, inside: bool) -> tuple[Tensor, Te
         parts.append((s, index + start * (index >= 0) if inside else index))
     s, index = (torch.cat(part) for part in zip(*parts, strict=True))
     return s, index
+
+
+def _free(session: EditSession, keys: Sequence[Tensor], contexts: Sequence[str]) -> list[float] | None:
+    """‖P k‖ / ‖k‖ of each edit, the mean over the layers; ``None`` where the method has no null space."""
+    method = session.method
+    if method.update != "closed_form" or "threshold" not in FILTERS[method.filter].numbers:
+        return None
+    shares = []
+    for statistics, own in zip(session.load_statistics(contexts), keys, strict=True):
+        moved = statistics.to(own.device, own.dtype)
+        null = null_space_filter(moved.spectrum, method.threshold, kind=method.threshold_kind)
+        shares.append(null_share(own, moved.spectrum, null))
+    return torch.stack(shares).mean(0).tolist()
 
 
 def _one_key(batches: Sequence[BatchRows]) -> list[list[int]]:

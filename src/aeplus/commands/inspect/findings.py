@@ -118,6 +118,8 @@ class Finding:
         subject: The subject.
         target: The target.
         s_K0: s(k, K0), with preserved keys.
+        free: ``‖P k‖ / ‖k‖``, the share of its key in the null space, mean over the edited layers; ``None`` for a
+            method without a null space.
         nearest_K0: The preserved text whose last token's key is most similar, at the layer where s is largest.
         s_Kp: s(k, Kp), with the edits of previous batches.
         nearest_Kp: The position of the most similar of them; ``None`` in the first batch.
@@ -154,6 +156,7 @@ class Finding:
     notes: list[str] = field(default_factory=list)
     one_key: list[int] = field(default_factory=list)
     layers: dict[str, list[float]] = field(default_factory=dict)
+    free: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The finding as plain values."""
