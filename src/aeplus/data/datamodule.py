@@ -12,6 +12,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
+from aeplus.data.formats.zsre import ask_plainly
 from aeplus.data.manifest import read_validation
 from aeplus.data.readers import fill_neighborhoods, read_requests, read_stream
 from aeplus.data.validation import ValidationSet, build_validation, overlap, preserved_snippets
@@ -63,6 +64,8 @@ class EditDataModule(LightningDataModule):
         shuffle: Shuffle the records taken, by ``seed``. The edits of a record stay together.
         skip_unusable: Leave out records that cannot be used, with a warning, instead of refusing the file.
         target: Which answer of a ZsRE record is the target.
+        protocol: How ZsRE's and AlphaSet's prompts are asked: ``published``, as their loaders do, or ``plain``; see
+            ``docs/metrics.md``.
         neighbors: Where a record has no neighborhood, take at most N prompts of the same form from the file's records
             that are not edited.
         validation: A validation set that ``aeplus build-validation`` has written for these edits. It replaces the one
@@ -85,6 +88,7 @@ class EditDataModule(LightningDataModule):
         shuffle: bool = False,
         skip_unusable: bool = False,
         target: Literal["answers", "alt"] = "answers",
+        protocol: Literal["published", "plain"] = "published",
         neighbors: int = 0,
         validation: str | None = None,
         validation_share: float = 0.1,
@@ -97,7 +101,10 @@ class EditDataModule(LightningDataModule):
         if batch_size < 1:
             msg = f"expected data.batch_size of at least 1, got {batch_size}; choose the number of edits in a batch."
             raise InputError(msg)
-        self._records = _records(subset, limit)
+        if protocol not in ("published", "plain"):
+            msg = f"expected data.protocol published or plain, got {protocol!r}; choose one of these."
+            raise InputError(msg)
+        self._records, self.protocol = _records(subset, limit), protocol
         self.path, self.batch_size, self.limit, self.target = path, batch_size, limit, target
         self.subset, self.shuffle, self.skip_unusable = subset, shuffle, skip_unusable
         self.neighbors, self.validation_share, self.seed = neighbors, validation_share, seed
@@ -168,6 +175,8 @@ class EditDataModule(LightningDataModule):
         if self.shuffle:
             random.Random(self.seed).shuffle(records)
         stream = [edit for edits in records for edit in edits]
+        if self.protocol == "plain":
+            stream = ask_plainly(stream)
         if not self.neighbors:
             return stream
         pool = [edit for edits in read_stream(paths, **options) for edit in edits]
@@ -227,7 +236,7 @@ class EditDataModule(LightningDataModule):
     def settings(self) -> dict[str, Any]:
         """The hyperparameters, as plain values."""
         names = (
-            "path batch_size limit subset shuffle skip_unusable target neighbors validation_share preserved "
+            "path batch_size limit subset shuffle skip_unusable target protocol neighbors validation_share preserved "
             "preserved_count snippet_corpus seed"
         )
         return {name: getattr(self, name) for name in names.split()} | {"validation": self.validation_file}
