@@ -99,6 +99,7 @@ class EditOptions(TypedDict, total=False):
     main_strength: float
     restrain_base: float
     restrain_every: int
+    feedback: bool
     double: bool
     gradient: GradientOptions
 

@@ -81,6 +81,7 @@ class Published:
         self._unedited = {layer: plain.weight(layer) for layer in layers}
         self._earlier = {n: torch.zeros(w.shape[1], 0, dtype=w.dtype) for n, w in self._unedited.items()}
         self.accepted: list[tuple[int, int]] = []
+        self._errors: dict[int, Tensor] = {}
 
     def run(self, method: str, requests: Sequence[EditRequest], batch_size: int, committed: Sequence[int]) -> None:
         """Edits all batches; ``committed`` tells the smoothing iteration that each of them ended with."""
@@ -113,6 +114,44 @@ class Published:
         for layer, weight in before.items():
             delta = self.plain.weight(layer) - weight
             self.plain.write(layer, weight + formulas.sparsified(delta, weight, self.numbers.keep_share))
+
+    def rect_feedback(self, rows: BatchRows, _: int) -> None:
+        """RECT with memory, whose next right-hand side is ``R K1ᵀ − E``, ``E = (T(Δ) − Δ) M``, ``M`` its system."""
+        before = {layer: self.plain.weight(layer) for layer in self._layers}
+        systems: dict[int, Tensor] = {}
+
+        def update(layer: int, keys: Tensor, residual: Tensor) -> Tensor:
+            earlier, numbers = self._earlier[layer], self.numbers
+            systems[layer] = numbers.alpha * self._covariance(layer) + keys @ keys.T + earlier @ earlier.T
+            wanted = residual @ keys.T - self._errors.get(layer, torch.zeros_like(before[layer]))
+            return wanted @ torch.linalg.inv(systems[layer])
+
+        keys = self._spread(rows, self._find(rows, self._layers[-1]), update)
+        for layer, weight in before.items():
+            delta = self.plain.weight(layer) - weight
+            kept = formulas.sparsified(delta, weight, self.numbers.keep_share)
+            self._errors[layer] = (kept - delta) @ systems[layer]
+            self.plain.write(layer, weight + kept)
+        self._remember(keys)
+
+    def prune_feedback(self, rows: BatchRows, _: int) -> None:
+        """The same with PRUNE's restraint of the sum after every batch."""
+        before = {layer: self.plain.weight(layer) for layer in self._layers}
+        systems: dict[int, Tensor] = {}
+
+        def update(layer: int, keys: Tensor, residual: Tensor) -> Tensor:
+            earlier, numbers = self._earlier[layer], self.numbers
+            systems[layer] = numbers.alpha * self._covariance(layer) + keys @ keys.T + earlier @ earlier.T
+            wanted = residual @ keys.T - self._errors.get(layer, torch.zeros_like(before[layer]))
+            return wanted @ torch.linalg.inv(systems[layer])
+
+        keys = self._spread(rows, self._find(rows, self._layers[-1]), update)
+        for layer, unedited in self._unedited.items():
+            total = self.plain.weight(layer) - unedited
+            kept = formulas.restrained(total, unedited, self.numbers.restrain_base)
+            self._errors[layer] = (kept - total) @ systems[layer]
+            self.plain.write(layer, unedited + kept)
+        self._remember(keys)
 
     prune = memit
 

@@ -127,6 +127,7 @@ def test_nan_residual_takes_everything_back() -> None:
         ({"restrain_base": 1.0}, "expected method.restrain_base above 1, got 1.0"),
         ({"own_ridge": -1.0}, "expected method.own_ridge above 0, got -1.0"),
         ({"update": "gradient"}, "expected no P̃, Λp or smoothing with method.update: gradient"),
+        ({"feedback": True}, "expected treatment: sparsify, or restrain with restrain_every of at least 1, for method"),
         ({"max_rank": -1}, "expected method.max_rank of 0 or more, got -1"),
         ({"ridge": 0.0}, "expected method.ridge above 0, got 0.0; choose a positive number"),
         ({"smoothing_share": 2.0}, "expected method.smoothing_share between 0 and 1, got 2.0"),

@@ -242,6 +242,18 @@ def test_parity_of_parts_in_alphaedit(bench: Bench, part: str) -> None:
 
 
 @pytest.mark.usefixtures("exact_basis")
+@pytest.mark.parametrize("method", ["rect", "prune"])
+def test_parity_of_error_feedback(bench: Bench, method: str) -> None:
+    changes: dict[str, Any] = {"prior": "equal", "prior_strength": 1.0}
+    numbers = {"restrain_every": 1, "restrain_base": math.e} if method == "prune" else {}
+    run = bench.edited(method, "llama", feedback=True, **changes, **numbers)
+    reference = bench.published(f"{method}_feedback", "llama", run.committed, **numbers)
+    compare(run, reference, f"{method} with feedback llama", 1e-9)
+    plain = bench.edited(method, "llama", **changes, **numbers)
+    assert not torch.equal(run.plain.weight(LAYERS[-1]), plain.plain.weight(LAYERS[-1]))
+
+
+@pytest.mark.usefixtures("exact_basis")
 def test_parity_of_the_search_that_a_growth_of_the_leakage_bounds(bench: Bench) -> None:
     run = bench.edited("alphaedit_plus", "llama", relax="bounded", max_growth=GROWTH)
     reference = bench.published("alphaedit_plus", "llama", run.committed, growth=GROWTH)

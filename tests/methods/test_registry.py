@@ -147,8 +147,8 @@ def test_which_numbers_act() -> None:
     expected = {
         "memit": {"alpha", *always},
         "memit_sequential": {"alpha", "prior_strength", *always},
-        "rect": {"alpha", "keep_share", *always},
-        "prune": {"alpha", "restrain_base", "restrain_every", *always},
+        "rect": {"alpha", "keep_share", "feedback", *always},
+        "prune": {"alpha", "restrain_base", "restrain_every", "feedback", *always},
         "kde": {"gradient", *always},
         "alphaedit": {"prior_strength", *null_space},
         "encore": {"alpha", "ridge", "prior_strength", *always},
@@ -156,7 +156,15 @@ def test_which_numbers_act() -> None:
         "blue": {"prior_strength", "own_ridge", *null_space},
         "alphaedit_plus": {"prior_strength", *null_space, *aligned, *smoothing},
         "alphaedit_plus_paper": {"prior_strength", "epsilon", "relative", *null_space, *smoothing},
-        "prune_plus": {"prior_strength", "restrain_base", "restrain_every", *null_space, *aligned, *smoothing},
+        "prune_plus": {
+            "prior_strength",
+            "restrain_base",
+            "restrain_every",
+            "feedback",
+            *null_space,
+            *aligned,
+            *smoothing,
+        },
         "blue_plus": {"prior_strength", "own_ridge", *null_space, *aligned, *smoothing},
     }
     assert {name: set(named_method(name).acting) for name in METHODS} == expected
@@ -189,7 +197,7 @@ def test_numbers_that_do_not_act_change_nothing() -> None:
         "main_strength": 0.1, "restrain_base": 2.0,
         "restrain_every": 1,
     }  # fmt: skip
-    numbers = {f.name for f in fields(Method)} - {*SWITCHES, "name", "double", "gradient", "threshold_kind"}
+    numbers = {f.name for f in fields(Method)} - {*SWITCHES, "name", "double", "gradient", "threshold_kind", "feedback"}
     assert set(others) == numbers
     base = {**LEARNING, "steps": 5, "alpha": 1.0, "batch_size": 3}
     for name in ("memit", "rect", "prune", "alphaedit", "blue", "kde"):

@@ -36,7 +36,16 @@ from aeplus.functional.relax import relax_filter
 from aeplus.functional.smoothing import smoothing_coefficients, smoothing_threshold
 from aeplus.functional.solve import LowRankUpdate, solve_update
 from aeplus.functional.spectrum import Spectrum
-from aeplus.functional.treatments import deflect, leading_directions, restrain, revive, sparsify, unit_row_directions
+from aeplus.functional.treatments import (
+    deflect,
+    leading_directions,
+    masked_out,
+    restrain,
+    revive,
+    sparsify,
+    unit_row_directions,
+    without,
+)
 
 __all__ = [
     "LowRankUpdate",
@@ -49,6 +58,7 @@ __all__ = [
     "forbidden_directions",
     "leading_directions",
     "leakage",
+    "masked_out",
     "nearest",
     "null_share",
     "null_soft_filter",
@@ -68,4 +78,5 @@ __all__ = [
     "solve_update",
     "sparsify",
     "unit_row_directions",
+    "without",
 ]

@@ -44,6 +44,44 @@ def sparsify(update: LowRankUpdate, weight: Tensor, share: float) -> LowRankUpda
     return replace(update, mask=(change >= least).view_as(delta))
 
 
+def masked_out(update: LowRankUpdate) -> LowRankUpdate:
+    """What a mask has done to an update, `T(Δ) − Δ`: minus the entries that are not kept.
+
+    Args:
+        update: `Δ`, `[o, d]` in factors, with the mask of `sparsify`.
+
+    Returns:
+        An update of the rank `o`, as `I · D`.
+
+    Raises:
+        InputError: If it has no mask.
+    """
+    if update.mask is None:
+        message = "expected a sparsified update, got one without a mask; call sparsify first."
+        raise InputError(message)
+    dropped = -(update.left @ update.right) * ~update.mask
+    return LowRankUpdate(torch.eye(len(dropped), dtype=dropped.dtype, device=dropped.device), dropped)
+
+
+def without(update: LowRankUpdate, other: LowRankUpdate) -> LowRankUpdate:
+    """The difference of two updates without masks, in the factors of both, or dense (`I · Δ`) where that is smaller.
+
+    Args:
+        update: `[o, d]` in factors.
+        other: What is taken from it, `[o, d]` in factors.
+
+    Raises:
+        InputError: If the shapes differ or one is masked.
+    """
+    first, second = _unmasked(update), _unmasked(other)
+    check_shape("other", second.left, (first.left.shape[0], None), "as many outputs as the update, [o, r]")
+    check_shape("other", second.right, (None, first.right.shape[1]), "as many inputs as the update, [r, d]")
+    if first.rank + second.rank > len(first.left):
+        dense = first.dense() - second.dense()
+        return LowRankUpdate(torch.eye(len(dense), dtype=dense.dtype, device=dense.device), dense)
+    return LowRankUpdate(torch.cat([first.left, -second.left], 1), torch.cat([first.right, second.right]))
+
+
 def restrain(updates: Sequence[LowRankUpdate], bound: Tensor | float, base: float = math.e) -> LowRankUpdate:
     """The correction that damps the large singular values of a sum of updates (PRUNE).
 

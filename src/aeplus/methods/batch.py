@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from aeplus.edits import EditRequest
+from aeplus.functional import LowRankUpdate
 from aeplus.methods.closed_form import ClosedForm
 from aeplus.methods.gradient import GradientEditor, sample_previous
 from aeplus.methods.layer import LayerEdit, joined_keys
@@ -163,6 +164,7 @@ class BatchBuilder:
         requests: Sequence[EditRequest],
         edited: Sequence[EditRequest],
         prior_keys: Sequence[Sequence[Tensor]],
+        removed: Sequence[LowRankUpdate | None] | None = None,
     ) -> BatchEdit:
         """The edit of some requests, with the model as it is now.
 
@@ -170,13 +172,14 @@ class BatchBuilder:
             requests: The batch.
             edited: All edits committed before.
             prior_keys: For each site the keys of every previous batch, ``[d, n]`` each.
+            removed: For each site what the treatment has added to the last batch's update, where it is fed back.
 
         Raises:
             InputError: If a prompt is too long, or something is not finite; the model is then as before.
         """
         self.learning_seconds = self.spared_seconds = 0.0
         rows, snapshot = self._rows(requests, self._contexts), Snapshot(self._sites)
-        editor = UPDATES[self._method.update].run(self, Batch(requests, edited, rows, snapshot, prior_keys))
+        editor = UPDATES[self._method.update].run(self, Batch(requests, edited, rows, snapshot, prior_keys, removed))
         return BatchEdit(snapshot, editor, rows.shared_keys)
 
     def closed_form(self, batch: "Batch") -> Editor:
@@ -187,6 +190,7 @@ class BatchBuilder:
             lambda layer: self._find_targets(batch.rows, layer),
             rewritten_by(batch.edited, batch.requests),
             self._prepared,
+            batch.removed,
         )
 
     def gradient(self, batch: "Batch") -> Editor:
@@ -232,6 +236,7 @@ class Batch:
         rows: The batch's token rows.
         snapshot: The edited weights as the batch finds them.
         prior_keys: For each site the keys of every previous batch, ``[d, n]`` each.
+        removed: For each site what the treatment has added to the last batch's update, where it is fed back.
     """
 
     requests: Sequence[EditRequest]
@@ -239,6 +244,7 @@ class Batch:
     rows: BatchRows
     snapshot: Snapshot
     prior_keys: Sequence[Sequence[Tensor]]
+    removed: Sequence[LowRankUpdate | None] | None = None
 
 
 UPDATES: dict[str, Part[Callable[[BatchBuilder, Batch], Editor]]] = {

@@ -129,6 +129,7 @@ class ClosedForm:
         find: Learns targets at the output of a layer, with the model's present weights.
         rewritten: Which previous edits are of a fact that the batch edits again, ``[m]``; none by default.
         prepared: What the treatment made of each site's unedited weight.
+        removed: For each site what the treatment has added to the last batch's update, where it is fed back.
 
     Attributes:
         iterations: How many smoothing iterations there can be: ``T + 1``, or 1 if nothing is smoothed.
@@ -147,12 +148,14 @@ class ClosedForm:
         find: Find,
         rewritten: Tensor | None = None,
         prepared: Sequence[Any] | None = None,
+        removed: Sequence[fn.LowRankUpdate | None] | None = None,
     ) -> None:
         self._snapshot, self._sites, self._method = snapshot, snapshot.sites, method
         self._reader = KeyReader(decoder, rows, self._sites)
+        back = removed or [None] * len(self._sites)
         self._solvers = [
-            LayerSolver(site.layer, method, stats, weight, priors, rewritten)
-            for site, stats, weight, priors in zip(self._sites, statistics, snapshot.weights, prior_keys, strict=True)
+            LayerSolver(site.layer, method, stats, snapshot.weights[i], prior_keys[i], rewritten, back[i])
+            for i, (site, stats) in enumerate(zip(self._sites, statistics, strict=True))
         ]
         self._prepared = prepared or [None] * len(self._sites)
         with snapshot:

@@ -249,6 +249,7 @@ class LayerSolver:
         weight: The layer's weight before the batch, ``[o, d]``; it says where and in which dtype to compute.
         prior_keys: Keys of previous edits ``[d, m]``, as they were when those edits were made.
         rewritten: Which of them are of a fact that this batch edits again, ``[m]``; none by default.
+        removed: What the treatment has added to the last batch's update; this one takes it back (error feedback).
     """
 
     def __init__(
@@ -259,6 +260,7 @@ class LayerSolver:
         weight: Tensor,
         prior_keys: Tensor,
         rewritten: Tensor | None = None,
+        removed: fn.LowRankUpdate | None = None,
     ) -> None:
         dtype = solving_dtype(method, weight)
         self.layer = layer
@@ -269,6 +271,7 @@ class LayerSolver:
         self._rewritten = prior_keys.new_zeros(prior_keys.shape[1]) if rewritten is None else rewritten
         self._rewritten = self._rewritten.to(weight.device, torch.bool)
         self._base = base_filter(method, self.statistics.spectrum)
+        self._removed = None if removed is None else removed.to(weight.device).to(dtype)
         self._relaxed: Relaxed | None = None
         self._taken: Tensor | None = None  # B of the hard prior
         self._weights: Tensor | None = None  # Λp of the last solve
@@ -276,7 +279,7 @@ class LayerSolver:
     def search(self, residual: Tensor, keys: Tensor) -> None:
         """Fixes P̃ by a residual ``[o, n]`` and keys ``[d, n]``; afterwards it does nothing."""
         if self._relaxed is None:
-            self._search(residual, keys, self._priors(keys))
+            self._search(self._fed_back(residual, keys), keys, self._priors(keys))
 
     def _search(self, residual: Tensor, keys: Tensor, priors: dict[str, Any]) -> Relaxed:
         spectrum, widen = self.statistics.spectrum, RELAXATIONS[self.method.relax].run
@@ -291,10 +294,10 @@ class LayerSolver:
         Raises:
             InputError: If the residual or the keys are not finite.
         """
-        priors = self._priors(keys)
+        priors, residual = self._priors(keys), self._fed_back(residual, keys)
         relaxed = self._relaxed or self._search(residual, keys, priors)
         self._weights = priors.get("prior_weights")
-        return fn.solve_update(
+        solved = fn.solve_update(
             residual.to(self.weight),
             keys.to(self.weight),
             self.statistics.spectrum,
@@ -304,6 +307,18 @@ class LayerSolver:
             relaxation=relaxed.directions,
             forbidden=self._forbidden(relaxed),
         )
+        return solved if self._removed is None else fn.without(solved, self._removed)
+
+    def _fed_back(self, residual: Tensor, keys: Tensor) -> Tensor:
+        """The residual of a weight from which what a treatment has added, ``D``, is taken back: ``R + D K1``.
+
+        With ``M`` the system of the last batch and ``M + K1 K1ᵀ`` that of this one, the update that then follows less
+        ``D`` is ``(R K1ᵀ − D M)(M + K1 K1ᵀ)⁻¹``: error feedback (OTE-SE).
+        """
+        if self._removed is None:
+            return residual
+        wide = keys.to(self.weight)
+        return residual.to(self.weight) + self._removed.left @ (self._removed.right @ wide)
 
     def report(self, update: fn.LowRankUpdate, residual: Tensor, keys: Tensor) -> LayerReport:
         """What there is to say of the update that was solved last, for a residual and keys."""

@@ -142,6 +142,8 @@ class Method:
             PRUNE.
         restrain_base: Base of the logarithm that ``restrain`` applies.
         restrain_every: Restrain after every N batches too; 0 for the last only.
+        feedback: Take back, with every batch, what the treatment has done to the update of the batch before, and solve
+            for what then is lacking (OTE-SE). For ``sparsify``, and ``restrain`` between batches.
         double: Solve in float64 rather than float32.
         gradient: The numbers of ``update: gradient``.
 
@@ -183,6 +185,7 @@ class Method:
     main_strength: float = 0.5
     restrain_base: float = math.e
     restrain_every: int = 0
+    feedback: bool = False
     double: bool = True
     gradient: GradientOptions = field(default_factory=GradientOptions)
 
@@ -244,6 +247,13 @@ class Method:
     def _check_composition(self) -> None:
         if self.relax != "none" and self.filter not in _PROJECTORS and self.update == "closed_form":
             msg = f"expected filter null_space for method.relax to widen, got {self.filter!r}; set relax: none."
+            raise InputError(msg)
+        fed_back = self.treatment == "sparsify" or (self.treatment == "restrain" and self.restrain_every)
+        if self.feedback and not (fed_back and self.update == "closed_form"):
+            msg = (
+                "expected treatment: sparsify, or restrain with restrain_every of at least 1, for method.feedback to "
+                f"act on, got treatment: {self.treatment}; set feedback: false."
+            )
             raise InputError(msg)
         if self.update == "gradient" and (self.relax, self.prior, self.smooth) != ("none", "none", False):
             msg = (

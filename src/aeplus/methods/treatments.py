@@ -49,7 +49,7 @@ TREATMENTS: dict[str, Part[Treatment]] = {
     "none": Part(Treatment()),
     "sparsify": Part(
         Treatment(each=lambda method, update, weight, _: fn.sparsify(update, weight, method.keep_share)),
-        ("keep_share",),
+        ("keep_share", "feedback"),
     ),
     "sphere": Part(Treatment(each=_sphere), ("main_energy", "main_strength")),
     "revive": Part(
@@ -61,10 +61,31 @@ TREATMENTS: dict[str, Part[Treatment]] = {
     ),
     "restrain": Part(
         Treatment(total=lambda method, updates, bound: fn.restrain(updates, bound, method.restrain_base)),
-        ("restrain_base", "restrain_every"),
+        ("restrain_base", "restrain_every", "feedback"),
     ),
 }
 """``method.treatment``."""
+
+
+def added_last(method: "Method", updates: Sequence[LowRankUpdate], keys: Sequence[Tensor]) -> LowRankUpdate | None:
+    """What the treatment has added to the last update of a layer, ``T(Δ) − Δ``; ``None`` if nothing.
+
+    Args:
+        method: The composition; its treatment is one whose errors can be fed back.
+        updates: The layer's committed updates.
+        keys: The keys of each of them, ``[d, n]``.
+    """
+    if not updates:
+        return None
+    if method.treatment == "sparsify":
+        return fn.masked_out(updates[-1])
+    # An update's columns: one for each edit, what was taken back of the correction before, and its own correction.
+    count = 0
+    for update, own in zip(updates, keys, strict=True):
+        count = update.rank - own.shape[1] - count
+    if not count:
+        return None
+    return LowRankUpdate(updates[-1].left[:, -count:], updates[-1].right[-count:])
 
 
 class Restraint:

@@ -30,7 +30,7 @@ from aeplus.evaluation.questions import Baseline, PromptItem, edit_items, evalua
 from aeplus.methods.batch import BatchBuilder, BatchEdit, Candidate
 from aeplus.methods.layer import SITES, base_filter
 from aeplus.methods.method import Method
-from aeplus.methods.treatments import Restraint
+from aeplus.methods.treatments import Restraint, added_last
 from aeplus.metrics.success import Score
 from aeplus.models.decoder import Decoder, EditSite
 from aeplus.preserved.facts import Statement, statement_keys, with_statements
@@ -305,7 +305,10 @@ class EditSession:
             self._say_if_not_smoothed()
         self._restart_clock()
         prior_keys = [self.journal.keys(site) for site in self.sites]
-        self._batch = self._builder.build(self.data.current, self.data.edited, prior_keys)
+        removed = None
+        if self.method.feedback:
+            removed = [added_last(self.method, self.journal.updates(s), self.journal.keys(s)) for s in self.sites]
+        self._batch = self._builder.build(self.data.current, self.data.edited, prior_keys, removed)
         self._name_shared_keys()
         self._rule = self.select()
         self._seconds["targets"] = self._builder.learning_seconds
