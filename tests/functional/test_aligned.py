@@ -91,6 +91,11 @@ def test_floor_leaves_what_it_promises_and_no_smaller_one_does(seed: int, left: 
     """A single edit, solved."""
     case = dense.make_case(seed, d=24, null=4, n=1, m=0, ridge=1.0)
     floor = float(aligned_floor(case.keys, case.spectrum, case.filter, 1.0, left, power))
+    plain = solve_update(*case.problem).dense() @ case.keys
+    without = float((case.residual - plain).norm() / case.residual.norm())
+    assert (floor == 0.0) == (without <= left)  # none where none is needed
+    if floor == 0.0:
+        return
 
     def remaining(c: float) -> float:
         basis = aligned_basis(case.keys, case.spectrum, case.filter, share=1.0, power=power, floor=c)
@@ -124,6 +129,7 @@ def test_the_bound_on_an_edits_leakage_holds(seed: int, factor: float) -> None:
         assert torch.equal(floor, free)
     if factor == 0.0:
         assert float(floor) == 0.0
+    assert (float(free) == 0.0) == (float(1 / (1 + (dense.projector(case) @ case.keys).square().sum())) <= 0.05)
 
 
 # ---- in closed form: two of ten keys conflict with K0, s(k, K0) = 0.99

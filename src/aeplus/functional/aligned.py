@@ -122,6 +122,7 @@ def aligned_floor(
     `‖r‖² (qᵀk / (λ + ‖P k‖² + (qᵀk)²))² qᵀ C q` through `q`. With `c` the one falls and the other rises. The smallest
     `c` that leaves at most `left` is taken, the largest one tried where none does. Where its leakage would exceed
     `max_leakage`, the largest `c` that stays within is taken instead; if there is none, the edit gets no direction (0).
+    Nor does one that leaves no more than `left` without a direction.
 
     Args:
         keys: New keys `K1`, `[d, n]`.
@@ -167,14 +168,15 @@ def aligned_floor(
     system = ridge + free.clamp(min=0) + fit
     enough = ridge / system <= left
     first = torch.where(enough.any(0), enough.to(torch.int8).argmax(0), _GRID - 1)
+    needed = ridge / (ridge + free.clamp(min=0)) > left
     if residual_norms is None or max_leakage is None:
-        return floors[first].to(keys.dtype)
+        return (floors[first] * needed).to(keys.dtype)
     check_shape("residual_norms", residual_norms, (keys.shape[1],), "one norm per edit, [n]")
     leaks = residual_norms.to(dtype).square() * fit / system.square() * used
     places = torch.arange(_GRID, device=keys.device)[:, None]
     allowed = (leaks <= max_leakage) & (places <= first)
     last = torch.where(allowed, places, -1).max(0).values
-    return torch.where(last >= 0, floors[last.clamp(min=0)], torch.zeros_like(floors[:1])).to(keys.dtype)
+    return (floors[last.clamp(min=0)] * (needed & (last >= 0))).to(keys.dtype)
 
 
 def _coordinates(keys: Tensor, spectrum: Spectrum, filter: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ class Method:
         relative: Whether ε is a share of the objective rather than an absolute number.
         aligned_share: Edits with ``‖P k‖ / ‖k‖`` below this get a direction.
         aligned_left: The share of its residual that such an edit, by itself, may keep; the direction that leaks least
-            for it is taken.
+            for it is taken, and none where the null space alone leaves no more.
         aligned_power: ``p`` of the direction ``(C + c I)⁻ᵖ (I − P) k``; 1 leaks least for what it fits.
         aligned_floor: ``c``, in units of C; by default what ``aligned_left`` and ``aligned_leakage`` lead to.
         aligned_leakage: The most that the direction of one edit may add to ``tr(Δ C Δᵀ) / tr(W C Wᵀ)``; the edit keeps

@@ -324,11 +324,14 @@ class EditSession:
 
     def _name_shared_keys(self) -> None:
         """Warns of edits of this batch whose keys are one: whatever they are given, they are given together."""
+        if self.method.update != "closed_form":
+            return
         first, requests = self.data.cursor + 1, self.data.current
         for members in self.batch.shared_keys:
             numbers = ", ".join(str(first + i) for i in members)
-            joint = self.method.update == "closed_form" and self.target_options.joint
-            what = "get one joint target" if joint else "get targets that one update cannot all reach"
+            what = (
+                "get one joint target" if self.target_options.joint else "get targets that one update cannot all reach"
+            )
             warnings.warn(
                 f"edits {numbers} have one key ({requests[members[0]].subject!r}, in one batch) and {what}",
                 stacklevel=2,
