@@ -68,6 +68,8 @@ def test_fit_writes_everything_and_validate_measures_it(
         "prior_weight_norm",
         "smoothing_iterations",
         "validation_score",
+        "validation_probability",
+        "committed_iteration",
     ]:
         assert isinstance(metrics["batches"][0][name], int | float), name
     assert set(metrics["batches"][0]["seconds"]) == {"targets", "solve", "validate", "total"}
@@ -90,6 +92,8 @@ def test_fit_writes_everything_and_validate_measures_it(
         "leakage",
         "prior_weights/norm",
         "smoothing/iterations",
+        "smoothing/committed",
+        "validation/probability",
         "seconds/targets",
         "seconds/solve",
         "seconds/validate",
@@ -278,7 +282,7 @@ def test_print_config_composes(workplace: Path, here: Path, capsys: pytest.Captu
     method = config["model"]["method"]
     assert (method["name"], method["relax"], method["smooth"], method["ridge"]) == (
         "alphaedit_plus",
-        "bounded",
+        "aligned",
         False,
         0.01,
     )

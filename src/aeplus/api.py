@@ -96,6 +96,11 @@ class EditOptions(TypedDict, total=False):
     prior_strength: float
     epsilon: float
     relative: bool
+    aligned_share: float
+    aligned_left: float
+    aligned_power: float
+    aligned_floor: float | None
+    aligned_leakage: float | None
     max_rank: int | None
     max_leakage: float | None
     max_growth: float | None
@@ -103,8 +108,11 @@ class EditOptions(TypedDict, total=False):
     smoothing_share: float
     smoothing_threshold: float | None
     keep_share: float
+    main_energy: float
+    main_strength: float
     restrain_base: float
     restrain_every: int
+    feedback: bool
     double: bool
     gradient: GradientOptions
 
@@ -114,9 +122,11 @@ class EditOptions(TypedDict, total=False):
     kl_factor: float
     weight_decay: float
     stop_loss: float
+    stop: Literal["loss", "rank"]
     contexts: int
     context_length: int
     chunk_tokens: int
+    joint: bool
     precision: Literal["full", "bfloat16"]
 
     corpus: str
@@ -124,6 +134,8 @@ class EditOptions(TypedDict, total=False):
     window: int
     sample: int
     batch: int
+    facts: str | None
+    facts_weight: float
 
     neighbors: int
     validation: str | None
@@ -149,6 +161,7 @@ def edit(
     edited_dtype: Literal["same", "float32"] = "same",
     callbacks: Sequence[Callback] = (),
     journal: str | Path | None = None,
+    preserve: Sequence[Mapping[str, Any]] = (),
     **options: Unpack[EditOptions],
 ) -> EditResult:
     """Edits a loaded model in place.
@@ -169,6 +182,8 @@ def edit(
         journal: Folder of a journal, which every batch is written to as soon as it is committed; see
             :class:`~aeplus.journal.Journal`. If it has one, its edits are put into the model first, which must be the
             unedited one, and these come after them.
+        preserve: Facts that must survive, as records like those of ``edits`` (``target_new`` is the present answer).
+            Their keys count as preserved knowledge, each with the weight ``facts_weight``.
         **options: See :class:`EditOptions`.
 
     Returns:
@@ -191,7 +206,7 @@ def edit(
         edited_dtype=edited_dtype,
         seed=seed,
         journal=None if journal is None else str(journal),
-    ).attach(model, tokenizer)
+    ).attach(model, tokenizer, preserve=requests_from_records(list(preserve), "preserve"))
     data = EditDataModule(batch_size=batch_size, seed=seed, **data_options).attach(
         requests_from_records(list(edits), join=data_options.get("join", "auto"))
     )

@@ -4,7 +4,7 @@
 whether the batch is committed. Everything that a run does is in :mod:`aeplus.run.session`.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +26,7 @@ from aeplus.run.committed.entries import request_from
 from aeplus.run.committed.store import Store
 from aeplus.run.hooks import EditCallback, opened_session
 from aeplus.run.resume import NOTES, Resume, notes_of, seal
+from aeplus.run.selection import WATCHED
 from aeplus.run.session import EditSession
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions
@@ -90,7 +91,7 @@ class EditModule(LightningModule):
             "seed": seed,
             "trust_remote_code": trust_remote_code,
         }
-        self.monitor = "validation/score"
+        self.monitor = f"validation/{WATCHED[method.selection]}"
         self._journal = journal
         self._writing = ExitStack()  # the journal, while the run lasts
         self.language_model: Any = None
@@ -106,6 +107,7 @@ class EditModule(LightningModule):
         tokenizer: Any,
         target_cache: TargetCache | None = None,
         unedited_cache: dict[tuple[Hashable, ...], Any] | None = None,
+        preserve: Sequence[EditRequest] = (),
     ) -> "EditModule":
         """Takes a loaded model, which is edited in place, and what runs of it share; see :class:`EditSession`.
 
@@ -116,7 +118,7 @@ class EditModule(LightningModule):
             msg = "expected the model that this run began with, got another; make a new EditModule for it."
             raise InputError(msg)
         self.language_model, self.tokenizer = model, tokenizer
-        self._shared = {"target_cache": target_cache, "unedited_cache": unedited_cache}
+        self._shared = {"target_cache": target_cache, "unedited_cache": unedited_cache, "preserve": preserve}
         return self
 
     @property

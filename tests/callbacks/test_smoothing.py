@@ -31,6 +31,13 @@ def test_the_method_says_which_unless_the_callback_does() -> None:
     assert isinstance(rule(SmoothingStop("best"), "converge"), Best)
 
 
+@pytest.mark.parametrize(("selection", "watched"), [("best", "probability"), ("converge", "score")])
+def test_the_best_is_found_by_probabilities_and_algorithm_1_compares_hits(selection: str, watched: str) -> None:
+    run = module("converge" if selection == "best" else "best")
+    SmoothingStop(selection).on_fit_start(SimpleNamespace(), run)  # type: ignore[arg-type]
+    assert run.monitor == f"validation/{watched}"
+
+
 def test_its_numbers_reach_the_rule_and_each_batch_starts_anew() -> None:
     run = module()
     stop = SmoothingStop(tie=0.0, patience=1, monitor="validation/efficacy")
@@ -57,7 +64,7 @@ def test_verbose_logs_each_decision(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"patience": 0}, r"expected patience of at least 1 and a tie of at least 0, got patience=0 and tie=2.0"),
+        ({"patience": 0}, r"expected patience of at least 1 and a tie of at least 0, got patience=0 and tie=0.0"),
         ({"min_delta": -1.0}, "expected a min_delta of at least 0, got -1.0"),
         ({"selection": "last"}, "expected SmoothingStop's selection best or converge, got 'last'; choose one of these"),
     ],

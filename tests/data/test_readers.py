@@ -152,4 +152,4 @@ def test_shared_samples() -> None:
             assert len(requests) == 6
             assert all(request.subject in request.question for request in requests)
             assert all(request.rephrase and request.neighborhood[0].answer for request in requests)
-            assert not any("nq question" in request.neighborhood[0].prompt for request in requests)
+            assert all(request.neighborhood[0].prompt.startswith("nq question: ") for request in requests)

@@ -132,6 +132,8 @@ def test_effort_stacks_the_parts_up_to_the_total() -> None:
     axes = draw.effort_by_batch(SECONDS).axes[0]
     heights = [patch.get_height() for patch in axes.patches if patch.get_x() < 1]
     assert heights == [3.0, 1.0, 0.5, 0.5, 5.0]  # the rest is 0.5; the last one is the frame
+    said = draw.effort_by_batch(SECONDS, ["t = 1\nof 2"] + [""] * (len(SECONDS) - 1)).axes[0].texts
+    assert said[0].get_text() == "t = 1\nof 2"
     means = [text.get_text() for text in draw.effort_by_run({"memit": SECONDS, "none": []}).axes[0].texts]
     assert means == ["3.5 s"]
 

@@ -23,7 +23,13 @@ def record(edit: int, **more: Any) -> EditRecord:
 RECORDS = [record(i) for i in range(1, 7)]
 METRICS = {
     "method": "alphaedit",
-    "batches": [{"seconds": {"targets": 1.0, "solve": 1.0, "validate": 0.0, "total": 2.5}}],
+    "batches": [
+        {
+            "smoothing_iterations": 5,
+            "committed_iteration": 3,
+            "seconds": {"targets": 1.0, "solve": 1.0, "validate": 0.0, "total": 2.5},
+        }
+    ],
     "measures": {"retention": {"matrix": [[100.0, None], [50.0, 100.0]]}},
 }
 CAPABILITIES = {"results": [{"step": 0, "tasks": {"rte": {"f1": 60.0}}}]}
@@ -48,6 +54,7 @@ def test_every_figure_whose_data_there_are(run: Path) -> None:
     assert list(found) == names.split()
     assert found["score"].axes[0].get_legend_handles_labels()[1] == ["alphaedit"]
     assert [text.get_text() for text in figures_of_run(run, ["score"], bins=2)["score"].axes[0].texts] == ["n=3"] * 2
+    assert [text.get_text() for text in found["effort"].axes[0].texts] == ["t = 3\nof 4"]
     assert list(figures_of_run(run, ["retention", "spectrum"])) == ["retention", "spectrum_layer_3", "spectrum_layer_4"]
     assert set(FIGURES) == {"conflict", "stream", "score", "effort", "spectrum", "hidden", "capabilities", "retention"}
 

@@ -15,6 +15,39 @@ def memit(residual: Tensor, keys: Tensor, covariance: Tensor, alpha: float, beta
     return residual @ keys.T @ torch.linalg.inv(inner)
 
 
+def encore(
+    residual: Tensor, keys: Tensor, covariance: Tensor, alpha: float, ridge: float, beta: float, earlier: Tensor
+) -> Tensor:
+    """``Δ = R K1ᵀ (α C + η I + β Kp Kpᵀ + K1 K1ᵀ)⁻¹``."""
+    inner = alpha * covariance + ridge * torch.eye(len(covariance), dtype=keys.dtype)
+    return residual @ keys.T @ torch.linalg.inv(inner + keys @ keys.T + beta * earlier @ earlier.T)
+
+
+def hard(residual: Tensor, keys: Tensor, projector: Tensor, ridge: float, earlier: Tensor) -> Tensor:
+    """``Δ = R K1ᵀ F (K1 K1ᵀ F + λ I)⁻¹``, ``F = P (I − Q Qᵀ) P`` with ``Q`` a basis of ``P Kp``."""
+    basis = torch.linalg.qr(projector @ earlier).Q if earlier.shape[1] else earlier
+    identity = torch.eye(len(projector), dtype=keys.dtype)
+    free = projector @ (identity - basis @ basis.T) @ projector
+    return residual @ keys.T @ free @ torch.linalg.inv(keys @ keys.T @ free + ridge * identity)
+
+
+def sphere(delta: Tensor, weight: Tensor, energy: float, strength: float) -> Tensor:
+    """``Δ (I − a U_r U_rᵀ)``, ``U_r`` the leading eigenvectors of ``Ŵᵀ Ŵ / o``, ``Ŵ`` with rows of length 1."""
+    rows = weight / weight.norm(dim=1, keepdim=True)
+    values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
+    values, vectors = values.flip(0), vectors.flip(1)
+    count = 1 + int((values.cumsum(0) < energy * values.sum()).sum())
+    return delta - strength * delta @ vectors[:, :count] @ vectors[:, :count].T
+
+
+def revive(delta: Tensor, unedited: Tensor, energy: float) -> Tensor:
+    """``Σ_{i>k, j>k} u_i u_iᵀ Δ v_j v_jᵀ`` with the singular vectors of the unedited weight."""
+    u, s, v = torch.linalg.svd(unedited, full_matrices=True)
+    squares = s.square()
+    count = 1 + int((squares.cumsum(0) < energy * squares.sum()).sum())
+    return u[:, count:] @ u[:, count:].T @ delta @ v[count:].T @ v[count:]
+
+
 def null_space(
     residual: Tensor, keys: Tensor, projector: Tensor, ridge: float, beta: float, earlier: Tensor, weights: Tensor
 ) -> Tensor:
@@ -79,6 +112,25 @@ def search(
             return projector, accepted
         projector, reached = wider, value
     return projector, vectors.shape[1] - null
+
+
+def aligned(
+    keys: Tensor, covariance: Tensor, vectors: Tensor, null: int, share: float, power: int, floor: float
+) -> tuple[Tensor, int]:
+    """``P + Q Qᵀ``, ``Q = orth((I − P) (C + c I)⁻ᵖ (I − P) k)`` over the keys with ``‖P k‖ / ‖k‖`` below a share.
+
+    Returns:
+        The projector and the number of those keys.
+    """
+    projector = vectors[:, :null] @ vectors[:, :null].T
+    identity = torch.eye(len(projector), dtype=keys.dtype)
+    outside = identity - projector
+    damped = torch.linalg.matrix_power(torch.linalg.inv(covariance + floor * identity), power)
+    chosen = [k for k in keys.T if float((projector @ k).norm() / k.norm()) < share]
+    if not chosen:
+        return projector, 0
+    basis = torch.linalg.qr(torch.stack([outside @ damped @ outside @ k for k in chosen], 1)).Q
+    return projector + basis @ basis.T, len(chosen)
 
 
 def conflict_weights(earlier: Tensor, keys: Tensor) -> Tensor:

@@ -38,6 +38,9 @@ class Numbers:
     restrain_base: float
     restrain_every: int
     growth: float | None = None
+    aligned: tuple[float, int, float] | None = None
+    main_energy: float = 0.5
+    main_strength: float = 0.5
 
 
 class Published:
@@ -48,13 +51,13 @@ class Published:
         tokenizer: Its tokenizer.
         layers: ``model.layers``.
         numbers: The methods' numbers; ``threshold`` is a share of the dimensions, ``epsilon`` absolute;
-            ``growth`` bounds the leakage of P̃.
+            ``growth`` bounds the leakage of P̃; ``aligned`` are share, power and floor of an aligned P̃.
         targets: How targets are learned.
         preserved: Where ``C`` comes from.
         seed: Seed of the contexts.
 
     Attributes:
-        accepted: How many eigenvectors each search for P̃ accepted, of how many.
+        accepted: How many eigenvectors (or edits) each search for P̃ accepted, of how many.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Published:
         self._unedited = {layer: plain.weight(layer) for layer in layers}
         self._earlier = {n: torch.zeros(w.shape[1], 0, dtype=w.dtype) for n, w in self._unedited.items()}
         self.accepted: list[tuple[int, int]] = []
+        self._errors: dict[int, Tensor] = {}
 
     def run(self, method: str, requests: Sequence[EditRequest], batch_size: int, committed: Sequence[int]) -> None:
         """Edits all batches; ``committed`` tells the smoothing iteration that each of them ended with."""
@@ -86,6 +90,8 @@ class Published:
         for done, start in enumerate(starts, 1):
             batch = requests[start : start + batch_size]
             rows = batch_rows(self._tokenizer, batch, self._contexts, self._decoder.context_length)
+            facts = {request.fact_key for request in batch}
+            self._again = torch.tensor([request.fact_key in facts for request in requests[:start]], dtype=torch.bool)
             edit_batch(rows, committed[done - 1])
             every = self.numbers.restrain_every
             if method in ("prune", "prune_plus") and (done == len(starts) or (every and done % every == 0)):
@@ -109,11 +115,103 @@ class Published:
             delta = self.plain.weight(layer) - weight
             self.plain.write(layer, weight + formulas.sparsified(delta, weight, self.numbers.keep_share))
 
+    def rect_feedback(self, rows: BatchRows, _: int) -> None:
+        """RECT with memory, whose next right-hand side is ``R K1ᵀ − E``, ``E = (T(Δ) − Δ) M``, ``M`` its system."""
+        before = {layer: self.plain.weight(layer) for layer in self._layers}
+        systems: dict[int, Tensor] = {}
+
+        def update(layer: int, keys: Tensor, residual: Tensor) -> Tensor:
+            earlier, numbers = self._earlier[layer], self.numbers
+            systems[layer] = numbers.alpha * self._covariance(layer) + keys @ keys.T + earlier @ earlier.T
+            wanted = residual @ keys.T - self._errors.get(layer, torch.zeros_like(before[layer]))
+            return wanted @ torch.linalg.inv(systems[layer])
+
+        keys = self._spread(rows, self._find(rows, self._layers[-1]), update)
+        for layer, weight in before.items():
+            delta = self.plain.weight(layer) - weight
+            kept = formulas.sparsified(delta, weight, self.numbers.keep_share)
+            self._errors[layer] = (kept - delta) @ systems[layer]
+            self.plain.write(layer, weight + kept)
+        self._remember(keys)
+
+    def prune_feedback(self, rows: BatchRows, _: int) -> None:
+        """The same with PRUNE's restraint of the sum after every batch."""
+        before = {layer: self.plain.weight(layer) for layer in self._layers}
+        systems: dict[int, Tensor] = {}
+
+        def update(layer: int, keys: Tensor, residual: Tensor) -> Tensor:
+            earlier, numbers = self._earlier[layer], self.numbers
+            systems[layer] = numbers.alpha * self._covariance(layer) + keys @ keys.T + earlier @ earlier.T
+            wanted = residual @ keys.T - self._errors.get(layer, torch.zeros_like(before[layer]))
+            return wanted @ torch.linalg.inv(systems[layer])
+
+        keys = self._spread(rows, self._find(rows, self._layers[-1]), update)
+        for layer, unedited in self._unedited.items():
+            total = self.plain.weight(layer) - unedited
+            kept = formulas.restrained(total, unedited, self.numbers.restrain_base)
+            self._errors[layer] = (kept - total) @ systems[layer]
+            self.plain.write(layer, unedited + kept)
+        self._remember(keys)
+
     prune = memit
 
     def alphaedit(self, rows: BatchRows, _: int) -> None:
         """All layers in turn, within the null space of ``C``."""
         self._remember(self._spread(rows, self._find(rows, self._layers[-1]), self._alphaedit_update))
+
+    def encore(self, rows: BatchRows, _: int) -> None:
+        """Sequential MEMIT with a ridge."""
+
+        def update(layer: int, keys: Tensor, residual: Tensor) -> Tensor:
+            numbers = self.numbers
+            strengths = (numbers.alpha, numbers.ridge, numbers.prior_strength)
+            return formulas.encore(residual, keys, self._covariance(layer), *strengths, self._earlier[layer])
+
+        self._remember(self._spread(rows, self._find(rows, self._layers[-1]), update))
+
+    def sphere(self, rows: BatchRows, _: int) -> None:
+        """AlphaEdit, each update turned away from the main directions of the weight before the batch."""
+        before = {layer: self.plain.weight(layer) for layer in self._layers}
+        self.alphaedit(rows, 0)
+        for layer, weight in before.items():
+            delta, numbers = self.plain.weight(layer) - weight, (self.numbers.main_energy, self.numbers.main_strength)
+            self.plain.write(layer, weight + formulas.sphere(delta, weight, *numbers))
+
+    def revive(self, rows: BatchRows, _: int) -> None:
+        """AlphaEdit, each update kept out of the leading singular vectors of the unedited weight."""
+        before = {layer: self.plain.weight(layer) for layer in self._layers}
+        self.alphaedit(rows, 0)
+        for layer, weight in before.items():
+            delta = self.plain.weight(layer) - weight
+            self.plain.write(layer, weight + formulas.revive(delta, self._unedited[layer], self.numbers.main_energy))
+
+    def hard(self, rows: BatchRows, _: int) -> None:
+        """AlphaEdit, with updates that are 0 on the earlier keys."""
+
+        def update(layer: int, keys: Tensor, residual: Tensor) -> Tensor:
+            null = self._eigenvectors[layer][:, : self._null(layer)]
+            return formulas.hard(residual, keys, null @ null.T, self.numbers.ridge, self._earlier[layer])
+
+        self._remember(self._spread(rows, self._find(rows, self._layers[-1]), update))
+
+    def resolve(self, rows: BatchRows, _: int) -> None:
+        """AlphaEdit, without memory of the facts that are edited again."""
+
+        def update(layer: int, keys: Tensor, residual: Tensor) -> Tensor:
+            null, earlier = self._eigenvectors[layer][:, : self._null(layer)], self._earlier[layer]
+            weights, beta = (~self._again).to(earlier), self.numbers.prior_strength
+            return formulas.null_space(residual, keys, null @ null.T, self.numbers.ridge, beta, earlier, weights)
+
+        self._remember(self._spread(rows, self._find(rows, self._layers[-1]), update))
+
+    def memit_blue(self, rows: BatchRows, _: int) -> None:
+        """BLUE's layers and targets with MEMIT's update."""
+        keys = {}
+        for layer in (self._layers[0], self._layers[-1]):
+            target = self._find(rows, layer)
+            keys[layer] = self.plain.keys(rows, layer)
+            self._add(layer, self._memit_update(layer, keys[layer], target - self.plain.values(rows, layer)))
+        self._remember(keys)
 
     def blue(self, rows: BatchRows, _: int) -> None:
         """The first and the last layer, each towards a target of its own that it reaches alone."""
@@ -198,6 +296,11 @@ class Published:
         """With ``Λp``, and within ``P_mod``, which the layer's first residual of the batch finds."""
         earlier, beta, vectors = self._earlier[layer], self.numbers.prior_strength, self._eigenvectors[layer]
         weights = formulas.conflict_weights(earlier, keys)
+        if layer not in projectors and self.numbers.aligned is not None:
+            null = self._null(layer)
+            found = formulas.aligned(keys, self._covariance(layer), vectors, null, *self.numbers.aligned)
+            projectors[layer], accepted = found
+            self.accepted.append((accepted, keys.shape[1]))
         if layer not in projectors:
             null, epsilon = self._null(layer), self.numbers.epsilon
             most = (self._covariance(layer), self.numbers.growth)

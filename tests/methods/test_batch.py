@@ -116,14 +116,18 @@ def test_nan_residual_takes_everything_back() -> None:
     [
         (
             {"prior": "conflcit"},
-            "expected method.prior out of none, equal, conflict, got 'conflcit'; choose one of these",
+            "expected method.prior out of none, equal, conflict, resolve, hard, got 'conflcit'; choose one of these",
         ),
-        ({"filter": "x"}, "expected method.filter out of null_space, covariance, soft, got 'x'; choose one of these"),
+        (
+            {"filter": "x"},
+            "expected method.filter out of null_space, covariance, soft, null_soft, priced, got 'x'; choose one of",
+        ),
         ({"filter": "soft"}, "expected filter null_space for method.relax to widen, got 'soft'; set relax: none"),
         ({"keep_share": 0.0}, "expected method.keep_share above 0 and at most 1, got 0.0"),
         ({"restrain_base": 1.0}, "expected method.restrain_base above 1, got 1.0"),
         ({"own_ridge": -1.0}, "expected method.own_ridge above 0, got -1.0"),
         ({"update": "gradient"}, "expected no P̃, Λp or smoothing with method.update: gradient"),
+        ({"feedback": True}, "expected treatment: sparsify, or restrain with restrain_every of at least 1, for method"),
         ({"max_rank": -1}, "expected method.max_rank of 0 or more, got -1"),
         ({"ridge": 0.0}, "expected method.ridge above 0, got 0.0; choose a positive number"),
         ({"smoothing_share": 2.0}, "expected method.smoothing_share between 0 and 1, got 2.0"),

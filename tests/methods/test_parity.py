@@ -46,6 +46,8 @@ NUMBERS: dict[str, Any] = {
 EPSILON = {"gpt2": 0.002, "llama": 0.01}  # where some eigenvectors are accepted and some are not
 TARGETS = {"steps": 6, "learning_rate": 0.5, "clamp": 2.0, "contexts": 2, "context_length": 4}
 GROWTH = 1.2
+ALIGNED = {"aligned_power": 2, "aligned_floor": 0.3}
+ALIGNED_SHARE = {"gpt2": 0.21, "llama": 0.6}  # where some edits count as conflicting and some do not
 SEARCHED = {"relax": "paper", "selection": "converge"}
 SWITCHES: dict[str, dict[str, Any]] = {
     "memit": {},
@@ -54,7 +56,9 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "prune": {},
     "alphaedit": {},
     "blue": {},
-    "alphaedit_plus": {"selection": "converge", "max_growth": GROWTH},
+    "memit_blue": {},
+    "encore": {},
+    "alphaedit_plus": {"selection": "converge", **ALIGNED},
     "alphaedit_plus_paper": {},
     "prune_plus": SEARCHED,
     "blue_plus": SEARCHED,
@@ -102,6 +106,12 @@ def model_of(kind: str) -> Any:
     return copy.deepcopy(unedited_model(kind))
 
 
+def stream(again: bool) -> list[dict[str, Any]]:
+    """Seven edits; where asked, the last one is the first fact with another answer."""
+    edits = records()
+    return [*edits[:-1], {**edits[0], "target_new": "London"}] if again else edits
+
+
 class Bench:
     """Runs methods by the package (each once) and by the reference."""
 
@@ -112,29 +122,38 @@ class Bench:
     def edited(self, method: str, kind: str, **changes: Any) -> Run:
         """By ``aeplus.edit``."""
         known = (method, kind, *sorted(changes.items()))
+        again = changes.pop("again", False)
         if known not in self._runs:
             model, seen = model_of(kind), Iterations()
             options = {**self.preserved, **TARGETS, **NUMBERS, "threshold_kind": "dimensions", "preserved_count": 0}
-            options |= {"epsilon": EPSILON[kind], "layers": LAYERS, "batch_size": BATCH_SIZE, "callbacks": [seen]}
-            options |= SWITCHES.get(method, {}) | changes
-            result = aeplus.edit(model, tiny_tokenizer(), records(), method, **options)
+            options |= {
+                "epsilon": EPSILON[kind],
+                "aligned_share": ALIGNED_SHARE[kind],
+                "layers": LAYERS,
+                "batch_size": BATCH_SIZE,
+                "callbacks": [seen],
+            }
+            switches = SWITCHES.get(method, {})
+            if "relax" in changes:
+                switches = {name: value for name, value in switches.items() if name not in ALIGNED}
+            options |= switches | changes
+            result = aeplus.edit(model, tiny_tokenizer(), stream(again), method, **options)
             plain, unedited = PlainModel(model, kind), PlainModel(unedited_model(kind), kind)
             self._runs[known] = Run(result, seen.committed, plain, unedited)
         return self._runs[known]
 
     def published(self, method: str, kind: str, committed: list[int], **changes: Any) -> published.Published:
         """By the reference."""
+        again = changes.pop("again", False)
         reference = published.Published(
             PlainModel(model_of(kind), kind),
             tiny_tokenizer(),
             LAYERS,
-            published.Numbers(
-                epsilon=EPSILON[kind], growth=GROWTH if method == "alphaedit_plus" else None, **{**NUMBERS, **changes}
-            ),
+            published.Numbers(epsilon=EPSILON[kind], **{**NUMBERS, **changes}),
             TargetOptions(**TARGETS),
             PreservedOptions(**self.preserved),
         )
-        reference.run(method, requests_from_records(records()), BATCH_SIZE, committed)
+        reference.run(method, requests_from_records(stream(again)), BATCH_SIZE, committed)
         return reference
 
 
@@ -191,7 +210,8 @@ def compare(run: Run, reference: published.Published, name: str, bound: float) -
 @pytest.mark.parametrize("method", SWITCHES)
 def test_parity(bench: Bench, method: str, kind: str) -> None:
     run = bench.edited(method, kind)
-    reference = bench.published(method, kind, run.committed)
+    aligned = {"aligned": (ALIGNED_SHARE[kind], *ALIGNED.values())} if method == "alphaedit_plus" else {}
+    reference = bench.published(method, kind, run.committed, **aligned)
     compare(run, reference, f"{method} {kind}", 1e-9)
     if method in PLUS:  # the case is one that tells
         assert any(0 < accepted < candidates for accepted, candidates in reference.accepted)
@@ -200,6 +220,45 @@ def test_parity(bench: Bench, method: str, kind: str) -> None:
         updates = [batch[layer] for batch in run.result.updates]
         torch.testing.assert_close(sum(u.dense() for u in updates), run.update(layer), rtol=0, atol=1e-12)
         assert all(u.left.dtype == torch.float64 for u in updates)
+
+
+PARTS: dict[str, dict[str, Any]] = {
+    "sphere": {"treatment": "sphere", "main_energy": 0.4, "main_strength": 0.7},
+    "revive": {"treatment": "revive", "main_energy": 0.3},
+    "hard": {"prior": "hard"},
+    "resolve": {"prior": "resolve"},
+}
+
+
+@pytest.mark.usefixtures("exact_basis")
+@pytest.mark.parametrize("part", PARTS)
+def test_parity_of_parts_in_alphaedit(bench: Bench, part: str) -> None:
+    changes = PARTS[part]
+    run = bench.edited("alphaedit", "llama", again=True, **changes)
+    numbers = {name: value for name, value in changes.items() if name.startswith("main")}
+    compare(run, bench.published(part, "llama", run.committed, again=True, **numbers), f"{part} llama", 1e-9)
+    plain = bench.edited("alphaedit", "llama", again=True)
+    assert not torch.equal(run.plain.weight(LAYERS[-1]), plain.plain.weight(LAYERS[-1]))
+
+
+@pytest.mark.usefixtures("exact_basis")
+@pytest.mark.parametrize("method", ["rect", "prune"])
+def test_parity_of_error_feedback(bench: Bench, method: str) -> None:
+    changes: dict[str, Any] = {"prior": "equal", "prior_strength": 1.0}
+    numbers = {"restrain_every": 1, "restrain_base": math.e} if method == "prune" else {}
+    run = bench.edited(method, "llama", feedback=True, **changes, **numbers)
+    reference = bench.published(f"{method}_feedback", "llama", run.committed, **numbers)
+    compare(run, reference, f"{method} with feedback llama", 1e-9)
+    plain = bench.edited(method, "llama", **changes, **numbers)
+    assert not torch.equal(run.plain.weight(LAYERS[-1]), plain.plain.weight(LAYERS[-1]))
+
+
+@pytest.mark.usefixtures("exact_basis")
+def test_parity_of_the_search_that_a_growth_of_the_leakage_bounds(bench: Bench) -> None:
+    run = bench.edited("alphaedit_plus", "llama", relax="bounded", max_growth=GROWTH)
+    reference = bench.published("alphaedit_plus", "llama", run.committed, growth=GROWTH)
+    compare(run, reference, "bounded llama", 1e-9)
+    assert any(0 < accepted < candidates for accepted, candidates in reference.accepted)
 
 
 @pytest.mark.parametrize("method", ["memit", "alphaedit_plus_paper"])

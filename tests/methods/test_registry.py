@@ -106,7 +106,11 @@ def test_a_new_part_is_one_function_and_one_entry(monkeypatch: pytest.MonkeyPatc
         ("memit", {}, "expected a new method's name, got 'memit', which is registered"),
         ("My-Method", {}, "expected a method's name of small letters, digits and _, got 'My-Method'"),
         ("mine", {"filtre": "soft"}, r"expected fields of a method \(name, update, .*\), got filtre; check the names"),
-        ("mine", {"filter": "hard"}, "expected method.filter out of null_space, covariance, soft, got 'hard'"),
+        (
+            "mine",
+            {"filter": "hard"},
+            "expected method.filter out of null_space, .*, null_soft, priced, got 'hard'",
+        ),
         ("mine", {"filter": "soft"}, "expected filter null_space for method.relax to widen, got 'soft'"),
     ],
 )
@@ -139,19 +143,29 @@ def test_which_numbers_act() -> None:
     always = {"double"}
     null_space = {"threshold", "threshold_kind", "ridge", *always}
     smoothing = {"smoothing_steps", "smoothing_share", "smoothing_threshold", "selection"}
-    bounded = {"epsilon", "relative", "max_rank", "max_leakage", "max_growth"}
+    aligned = {"aligned_share", "aligned_left", "aligned_power", "aligned_floor", "aligned_leakage"}
     expected = {
         "memit": {"alpha", *always},
         "memit_sequential": {"alpha", "prior_strength", *always},
-        "rect": {"alpha", "keep_share", *always},
-        "prune": {"alpha", "restrain_base", "restrain_every", *always},
+        "rect": {"alpha", "keep_share", "feedback", *always},
+        "prune": {"alpha", "restrain_base", "restrain_every", "feedback", *always},
         "kde": {"gradient", *always},
         "alphaedit": {"prior_strength", *null_space},
+        "encore": {"alpha", "ridge", "prior_strength", *always},
+        "memit_blue": {"alpha", "prior_strength", *always},
         "blue": {"prior_strength", "own_ridge", *null_space},
-        "alphaedit_plus": {"prior_strength", *null_space, *bounded, *smoothing},
+        "alphaedit_plus": {"prior_strength", *null_space, *aligned, *smoothing},
         "alphaedit_plus_paper": {"prior_strength", "epsilon", "relative", *null_space, *smoothing},
-        "prune_plus": {"prior_strength", "restrain_base", "restrain_every", *null_space, *bounded, *smoothing},
-        "blue_plus": {"prior_strength", "own_ridge", *null_space, *bounded, *smoothing},
+        "prune_plus": {
+            "prior_strength",
+            "restrain_base",
+            "restrain_every",
+            "feedback",
+            *null_space,
+            *aligned,
+            *smoothing,
+        },
+        "blue_plus": {"prior_strength", "own_ridge", *null_space, *aligned, *smoothing},
     }
     assert {name: set(named_method(name).acting) for name in METHODS} == expected
 
@@ -177,11 +191,13 @@ def test_numbers_that_do_not_act_change_nothing() -> None:
     """The claim of ``acting``, on the tiny model: every other number is changed and the weights stay the same."""
     others: dict[str, Any] = {
         "threshold": 0.3, "alpha": 7.0, "ridge": 0.7, "own_ridge": 0.9, "prior_strength": 3.0, "epsilon": 0.5,
+        "aligned_share": 0.9, "aligned_left": 0.3, "aligned_power": 2.0, "aligned_floor": 0.1, "aligned_leakage": 0.5,
         "relative": True, "max_rank": 1, "max_leakage": 0.1, "max_growth": 3.0, "smoothing_steps": 4,
-        "smoothing_share": 0.9, "smoothing_threshold": 0.1, "keep_share": 0.1, "restrain_base": 2.0,
+        "smoothing_share": 0.9, "smoothing_threshold": 0.1, "keep_share": 0.1, "main_energy": 0.9,
+        "main_strength": 0.1, "restrain_base": 2.0,
         "restrain_every": 1,
     }  # fmt: skip
-    numbers = {f.name for f in fields(Method)} - {*SWITCHES, "name", "double", "gradient", "threshold_kind"}
+    numbers = {f.name for f in fields(Method)} - {*SWITCHES, "name", "double", "gradient", "threshold_kind", "feedback"}
     assert set(others) == numbers
     base = {**LEARNING, "steps": 5, "alpha": 1.0, "batch_size": 3}
     for name in ("memit", "rect", "prune", "alphaedit", "blue", "kde"):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aeplus.errors import InputError
-from aeplus.run.selection import SELECTIONS, Best, Converge, Selection
+from aeplus.run.selection import SELECTIONS, WATCHED, Best, Converge, Selection
 
 
 def chosen(rule: Selection, scores: list[float]) -> tuple[int | None, int]:
@@ -27,7 +27,10 @@ def chosen(rule: Selection, scores: list[float]) -> tuple[int | None, int]:
         ([80, 90, 95, 96, 97], (4, 5)),  # rises to the end
         ([80, 80, 80, 80, 80], (4, 5)),  # ties go to the least smoothed
         ([80, 90, 70, 60, 99], (1, 4)),  # patience 2 ends the search
-        ([80, 79, 78, 77, 76], (1, 4)),  # small losses are ties with the best, but do not add up
+        ([80, 79, 78, 77, 76], (0, 4)),  # small losses do not add up, and the worst so far is no tie
+        ([78, 80, 79, 77, 76], (2, 5)),  # a tie that is not the worst wins over the best
+        ([73.9, 73.9, 72.2, 72.2, 72.2], (1, 4)),  # of two equal ones the less smoothed; never a joint worst
+        ([80.0, 79.5, 79.5, 79.5], (0, 4)),
         ([80, 70, 80, 70, 80], (4, 5)),  # patience counts candidates in a row
         ([80, math.nan, 90], (0, 2)),
         ([math.nan], (None, 1)),
@@ -44,7 +47,9 @@ def test_what_best_keeps_is_within_a_tie_of_the_best_it_has_seen(
     kept, taken = chosen(Best(tie, patience), scores)
     assert kept is not None
     assert scores[kept] >= max(scores[: kept + 1]) - tie - 1e-2
-    assert taken == len(scores) or taken - 1 - kept == patience
+    seen = scores[:taken]
+    assert taken == len(scores) or all(score < max(seen) - tie for score in seen[-patience:])
+    assert max(seen) - min(seen) < 1e-2 or scores[kept] > min(seen)  # a joint worst never wins
 
 
 @pytest.mark.parametrize(
@@ -57,12 +62,18 @@ def test_converge(scores: list[float], expected: tuple[int, int]) -> None:
 
 def test_the_rules_by_name() -> None:
     assert [type(make()) for make in SELECTIONS.values()] == [Best, Converge]
+    assert WATCHED == {"best": "probability", "converge": "score"}
+    assert WATCHED.keys() == SELECTIONS.keys()
+
+
+def test_the_default_takes_the_best_of_scores_that_differ_at_all() -> None:
+    assert chosen(SELECTIONS["best"](), [60.0, 61.0, 61.2, 61.1, 60.9]) == (2, 5)
 
 
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: Best(patience=0), "expected patience of at least 1 and a tie of at least 0, got patience=0 and tie=2"),
+        (lambda: Best(patience=0), "expected patience of at least 1 and a tie of at least 0, got patience=0 and tie=0"),
         (lambda: Best(tie=-1.0), "got patience=2 and tie=-1"),
         (lambda: Converge(-0.1), "expected a min_delta of at least 0, got -0.1"),
     ],

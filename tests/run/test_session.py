@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ def drive(run: EditSession, data: Stream, items: Any = None) -> list[int]:
         done = False
         while not done:
             run.candidate()
-            done = run.settle(run.validate(items())["score"] if items else None)
+            done = run.settle(run.validate(items())[run.monitor] if items else None)
         committed.append(run.commit().candidate.iteration)
     return committed
 
@@ -96,6 +97,36 @@ def test_a_plain_list_is_a_stream_and_without_scores_the_last_candidate_is_taken
     assert heard.count("on_candidate") == 7
     assert heard[0] == "on_unedited_model"
     assert len(run.entries) == 3
+
+
+def test_the_report_says_which_iteration_was_committed_and_what_each_scored() -> None:
+    run, data = session(tiny_model("llama")), EditDataModule(batch_size=4, preserved_count=0)
+    data.attach(requests_from_records(records())).setup("fit")
+    run.prepare(data)
+    committed = drive(run, data, data.validation_items)
+    for batch, iteration in zip(run.report.batches, committed, strict=True):
+        assert batch["committed_iteration"] == iteration
+        assert len(batch["candidates"]) == batch["smoothing_iterations"]
+        assert batch["candidates"][iteration]["probability"] == batch["validation_probability"]
+        assert batch["candidates"][iteration]["score"] == batch["validation_score"]
+        best = max(candidate["probability"] for candidate in batch["candidates"])
+        assert batch["validation_probability"] == pytest.approx(best, abs=1e-3)
+    assert run.report.edits_done == run.report.edits == 7
+
+
+def test_batches_of_one_say_that_they_are_not_smoothed_or_smooth_by_a_threshold() -> None:
+    requests = requests_from_records(records())[:2]
+    run = session(tiny_model("gpt2"))
+    run.prepare(data := ListStream(requests, 1))
+    with pytest.warns(UserWarning, match="batches of one edit are not smoothed, .* set method.smoothing_threshold"):
+        assert drive(run, data) == [0, 0]
+    method, targets, preserved = learning_options("alphaedit_plus")
+    by_number = replace(method, smoothing_threshold=0.0)
+    run = EditSession(tiny_model("gpt2"), tokenizer(), LEARNING["layers"], by_number, targets, preserved)
+    run.prepare(data := ListStream(requests, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert drive(run, data) == [2, 2]
 
 
 def test_a_rollback_leaves_the_model_as_the_batch_found_it() -> None:

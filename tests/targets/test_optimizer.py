@@ -56,6 +56,43 @@ def test_converged_edits_are_frozen() -> None:
     assert bool((found.loss[found.converged] < 1.5).all())
 
 
+def test_early_stop_by_rank_ends_after_two_steps_on_top_behind_every_context() -> None:
+    decoder = Decoder(tiny_model("llama"))
+    rows = batch_rows(tiny_tokenizer(), EASY, CONTEXTS)
+    whole = replace(OPTIONS, steps=14, stop_loss=0.0, kl_factor=0.0, clamp=6.0)
+
+    def on_top(values: torch.Tensor) -> list[bool]:
+        """Whether each edit's answer is the first choice behind every context, one plain pass per row."""
+        found = []
+        for edit in range(rows.edits):
+            hits = []
+            for row in rows.prompts[edit * rows.contexts :][: rows.contexts]:
+
+                def move(_: object, __: object, output: object, row: object = row, edit: int = edit) -> object:
+                    hidden = (output[0] if isinstance(output, tuple) else output).clone()
+                    hidden[0, row.mark] += (values - initial)[:, edit]
+                    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+                handle = decoder.layers[1].register_forward_hook(move)
+                logits = decoder.model(input_ids=torch.tensor([row.ids]), use_cache=False).logits[0]
+                handle.remove()
+                hits.append(logits[row.answer - 1 : len(row.ids) - 1].argmax(-1).tolist() == list(row.answer_ids))
+            found.append(all(hits))
+        return found
+
+    initial = find_targets(decoder, rows, 1, replace(whole, steps=1)).initial
+    history = [on_top(find_targets(decoder, rows, 1, replace(whole, steps=step)).values) for step in range(1, 15)]
+    expected = []
+    for edit in range(rows.edits):
+        tops = [now[edit] for now in history]
+        expected.append(next((i for i in range(1, 14) if tops[i - 1] and tops[i]), None))
+    found = find_targets(decoder, rows, 1, replace(whole, stop="rank", chunk_tokens=5))
+    assert any(step is not None and step < 10 for step in expected)
+    for edit, step in enumerate(expected):
+        assert bool(found.converged[edit]) == (step is not None)
+        assert int(found.steps[edit]) == (13 if step is None else step)
+
+
 def test_chunks_change_nothing() -> None:
     decoder = Decoder(tiny_model("llama"))
     whole = find_targets(decoder, rows_of(), 1, OPTIONS)

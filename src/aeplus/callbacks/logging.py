@@ -59,6 +59,7 @@ class MetricsWriter(EditCallback):
             "leakage": report["leakage"],
             "prior_weights/norm": report["prior_weight_norm"],
             "smoothing/iterations": report["smoothing_iterations"],
+            "smoothing/committed": report["committed_iteration"],
             "targets/converged": commit.targets_converged,
         }
         values |= {f"seconds/{k}": v for k, v in report["seconds"].items()}

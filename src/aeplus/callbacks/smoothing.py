@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from aeplus.errors import InputError
 from aeplus.run.hooks import EditingModule, session_of
-from aeplus.run.selection import Best, Converge, Decision, Selection
+from aeplus.run.selection import WATCHED, Best, Converge, Decision, Selection
 
 log = logging.getLogger(__name__)
 
@@ -22,14 +22,16 @@ class SmoothingStop(EarlyStopping):
 
     Args:
         selection: By default the method's (``model.method.selection``). ``best``: commit the candidate with the best
-            validation score, ties to the least smoothed. ``converge`` (Algorithm 1, line 19): commit the first whose
+            validation, ties to the least smoothed. ``converge`` (Algorithm 1, line 19): commit the first whose
             score differs from the one before by at most ``min_delta``. With a small validation set two scores are
             easily equal, and ``converge`` then commits half-smoothed targets.
         min_delta: δ of ``converge``, in points of the score (0 to 100).
-        tie: For ``best``: scores this close, in points, are a tie. One of twenty preserved prompts is 1.7 points,
-            and a smoothed candidate should not be preferred because of a single prompt.
+        tie: For ``best``: scores this close to the best, in points, are a tie, unless no candidate had a lower one.
+            The default asks for none: probabilities tell candidates apart. Top-1 hits do not; with
+            ``monitor: validation/score`` one of twenty preserved prompts is 1.7 points.
         patience: For ``best``: iterations below the best before the search ends. A tie is not below.
-        monitor: What to watch.
+        monitor: What to watch; by default ``validation/probability`` for ``best`` (the mean probability of the
+            expected answers) and ``validation/score`` (top-1 hits, as in Algorithm 1) for ``converge``.
         verbose: Log each decision.
 
     Raises:
@@ -40,16 +42,18 @@ class SmoothingStop(EarlyStopping):
         self,
         selection: Literal["best", "converge"] | None = None,
         min_delta: float = 0.02,
-        tie: float = 2.0,
+        tie: float = 0.0,
         patience: int = 2,
-        monitor: str = "validation/score",
+        monitor: str | None = None,
         verbose: bool = False,
     ) -> None:
         if selection not in (None, "best", "converge"):
             msg = f"expected SmoothingStop's selection best or converge, got {selection!r}; choose one of these."
             raise InputError(msg)
-        super().__init__(monitor=monitor, min_delta=min_delta, patience=patience, mode="max", strict=False)
-        self.selection, self.log_decisions = selection, verbose
+        super().__init__(
+            monitor=monitor or "validation/score", min_delta=min_delta, patience=patience, mode="max", strict=False
+        )
+        self.selection, self.log_decisions, self._watched = selection, verbose, monitor
         self._rules: dict[str, Callable[[], Selection]] = {
             "best": partial(Best, tie, patience),
             "converge": partial(Converge, min_delta),
@@ -60,7 +64,8 @@ class SmoothingStop(EarlyStopping):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets how the run chooses its candidates."""
         session = session_of(pl_module)
-        rule = self._rules[self.selection or session.method.selection]
+        selection = self.selection or session.method.selection
+        rule, self.monitor = self._rules[selection], self._watched or f"validation/{WATCHED[selection]}"
         session.select = (lambda: _Logged(rule())) if self.log_decisions else rule
         cast("EditingModule", pl_module).monitor = self.monitor
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from aeplus.data.chat import ChatTemplate
 from aeplus.data.fitting import Reader, find_problems, message, readable_validation, refuse, without
+from aeplus.data.formats.zsre import ask_plainly
 from aeplus.data.manifest import read_validation
 from aeplus.data.readers import fill_neighborhoods, read_requests, read_stream
 from aeplus.data.validation import ValidationSet, build_validation, overlap, preserved_snippets
@@ -71,6 +72,8 @@ class EditDataModule(LightningDataModule):
         join: What stands between prompt and answer: ``auto`` (a space, but none behind whitespace, an opening quote,
             a slash or in a script without spaces), ``space`` or ``none``. A record's field ``join`` comes first.
         chat_template: Render prompts and tests by the tokenizer's chat template, so that a chat is edited.
+        protocol: How ZsRE's and AlphaSet's prompts are asked: ``published``, as their loaders do, or ``plain``; see
+            ``docs/metrics.md``.
         neighbors: Where a record has no neighborhood, take at most N prompts of the same form from the file's records
             that are not edited.
         validation: A validation set that ``aeplus build-validation`` has written for these edits. It replaces the one
@@ -95,6 +98,7 @@ class EditDataModule(LightningDataModule):
         target: Literal["answers", "alt", "text"] = "answers",
         join: Literal["auto", "space", "none"] = "auto",
         chat_template: bool = False,
+        protocol: Literal["published", "plain"] = "published",
         neighbors: int = 0,
         validation: str | None = None,
         validation_share: float = 0.1,
@@ -109,7 +113,10 @@ class EditDataModule(LightningDataModule):
             msg = f"expected data.batch_size of at least 1, got {batch_size}; choose the number of edits in a batch."
             raise InputError(msg)
         check_join(join, "data.join")
-        self._records = _records(subset, limit)
+        if protocol not in ("published", "plain"):
+            msg = f"expected data.protocol published or plain, got {protocol!r}; choose one of these."
+            raise InputError(msg)
+        self._records, self.protocol = _records(subset, limit), protocol
         self.join, self.chat_template = join, chat_template
         self.path, self.batch_size, self.limit, self.target = path, batch_size, limit, target
         self.subset, self.shuffle, self.skip_unusable = subset, shuffle, skip_unusable
@@ -294,6 +301,8 @@ class EditDataModule(LightningDataModule):
         if self.shuffle:
             random.Random(self.seed).shuffle(records)
         stream = [edit for edits in records for edit in edits]
+        if self.protocol == "plain":
+            stream = ask_plainly(stream)
         if not self.neighbors:
             return stream
         with warnings.catch_warnings():
@@ -355,8 +364,8 @@ class EditDataModule(LightningDataModule):
     def settings(self) -> dict[str, Any]:
         """The hyperparameters, as plain values."""
         names = (
-            "path batch_size limit subset shuffle skip_unusable target join chat_template neighbors validation_share "
-            "preserved preserved_count snippet_corpus seed"
+            "path batch_size limit subset shuffle skip_unusable target join chat_template protocol neighbors "
+            "validation_share preserved preserved_count snippet_corpus seed"
         )
         return {name: getattr(self, name) for name in names.split()} | {"validation": self.validation_file}
 

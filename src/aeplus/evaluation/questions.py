@@ -1,13 +1,15 @@
 """Test prompts as tokenized questions, and the scores of edits on them, together and one by one."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
 from aeplus.edits import EditRequest, broken_cases, still_holding
 from aeplus.metrics.success import ASPECTS, Score
 from aeplus.models.decoder import Decoder
-from aeplus.models.predict import predict
+from aeplus.models.predict import AnswerScore, predict, score_answers
 from aeplus.models.tokens import TokenRow, encode
 
 Success = dict[str, float | None]
@@ -238,6 +240,42 @@ def update_score(score: Score, questions: Sequence[Question], predictions: Predi
 def evaluate(decoder: Decoder, questions: Sequence[Question]) -> Score:
     """The Score (with its three parts) over some questions."""
     return update_score(Score().to(decoder.device), questions, predict_all(decoder, questions))
+
+
+def grade(decoder: Decoder, questions: Sequence[Question], batch_tokens: int = 1024) -> Success:
+    """The Score's summary with a finer one beside it, ``probability``, from the same forward passes.
+
+    A few dozen prompts tell two candidates apart by top-1 hits only where a hit is gained or lost. ``probability`` is
+    the probability of the expected answer (``exp`` of the mean log-probability of its tokens; of the most likely one
+    where several are accepted), averaged over the prompts of each aspect and then over the aspects, in percent.
+
+    Args:
+        decoder: The model.
+        questions: The questions; an answer that is the unedited model's is graded as any other.
+        batch_tokens: Tokens run at once.
+
+    Returns:
+        Efficacy, Generalization, Specificity, Score and probability; ``None`` where there is no prompt.
+    """
+    rows = {
+        row: row if row.answer_ids else replace(row, ids=(*row.ids, *expected))
+        for question in questions
+        for row, expected in zip(question.rows, question.expected, strict=True)
+    }
+    found = dict(zip(rows, score_answers(decoder, list(rows.values()), batch_tokens), strict=True))
+    predictions = {row: score.predicted for row, score in found.items()}
+    summary = update_score(Score().to(decoder.device), questions, predictions).summary()
+    return {**summary, "probability": _probability(questions, found)}
+
+
+def _probability(questions: Sequence[Question], found: Mapping[TokenRow, AnswerScore]) -> float | None:
+    """The mean over the aspects of the mean probability of the expected answers, in percent."""
+    shares: dict[str, list[float]] = {}
+    for question in questions:
+        best = max(found[row].log_prob for row in question.rows)
+        shares.setdefault(question.item.aspect, []).append(math.exp(best))
+    means = [sum(values) / len(values) for values in shares.values()]
+    return 100 * sum(means) / len(means) if means else None
 
 
 def edit_success(

@@ -14,11 +14,13 @@ PARTS = {"targets": "targets v*", "solve": "search and solve", "validate": "vali
 Seconds = Mapping[str, float]
 
 
-def effort_by_batch(batches: Sequence[Seconds]) -> Figure:
+def effort_by_batch(batches: Sequence[Seconds], committed: Sequence[str] | None = None) -> Figure:
     """Stacked bars, one per batch of a run.
 
     Args:
         batches: ``seconds`` of each batch, as ``metrics.json`` has them.
+        committed: What to write above each bar: the smoothing iteration that was committed, of how many; empty for a
+            batch that was not smoothed.
     """
     figure = new_figure(max(5.0, min(12.0, 2.5 + 0.35 * len(batches))), 3.4)
     axes = figure.subplots()
@@ -30,6 +32,9 @@ def effort_by_batch(batches: Sequence[Seconds]) -> Figure:
     _stack(axes, positions, np.array([_parts(seconds) for seconds in batches]))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(0.4, len(batches) + 0.6)
+    for position, seconds, text in zip(positions, batches, committed or (), strict=False):
+        place = (float(position), sum(_parts(seconds)))
+        axes.annotate(text, place, ha="center", va="bottom", fontsize="x-small", color="0.2")
     return figure
 
 

@@ -106,8 +106,14 @@ def quantities(records: Sequence[EditRecord]) -> dict[str, list[float | None]]:
 
 
 def _effort(run: _Run) -> dict[str, Figure]:
-    seconds = [batch["seconds"] for batch in run.metrics.get("batches", ())]
-    return {"effort": draw.effort_by_batch(seconds)} if seconds else {}
+    batches = run.metrics.get("batches", ())
+    committed = [
+        f"t = {batch['committed_iteration']}\nof {batch['smoothing_iterations'] - 1}"
+        if batch.get("smoothing_iterations", 1) > 1 and "committed_iteration" in batch
+        else ""
+        for batch in batches
+    ]
+    return {"effort": draw.effort_by_batch([b["seconds"] for b in batches], committed)} if batches else {}
 
 
 def _spectra(run: _Run) -> dict[str, Figure]:

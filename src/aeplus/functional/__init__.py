@@ -20,35 +20,65 @@ Results have the dtype of the input; half precision is computed in float32. Tens
 Invalid input raises `aeplus.errors.InputError`.
 """
 
+from aeplus.functional.aligned import aligned_basis, aligned_floor, null_share
 from aeplus.functional.basis import extend_basis, project_out
 from aeplus.functional.compress import compress
 from aeplus.functional.conflict import conflict, nearest, prior_weights
-from aeplus.functional.filters import null_space_filter, ridge_filter, soft_filter
-from aeplus.functional.leakage import leakage, preserved_energy
+from aeplus.functional.filters import (
+    null_soft_filter,
+    null_space_filter,
+    priced_filter,
+    ridge_filter,
+    soft_filter,
+)
+from aeplus.functional.forbidden import forbidden_directions
+from aeplus.functional.leakage import leakage, preserved_energy, preserved_moment
 from aeplus.functional.relax import relax_filter
 from aeplus.functional.smoothing import smoothing_coefficients, smoothing_threshold
 from aeplus.functional.solve import LowRankUpdate, solve_update
 from aeplus.functional.spectrum import Spectrum
-from aeplus.functional.treatments import restrain, sparsify
+from aeplus.functional.treatments import (
+    deflect,
+    leading_directions,
+    masked_out,
+    restrain,
+    revive,
+    sparsify,
+    unit_row_directions,
+    without,
+)
 
 __all__ = [
     "LowRankUpdate",
     "Spectrum",
+    "aligned_basis",
+    "aligned_floor",
     "compress",
     "conflict",
+    "deflect",
     "extend_basis",
+    "forbidden_directions",
+    "leading_directions",
     "leakage",
+    "masked_out",
     "nearest",
+    "null_share",
+    "null_soft_filter",
     "null_space_filter",
     "preserved_energy",
+    "preserved_moment",
+    "priced_filter",
     "prior_weights",
     "project_out",
     "relax_filter",
     "restrain",
+    "revive",
     "ridge_filter",
     "smoothing_coefficients",
     "smoothing_threshold",
     "soft_filter",
     "solve_update",
     "sparsify",
+    "unit_row_directions",
+    "without",
 ]

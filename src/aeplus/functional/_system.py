@@ -23,6 +23,8 @@ class System:
         filter: `f` in the working dtype, `[d]`.
         spectrum: Spectrum of `C`, in its own dtype.
         ridge: λ.
+        relaxation: `Q` in the working dtype, `[d, r]`, where `F = U diag(f) Uᵀ + Q Qᵀ`.
+        forbidden: `B` in the working dtype, `[d, q]`, where `F` is that minus `B Bᵀ`.
     """
 
     residual: Tensor
@@ -30,6 +32,8 @@ class System:
     filter: Tensor
     spectrum: Spectrum
     ridge: float
+    relaxation: Tensor | None = None
+    forbidden: Tensor | None = None
 
     @property
     def edits(self) -> int:
@@ -50,6 +54,15 @@ class System:
 
     def filtered_keys(self) -> Tensor:
         """`F K`, `[d, N]`, through as few eigenvectors as the filter allows."""
+        filtered = self._spectral_keys()
+        if self.relaxation is not None:
+            filtered = filtered + self.relaxation @ (self.relaxation.T @ self.keys)
+        if self.forbidden is not None:
+            filtered = filtered - self.forbidden @ (self.forbidden.T @ self.keys)
+        return filtered
+
+    def _spectral_keys(self) -> Tensor:
+        """`U diag(f) Uᵀ K`, `[d, N]`."""
         support = self.filter != 0
         if bool(((self.filter == 0) | (self.filter == 1)).all()):
             if 2 * int(support.sum()) > support.numel():
@@ -88,6 +101,8 @@ def assemble(
     prior_keys: Tensor | None,
     prior_weights: Tensor | None,
     prior_strength: float,
+    relaxation: Tensor | None = None,
+    forbidden: Tensor | None = None,
 ) -> System:
     """Check the arguments of `solve_update` and `relax_filter` and stack their keys.
 
@@ -108,6 +123,12 @@ def assemble(
     check_finite("keys", keys)
     _check_weights("filter", filter)
     dtype = working_dtype(residual, keys, spectrum.values, filter)
+    for name, directions in (("relaxation", relaxation), ("forbidden", forbidden)):
+        if directions is not None:
+            check_shape(name, directions, (d, None), "one direction of d inputs per column, [d, r]")
+            check_finite(name, directions)
+    relaxation = None if relaxation is None else relaxation.to(dtype)
+    forbidden = None if forbidden is None else forbidden.to(dtype)
     stacked = keys.to(dtype)
     if prior_keys is not None:
         check_shape("prior_keys", prior_keys, (d, None), "one previous key per column [d, m]")
@@ -123,7 +144,7 @@ def assemble(
     elif prior_weights is not None:
         message = "expected prior_keys beside prior_weights, got none; pass the previous keys [d, m] too, or neither."
         raise InputError(message)
-    return System(residual.to(dtype), stacked, filter.to(dtype), spectrum, ridge)
+    return System(residual.to(dtype), stacked, filter.to(dtype), spectrum, ridge, relaxation, forbidden)
 
 
 def _check_weights(name: str, weights: Tensor) -> None:

@@ -115,3 +115,53 @@ def soft_filter(spectrum: Spectrum, alpha: float, ridge: float) -> Tensor:
     check_number("ridge", ridge, positive=True)
     values = spectrum.values.to(working_dtype(spectrum.values))
     return (ridge / (ridge + alpha * values.clamp(min=0))).to(spectrum.values.dtype)
+
+
+def null_soft_filter(
+    spectrum: Spectrum, threshold: float, alpha: float, ridge: float, *, kind: FilterKind = "absolute"
+) -> Tensor:
+    """A null space whose directions are penalized by their use, `f(σ) = 1[σ < τ] · λ / (λ + α σ)`; solve with ridge λ.
+
+    BetaEdit's filter (https://arxiv.org/abs/2605.09285). With α = 0 it is `null_space_filter`, without a threshold
+    `soft_filter`.
+
+    Args:
+        spectrum: Spectrum of `C`, `[d]` and `[d, d]`.
+        threshold: Where the null space ends, in the unit that `kind` names.
+        alpha: Weight α of `C`.
+        ridge: λ.
+        kind: As in `null_space_filter`.
+
+    Returns:
+        The filter, `[d]`, in the dtype of `spectrum.values`.
+
+    Raises:
+        InputError: As `null_space_filter` and `soft_filter`.
+    """
+    return null_space_filter(spectrum, threshold, kind=kind) * soft_filter(spectrum, alpha, ridge)
+
+
+def priced_filter(
+    spectrum: Spectrum, threshold: float, alpha: float, ridge: float, *, kind: FilterKind = "absolute"
+) -> Tensor:
+    """A free null space, and the rest at the price of what it leaks: 1 below τ, `λ / (λ + α σ)` above; ridge λ.
+
+    The complement of `null_soft_filter`: a relaxed projector in closed form. With `P` the projector onto the null space
+    the update minimizes `‖R − Δ K1‖² + λ ‖Δ‖² + α tr(Δ (I − P) C (I − P) Δᵀ)`, whose last term is the leakage outside
+    the null space.
+
+    Args:
+        spectrum: Spectrum of `C`, `[d]` and `[d, d]`.
+        threshold: Where the null space ends, in the unit that `kind` names.
+        alpha: The price α of the leakage.
+        ridge: λ.
+        kind: As in `null_space_filter`.
+
+    Returns:
+        The filter, `[d]`, in the dtype of `spectrum.values`.
+
+    Raises:
+        InputError: As `null_space_filter` and `soft_filter`.
+    """
+    free = null_space_filter(spectrum, threshold, kind=kind)
+    return torch.where(free == 1, free, soft_filter(spectrum, alpha, ridge))

@@ -62,6 +62,8 @@ def solve_update(
     prior_weights: Tensor | None = None,
     prior_strength: float = 1.0,
     form: SolverForm = "auto",
+    relaxation: Tensor | None = None,
+    forbidden: Tensor | None = None,
 ) -> LowRankUpdate:
     """Solve for the update that maps new keys to their targets and leaves the rest in place.
 
@@ -86,7 +88,9 @@ def solve_update(
 
     where `U_s` are the s eigenvectors with f > 0 and `Z1` the first n columns of `Z`. Both systems are symmetric
     positive definite, so one Cholesky factorization solves them. Any filter f ≥ 0 will do: `ridge_filter` and λ = 1
-    give MEMIT, `Δ = R K1ᵀ (α C + β Kp Λp Kpᵀ + K1 K1ᵀ)⁻¹`.
+    give MEMIT, `Δ = R K1ᵀ (α C + β Kp Λp Kpᵀ + K1 K1ᵀ)⁻¹`. With a relaxation `Q` the filter is
+    `F = U diag(f) Uᵀ + Q Qᵀ`, which need not be diagonal in the eigenbasis: the dual form takes `F K` only, the primal
+    one `[diag(√f) U_sᵀ; Qᵀ]` in place of `diag(√f) U_sᵀ`.
 
     Computed in the widest dtype of the arguments, in float32 at least. With many strongly weighted previous
     keys `G` is large against λ: pass the keys in float64 where float32 is not enough.
@@ -101,20 +105,31 @@ def solve_update(
         prior_weights: Diagonal of `Λp` (Eq. 3), `[m]`; ones by default.
         prior_strength: β, the weight of all previous edits together.
         form: `dual`, `primal`, or the smaller of both.
+        forbidden: What the filter lacks of its directions, `B` with `F = U diag(f) Uᵀ + Q Qᵀ − B Bᵀ`, `[d, q]`, as
+            `forbidden_directions` returns it; solved in the dual form.
+        relaxation: Directions `Q` that edits may use beside the filter's, `[d, r]`, such as `aligned_basis` returns.
 
     Returns:
         The update of rank at most `n`, in the dtype of `residual`.
 
     Raises:
         InputError: If a shape does not fit, `residual` or a key is not finite, `ridge` is not positive, a
-            weight is negative, or `form` is unknown.
+            weight is negative, or `form` is unknown, or `primal` beside `forbidden`.
     """
     if form not in ("auto", "dual", "primal"):
         message = f"expected form 'auto', 'dual' or 'primal', got {form!r}; use one of these."
         raise InputError(message)
-    system = assemble(residual, keys, spectrum, filter, ridge, prior_keys, prior_weights, prior_strength)
+    system = assemble(
+        residual, keys, spectrum, filter, ridge, prior_keys, prior_weights, prior_strength, relaxation, forbidden
+    )
+    if forbidden is not None:
+        if form == "primal":
+            message = "expected form 'dual' or 'auto' beside forbidden directions, got 'primal'; use one of these."
+            raise InputError(message)
+        form = "dual"
     if form == "auto":
-        form = "dual" if system.keys.shape[1] <= int((filter != 0).sum()) else "primal"
+        inner = int((filter != 0).sum()) + (0 if relaxation is None else relaxation.shape[1])
+        form = "dual" if system.keys.shape[1] <= inner else "primal"
     right = _dual(system) if form == "dual" else _primal(system)
     # a copy: an update that is kept must not change when its caller reuses the residual
     return LowRankUpdate(residual.clone(), right.to(residual.dtype))
@@ -129,10 +144,13 @@ def _dual(system: System) -> Tensor:
 
 
 def _primal(system: System) -> Tensor:
-    """`Z1ᵀ (Z Zᵀ + λ I)⁻¹ diag(√f) U_sᵀ`, `[n, d]`."""
+    """`Z1ᵀ (Z Zᵀ + λ I)⁻¹ A`, `[n, d]`, with `A = [diag(√f) U_sᵀ; Qᵀ]`, `F = Aᵀ A` and `Z = A K`."""
     support = system.filter != 0
     root = system.filter[support].sqrt()[:, None]
     basis = system.columns(support)
+    if system.relaxation is not None:
+        basis = torch.cat([basis, system.relaxation], 1)
+        root = torch.cat([root, root.new_ones(system.relaxation.shape[1], 1)])
     mapped = root * (basis.T @ system.keys)  # Z [s, N]
     lower = factor(mapped @ mapped.T, system.ridge)
     return (basis @ (root * torch.cholesky_solve(mapped[:, : system.edits].contiguous(), lower))).T

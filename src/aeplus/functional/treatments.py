@@ -1,4 +1,8 @@
-"""Treatments of a finished update: keep its largest relative changes (RECT), damp its singular values (PRUNE)."""
+"""Treatments of a finished update.
+
+Keep its largest relative changes (RECT), damp its singular values (PRUNE), or keep it out of the weight's main
+directions (SPHERE, REVIVE).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from torch import Tensor
 
 from aeplus.errors import InputError
 from aeplus.functional._checks import check_number, check_shape, working_dtype
+from aeplus.functional.basis import project_out
 from aeplus.functional.solve import LowRankUpdate
 
 
@@ -37,6 +42,44 @@ def sparsify(update: LowRankUpdate, weight: Tensor, share: float) -> LowRankUpda
     kept = max(1, round(share * change.numel()))
     least = change.kthvalue(change.numel() - kept + 1).values
     return replace(update, mask=(change >= least).view_as(delta))
+
+
+def masked_out(update: LowRankUpdate) -> LowRankUpdate:
+    """What a mask has done to an update, `T(Δ) − Δ`: minus the entries that are not kept.
+
+    Args:
+        update: `Δ`, `[o, d]` in factors, with the mask of `sparsify`.
+
+    Returns:
+        An update of the rank `o`, as `I · D`.
+
+    Raises:
+        InputError: If it has no mask.
+    """
+    if update.mask is None:
+        message = "expected a sparsified update, got one without a mask; call sparsify first."
+        raise InputError(message)
+    dropped = -(update.left @ update.right) * ~update.mask
+    return LowRankUpdate(torch.eye(len(dropped), dtype=dropped.dtype, device=dropped.device), dropped)
+
+
+def without(update: LowRankUpdate, other: LowRankUpdate) -> LowRankUpdate:
+    """The difference of two updates without masks, in the factors of both, or dense (`I · Δ`) where that is smaller.
+
+    Args:
+        update: `[o, d]` in factors.
+        other: What is taken from it, `[o, d]` in factors.
+
+    Raises:
+        InputError: If the shapes differ or one is masked.
+    """
+    first, second = _unmasked(update), _unmasked(other)
+    check_shape("other", second.left, (first.left.shape[0], None), "as many outputs as the update, [o, r]")
+    check_shape("other", second.right, (None, first.right.shape[1]), "as many inputs as the update, [r, d]")
+    if first.rank + second.rank > len(first.left):
+        dense = first.dense() - second.dense()
+        return LowRankUpdate(torch.eye(len(dense), dtype=dense.dtype, device=dense.device), dense)
+    return LowRankUpdate(torch.cat([first.left, -second.left], 1), torch.cat([first.right, second.right]))
 
 
 def restrain(updates: Sequence[LowRankUpdate], bound: Tensor | float, base: float = math.e) -> LowRankUpdate:
@@ -68,6 +111,102 @@ def restrain(updates: Sequence[LowRankUpdate], bound: Tensor | float, base: floa
     restrained = torch.minimum(s, (s / bound).log() / math.log(base) + bound)
     above = s > bound
     return LowRankUpdate(u[:, above] * (restrained - s)[above], v[above])
+
+
+def unit_row_directions(weight: Tensor, energy: float) -> Tensor:
+    """The main directions of a weight's rows, each row at length 1: leading eigenvectors of `Ŵᵀ Ŵ / o` (SPHERE).
+
+    Args:
+        weight: `W`, `[o, d]`; rows that are 0 stay so.
+        energy: The share η of the eigenvalues' sum that the directions reach, as few as do, above 0 and at most 1.
+
+    Returns:
+        Orthonormal columns, `[d, r]`, in the dtype of `weight`, or float32 if that is wider.
+
+    Raises:
+        InputError: If `weight` is no matrix, or `energy` is out of range.
+    """
+    check_shape("weight", weight, (None, None), "the weight [o, d]")
+    rows = torch.nn.functional.normalize(weight.to(working_dtype(weight)), dim=1)
+    return leading_directions(rows, energy)[1]
+
+
+def leading_directions(weight: Tensor, energy: float) -> tuple[Tensor, Tensor]:
+    """The leading singular vectors of a weight, as few as reach a share of the sum of its squared singular values.
+
+    Args:
+        weight: `W`, `[o, d]`.
+        energy: The share, above 0 and at most 1.
+
+    Returns:
+        Left ones `[o, k]` and right ones `[d, k]`, in the dtype of `weight`, or float32 if that is wider.
+
+    Raises:
+        InputError: If `weight` is no matrix, or `energy` is out of range.
+    """
+    check_shape("weight", weight, (None, None), "the weight [o, d]")
+    if not 0 < energy <= 1:
+        message = f"expected energy above 0 and at most 1, got {energy}; pass 0.5 for half of the squared norm."
+        raise InputError(message)
+    u, s, v = torch.linalg.svd(weight.to(working_dtype(weight)), full_matrices=False)
+    reached = s.square().cumsum(0) / s.square().sum().clamp(min=torch.finfo(s.dtype).tiny)
+    short = reached < energy * (1 - 10 * torch.finfo(s.dtype).eps)
+    count = min(int(short.sum()) + 1, len(s))
+    return u[:, :count], v[:count].T
+
+
+def deflect(update: LowRankUpdate, directions: Tensor, strength: float) -> LowRankUpdate:
+    """Take a share of an update out of some input directions, `Δ (I − a U Uᵀ)` (SPHERE, https://arxiv.org/abs/2510.01172).
+
+    Args:
+        update: `Δ`, `[o, d]` in factors, without a mask.
+        directions: Orthonormal columns `U`, `[d, r]`, from `unit_row_directions`.
+        strength: `a`, from 0 (nothing) to 1 (a projection).
+
+    Returns:
+        The update in the same left factors; its rank does not rise.
+
+    Raises:
+        InputError: If the shapes do not fit, the update is masked, or `strength` is not between 0 and 1.
+    """
+    if not 0 <= strength <= 1:
+        message = f"expected strength between 0 and 1, got {strength}; pass 0.5 to take out half."
+        raise InputError(message)
+    right = _unmasked(update).right
+    check_shape("directions", directions, (right.shape[1], None), "orthonormal columns of d inputs, [d, r]")
+    basis = directions.to(right)
+    return LowRankUpdate(update.left, right - strength * (right @ basis) @ basis.T)
+
+
+def revive(update: LowRankUpdate, left: Tensor, right: Tensor) -> LowRankUpdate:
+    """Keep an update out of the main directions of a weight on both sides, `(I − U Uᵀ) Δ (I − V Vᵀ)` (REVIVE).
+
+    With all singular vectors of the weight, `u_i` and `v_j`, completed to bases of outputs and inputs, and the `k`
+    leading ones in `U` and `V`, this is `Σ_{i>k, j>k} u_i u_iᵀ Δ v_j v_jᵀ` (https://arxiv.org/abs/2601.11042).
+
+    Args:
+        update: `Δ`, `[o, d]` in factors, without a mask.
+        left: `U`, orthonormal columns, `[o, k]`, from `leading_directions` of the unedited weight.
+        right: `V`, orthonormal columns, `[d, k]`.
+
+    Returns:
+        The update; its rank does not rise.
+
+    Raises:
+        InputError: If the shapes do not fit, or the update is masked.
+    """
+    factors = _unmasked(update)
+    check_shape("left", left, (factors.left.shape[0], None), "orthonormal columns of o outputs, [o, k]")
+    check_shape("right", right, (factors.right.shape[1], None), "orthonormal columns of d inputs, [d, k]")
+    outputs = factors.left - left.to(factors.left) @ (left.to(factors.left).T @ factors.left)
+    return LowRankUpdate(outputs, project_out(factors.right, right.to(factors.right)))
+
+
+def _unmasked(update: LowRankUpdate) -> LowRankUpdate:
+    if update.mask is not None:
+        message = "expected an update without a mask, got a sparsified one; treat an update once."
+        raise InputError(message)
+    return update
 
 
 def _singular(updates: Sequence[LowRankUpdate]) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from aeplus.edits import EditRequest
+from aeplus.functional import LowRankUpdate
 from aeplus.methods.closed_form import ClosedForm
 from aeplus.methods.gradient import GradientEditor, sample_previous
 from aeplus.methods.layer import LayerEdit, joined_keys
 from aeplus.methods.registry import Part
+from aeplus.methods.treatments import prepared
 from aeplus.models.decoder import Decoder, EditSite, Snapshot
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.optimizer import TargetOptions, Targets, find_targets
@@ -57,6 +59,7 @@ class BatchEdit:
     Args:
         snapshot: The edited weights as the batch finds them.
         editor: What proposes its edits.
+        shared_keys: The edits that have one key, each group by their numbers in the batch.
 
     Attributes:
         current: The candidate that the model holds.
@@ -64,8 +67,8 @@ class BatchEdit:
         seconds: What proposing took.
     """
 
-    def __init__(self, snapshot: Snapshot, editor: Editor) -> None:
-        self.snapshot, self.editor = snapshot, editor
+    def __init__(self, snapshot: Snapshot, editor: Editor, shared_keys: Sequence[Sequence[int]] = ()) -> None:
+        self.snapshot, self.editor, self.shared_keys = snapshot, editor, shared_keys
         self.current: Candidate | None = None
         self.scores: dict[int, dict[str, float | None]] = {}
         self.seconds = 0.0
@@ -123,7 +126,7 @@ class BatchBuilder:
     Args:
         decoder: The model.
         tokenizer: Its tokenizer.
-        sites: The edited layers.
+        sites: The edited layers, unedited still.
         method: The composition.
         options: How targets are learned.
         statistics: Preserved knowledge of each site.
@@ -154,12 +157,14 @@ class BatchBuilder:
         self._options, self._statistics, self._contexts, self._seed = options, statistics, contexts, seed
         self._progress, self._cache = progress, cache
         self.learning_seconds = self.spared_seconds = 0.0
+        self._prepared = prepared(method, sites)  # the weights are unedited still
 
     def build(
         self,
         requests: Sequence[EditRequest],
         edited: Sequence[EditRequest],
         prior_keys: Sequence[Sequence[Tensor]],
+        removed: Sequence[LowRankUpdate | None] | None = None,
     ) -> BatchEdit:
         """The edit of some requests, with the model as it is now.
 
@@ -167,14 +172,15 @@ class BatchBuilder:
             requests: The batch.
             edited: All edits committed before.
             prior_keys: For each site the keys of every previous batch, ``[d, n]`` each.
+            removed: For each site what the treatment has added to the last batch's update, where it is fed back.
 
         Raises:
             InputError: If a prompt is too long, or something is not finite; the model is then as before.
         """
         self.learning_seconds = self.spared_seconds = 0.0
         rows, snapshot = self._rows(requests, self._contexts), Snapshot(self._sites)
-        editor = UPDATES[self._method.update].run(self, Batch(requests, edited, rows, snapshot, prior_keys))
-        return BatchEdit(snapshot, editor)
+        editor = UPDATES[self._method.update].run(self, Batch(requests, edited, rows, snapshot, prior_keys, removed))
+        return BatchEdit(snapshot, editor, rows.shared_keys)
 
     def closed_form(self, batch: "Batch") -> Editor:
         """The closed form, with targets learned or taken from the cache."""
@@ -182,6 +188,9 @@ class BatchBuilder:
         return ClosedForm(
             *(self._decoder, batch.snapshot, batch.rows, self._method, self._statistics, joined),
             lambda layer: self._find_targets(batch.rows, layer),
+            rewritten_by(batch.edited, batch.requests),
+            self._prepared,
+            batch.removed,
         )
 
     def gradient(self, batch: "Batch") -> Editor:
@@ -211,6 +220,12 @@ class BatchBuilder:
         return targets
 
 
+def rewritten_by(edited: Sequence[EditRequest], requests: Sequence[EditRequest]) -> Tensor:
+    """Which previous edits are of a fact that some new ones edit again, ``[m]``."""
+    facts = {request.fact_key for request in requests}
+    return torch.tensor([request.fact_key in facts for request in edited], dtype=torch.bool)
+
+
 @dataclass(frozen=True)
 class Batch:
     """What an update is made from.
@@ -221,6 +236,7 @@ class Batch:
         rows: The batch's token rows.
         snapshot: The edited weights as the batch finds them.
         prior_keys: For each site the keys of every previous batch, ``[d, n]`` each.
+        removed: For each site what the treatment has added to the last batch's update, where it is fed back.
     """
 
     requests: Sequence[EditRequest]
@@ -228,6 +244,7 @@ class Batch:
     rows: BatchRows
     snapshot: Snapshot
     prior_keys: Sequence[Sequence[Tensor]]
+    removed: Sequence[LowRankUpdate | None] | None = None
 
 
 UPDATES: dict[str, Part[Callable[[BatchBuilder, Batch], Editor]]] = {

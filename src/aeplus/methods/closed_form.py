@@ -1,7 +1,8 @@
 """The closed-form edit of a batch: its targets, its smoothing candidates, layer after layer."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -38,9 +39,11 @@ class LayerTarget:
         at: At which site's output they are.
         parts: Into how many parts what is lacking is divided: the layers left.
         method: The composition.
+        every: Whether the targets are means over all contexts, to be compared with values behind all of them.
     """
 
-    def __init__(self, targets: Targets, at: EditSite, parts: int, method: "Method") -> None:
+    def __init__(self, targets: Targets, at: EditSite, parts: int, method: "Method", every: bool = False) -> None:
+        self.every = every
         self.targets, self.at, self.parts, self._last = targets, at, parts, method.smoothing_steps
         self.norms = (targets.values - targets.initial).norm(dim=0)  # ‖r‖ [n]
         self._threshold = residual_threshold(self.norms, method)
@@ -59,25 +62,56 @@ Write = Callable[[int, LayerTarget], None]
 """Writes the unsmoothed edit of a site, given its index, so that targets above are learned on top of it."""
 
 
-def shared_target(method: "Method", sites: Sequence[EditSite], find: Find, write: Write) -> list[LayerTarget]:
+@dataclass(frozen=True)
+class Learning:
+    """What targets are learned with.
+
+    Attributes:
+        find: Learns targets at the output of a layer, with the model's present weights.
+        write: Writes the unsmoothed edit of a site.
+        reader: Runs the batch's rows through the sites.
+    """
+
+    find: Find
+    write: Write
+    reader: KeyReader
+
+
+def shared_target(method: "Method", sites: Sequence[EditSite], learn: Learning) -> list[LayerTarget]:
     """One target, at the last site, to which every layer contributes (MEMIT)."""
-    targets, count = find(sites[-1].layer), len(sites)
+    targets, count = learn.find(sites[-1].layer), len(sites)
     return [LayerTarget(targets, sites[-1], count - i, method) for i in range(count)]
 
 
-def own_targets(method: "Method", sites: Sequence[EditSite], find: Find, write: Write) -> list[LayerTarget]:
+def own_targets(method: "Method", sites: Sequence[EditSite], learn: Learning) -> list[LayerTarget]:
     """A target for each layer, learned when the layers below are written, that takes all of its residual (BLUE)."""
     layer_targets: list[LayerTarget] = []
     for index, site in enumerate(sites):
-        layer_targets.append(LayerTarget(find(site.layer), site, 1, method))
+        layer_targets.append(LayerTarget(learn.find(site.layer), site, 1, method))
         if index < len(sites) - 1:
-            write(index, layer_targets[-1])
+            learn.write(index, layer_targets[-1])
     return layer_targets
 
 
-TARGETS: dict[str, Part[Callable[["Method", Sequence[EditSite], Find, Write], list[LayerTarget]]]] = {
+def forward_targets(method: "Method", sites: Sequence[EditSite], learn: Learning) -> list[LayerTarget]:
+    """One optimization, at the first site; what its δ leads to at the others is their target (FE).
+
+    The moved hidden state is followed through the layers behind every context, and each layer takes all of its
+    residual.
+    """
+    found = learn.find(sites[0].layer)
+    delta = found.values - found.initial
+    reached, initial = learn.reader.follow(delta), learn.reader.follow(torch.zeros_like(delta))
+    return [
+        LayerTarget(replace(found, values=values, initial=before), site, 1, method, every=True)
+        for site, values, before in zip(sites, reached, initial, strict=True)
+    ]
+
+
+TARGETS: dict[str, Part[Callable[["Method", Sequence[EditSite], Learning], list[LayerTarget]]]] = {
     "last": Part(shared_target),
     "own": Part(own_targets, ("own_ridge",)),
+    "forward": Part(forward_targets, ("own_ridge",)),
 }
 """``method.targets``: the target of each site; a rule may write the sites below meanwhile."""
 
@@ -93,6 +127,9 @@ class ClosedForm:
         statistics: Preserved knowledge of each site.
         prior_keys: Keys of previous edits of each site, ``[d, m]``.
         find: Learns targets at the output of a layer, with the model's present weights.
+        rewritten: Which previous edits are of a fact that the batch edits again, ``[m]``; none by default.
+        prepared: What the treatment made of each site's unedited weight.
+        removed: For each site what the treatment has added to the last batch's update, where it is fed back.
 
     Attributes:
         iterations: How many smoothing iterations there can be: ``T + 1``, or 1 if nothing is smoothed.
@@ -109,15 +146,21 @@ class ClosedForm:
         statistics: Sequence[LayerStatistics],
         prior_keys: Sequence[Tensor],
         find: Find,
+        rewritten: Tensor | None = None,
+        prepared: Sequence[Any] | None = None,
+        removed: Sequence[fn.LowRankUpdate | None] | None = None,
     ) -> None:
         self._snapshot, self._sites, self._method = snapshot, snapshot.sites, method
         self._reader = KeyReader(decoder, rows, self._sites)
+        back = removed or [None] * len(self._sites)
         self._solvers = [
-            LayerSolver(site.layer, method, stats, weight, priors)
-            for site, stats, weight, priors in zip(self._sites, statistics, snapshot.weights, prior_keys, strict=True)
+            LayerSolver(site.layer, method, stats, snapshot.weights[i], prior_keys[i], rewritten, back[i])
+            for i, (site, stats) in enumerate(zip(self._sites, statistics, strict=True))
         ]
+        self._prepared = prepared or [None] * len(self._sites)
         with snapshot:
-            self._targets = TARGETS[method.targets].run(method, self._sites, find, self._write)
+            learn = Learning(find, self._write, self._reader)
+            self._targets = TARGETS[method.targets].run(method, self._sites, learn)
         self.iterations = method.smoothing_steps + 1 if any(target.smooths for target in self._targets) else 1
         self.residual_norms = self._targets[-1].norms
         self.converged = torch.stack([target.targets.converged for target in self._targets]).all(0)
@@ -138,13 +181,13 @@ class ClosedForm:
         self._reader.restart()
         edits: list[LayerEdit] = []
         treat = TREATMENTS[self._method.treatment].run.each
-        for site, solver, target in zip(self._sites, self._solvers, self._targets, strict=True):
-            keys, values = self._reader.read(site, target.at)
+        for index, (site, solver, target) in enumerate(zip(self._sites, self._solvers, self._targets, strict=True)):
+            keys, values = self._reader.read(site, target.at, every=target.every)
             residual = (target.values_at(iteration) - values) / target.parts
             update = stored(solver.solve(residual, keys), site.weight)
             site.add(update)
             if treat is not None:
-                update = treat(self._method, update, solver.weight)
+                update = treat(self._method, update, solver.weight, self._prepared[index])
             edits.append(LayerEdit(update, keys, solver.report(update, residual, keys)))
         if treat is not None:  # the layers above were edited on top of whole updates, as RECT does
             self._snapshot.restore()

@@ -24,6 +24,14 @@ SITES: dict[str, Part[Callable[[list[int]], list[int]]]] = {
 }
 """``method.sites``: which of the layers are edited."""
 
+_MIXED = ("threshold", "threshold_kind", "alpha", "ridge")
+
+
+def _mixed(method: "Method", spectrum: fn.Spectrum, make: Callable[..., Tensor]) -> Tensor:
+    """A filter with both a null space and a price."""
+    return make(spectrum, method.threshold, method.alpha, method.solver_ridge, kind=method.threshold_kind)
+
+
 FILTERS: dict[str, Part[Callable[["Method", fn.Spectrum], Tensor]]] = {
     "null_space": Part(
         lambda method, spectrum: fn.null_space_filter(spectrum, method.threshold, kind=method.threshold_kind),
@@ -33,26 +41,126 @@ FILTERS: dict[str, Part[Callable[["Method", fn.Spectrum], Tensor]]] = {
     "soft": Part(
         lambda method, spectrum: fn.soft_filter(spectrum, method.alpha, method.solver_ridge), ("alpha", "ridge")
     ),
+    "null_soft": Part(lambda method, spectrum: _mixed(method, spectrum, fn.null_soft_filter), _MIXED),
+    "priced": Part(lambda method, spectrum: _mixed(method, spectrum, fn.priced_filter), _MIXED),
 }
 """``method.filter``: the spectral filter ``f [d]`` before any relaxation. Without ``ridge`` it holds its own λ."""
 
-RELAXATIONS: dict[str, Part[Callable[["Method"], dict[str, Any]] | None]] = {
-    "none": Part(None),
-    "bounded": Part(
-        lambda method: {name: getattr(method, name) for name in ("max_rank", "max_leakage", "max_growth")},
-        ("epsilon", "relative", "max_rank", "max_leakage", "max_growth"),
-    ),
-    "paper": Part(lambda method: {}, ("epsilon", "relative")),
-}
-"""``method.relax``: the bounds of the search for P̃; ``None`` for no search."""
 
-PRIORS: dict[str, Part[Callable[[Tensor, Tensor], Tensor] | None]] = {
+@dataclass(frozen=True)
+class Relaxed:
+    """A filter that has been widened by P̃.
+
+    Attributes:
+        filter: The spectral filter, with the eigenvectors that joined it, ``[d]``.
+        directions: Further directions Q, so that ``P̃`` holds ``Q Qᵀ``, ``[d, r]``; ``None`` for no others.
+    """
+
+    filter: Tensor
+    directions: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Widening:
+    """What P̃ is found from: the first residual ``[o, n]`` and keys ``[d, n]`` of a batch at a layer.
+
+    Attributes:
+        residual: ``R``.
+        keys: ``K1``.
+        spectrum: Spectrum of C.
+        base: The filter to widen, ``[d]``.
+        weight: ``W [o, d]``.
+        priors: Previous keys with their weights, as the solver takes them.
+    """
+
+    residual: Tensor
+    keys: Tensor
+    spectrum: fn.Spectrum
+    base: Tensor
+    weight: Tensor
+    priors: dict[str, Any]
+
+
+def _searched(method: "Method", found: Widening, **bounds: Any) -> Relaxed:
+    """Eigenvectors of C, by ascending eigenvalue, while they pay (Algorithm 1)."""
+    bounds["weight"] = found.weight if bounds.get("max_leakage") is not None else None
+    widened, _ = fn.relax_filter(
+        found.residual,
+        found.keys,
+        found.spectrum,
+        found.base,
+        method.solver_ridge,
+        method.epsilon,
+        relative=method.relative,
+        **found.priors,
+        **bounds,
+    )
+    return Relaxed(widened)
+
+
+def _bounded(method: "Method", found: Widening) -> Relaxed:
+    bounds = {name: getattr(method, name) for name in ("max_rank", "max_leakage", "max_growth")}
+    return _searched(method, found, **bounds)
+
+
+def _aligned(method: "Method", found: Widening) -> Relaxed:
+    """A direction for each edit whose key lies mostly outside the null space."""
+    problem, power = (found.keys, found.spectrum, found.base), method.aligned_power
+    floor: float | Tensor | None = method.aligned_floor
+    if floor is None:
+        bound: dict[str, Any] = {}
+        if method.aligned_leakage is not None:
+            most = method.aligned_leakage * fn.preserved_energy(found.weight, found.spectrum)
+            bound = {"residual_norms": found.residual.norm(dim=0), "max_leakage": most}
+        floor = fn.aligned_floor(*problem, method.solver_ridge, method.aligned_left, power, **bound)
+    return Relaxed(found.base, fn.aligned_basis(*problem, share=method.aligned_share, power=power, floor=floor))
+
+
+RELAXATIONS: dict[str, Part[Callable[["Method", Widening], Relaxed] | None]] = {
     "none": Part(None),
-    "equal": Part(lambda prior_keys, keys: prior_keys.new_ones(prior_keys.shape[1]), ("prior_strength",)),
-    "conflict": Part(fn.prior_weights, ("prior_strength",)),
+    "aligned": Part(_aligned, ("aligned_share", "aligned_left", "aligned_power", "aligned_floor", "aligned_leakage")),
+    "bounded": Part(_bounded, ("epsilon", "relative", "max_rank", "max_leakage", "max_growth")),
+    "paper": Part(_searched, ("epsilon", "relative")),
 }
-"""``method.prior``: the weights ``Λp [m]`` of previous keys ``[d, m]`` against new ones ``[d, n]``; ``None`` for no
-memory of previous edits."""
+"""``method.relax``: how the filter is widened by P̃; ``None`` for not at all."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Previous edits as a prior sees them.
+
+    Attributes:
+        keys: Their keys, ``[d, m]``.
+        new: The batch's keys, ``[d, n]``.
+        rewritten: Which of them are of a fact that the batch edits again, ``[m]``.
+    """
+
+    keys: Tensor
+    new: Tensor
+    rewritten: Tensor
+
+
+@dataclass(frozen=True)
+class Prior:
+    """How previous edits are kept.
+
+    Attributes:
+        weigh: Their weights ``Λp [m]``; ``None`` where they are not part of the system.
+        forbids: Updates must be 0 on their keys, instead of being penalized there.
+    """
+
+    weigh: Callable[[Earlier], Tensor] | None = None
+    forbids: bool = False
+
+
+PRIORS: dict[str, Part[Prior]] = {
+    "none": Part(Prior()),
+    "equal": Part(Prior(lambda earlier: earlier.keys.new_ones(earlier.keys.shape[1])), ("prior_strength",)),
+    "conflict": Part(Prior(lambda earlier: fn.prior_weights(earlier.keys, earlier.new)), ("prior_strength",)),
+    "resolve": Part(Prior(lambda earlier: (~earlier.rewritten).to(earlier.keys)), ("prior_strength",)),
+    "hard": Part(Prior(forbids=True)),
+}
+"""``method.prior``: the weights ``Λp [m]`` of previous edits, or that they forbid directions."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +174,14 @@ class LayerReport:
         conflict_prior: Mean s(k, Kp).
         conflict_prior_max: Its maximum.
         residual_norm: Mean norm of the residual spread to this layer.
-        rank: Eigenvectors in P̃.
-        sigma_max: Largest eigenvalue of C among them (0 if none).
+        rank: Rank of P̃: its eigenvectors of C, or aligned directions.
+        sigma_max: Largest ``qᵀ C q`` among the unit vectors of P̃ (0 if none): the largest eigenvalue that was added.
         leakage: ``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` of the update as solved: what RECT takes away or PRUNE restrains is in the
             leakage of all updates together only.
         prior_weight_norm: ``‖Λp‖_F``.
         preserved: s(k, K0) of each edit, ``[n]``.
         prior: s(k, Kp) of each edit, ``[n]``.
-        added: Which eigenvectors are in P̃, ``[d]``; ``None`` where none was searched.
+        added: Which eigenvectors are in P̃, ``[d]``; ``None`` where it is not made of eigenvectors.
     """
 
     layer: int
@@ -140,10 +248,19 @@ class LayerSolver:
         statistics: The layer's preserved knowledge.
         weight: The layer's weight before the batch, ``[o, d]``; it says where and in which dtype to compute.
         prior_keys: Keys of previous edits ``[d, m]``, as they were when those edits were made.
+        rewritten: Which of them are of a fact that this batch edits again, ``[m]``; none by default.
+        removed: What the treatment has added to the last batch's update; this one takes it back (error feedback).
     """
 
     def __init__(
-        self, layer: int, method: "Method", statistics: LayerStatistics, weight: Tensor, prior_keys: Tensor
+        self,
+        layer: int,
+        method: "Method",
+        statistics: LayerStatistics,
+        weight: Tensor,
+        prior_keys: Tensor,
+        rewritten: Tensor | None = None,
+        removed: fn.LowRankUpdate | None = None,
     ) -> None:
         dtype = solving_dtype(method, weight)
         self.layer = layer
@@ -151,33 +268,25 @@ class LayerSolver:
         self.statistics = statistics.to(weight.device, dtype)
         self.weight = weight.to(dtype)
         self.prior_keys = prior_keys.to(weight.device, dtype)
+        self._rewritten = prior_keys.new_zeros(prior_keys.shape[1]) if rewritten is None else rewritten
+        self._rewritten = self._rewritten.to(weight.device, torch.bool)
         self._base = base_filter(method, self.statistics.spectrum)
-        self._filter: Tensor | None = None
+        self._removed = None if removed is None else removed.to(weight.device).to(dtype)
+        self._relaxed: Relaxed | None = None
+        self._taken: Tensor | None = None  # B of the hard prior
         self._weights: Tensor | None = None  # Λp of the last solve
 
     def search(self, residual: Tensor, keys: Tensor) -> None:
-        """Fixes the filter by a residual ``[o, n]`` and keys ``[d, n]``; afterwards it does nothing."""
-        if self._filter is None:
-            self._search(residual, keys, self._priors(keys))
+        """Fixes P̃ by a residual ``[o, n]`` and keys ``[d, n]``; afterwards it does nothing."""
+        if self._relaxed is None:
+            self._search(self._fed_back(residual, keys), keys, self._priors(keys))
 
-    def _search(self, residual: Tensor, keys: Tensor, priors: dict[str, Any]) -> None:
-        method, self._filter = self.method, self._base
-        bounds = RELAXATIONS[method.relax].run
-        if bounds is None:
-            return
-        limits = bounds(method)
-        self._filter, _ = fn.relax_filter(
-            residual.to(self.weight),
-            keys.to(self.weight),
-            self.statistics.spectrum,
-            self._base,
-            method.solver_ridge,
-            method.epsilon,
-            **priors,
-            relative=method.relative,
-            **limits,
-            weight=self.weight if limits.get("max_leakage") is not None else None,
-        )
+    def _search(self, residual: Tensor, keys: Tensor, priors: dict[str, Any]) -> Relaxed:
+        spectrum, widen = self.statistics.spectrum, RELAXATIONS[self.method.relax].run
+        wide = residual.to(self.weight), keys.to(self.weight)
+        found = Widening(*wide, spectrum, self._base, self.weight, priors)
+        self._relaxed = Relaxed(self._base) if widen is None else widen(self.method, found)
+        return self._relaxed
 
     def solve(self, residual: Tensor, keys: Tensor) -> fn.LowRankUpdate:
         """The update for a residual ``[o, n]`` and keys ``[d, n]``.
@@ -185,34 +294,58 @@ class LayerSolver:
         Raises:
             InputError: If the residual or the keys are not finite.
         """
-        priors = self._priors(keys)
-        if self._filter is None:
-            self._search(residual, keys, priors)
-        assert self._filter is not None
+        priors, residual = self._priors(keys), self._fed_back(residual, keys)
+        relaxed = self._relaxed or self._search(residual, keys, priors)
         self._weights = priors.get("prior_weights")
-        return fn.solve_update(
+        solved = fn.solve_update(
             residual.to(self.weight),
             keys.to(self.weight),
             self.statistics.spectrum,
-            self._filter,
+            relaxed.filter,
             self.method.solver_ridge,
             **priors,
+            relaxation=relaxed.directions,
+            forbidden=self._forbidden(relaxed),
         )
+        return solved if self._removed is None else fn.without(solved, self._removed)
+
+    def _fed_back(self, residual: Tensor, keys: Tensor) -> Tensor:
+        """The residual of a weight from which what a treatment has added, ``D``, is taken back: ``R + D K1``.
+
+        With ``M`` the system of the last batch and ``M + K1 K1ᵀ`` that of this one, the update that then follows less
+        ``D`` is ``(R K1ᵀ − D M)(M + K1 K1ᵀ)⁻¹``: error feedback (OTE-SE).
+        """
+        if self._removed is None:
+            return residual
+        wide = keys.to(self.weight)
+        return residual.to(self.weight) + self._removed.left @ (self._removed.right @ wide)
 
     def report(self, update: fn.LowRankUpdate, residual: Tensor, keys: Tensor) -> LayerReport:
         """What there is to say of the update that was solved last, for a residual and keys."""
-        added = None if self._filter is None else self._filter != self._base
-        return measure(
-            self.layer, self.statistics, self.weight, self.prior_keys, update, residual, keys, added, self._weights
-        )
+        relaxed = self._relaxed
+        added = None
+        if relaxed is not None and relaxed.directions is None:
+            added = relaxed.filter != self._base
+        aligned = None if relaxed is None else relaxed.directions
+        parts = (self.layer, self.statistics, self.weight, self.prior_keys, update, residual, keys)
+        return measure(*parts, added, self._weights, aligned)
+
+    def _forbidden(self, relaxed: Relaxed) -> Tensor | None:
+        """The directions that previous edits forbid, found once: neither they nor P̃ change within a batch."""
+        if not PRIORS[self.method.prior].run.forbids or not self.prior_keys.shape[1]:
+            return None
+        if self._taken is None:
+            spectrum = self.statistics.spectrum
+            self._taken = fn.forbidden_directions(self.prior_keys, spectrum, relaxed.filter, relaxed.directions)
+        return self._taken
 
     def _priors(self, keys: Tensor) -> dict[str, Any]:
-        weigh = PRIORS[self.method.prior].run
+        weigh = PRIORS[self.method.prior].run.weigh
         if weigh is None or not self.prior_keys.shape[1]:
             return {}
         return {
             "prior_keys": self.prior_keys,
-            "prior_weights": weigh(self.prior_keys, keys.to(self.weight)),
+            "prior_weights": weigh(Earlier(self.prior_keys, keys.to(self.weight), self._rewritten)),
             "prior_strength": self.method.prior_strength,
         }
 
@@ -227,6 +360,7 @@ def measure(
     keys: Tensor,
     added: Tensor | None = None,
     prior_weights: Tensor | None = None,
+    aligned: Tensor | None = None,
 ) -> LayerReport:
     """Measures the edit of a layer.
 
@@ -240,11 +374,17 @@ def measure(
         keys: The batch's keys, ``[d, n]``.
         added: Which eigenvectors are in P̃, ``[d]``.
         prior_weights: ``Λp``, ``[m]``.
+        aligned: The directions of P̃ that are no eigenvectors, ``[d, r]``.
     """
     keys, residual, update = keys.to(weight), residual.to(weight), update.to(weight)
     preserved = fn.conflict(keys, statistics.keys)
     prior = fn.conflict(keys, prior_keys)
     none = weight.new_zeros(())
+    rank = none if added is None else added.sum().to(none)
+    sigma = none if added is None else (added * statistics.spectrum.values).max()
+    if aligned is not None and aligned.shape[1]:
+        rank = rank + aligned.shape[1]
+        sigma = torch.maximum(sigma, fn.preserved_moment(aligned.T, statistics.spectrum).diagonal().max())
     numbers = torch.stack(
         [
             preserved.mean(),
@@ -252,8 +392,8 @@ def measure(
             prior.mean(),
             prior.max(),
             residual.norm(dim=0).mean(),
-            none if added is None else added.sum().to(none),
-            none if added is None else (added * statistics.spectrum.values).max(),
+            rank,
+            sigma,
             fn.leakage(update, statistics.spectrum, weight),
             none if prior_weights is None else prior_weights.norm(),
         ]

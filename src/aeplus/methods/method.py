@@ -35,6 +35,8 @@ TABLES: dict[str, Mapping[str, Part[Any]]] = {
 SWITCHES = (*TABLES, "selection", "smooth")
 """The fields that make a method; all others are numbers."""
 
+_PROJECTORS = ("null_space", "null_soft")  # filters with directions left out, which P̃ can add
+
 _SMOOTHING = ("smoothing_steps", "smoothing_share", "smoothing_threshold", "selection")
 
 
@@ -88,40 +90,60 @@ class Method:
         sites: Which of ``model.layers`` are edited: ``all``, or the first and the last (``ends``, BLUE).
         targets: ``last``: one target at the last edited layer, its residual divided by the layers left (MEMIT).
             ``own``: each layer has its own, learned when the layers below are written, and takes all of its residual
-            (BLUE).
+            (BLUE). ``forward``: one is learned at the first edited layer, and what it leads to at the others is theirs;
+            each takes all of its residual (FE).
         filter: ``null_space``: only directions that preserved keys hardly use (AlphaEdit). ``covariance``: all
             directions, penalized in proportion to how strongly preserved keys use them (MEMIT). ``soft``: between the
-            two, ``λ / (λ + α σ)``.
-        relax: The search for the relaxation P̃ of the projector (AlphaEdit+): ``none``, ``paper`` (Algorithm 1, which
-            only ε ends) or ``bounded`` (``max_rank``, ``max_leakage`` and ``max_growth`` end it too).
-        prior: Weights Λp of previous edits: ``none`` (not remembered), ``equal`` (AlphaEdit) or ``conflict``
-            (``1 − s``, AlphaEdit+).
+            two, ``λ / (λ + α σ)`` (ENCORE). ``null_soft``: that within the null space, and nothing outside it
+            (BetaEdit). ``priced``: that outside the null space, which is free.
+        relax: The relaxation P̃ of the projector (AlphaEdit+): ``none``; ``aligned``, one direction for each edit whose
+            key lies mostly outside the null space; or eigenvectors of C, searched as in Algorithm 1, which only ε ends
+            (``paper``) or ``max_rank``, ``max_leakage`` and ``max_growth`` too (``bounded``).
+        prior: Weights Λp of previous edits: ``none`` (not remembered), ``equal`` (AlphaEdit), ``conflict``
+            (``1 − s``, AlphaEdit+) or ``resolve`` (0 for edits of a fact that the batch edits again, else 1, OTE-SE).
+            ``hard``: updates are exactly 0 on all previous keys (EvoEdit), so that no fact can be edited again.
         smooth: Approach the targets of very inconsistent edits step by step (AlphaEdit+).
-        selection: Which smoothing candidate is committed: ``best`` on the validation set, ties to the least smoothed,
-            or ``converge``, the first whose score has settled (Algorithm 1, line 19).
+        selection: Which smoothing candidate is committed: ``best``, the one that gives the validation set's answers the
+            highest mean probability, ties to the least smoothed, or ``converge``, the first whose Score has settled
+            (Algorithm 1, line 19).
         treatment: What is done to an update afterwards: ``none``; ``sparsify``: only the entries with the largest
-            relative change stay (RECT); ``restrain``: singular values of the sum of all updates above the largest of
+            relative change stay (RECT); ``sphere``: a share of it is taken out of the main input directions of the
+            present weight's rows (SPHERE); ``revive``: it is kept out of the leading singular vectors of the unedited
+            weight, on both sides (REVIVE); ``restrain``: singular values of the sum of all updates above the largest of
             the unedited weight are damped after the last batch (PRUNE).
         threshold: Where the null space ends, in the unit of ``threshold_kind``.
         threshold_kind: ``absolute`` (an eigenvalue of C), ``energy`` (share of the trace) or ``dimensions``
             (share of the dimensions).
-        alpha: Weight of C against the new keys, for the filters ``covariance`` and ``soft``.
+        alpha: Weight of C against the new keys, for every filter but ``null_space``.
         ridge: λ.
-        own_ridge: λ where each layer has its own target (``targets: own``), if another.
+        own_ridge: λ where each layer has its own target (``targets: own`` or ``forward``), if another.
         prior_strength: β, the weight of all previous edits.
         epsilon: ε: an eigenvector joins P̃ if the objective falls by more than this.
         relative: Whether ε is a share of the objective rather than an absolute number.
+        aligned_share: Edits with ``‖P k‖ / ‖k‖`` below this get a direction.
+        aligned_left: The share of its residual that such an edit, by itself, may keep; the direction that leaks least
+            for it is taken, and none where the null space alone leaves no more.
+        aligned_power: ``p`` of the direction ``(C + c I)⁻ᵖ (I − P) k``; 1 leaks least for what it fits.
+        aligned_floor: ``c``, in units of C; by default what ``aligned_left`` and ``aligned_leakage`` lead to.
+        aligned_leakage: The most that the direction of one edit may add to ``tr(Δ C Δᵀ) / tr(W C Wᵀ)``; the edit keeps
+            more of its residual then. On the residuals of the first smoothing iteration, as ``max_leakage``.
         max_rank: Maximum number of eigenvectors in P̃.
         max_leakage: Largest ``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` that P̃ may lead to on the residuals of its search, which are
             those of the first smoothing iteration; later ones can leak up to four times as much.
         max_growth: The same bound as a multiple of what the update leaks without P̃, at least 1. It means the same for
             any model, so it is the one that is set.
         smoothing_steps: T: smoothing iterations run from 0 to at most T.
-        smoothing_share: Share of a batch's edits to smooth, those with the largest residuals.
+        smoothing_share: Share of a batch's edits to smooth, those with the largest residuals. In a batch of one there
+            is no such share, and nothing is smoothed.
         smoothing_threshold: τ_r: smooth edits whose residual norm is above this, instead of a share.
         keep_share: Share of an update's entries that ``sparsify`` keeps.
+        main_energy: Share of the weight's energy that its main directions hold, for ``sphere`` and ``revive``.
+        main_strength: How much of an update ``sphere`` takes out of them: 0.5 for AlphaEdit, 0.8 for MEMIT, RECT and
+            PRUNE.
         restrain_base: Base of the logarithm that ``restrain`` applies.
         restrain_every: Restrain after every N batches too; 0 for the last only.
+        feedback: Take back, with every batch, what the treatment has done to the update of the batch before, and solve
+            for what then is lacking (OTE-SE). For ``sparsify``, and ``restrain`` between batches.
         double: Solve in float64 rather than float32.
         gradient: The numbers of ``update: gradient``.
 
@@ -134,7 +156,7 @@ class Method:
     sites: str = "all"
     targets: str = "last"
     filter: str = "null_space"
-    relax: str = "bounded"
+    relax: str = "aligned"
     prior: str = "conflict"
     smooth: bool = True
     selection: Literal["best", "converge"] = "best"
@@ -147,6 +169,11 @@ class Method:
     prior_strength: float = 100.0
     epsilon: float = 3e-4
     relative: bool = False
+    aligned_share: float = 0.5
+    aligned_left: float = 0.15
+    aligned_power: float = 1.0
+    aligned_floor: float | None = None
+    aligned_leakage: float | None = 1.0
     max_rank: int | None = None
     max_leakage: float | None = None
     max_growth: float | None = 1.05
@@ -154,8 +181,11 @@ class Method:
     smoothing_share: float = 0.2
     smoothing_threshold: float | None = None
     keep_share: float = 0.4
+    main_energy: float = 0.5
+    main_strength: float = 0.5
     restrain_base: float = math.e
     restrain_every: int = 0
+    feedback: bool = False
     double: bool = True
     gradient: GradientOptions = field(default_factory=GradientOptions)
 
@@ -169,6 +199,7 @@ class Method:
             self,
             "method",
             *("prior_strength", "epsilon", "max_rank", "max_leakage", "smoothing_threshold", "restrain_every"),
+            *("aligned_power", "aligned_leakage"),
         )
         for name, choices in switch_choices().items():
             if getattr(self, name) not in choices:
@@ -182,11 +213,29 @@ class Method:
         if not 0 <= self.smoothing_share <= 1:
             msg = f"expected method.smoothing_share between 0 and 1, got {self.smoothing_share}; 0.2 is AlphaEdit+'s."
             raise InputError(msg)
+        if not 0 < self.main_energy <= 1:
+            msg = f"expected method.main_energy above 0 and at most 1, got {self.main_energy}; SPHERE's is 0.5."
+            raise InputError(msg)
+        if not 0 <= self.main_strength <= 1:
+            msg = f"expected method.main_strength between 0 and 1, got {self.main_strength}; SPHERE's is 0.5."
+            raise InputError(msg)
         if not 0 < self.keep_share <= 1:
             msg = f"expected method.keep_share above 0 and at most 1, got {self.keep_share}; 0.4 is RECT's."
             raise InputError(msg)
         if self.max_growth is not None and not self.max_growth >= 1:
             msg = f"expected method.max_growth of at least 1, got {self.max_growth}; 2 lets P̃ double the leakage."
+            raise InputError(msg)
+        if not 0 <= self.aligned_share <= 1:
+            msg = f"expected method.aligned_share between 0 and 1, got {self.aligned_share}; 0.5 is the default."
+            raise InputError(msg)
+        if not 0 < self.aligned_left < 1:
+            msg = f"expected method.aligned_left above 0 and below 1, got {self.aligned_left}; 0.15 is the default."
+            raise InputError(msg)
+        if self.aligned_floor is not None and not self.aligned_floor > 0:
+            msg = (
+                f"expected method.aligned_floor above 0, got {self.aligned_floor}; leave it out to have it chosen by "
+                "method.aligned_left."
+            )
             raise InputError(msg)
         if not self.restrain_base > 1:
             msg = f"expected method.restrain_base above 1, got {self.restrain_base}; PRUNE's is e."
@@ -196,8 +245,15 @@ class Method:
             raise InputError(msg)
 
     def _check_composition(self) -> None:
-        if self.relax != "none" and self.filter != "null_space" and self.update == "closed_form":
+        if self.relax != "none" and self.filter not in _PROJECTORS and self.update == "closed_form":
             msg = f"expected filter null_space for method.relax to widen, got {self.filter!r}; set relax: none."
+            raise InputError(msg)
+        fed_back = self.treatment == "sparsify" or (self.treatment == "restrain" and self.restrain_every)
+        if self.feedback and not (fed_back and self.update == "closed_form"):
+            msg = (
+                "expected treatment: sparsify, or restrain with restrain_every of at least 1, for method.feedback to "
+                f"act on, got treatment: {self.treatment}; set feedback: false."
+            )
             raise InputError(msg)
         if self.update == "gradient" and (self.relax, self.prior, self.smooth) != ("none", "none", False):
             msg = (
@@ -212,7 +268,8 @@ class Method:
         """λ of the linear system; 1 for a filter that holds its own (MEMIT's)."""
         if "ridge" not in FILTERS[self.filter].numbers:
             return 1.0
-        return self.own_ridge if self.targets == "own" and self.own_ridge is not None else self.ridge
+        undivided = "own_ridge" in TARGETS[self.targets].numbers
+        return self.own_ridge if undivided and self.own_ridge is not None else self.ridge
 
     @property
     def acting(self) -> frozenset[str]:

@@ -52,7 +52,7 @@ class NamedMethod:
 _PLAIN: dict[str, Any] = {"relax": "none", "smooth": False}
 _MEMIT: dict[str, Any] = {**_PLAIN, "filter": "covariance", "prior": "none"}
 _ALPHAEDIT: dict[str, Any] = {**_PLAIN, "prior": "equal", "prior_strength": 1.0}
-_PLUS: dict[str, Any] = {"relax": "bounded", "prior": "conflict", "smooth": True}
+_PLUS: dict[str, Any] = {"relax": "aligned", "prior": "conflict", "smooth": True}
 _BLUE: dict[str, Any] = {"sites": "ends", "targets": "own"}
 _MEMIT_PAPER = ("MEMIT (Meng et al., ICLR 2023)", "https://arxiv.org/abs/2210.07229")
 _RECT_PAPER = ("RECT (Gu et al., EMNLP 2024)", "https://arxiv.org/abs/2401.04700")
@@ -60,6 +60,7 @@ _PRUNE_PAPER = ("PRUNE (Ma et al., ICLR 2025)", "https://arxiv.org/abs/2405.1682
 _KDE_PAPER = ("KDE (Xu et al., ACL 2025)", "https://aclanthology.org/2025.acl-long.646/")
 _ALPHAEDIT_PAPER = ("AlphaEdit (Fang et al., ICLR 2025)", "https://arxiv.org/abs/2410.02355")
 _BLUE_PAPER = ("BLUE (Li et al., NeurIPS 2025)", "https://arxiv.org/abs/2502.03748")
+_ENCORE_PAPER = ("ENCORE (Gupta et al., 2025)", "https://arxiv.org/abs/2502.01636")
 _PLUS_PAPER = ("AlphaEdit+ (Liu et al., Findings of ACL 2026)", "https://aclanthology.org/2026.findings-acl.728/")
 
 METHODS: dict[str, NamedMethod] = {
@@ -101,6 +102,18 @@ METHODS: dict[str, NamedMethod] = {
             "AlphaEdit at the first and last layer only, each with its own target",
             *_BLUE_PAPER,
             {**_ALPHAEDIT, **_BLUE},
+        ),
+        NamedMethod(
+            "memit_blue",
+            "MEMIT with memory at the first and last layer only, each with its own target",
+            *_BLUE_PAPER,
+            {**_MEMIT, **_BLUE, "prior": "equal", "prior_strength": 1.0},
+        ),
+        NamedMethod(
+            "encore",
+            "MEMIT with memory and a ridge, for streams of thousands of edits",
+            *_ENCORE_PAPER,
+            {**_PLAIN, "filter": "soft", "prior": "equal", "prior_strength": 1.0},
         ),
         NamedMethod(
             "alphaedit_plus",

@@ -1,8 +1,8 @@
-"""What is done to updates afterwards: sparsified batch by batch (RECT), or restrained all together (PRUNE)."""
+"""What is done to updates afterwards: batch by batch (RECT, SPHERE, REVIVE), or to all together (PRUNE)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,26 +22,70 @@ class Treatment:
     """A treatment of updates; what is ``None`` leaves them as they are.
 
     Attributes:
-        each: From an update of a layer in one batch and the weight ``[o, d]`` before it to what stays of the update.
+        prepare: What is found out, once, from the unedited weight ``[o, d]`` of a layer.
+        each: From an update of a layer in one batch, the weight ``[o, d]`` before it and what was prepared to what
+            stays of the update.
         total: From all updates of a layer and the largest singular value of its unedited weight to a correction, which
             is added after the last batch (and after every ``restrain_every`` batches).
     """
 
-    each: Callable[["Method", LowRankUpdate, Tensor], LowRankUpdate] | None = None
+    each: Callable[["Method", LowRankUpdate, Tensor, Any], LowRankUpdate] | None = None
+    prepare: Callable[["Method", Tensor], Any] | None = None
     total: Callable[["Method", Sequence[LowRankUpdate], float], LowRankUpdate] | None = None
+
+
+def _sphere(method: "Method", update: LowRankUpdate, weight: Tensor, _: Any) -> LowRankUpdate:
+    """Away from the main directions of the present weight's rows."""
+    return fn.deflect(update, fn.unit_row_directions(weight, method.main_energy), method.main_strength)
+
+
+def prepared(method: "Method", sites: Sequence[EditSite]) -> list[Any]:
+    """What the method's treatment finds out from the unedited weights, for each site."""
+    prepare = TREATMENTS[method.treatment].run.prepare
+    return [None if prepare is None else prepare(method, site.weight) for site in sites]
 
 
 TREATMENTS: dict[str, Part[Treatment]] = {
     "none": Part(Treatment()),
     "sparsify": Part(
-        Treatment(each=lambda method, update, weight: fn.sparsify(update, weight, method.keep_share)), ("keep_share",)
+        Treatment(each=lambda method, update, weight, _: fn.sparsify(update, weight, method.keep_share)),
+        ("keep_share", "feedback"),
+    ),
+    "sphere": Part(Treatment(each=_sphere), ("main_energy", "main_strength")),
+    "revive": Part(
+        Treatment(
+            each=lambda method, update, weight, main: fn.revive(update, *main),
+            prepare=lambda method, weight: fn.leading_directions(weight, method.main_energy),
+        ),
+        ("main_energy",),
     ),
     "restrain": Part(
         Treatment(total=lambda method, updates, bound: fn.restrain(updates, bound, method.restrain_base)),
-        ("restrain_base", "restrain_every"),
+        ("restrain_base", "restrain_every", "feedback"),
     ),
 }
 """``method.treatment``."""
+
+
+def added_last(method: "Method", updates: Sequence[LowRankUpdate], keys: Sequence[Tensor]) -> LowRankUpdate | None:
+    """What the treatment has added to the last update of a layer, ``T(Δ) − Δ``; ``None`` if nothing.
+
+    Args:
+        method: The composition; its treatment is one whose errors can be fed back.
+        updates: The layer's committed updates.
+        keys: The keys of each of them, ``[d, n]``.
+    """
+    if not updates:
+        return None
+    if method.treatment == "sparsify":
+        return fn.masked_out(updates[-1])
+    # An update's columns: one for each edit, what was taken back of the correction before, and its own correction.
+    count = 0
+    for update, own in zip(updates, keys, strict=True):
+        count = update.rank - own.shape[1] - count
+    if not count:
+        return None
+    return LowRankUpdate(updates[-1].left[:, -count:], updates[-1].right[-count:])
 
 
 class Restraint:

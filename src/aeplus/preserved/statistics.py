@@ -42,6 +42,9 @@ class PreservedOptions:
         sample: Number of keys kept for s(k, K0).
         batch: Rows run at once.
         seed: Seed of the key sample.
+        facts: A file of facts that must survive, in any format of edits; the present answer is ``target_new`` (or the
+            format's own field). Their keys enter C and the sample for s(k, K0).
+        facts_weight: How much each of them counts in C: the share of all the text that it weighs as much as.
     """
 
     corpus: str = WIKI_SAMPLE
@@ -50,10 +53,12 @@ class PreservedOptions:
     sample: int = 2048
     batch: int = 8
     seed: int = 0
+    facts: str | None = None
+    facts_weight: float = 0.01
 
     def __post_init__(self) -> None:
         require_types(self, "preserved")
-        require_positive(self, "preserved", "tokens", "window", "sample", "batch")
+        require_positive(self, "preserved", "tokens", "window", "sample", "batch", "facts_weight")
         require_seed(self.seed, "preserved.seed")
 
 

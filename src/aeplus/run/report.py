@@ -73,15 +73,25 @@ def batch_report(
     edits: int,
     layers: Sequence[LayerReport],
     residual_norms: Sequence[float],
-    iterations: int,
-    score: float | None,
+    scores: Sequence[Mapping[str, float | None]],
+    committed: int,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """A batch's entry in ``metrics.json``.
 
     Conflicts and ``‖Λp‖`` are means over the layers, the rank of P̃ is summed over them, ``sigma_max`` and
     ``leakage`` are the largest; ``layers`` holds each layer's own. ``residual_norm`` is the mean ``‖r‖`` of the
-    edits at the last layer.
+    edits at the last layer. ``committed_iteration`` is the smoothing iteration t that was committed, 0 where nothing
+    was smoothed; ``candidates`` holds what validation made of each iteration, and ``validation_score`` and
+    ``validation_probability`` are those of the committed one.
+
+    Args:
+        edits: Edits in the batch.
+        layers: Each layer's measurements.
+        residual_norms: ``‖r‖`` of each edit.
+        scores: ``score`` and ``probability`` of each candidate, by its iteration.
+        committed: The iteration that was committed.
+        seconds: What took how long.
     """
     count = len(layers)
     return {
@@ -96,8 +106,11 @@ def batch_report(
         "sigma_max": max(r.sigma_max for r in layers),
         "leakage": max(r.leakage for r in layers),
         "prior_weight_norm": sum(r.prior_weight_norm for r in layers) / count,
-        "smoothing_iterations": iterations,
-        "validation_score": score,
+        "smoothing_iterations": len(scores),
+        "committed_iteration": committed,
+        "validation_score": scores[committed]["score"],
+        "validation_probability": scores[committed]["probability"],
+        "candidates": [dict(score) for score in scores],
         "seconds": dict(seconds),
         "layers": [r.as_dict() for r in layers],
     }

@@ -36,8 +36,13 @@ class Selection(Protocol):
 class Best:
     """Keeps the candidate with the best score, ties to the least smoothed.
 
+    A tie wins over a more smoothed candidate because the paper's target is the unsmoothed one: where validation cannot
+    tell two candidates apart, the one that differs less from it is taken. A candidate that nothing scored below is no
+    tie, however close it is to the best: the worst of all never wins, unless all are equal.
+
     Args:
         tie: Scores this close to the best, in points, are a tie. Ties do not add up: the best score stays the bound.
+            By default only rounding makes one.
         patience: After this many candidates in a row below the best, the batch is done. A tie is not below.
 
     Raises:
@@ -47,9 +52,15 @@ class Best:
         >>> rule = Best(tie=1.0, patience=2)
         >>> [tuple(rule.observe(score)) for score in (80.0, 90.0, 70.0, 60.0)]
         [(True, False), (True, False), (False, False), (False, True)]
+
+        Three in equal steps down, each within a tie of the one before: the first is kept.
+
+        >>> rule = Best(tie=2.0)
+        >>> [rule.observe(score).keep for score in (80.0, 79.0, 78.0)]
+        [True, False, False]
     """
 
-    def __init__(self, tie: float = 2.0, patience: int = 2) -> None:
+    def __init__(self, tie: float = 0.0, patience: int = 2) -> None:
         if patience < 1 or not tie >= 0:
             msg = (
                 f"expected patience of at least 1 and a tie of at least 0, got patience={patience} and tie={tie}; "
@@ -57,15 +68,18 @@ class Best:
             )
             raise InputError(msg)
         self._tie, self._patience = tie, patience
-        self._best, self._below = -math.inf, 0
+        self._best, self._worst, self._below = -math.inf, math.inf, 0
 
     def observe(self, score: float) -> Decision:
         """Takes the next candidate's score, in percent; one that is not finite ends the batch and is not kept."""
         if not math.isfinite(score):
             return Decision(keep=False, done=True)
-        if score + self._tie + _ROUNDING > self._best:
-            self._best, self._below = max(self._best, score), 0
-            return Decision(keep=True, done=False)
+        tied, equal = score + self._tie + _ROUNDING > self._best, score + _ROUNDING > self._best
+        above = score > self._worst + _ROUNDING
+        self._best, self._worst = max(self._best, score), min(self._worst, score)
+        if tied:
+            self._below = 0
+            return Decision(keep=equal or above, done=False)
         self._below += 1
         return Decision(keep=False, done=self._below >= self._patience)
 
@@ -103,3 +117,7 @@ class Converge:
 
 SELECTIONS: dict[str, Callable[[], Selection]] = {"best": Best, "converge": Converge}
 """The rules by the names that ``model.method.selection`` takes, with their defaults."""
+
+WATCHED = {"best": "probability", "converge": "score"}
+"""What each of them sees of a candidate, by its name in what ``EditSession.validate`` gives: the best is found by
+probabilities, which tell candidates apart, and Algorithm 1 compares the Score's top-1 hits."""

@@ -9,7 +9,7 @@
         done = False
         while not done:
             session.candidate()
-            done = session.settle(session.validate(data.validation_items())["score"])
+            done = session.settle(session.validate(data.validation_items())[session.monitor])
         session.commit()
     session.finish()
 
@@ -27,22 +27,24 @@ import torch
 
 from aeplus.data.chat import ChatTemplate
 from aeplus.data.fitting import Reader, find_problems, refuse
+from aeplus.data.readers import read_requests
 from aeplus.edits import EditRequest, prompt_joins
 from aeplus.errors import InputError
-from aeplus.evaluation.questions import Baseline, PromptItem, edit_items, evaluate, tokenize_items
+from aeplus.evaluation.questions import Baseline, PromptItem, edit_items, evaluate, grade, tokenize_items
 from aeplus.methods.batch import BatchBuilder, BatchEdit, Candidate
 from aeplus.methods.layer import SITES, base_filter
 from aeplus.methods.method import Method
-from aeplus.methods.treatments import Restraint
+from aeplus.methods.treatments import Restraint, added_last
 from aeplus.metrics.success import Score
 from aeplus.models.decoder import Decoder, EditSite
+from aeplus.preserved.facts import Statement, statement_keys, with_statements
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions, load_or_collect
 from aeplus.run.batches import Adaptable, BatchCommit, Stream
 from aeplus.run.committed.entries import Entries, Entry, plain_edit
 from aeplus.run.committed.store import Store, header_of, weights_digests
 from aeplus.run.leakage import LeakageMeter
 from aeplus.run.report import RunReport, batch_report
-from aeplus.run.selection import SELECTIONS, Selection
+from aeplus.run.selection import SELECTIONS, WATCHED, Selection
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.targets.rows import sample_contexts
 from aeplus.utils.fingerprint import weights_fingerprint
@@ -74,6 +76,7 @@ class EditSession:
         name: What reports call the model.
         notify: Called with the name of a hook of :class:`~aeplus.run.hooks.EditCallback` and its arguments.
         progress: Where to show how far the statistics are.
+        preserve: Facts that must survive, beside those of ``preserved.facts``; the present answer is ``target_new``.
         target_cache: Where targets are kept that other runs need too; none by default.
         unedited_cache: Where runs of one model keep what they find out about it unedited; none by default.
 
@@ -85,6 +88,7 @@ class EditSession:
         journal: Where they are written too, from :meth:`keep_journal` on.
         report: What the run has measured so far.
         select: Makes the rule that chooses each batch's candidate; by default that of ``method.selection``.
+        monitor: What :meth:`validate` found that the rule should see: ``probability`` or ``score``.
 
     Raises:
         InputError: If the model or its layers cannot be edited, or ``edited_dtype`` is unknown.
@@ -109,6 +113,7 @@ class EditSession:
         name: str = "model",
         notify: Callable[..., None] = lambda hook, *arguments: None,
         progress: Progress | None = None,
+        preserve: Sequence[EditRequest] = (),
         target_cache: "TargetCache | None" = None,
         unedited_cache: dict[tuple[Hashable, ...], Any] | None = None,
     ) -> None:
@@ -135,6 +140,8 @@ class EditSession:
         self._settings: dict[str, Any] = {}
         self.report = RunReport(method=method.name, model=name, seed=seed)
         self.select: Callable[[], Selection] = SELECTIONS[method.selection]
+        self.monitor = WATCHED[method.selection]
+        self._preserve = list(preserve)
         self._target_cache, self._unedited_cache = target_cache, unedited_cache
         self._notify, self._progress = notify, progress or Progress()
         self._batch: BatchEdit | None = None
@@ -235,15 +242,13 @@ class EditSession:
 
     def _read_preserved(self) -> BatchBuilder:
         options = self.target_options
-        self.statistics = load_or_collect(
-            self.decoder, self.tokenizer, self.sites, self.preserved, self._progress, self.fingerprint
-        )
+        contexts = self._contexts()
+        self.statistics = self.load_statistics(contexts, self.fingerprint)
         if self.method.update == "closed_form":
             for statistics in self.statistics:
                 base_filter(self.method, statistics.spectrum)  # a bad threshold is reported before the work
         self._restraint = Restraint(self.method, self.sites)
         self._meter = LeakageMeter(self.sites, self.statistics)
-        contexts = self._contexts()
         return BatchBuilder(
             *(self.decoder, self.tokenizer, self.sites, self.method, options, self.statistics, contexts, self.seed),
             progress=lambda *numbers: self._notify("on_targets_step", *numbers),
@@ -290,6 +295,34 @@ class EditSession:
             ("contexts", options.contexts, options.context_length, self.seed),
             lambda: sample_contexts(self.model, self.tokenizer, options.contexts, options.context_length, self.seed),
         )
+
+    def load_statistics(self, contexts: Sequence[str], fingerprint: str | None = None) -> list[LayerStatistics]:
+        """Statistics of preserved knowledge for each edited layer, with the facts that must survive.
+
+        Args:
+            contexts: Prefixes behind which a fact must survive.
+            fingerprint: The unedited weights' fingerprint, if it has been computed already.
+
+        Raises:
+            InputError: If the corpus, the file of facts or a cache file cannot be used.
+        """
+        facts = self.statements()  # a bad file is reported before the work
+        statistics = load_or_collect(
+            self.decoder, self.tokenizer, self.sites, self.preserved, self._progress, fingerprint
+        )
+        if not facts:
+            return statistics
+        keys = statement_keys(self.decoder, self.tokenizer, self.sites, facts, contexts)
+        return with_statements(statistics, keys, self.preserved.facts_weight / len(contexts))
+
+    def statements(self) -> list[Statement]:
+        """The facts that must survive, as statements.
+
+        Raises:
+            InputError: If the file of facts cannot be read.
+        """
+        facts = [*(read_requests(self.preserved.facts) if self.preserved.facts else ()), *self._preserve]
+        return [Statement(fact.question, fact.target_new, fact.subject_end) for fact in facts]
 
     def _measure_unedited(self) -> None:
         data = self.data
@@ -356,11 +389,41 @@ class EditSession:
         if self.data.exhausted:
             msg = "expected a batch to edit, got the end of the edits; end the run when data.exhausted (no min_epochs)."
             raise InputError(msg)
+        if len(self.data.current) == 1 and not self.data.cursor:
+            self._say_if_not_smoothed()
         self._restart_clock()
         prior_keys = [self.entries.keys(site) for site in self.sites]
-        self._batch = self._builder.build(self.data.current, self.data.edited, prior_keys)
+        removed = None
+        if self.method.feedback:
+            removed = [added_last(self.method, self.entries.updates(s), self.entries.keys(s)) for s in self.sites]
+        self._batch = self._builder.build(self.data.current, self.data.edited, prior_keys, removed)
+        self._name_shared_keys()
         self._rule = self.select()
         self._seconds["targets"] = self._builder.learning_seconds
+
+    def _say_if_not_smoothed(self) -> None:
+        method = self.method
+        if method.smooth and method.smoothing_threshold is None:
+            message = (
+                "batches of one edit are not smoothed, as method.smoothing_share takes the largest residuals of a "
+                "batch; set method.smoothing_threshold to smooth by a number"
+            )
+            warnings.warn(message, stacklevel=2)
+
+    def _name_shared_keys(self) -> None:
+        """Warns of edits of this batch whose keys are one: whatever they are given, they are given together."""
+        if self.method.update != "closed_form":
+            return
+        first, requests = self.data.cursor + 1, self.data.current
+        for members in self.batch.shared_keys:
+            numbers = ", ".join(str(first + i) for i in members)
+            what = (
+                "get one joint target" if self.target_options.joint else "get targets that one update cannot all reach"
+            )
+            warnings.warn(
+                f"edits {numbers} have one key ({requests[members[0]].subject!r}, in one batch) and {what}",
+                stacklevel=2,
+            )
 
     def candidate(self) -> Candidate:
         """Puts the batch's next candidate into the model.
@@ -373,10 +436,15 @@ class EditSession:
         return candidate
 
     def validate(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> dict[str, float | None]:
-        """Scores the model (and the present candidate, in a batch) on validation prompts, in percent."""
+        """Scores the model (and the present candidate, in a batch) on validation prompts, in percent.
+
+        Returns:
+            Efficacy, Generalization, Specificity, Score and ``probability``; see
+            :func:`~aeplus.evaluation.questions.grade`.
+        """
         began = time.perf_counter()
         asked = tokenize_items(self.tokenizer, self._with_joins(items), self.baseline, self.decoder.context_length)
-        summary = evaluate(self.decoder, asked).summary()
+        summary = grade(self.decoder, asked)
         self._seconds["validate"] += time.perf_counter() - began
         if self._batch is not None:
             self._batch.scores[self.iteration] = summary
@@ -396,8 +464,9 @@ class EditSession:
         """Hands the present candidate's score to the selection; whether the batch is ready to be committed.
 
         Args:
-            score: In percent; ``None`` where it was not validated: there is nothing to choose by, and the batch ends
-                after its last candidate, which is committed unless an earlier one was kept.
+            score: What :attr:`monitor` names, in percent; ``None`` where it was not validated: there is nothing to
+                choose by, and the batch ends after its last candidate, which is committed unless an earlier one was
+                kept.
 
         Raises:
             InputError: If the batch has no candidate yet.
@@ -432,7 +501,8 @@ class EditSession:
         norms = batch.editor.residual_norms.tolist()
         validation = batch.scores[chosen.iteration]
         layers = [edit.report for edit in chosen.layers]
-        report = batch_report(len(requests), layers, norms, len(batch.scores), validation.get("score"), self._seconds)
+        scores = [{"score": s.get("score"), "probability": s.get("probability")} for s in batch.scores.values()]
+        report = batch_report(len(requests), layers, norms, scores, chosen.iteration, self._seconds)
         entry = Entry(
             [plain_edit(request) for request in requests],
             {e.report.layer: e.update for e in chosen.layers},

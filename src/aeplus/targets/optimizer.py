@@ -22,8 +22,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from aeplus.errors import InputError, require_not_negative, require_positive, require_types
 from aeplus.models.decoder import Decoder, at_least_float32
-from aeplus.targets.packing import TargetPart, bundle_parts, target_parts
+from aeplus.targets.packing import TargetPart, bundle_parts, joint_groups, target_parts
 from aeplus.targets.rows import BatchRows
+
+_STEPS_ON_TOP = 2  # MPES
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,16 @@ class TargetOptions:
         clamp: Maximum norm of δ, relative to the hidden state.
         kl_factor: Weight of the KL term on ``"{subject} is a"``.
         weight_decay: Weight of ``‖δ‖ / ‖h‖²``.
+        stop: When an edit has converged: by ``loss``, when its loss is below ``stop_loss``; by ``rank``, also when
+            every token of the answer, behind every context, has been the model's first choice for two steps in a row
+            (MPES, in ENCORE, https://arxiv.org/abs/2502.01636).
         stop_loss: Edits with loss below this are treated as converged.
         contexts: Number of sampled prefixes that a target is optimized after, in addition to the bare prompt.
         context_length: Maximum number of sampled tokens in each prefix.
         chunk_tokens: Maximum number of tokens run at once; bounds the memory of a step.
+        joint: Edits of a batch that have one key, such as several facts of one subject, share one target, learned for
+            all of them together (MEMIT-Merge, https://arxiv.org/abs/2502.07322); otherwise each has a target of its
+            own, and the update can only reach their mean.
         precision: ``bfloat16`` runs the layers above the last edited one in bfloat16, but not δ, the head and the
             loss: faster where the processor multiplies bfloat16 natively. ``full`` runs them in the model's dtype,
             as does a model in half precision always.
@@ -51,15 +59,20 @@ class TargetOptions:
     kl_factor: float = 0.0625
     weight_decay: float = 0.5
     stop_loss: float = 0.05
+    stop: Literal["loss", "rank"] = "loss"
     contexts: int = 5
     context_length: int = 10
     chunk_tokens: int = 4096
+    joint: bool = True
     precision: Literal["full", "bfloat16"] = "full"
 
     def __post_init__(self) -> None:
         require_types(self, "targets")
         require_positive(self, "targets", "steps", "learning_rate", "clamp", "chunk_tokens", "context_length")
         require_not_negative(self, "targets", "contexts", "kl_factor", "weight_decay", "stop_loss")
+        if self.stop not in ("loss", "rank"):
+            msg = f"expected targets.stop loss or rank, got {self.stop!r}; choose one of these."
+            raise InputError(msg)
         if self.precision not in ("full", "bfloat16"):
             msg = f"expected targets.precision full or bfloat16, got {self.precision!r}; choose one of these."
             raise InputError(msg)
@@ -74,7 +87,7 @@ class Targets:
         initial: The hidden states before the edit, ``v0`` ``[o, n]``.
         loss: Loss of each edit at its target, ``[n]``.
         steps: Gradient steps each edit took, ``[n]``.
-        converged: Which edits got below the stopping loss, ``[n]``.
+        converged: Which edits stopped by themselves, by loss or rank, ``[n]``.
     """
 
     values: Tensor
@@ -103,8 +116,10 @@ def find_targets(
     Raises:
         InputError: If the model's forward pass cannot be replayed, or its hidden states are not finite.
     """
-    first, n = layer + 1, rows.edits
-    parts, initial = target_parts(decoder, rows, first, options.chunk_tokens)
+    first, groups = layer + 1, joint_groups(rows, options.joint)
+    parts, initial = target_parts(decoder, rows, first, options.chunk_tokens, groups)
+    n = len(initial)  # targets: fewer than edits where some are joint
+    target_of = torch.tensor(groups, device=initial.device)
     if not bool(torch.isfinite(initial).all()):
         msg = "expected finite hidden states, got NaN or infinity from the model; check its weights and dtype."
         raise InputError(msg)
@@ -122,16 +137,18 @@ def find_targets(
     active = torch.ones(n, dtype=torch.bool, device=initial.device)
     loss = torch.zeros_like(norm)
     steps = torch.zeros(n, dtype=torch.long, device=initial.device)
+    first_choice = torch.zeros_like(steps)  # steps in a row with every token of the answer on top
     for step in range(options.steps):
         last = step == options.steps - 1
         delta.grad = None
         with torch.set_grad_enabled(not last):  # no update follows the last evaluation
             decay = options.weight_decay * delta.norm(dim=1) / norm**2
-            current = decay.detach().clone()
+            current, misses = decay.detach().clone(), torch.zeros_like(steps)
             for bundle in bundle_parts(parts, options.chunk_tokens):
                 with _attention(lowered and delta.device.type == "cpu"):
-                    terms = _loss(decoder, bundle, delta, options.kl_factor, n)
+                    terms, missed = _loss(decoder, bundle, delta, options.kl_factor, n)
                     current += terms.detach()
+                    misses += missed
                     if not last:
                         terms.sum().backward()
             if not last:
@@ -140,9 +157,12 @@ def find_targets(
             msg = "expected a finite loss, got NaN or infinity for an edit; use model.dtype float32 or bfloat16."
             raise InputError(msg)
         loss = torch.where(active, current, loss)
+        first_choice = torch.where(misses == 0, first_choice + 1, 0)
         active = active & (current >= options.stop_loss)
+        if options.stop == "rank":
+            active = active & (first_choice < _STEPS_ON_TOP)
         if progress is not None:
-            progress(step + 1, options.steps, n - int(active.sum()))
+            progress(step + 1, options.steps, int((~active)[target_of].sum()))
         if last or not bool(active.any()):
             break
         previous = delta.detach().clone()
@@ -154,8 +174,9 @@ def find_targets(
             delta.copy_(torch.where(active[:, None], delta, previous))  # converged edits are frozen
         steps += active
         parts = [kept for kept in (part.keep(active) for part in parts) if kept is not None]
-    values = (initial + delta.detach()).T
-    return Targets(values.contiguous(), initial.T.contiguous(), loss, steps, ~active)
+    values = (initial + delta.detach())[target_of].T
+    initial = initial[target_of].T
+    return Targets(values.contiguous(), initial.contiguous(), loss[target_of], steps[target_of], ~active[target_of])
 
 
 def _attention(plain: bool) -> AbstractContextManager[None]:
@@ -163,8 +184,8 @@ def _attention(plain: bool) -> AbstractContextManager[None]:
     return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
 
 
-def _loss(decoder: Decoder, parts: list[TargetPart], delta: Tensor, kl_factor: float, n: int) -> Tensor:
-    """The terms of every edit's loss that some parts hold, summed, ``[n]``."""
+def _loss(decoder: Decoder, parts: list[TargetPart], delta: Tensor, kl_factor: float, n: int) -> tuple[Tensor, Tensor]:
+    """The terms of every edit's loss that some parts hold, summed, and how many tokens are not on top, ``[n]``."""
     predicting: list[Tensor] = []
     for part in parts:
         hidden = part.replay.hidden
@@ -173,13 +194,14 @@ def _loss(decoder: Decoder, parts: list[TargetPart], delta: Tensor, kl_factor: f
         hidden = part.replay.run(hidden, part.replay.first, len(decoder.layers))
         predicting += [hidden[part.row, part.column], hidden[part.essence, 0]]
     logits = at_least_float32(decoder.logits(torch.cat(predicting))).split([len(states) for states in predicting])
-    loss = delta.new_zeros(n)
+    loss, misses = delta.new_zeros(n), torch.zeros(n, dtype=torch.long, device=delta.device)
     for part, answers, essence in zip(parts, logits[::2], logits[1::2], strict=True):
         if len(answers):
             nll = F.cross_entropy(answers, part.target, reduction="none") * part.share
             loss = loss.index_add(0, part.edit[part.row], nll)
+            misses.index_add_(0, part.edit[part.row], (answers.argmax(-1) != part.target).long())
         if len(essence):
             logp = essence.log_softmax(-1)
             kl = (logp.exp() * (logp - part.reference)).sum(-1)  # KL(now ‖ before), as in ROME
             loss = loss.index_add(0, part.edit[part.essence], kl_factor * kl)
-    return loss
+    return loss, misses

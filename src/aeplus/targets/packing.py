@@ -151,7 +151,39 @@ def token_rows(rows: BatchRows, contexts: int, first: int = 0, *, from_subject: 
     return edits
 
 
-def target_parts(decoder: Decoder, rows: BatchRows, first: int, chunk_tokens: int) -> tuple[list[TargetPart], Tensor]:
+def joint_groups(rows: BatchRows, joint: bool) -> list[int]:
+    """For each edit the number of its target, from 0: edits that have one key share one (MEMIT-Merge), if ``joint``."""
+    first = rows.groups if joint else list(range(rows.edits))
+    numbers = {edit: number for number, edit in enumerate(dict.fromkeys(first))}
+    return [numbers[edit] for edit in first]
+
+
+def _joined(rows: BatchRows, groups: Sequence[int]) -> list[Row]:
+    """The rows of every target.
+
+    The loss of a joint one is the mean over its facts. One that a later fact supersedes does not count, and what the
+    subject is, the KL term, is asked once.
+    """
+    members: dict[int, list[int]] = {}
+    for edit, group in enumerate(groups):
+        members.setdefault(group, []).append(edit)
+    counted = {g: [i for i in edits if i not in rows.superseded] or edits for g, edits in members.items()}
+    packed = []
+    for edit, own in enumerate(token_rows(rows, rows.contexts, from_subject=True)):
+        if edit in (facts := counted[groups[edit]]):
+            bare = edit == facts[0]
+            packed += [
+                replace(row, edit=groups[edit], terms=row.terms * len(facts), bare=row.bare and bare) for row in own
+            ]
+    for group, facts in counted.items():
+        row = rows.essence[facts[0]]
+        packed.append(Row(group, row.ids[: row.mark + 1], row.mark, 0))
+    return packed
+
+
+def target_parts(
+    decoder: Decoder, rows: BatchRows, first: int, chunk_tokens: int, groups: Sequence[int] | None = None
+) -> tuple[list[TargetPart], Tensor]:
     """Packs the rows that targets are optimized on.
 
     Args:
@@ -159,13 +191,14 @@ def target_parts(decoder: Decoder, rows: BatchRows, first: int, chunk_tokens: in
         rows: The batch's token rows.
         first: First layer to replay.
         chunk_tokens: Maximum number of tokens of a part, unless one row is longer.
+        groups: The number of each edit's target, from :func:`joint_groups`; by default one target for each edit.
 
     Returns:
-        The parts, and the hidden states that enter layer ``first`` at the bare prompts' subjects, ``[n, o]``.
+        The parts, whose edits are numbered by their targets, and the hidden states that enter layer ``first`` at the
+        bare prompts' subjects, one for each target, ``[g, o]``.
     """
-    packed = [row for edit in token_rows(rows, rows.contexts, from_subject=True) for row in edit]
-    for edit, row in enumerate(rows.essence):
-        packed.append(Row(edit, row.ids[: row.mark + 1], row.mark, 0))
+    groups = groups if groups is not None else list(range(rows.edits))
+    packed = _joined(rows, groups)
     parts: list[TargetPart] = []
     initial: dict[int, Tensor] = {}
     for chosen in _cheapest_split(packed, chunk_tokens):
@@ -173,7 +206,7 @@ def target_parts(decoder: Decoder, rows: BatchRows, first: int, chunk_tokens: in
         hidden = part.replay.hidden
         initial.update({row.edit: at_least_float32(hidden[r, 0]) for r, row in enumerate(chosen) if row.bare})
         parts.append(part)
-    return parts, torch.stack([initial[edit] for edit in range(rows.edits)])
+    return parts, torch.stack([initial[group] for group in range(max(groups) + 1)])
 
 
 def bundle_parts(parts: Iterable[TargetPart], chunk_tokens: int) -> list[list[TargetPart]]:

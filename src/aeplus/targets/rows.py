@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aeplus.edits import EditRequest
+from aeplus.edits import EditRequest, still_holding
 from aeplus.models.generate import sample
 from aeplus.models.tokens import TokenRow, encode
 
@@ -54,16 +54,33 @@ class BatchRows:
             last token.
         essence: Row ``i``: ``"{subject} is a"``, marked at the subject's last token.
         contexts: ``c``.
+        superseded: The edits whose fact a later one of the batch gives another answer.
     """
 
     prompts: list[TokenRow]
     essence: list[TokenRow]
     contexts: int
+    superseded: frozenset[int] = frozenset()
 
     @property
     def edits(self) -> int:
         """Number of edits in the batch."""
         return len(self.essence)
+
+    @property
+    def groups(self) -> list[int]:
+        """For each edit the first one with the same key: whose prompts agree up to the subject's last token."""
+        heads = self.up_to_subject()
+        first: dict[tuple[tuple[int, ...], ...], int] = {}
+        return [first.setdefault(tuple(heads[i * self.contexts :][: self.contexts]), i) for i in range(self.edits)]
+
+    @property
+    def shared_keys(self) -> list[list[int]]:
+        """The edits that have one key, wherever there are several."""
+        members: dict[int, list[int]] = {}
+        for edit, first in enumerate(self.groups):
+            members.setdefault(first, []).append(edit)
+        return [edits for edits in members.values() if len(edits) > 1]
 
     def up_to_subject(self) -> list[tuple[int, ...]]:
         """Each prompt row up to the subject's last token: all that a key depends on."""
@@ -100,7 +117,8 @@ def batch_rows(
         marks=[len(request.subject) for request in requests],
         limit=limit,
     )
-    return BatchRows(prompts, essence, len(contexts))
+    holding = still_holding(requests)
+    return BatchRows(prompts, essence, len(contexts), frozenset(i for i, holds in enumerate(holding) if not holds))
 
 
 def _behind(context: str, request: EditRequest) -> str:

@@ -114,7 +114,7 @@ def test_what_cannot_be_parsed(text: str, message: str) -> None:
         ("alphaedit:max_growth=much", "expected a number or null as max_growth, got 'much'"),
         ("alphaedit:max_rank=true", "expected a whole number or null as max_rank, got 'true'"),
         ("alphaedit:smooth=1", "expected true or false as smooth, got '1'"),
-        ("alphaedit:relax=lots", "expected one of none, bounded, paper as relax, got 'lots'"),
+        ("alphaedit:relax=lots", "expected one of none, aligned, bounded, paper as relax, got 'lots'"),
         ("alphaedit:ridge=0", "--methods alphaedit:ridge=0: expected method.ridge above 0, got 0"),
         ("alphaedit_plus:filter=soft", "expected filter null_space for method.relax"),
     ],

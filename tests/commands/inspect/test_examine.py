@@ -107,6 +107,12 @@ def test_methods_without_targets_smoothing_or_all_layers(method: str) -> None:
     assert [f.smoothed for f in found] == [None if method == "kde" else False] * 2
 
 
+def test_edits_of_one_batch_that_have_one_key_are_named() -> None:
+    facts = [{"prompt": prompt, "subject": "Rome", "target_new": "Paris"} for prompt in ("{} is", "{} has", "In {} is")]
+    found = findings_of(module_of(tiny_model()), [*facts, facts[0]], 3, targets=False, length=1)
+    assert [f.one_key for f in found] == [[2], [1], [], []]  # the last is in the next batch
+
+
 def test_half_precision_weights_are_left_in_it() -> None:
     model = tiny_model().to(torch.bfloat16)
     before = weights_fingerprint(model)
@@ -130,6 +136,7 @@ def test_contradictory_edits_come_first() -> None:
     hard, harder = finding(edit=2, s_K0=0.6, residual=2.0), finding(edit=3, s_K0=0.7, residual=4.0)
     assert [f.edit for f in most_conflicting([hard, mild, harder])] == [1, 3, 2]
     assert mild.remarks() == ["contradicts edit 9 (other, batch 2)"]
+    assert finding(one_key=[4, 5]).remarks() == ["has one key with edit 4, 5"]
     same = finding(contradictions=[Clash(2, 1, "x")], doubles=[Clash(3, 2, "T")], notes=["odd"])
     assert same.remarks() == ["contradicts edit 2 (x, in the same batch)", "duplicate of edit 3, batch 2", "odd"]
 
@@ -170,10 +177,10 @@ def test_the_page_stands_alone_and_takes_text_as_text() -> None:
     assert not table.open
     assert "<script>alert" not in page
     assert page.count("<script>") == 1
-    assert [len(row) for row in table.rows] == [14, 14, 14]
+    assert [len(row) for row in table.rows] == [15, 15, 15]
     assert table.rows[1][2] == evil
-    assert table.rows[1][13] == evil
-    assert table.rows[2][11] == ""
+    assert table.rows[1][14] == evil
+    assert table.rows[2][12] == ""
     assert all(load.startswith(("data:image/png;base64,", "#edit-")) for load in table.loads)
     assert 'class="number" data-value="0.5">0.500' in page
 

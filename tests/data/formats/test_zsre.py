@@ -1,11 +1,14 @@
 """ZsRE and AlphaSet."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aeplus.data.datamodule import EditDataModule
 from aeplus.data.formats import parse_record
-from aeplus.edits import Probe
+from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 
 ZSRE = {
@@ -26,8 +29,36 @@ def test_record() -> None:
     assert edit.prompt == "In which language is {} named?"
     assert (edit.subject, edit.target_new) == ("Parken", "Danish")
     assert edit.rephrase == ("What language is Parken's name in?",)
-    assert edit.neighborhood == (Probe("who sang it", "Judy"),)
+    assert edit.neighborhood == (Probe("nq question: who sang it?", "Judy"),)  # as the published loaders ask
     assert parse_record(ZSRE, "alt")[0].target_new == "English"
+
+
+def test_the_two_protocols(tmp_path: Path) -> None:
+    """Published: prefix and a further question mark, every rephrasing. Plain: the question, one answer for each."""
+    asked = {**ZSRE, "loc": "nq question: Who sang it?"}
+    again = {
+        **ZSRE,
+        "src": "The language of Parken is?",
+        "answers": ["Thai"],
+        "rephrase": "what language is Parken's name in? ",
+    }
+    path = tmp_path / "edits.json"
+    path.write_text(json.dumps([asked, again]))
+
+    def read(**options: str) -> list[EditRequest]:
+        return EditDataModule(str(path), **options).read()  # type: ignore[arg-type]
+
+    published, plain = read(), read(protocol="plain")
+    assert published == read(protocol="published")
+    assert [edit.neighborhood[0].prompt for edit in published] == [
+        "nq question: Who sang it??",
+        "nq question: who sang it?",
+    ]
+    assert [len(edit.rephrase) for edit in published] == [1, 1]
+    assert [edit.neighborhood[0].prompt for edit in plain] == ["Who sang it?", "who sang it"]
+    assert [len(edit.rephrase) for edit in plain] == [0, 1]
+    with pytest.raises(InputError, match=r"expected data\.protocol published or plain, got 'own'"):
+        read(protocol="own")
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,16 @@ from torch import Tensor
 from aeplus.commands.inspect.findings import Finding, clashes, token_notes
 from aeplus.commands.stream_keys import read_keys, read_residuals, stream_rows
 from aeplus.edits import EditRequest
-from aeplus.functional import nearest
+from aeplus.functional import nearest, null_share, null_space_filter
 from aeplus.methods.closed_form import residual_threshold
+from aeplus.methods.layer import FILTERS
 from aeplus.methods.method import Method
 from aeplus.models.generate import generate
 from aeplus.models.tokens import readable
+from aeplus.preserved.facts import statement_keys, with_excerpts
 from aeplus.preserved.statistics import collect_excerpts
 from aeplus.run.session import EditSession
-from aeplus.targets.rows import sample_contexts
+from aeplus.targets.rows import BatchRows, sample_contexts
 from aeplus.utils.progress import Progress
 
 _PROMPTS = 64  # between two steps of the progress bar
@@ -57,8 +59,13 @@ def examine(
     contexts = sample_contexts(decoder.model, tokenizer, options.contexts, options.context_length, session.seed)
     batches = stream_rows(decoder, tokenizer, requests, contexts, batch_size)
     bare = [row for rows in batches for row in rows.prompts[:: rows.contexts]]
+    shared = _one_key(batches)
     preserved = collect_excerpts(decoder, tokenizer, sites, session.preserved, progress)
+    if facts := session.statements():
+        named = statement_keys(decoder, tokenizer, sites, facts, contexts)
+        preserved = with_excerpts(preserved, named, facts, contexts)
     keys = read_keys(decoder, sites, batches, progress)
+    free = _free(session, keys, contexts)
     norms = None
     if targets and method.update == "closed_form":
         norms = read_residuals(decoder, batches, sites[-1].layer, options, progress)
@@ -77,6 +84,7 @@ def examine(
             subject=request.subject,
             target=request.target_new,
             s_K0=with_preserved.s[i],
+            free=None if free is None else free[i],
             nearest_K0=preserved.texts[with_preserved.index[i]],
             s_Kp=with_prior.s[i],
             nearest_Kp=with_prior.number(i),
@@ -88,6 +96,7 @@ def examine(
             contradictions=same[i][0],
             doubles=same[i][1],
             notes=notes[i],
+            one_key=shared[i],
             layers={"s_K0": with_preserved.layers[i], "s_Kp": with_prior.layers[i], "s_batch": with_batch.layers[i]},
             tokens=readable(tokenizer, bare[i].ids),
             subject_token=bare[i].mark,
@@ -126,6 +135,28 @@ def _among_batches(keys: Tensor, size: int, *, inside: bool) -> tuple[Tensor, Te
         parts.append((s, index + start * (index >= 0) if inside else index))
     s, index = (torch.cat(part) for part in zip(*parts, strict=True))
     return s, index
+
+
+def _free(session: EditSession, keys: Sequence[Tensor], contexts: Sequence[str]) -> list[float] | None:
+    """‖P k‖ / ‖k‖ of each edit, the mean over the layers; ``None`` where the method has no null space."""
+    method = session.method
+    if method.update != "closed_form" or "threshold" not in FILTERS[method.filter].numbers:
+        return None
+    shares = []
+    for statistics, own in zip(session.load_statistics(contexts), keys, strict=True):
+        moved = statistics.to(own.device, own.dtype)
+        null = null_space_filter(moved.spectrum, method.threshold, kind=method.threshold_kind)
+        shares.append(null_share(own, moved.spectrum, null))
+    return torch.stack(shares).mean(0).tolist()
+
+
+def _one_key(batches: Sequence[BatchRows]) -> list[list[int]]:
+    """For each edit the numbers, from 1, of the others of its batch that have the same key."""
+    found: list[list[int]] = []
+    for rows in batches:
+        groups, start = rows.groups, len(found) + 1
+        found += [[start + j for j, g in enumerate(groups) if g == own and j != i] for i, own in enumerate(groups)]
+    return found
 
 
 def _smoothed(method: Method, norms: Sequence[Tensor]) -> list[bool]:

@@ -122,6 +122,8 @@ class Finding:
         subject: The subject.
         target: The target.
         s_K0: s(k, K0), with preserved keys.
+        free: ``‖P k‖ / ‖k‖``, the share of its key in the null space, mean over the edited layers; ``None`` for a
+            method without a null space.
         nearest_K0: The preserved text whose last token's key is most similar, at the layer where s is largest.
         s_Kp: s(k, Kp), with the edits of previous batches.
         nearest_Kp: The position of the most similar of them; ``None`` in the first batch.
@@ -133,6 +135,8 @@ class Finding:
         contradictions: Edits of the same fact with another target.
         doubles: Edits of the same fact with the same target.
         notes: Tokenization warnings.
+        one_key: The positions of other edits of its batch that have the same key: the same subject, and prompts that
+            agree up to its last token. They share one target.
         layers: The three s at each edited layer.
         tokens: Prompt and target as tokens, readable; the tokens of one character have its number of parts.
         subject_token: Index of the token that ends the subject, where the edit is made.
@@ -157,7 +161,9 @@ class Finding:
     contradictions: list[Clash] = field(default_factory=list)
     doubles: list[Clash] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    one_key: list[int] = field(default_factory=list)
     layers: dict[str, list[float]] = field(default_factory=dict)
+    free: float | None = None
     tokens: list[str] = field(default_factory=list)
     subject_token: int = 0
     target_token: int = 0
@@ -175,10 +181,11 @@ class Finding:
         return asdict(self)
 
     def remarks(self) -> list[str]:
-        """Contradictions, duplicates and tokenization warnings, a sentence each."""
+        """Contradictions, duplicates, shared keys and tokenization warnings, a sentence each."""
         against = [f"contradicts edit {c.edit} ({c.target}{self._when(c)})" for c in self.contradictions]
         again = [f"duplicate of edit {c.edit}{self._when(c)}" for c in self.doubles]
-        return [*against, *again, *self.notes]
+        shared = [f"has one key with edit {', '.join(map(str, self.one_key))}"] if self.one_key else []
+        return [*against, *again, *shared, *self.notes]
 
     def _when(self, clash: Clash) -> str:
         return ", in the same batch" if clash.batch == self.batch else f", batch {clash.batch}"

@@ -8,8 +8,8 @@ from aeplus.commands.inspect.findings import Finding
 from aeplus.utils.tables import Row, print_line, print_table
 
 _HEADER = (
-    "edit", "batch", "prompt", "target", "current answer", "s(k, K0)", "nearest preserved text", "s(k, Kp)",
-    "nearest previous edit", "s in batch", "nearest in batch", "‖r‖", "smoothed", "remarks",
+    "edit", "batch", "prompt", "target", "current answer", "s(k, K0)", "‖P k‖/‖k‖", "nearest preserved text",
+    "s(k, Kp)", "nearest previous edit", "s in batch", "nearest in batch", "‖r‖", "smoothed", "remarks",
 )  # fmt: skip
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #1c1c1c; background: #fff; }
@@ -88,6 +88,7 @@ def _row(f: Finding) -> str:
         _number(f.batch, "d"),
         *(_text(text) for text in (f.prompt, f"{f.target} (at {f.place})" if f.place else f.target, f.answer)),
         _number(f.s_K0),
+        _number(f.free),
         _text(f.nearest_K0),
         _number(f.s_Kp),
         _link(f.nearest_Kp),
@@ -117,7 +118,8 @@ def _link(edit: int | None) -> str:
 
 
 _COLUMNS = (
-    "edit", "prompt → target, current answer", "s(K0), text", "s(Kp), edit", "s in batch, edit", "‖r‖", "remarks",
+    "edit", "prompt → target, current answer", "s(K0), ‖Pk‖/‖k‖, text", "s(Kp), edit", "s in batch, edit", "‖r‖",
+    "remarks",
 )  # fmt: skip
 
 
@@ -146,7 +148,7 @@ def _cells(f: Finding) -> list[str]:
     return [
         str(f.edit),
         f"{f.prompt} → {f.target}\n{_edited(f)}now: {_short(f.answer, 40)}",
-        f"{f.s_K0:.3f}\n{_short(f.nearest_K0, 40, end=True)}",
+        f"{f.s_K0:.3f}{'' if f.free is None else f', {f.free:.2f}'}\n{_short(f.nearest_K0, 40, end=True)}",
         f"{f.s_Kp:.3f}" + ("" if f.nearest_Kp is None else f", {f.nearest_Kp}"),
         f"{f.s_batch:.3f}" + ("" if f.nearest_batch is None else f", {f.nearest_batch}"),
         residual,

@@ -20,6 +20,7 @@ from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.methods.method import GradientOptions, Method, method_switches
 from aeplus.methods.registry import NamedMethod
+from aeplus.metrics.success import ASPECTS
 from aeplus.models.decoder import Decoder, Snapshot
 from aeplus.module import EditModule
 from aeplus.preserved.statistics import PreservedOptions
@@ -163,7 +164,8 @@ class TrialRunner:
         finally:
             gc.collect()  # module and trainer refer to each other, and the module to the statistics
         commit = watch.commit
-        scores = {name: value for name, value in commit.validation.items() if value is not None} if commit else {}
+        measured = commit.validation if commit else {}
+        scores = {name: value for name in (*ASPECTS, "score") if (value := measured.get(name)) is not None}
         if commit is None or len(scores) < 4:
             msg = (
                 "expected every trial to commit and validate its batch, got one that the trainer ended early; leave "
