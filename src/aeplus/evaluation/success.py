@@ -3,9 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
+from aeplus.data.chat import ChatTemplate
 from aeplus.edits import EditRequest
 from aeplus.evaluation.questions import Baseline, Success, edit_items, evaluate, tokenize_items
 from aeplus.models.decoder import Decoder
+
+
+def asking(tokenizer: Any, requests: Sequence[EditRequest]) -> Any:
+    """The tokenizer for prompts of some edits: one that adds nothing where a chat template has rendered them."""
+    return ChatTemplate(tokenizer).tokenizer() if any(request.asked for request in requests) else tokenizer
 
 
 class Measure:
@@ -18,7 +24,7 @@ class Measure:
     """
 
     def __init__(self, decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest]) -> None:
-        self._decoder, self._tokenizer = decoder, tokenizer
+        self._decoder, self._tokenizer = decoder, asking(tokenizer, requests)
         probes = [probe for request in requests for probe in request.neighborhood]
         self._baseline = Baseline(decoder, tokenizer, [probe.prompt for probe in probes if probe.answer is None])
 

@@ -80,6 +80,8 @@ def test_damaged_tensors() -> None:
 
 def test_requests_survive_as_plain_values() -> None:
     probes = (Probe("a", "b", ("c",), "axis"), Probe("d"))
-    edit = EditRequest("{} is", "x", "y", ("r",), probes, probes, ("g",), ("z",), "true", "fact", "case", "id")
+    edit = EditRequest(
+        "{} is", "x", "y", ("r",), probes, probes, ("g",), ("z",), "true", "fact", "case", "id", turns=(("user", "x"),)
+    )
     assert request_from(plain_edit(edit)) == edit
     assert request_from(plain_edit(EditRequest("{} is", "x", "y"))) == EditRequest("{} is", "x", "y")

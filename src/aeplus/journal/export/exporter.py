@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from aeplus.edits import still_holding
 from aeplus.errors import InputError
-from aeplus.evaluation.success import Measure
+from aeplus.evaluation.success import Measure, asking
 from aeplus.journal.base import BaseModel
 from aeplus.journal.export.adapter import PREFIX, Adapter
 from aeplus.journal.export.card import Probe, card
@@ -77,10 +77,10 @@ def export(
         requests = [request_from(edit) for entry in entries for edit in entry.edits]
         measure = Measure(base.decoder, tokenizer, requests)
         holding = [request for request, holds in zip(requests, still_holding(requests), strict=True) if holds]
-        prompt = holding[-1].question
-        before = measure(requests), generate(base.decoder, tokenizer, [prompt], _ANSWER)[0]
+        prompt, tokens = holding[-1].question, asking(tokenizer, requests)
+        before = measure(requests), generate(base.decoder, tokens, [prompt], _ANSWER)[0]
         entries.apply(base.sites)
-        after = measure(requests), generate(base.decoder, tokenizer, [prompt], _ANSWER)[0]
+        after = measure(requests), generate(base.decoder, tokens, [prompt], _ANSWER)[0]
         probe, lost, rank = Probe(prompt, before[1], after[1]), dict[int, float](), None
         scratch.mkdir()
         notes = []

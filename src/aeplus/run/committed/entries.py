@@ -133,7 +133,11 @@ def request_from(edit: Mapping[str, Any]) -> EditRequest:
 
 
 def _tupled(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return {name: _as_tuple(value) for name, value in values.items()}
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:
