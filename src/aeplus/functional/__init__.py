@@ -24,6 +24,7 @@ from aeplus.functional.basis import extend_basis, project_out
 from aeplus.functional.conflict import conflict, nearest, prior_weights
 from aeplus.functional.filters import null_space_filter, ridge_filter, soft_filter
 from aeplus.functional.leakage import leakage, preserved_energy
+from aeplus.functional.normalized import nearest_normalized
 from aeplus.functional.relax import relax_filter
 from aeplus.functional.smoothing import smoothing_coefficients, smoothing_threshold
 from aeplus.functional.solve import LowRankUpdate, solve_update
@@ -37,6 +38,7 @@ __all__ = [
     "extend_basis",
     "leakage",
     "nearest",
+    "nearest_normalized",
     "null_space_filter",
     "preserved_energy",
     "prior_weights",

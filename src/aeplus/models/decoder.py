@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
+from aeplus.models.response import Response
 
 # The hooks of upcast modules, which outlive the sites: each Decoder of a model makes sites of its own.
 _UPCAST: WeakKeyDictionary[nn.Module, tuple[RemovableHandle, ...]] = WeakKeyDictionary()
@@ -118,6 +119,7 @@ class Decoder:
         self.head: nn.Module = model.get_output_embeddings()
         names = {id(module): name for name, module in model.named_modules()}
         self.sites: list[EditSite] = []
+        self.responses: dict[int, Response] = {}
         for index, layer in enumerate(self.layers):
             module = _down_projection(layer, self.config)
             self.sites.append(EditSite(index, f"{names[id(module)]}.weight", module))

@@ -7,6 +7,7 @@ change (the layers below the first edited one, the tokens before the subject's l
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from torch.utils import _pytree as pytree
 from transformers.cache_utils import DynamicCache
 
 from aeplus.errors import InputError
-from aeplus.models.decoder import Decoder
+from aeplus.models.decoder import Decoder, EditSite
 from aeplus.models.hooks import on_call
+from aeplus.models.response import Response, Steering, measure_response
 from aeplus.models.tokens import pad
 
 
@@ -121,6 +123,22 @@ class Replay:
             hidden = output[0] if isinstance(output, tuple) else output
         return hidden.to(dtype)
 
+    def steer(self, hidden: Tensor, site: EditSite, column: Tensor) -> Steering:
+        """One token of each row at an edit site, to be moved by what its down-projection puts out.
+
+        Args:
+            hidden: Hidden states ``[rows, tokens, o]`` that enter the site's layer.
+            site: The layer.
+            column: Column of each row's token, ``[rows]``.
+
+        Raises:
+            InputError: As :func:`response_of` does.
+        """
+        layer = site.layer
+        return Steering(
+            response_of(self.decoder, site), site.module, lambda: self.run(hidden, layer, layer + 1), column
+        )
+
     def lower_precision(self, layers: Sequence[nn.Module], dtype: torch.dtype) -> None:
         """From now on runs copies of the layers in another dtype; :meth:`run` takes and returns the original one.
 
@@ -169,3 +187,27 @@ class Replay:
 
         self._calls = {k: pytree.tree_map(changed, call) for k, call in self._calls.items()}
         self._cache = cache
+
+
+_PROBE_TOKENS = 8
+
+
+@torch.no_grad()
+def response_of(decoder: Decoder, site: EditSite) -> Response:
+    """How the stream after a layer depends on what its down-projection puts out; measured once.
+
+    Args:
+        decoder: The model.
+        site: The layer.
+
+    Raises:
+        InputError: If the stream depends on it in a way that cannot be solved for.
+    """
+    if site.layer not in decoder.responses:
+        vocabulary = decoder.model.get_input_embeddings().weight.shape[0]
+        row = [(5 + 3 * i) % vocabulary for i in range(_PROBE_TOKENS)]
+        replay = Replay(decoder, [row], site.layer)
+        run = partial(replay.run, replay.hidden, site.layer, site.layer + 1)
+        name = f"{site.name} of {type(decoder.model).__name__}"
+        decoder.responses[site.layer] = measure_response(decoder.layers[site.layer], site.module, run, name)
+    return decoder.responses[site.layer]

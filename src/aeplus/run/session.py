@@ -32,6 +32,7 @@ from aeplus.methods.method import Method
 from aeplus.methods.treatments import Restraint
 from aeplus.metrics.success import Score
 from aeplus.models.decoder import Decoder, EditSite
+from aeplus.models.replay import response_of
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions, load_or_collect
 from aeplus.run.batches import BatchCommit, Stream
 from aeplus.run.journal import Entry, Journal, LeakageMeter, plain_edit
@@ -140,8 +141,8 @@ class EditSession:
 
         Raises:
             InputError: If there are no edits, or others than before; the weights are not finite, or should be unedited
-                and are not; the checkpoint does not fit the model or the edits; or the preserved text or the method's
-                threshold cannot be used.
+                and are not; the stream does not follow the edited layers' outputs; the checkpoint does not fit the
+                model or the edits; or the preserved text or the method's threshold cannot be used.
         """
         if self._prepared:
             self._check_again(data, unedited=resume is not None or (editing and self._builder is None))
@@ -150,6 +151,9 @@ class EditSession:
                 msg = 'expected edits, got none; call setup("fit") of the data first.'
                 raise InputError(msg)
             self._check_weights()
+            if editing and self.method.update == "closed_form":
+                for site in self.sites:
+                    response_of(self.decoder, site)  # a layer that cannot be steered is reported before the work
             self.fingerprint = weights_fingerprint(self.model)
         self.data = data
         if resume is not None:

@@ -22,8 +22,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from aeplus.errors import InputError, require_not_negative, require_positive, require_types
 from aeplus.models.decoder import Decoder, at_least_float32
+from aeplus.models.replay import Replay, response_of
+from aeplus.models.response import Steering
 from aeplus.targets.packing import TargetPart, bundle_parts, target_parts
 from aeplus.targets.rows import BatchRows
+
+_SHORTENINGS = 4
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,8 @@ def find_targets(
     layer: int,
     options: TargetOptions,
     progress: Callable[[int, int, int], None] | None = None,
+    *,
+    reachable: bool = True,
 ) -> Targets:
     """Optimizes the targets of a batch of edits at the output of ``layer``.
 
@@ -99,6 +105,8 @@ def find_targets(
         layer: The last edited layer.
         options: How to optimize.
         progress: Called with (step, steps, edits converged) after each step.
+        reachable: Where the layer normalizes what its MLP puts out, keep targets to what it can put out: each step
+            of the optimizer ends at the nearest such point. Elsewhere every target can be reached.
 
     Raises:
         InputError: If the model's forward pass cannot be replayed, or its hidden states are not finite.
@@ -116,6 +124,7 @@ def find_targets(
         for part in parts:
             part.replay.lower_precision(copies, torch.bfloat16)
     norm = initial.norm(dim=1)  # [n]
+    steering = _normalized_layer(decoder, rows, layer) if reachable else None
 
     delta = torch.zeros_like(initial, requires_grad=True)  # [n, o]
     adam = torch.optim.Adam([delta], lr=options.learning_rate)
@@ -151,11 +160,37 @@ def find_targets(
             length = delta.norm(dim=1)
             longest = options.clamp * norm
             delta.mul_(torch.where(length > longest, longest / length, torch.ones_like(length))[:, None])
+            if steering is not None:
+                delta.copy_(_within_reach(steering, delta, longest))
             delta.copy_(torch.where(active[:, None], delta, previous))  # converged edits are frozen
         steps += active
         parts = [kept for kept in (part.keep(active) for part in parts) if kept is not None]
     values = (initial + delta.detach()).T
     return Targets(values.contiguous(), initial.T.contiguous(), loss, steps, ~active)
+
+
+def _normalized_layer(decoder: Decoder, rows: BatchRows, layer: int) -> Steering | None:
+    """The layer at the bare prompts' subjects; ``None`` if it does not normalize what its MLP puts out."""
+    site = decoder.sites[layer]
+    if response_of(decoder, site).norm is None:
+        return None
+    bare = [row.ids[: row.mark + 1] for row in rows.prompts[:: rows.contexts]]
+    with torch.no_grad():
+        replay = Replay(decoder, bare, layer, [len(ids) for ids in bare])
+        column = torch.tensor([len(ids) - 1 for ids in bare], device=replay.hidden.device)
+        return replay.steer(replay.hidden, site, column)
+
+
+def _within_reach(steering: Steering, delta: Tensor, longest: Tensor) -> Tensor:
+    """The nearest δ ``[n, o]`` that a normalized output can make, shortened until it is within the clamp ``[n]``."""
+    aim = delta
+    for _ in range(_SHORTENINGS):
+        reached = steering.nearest(steering.values + aim) - steering.values
+        excess = reached.norm(dim=1) / longest
+        if bool((excess <= 1).all()):
+            break
+        aim = aim / excess.clamp(min=1)[:, None]
+    return reached
 
 
 def _attention(plain: bool) -> AbstractContextManager[None]:
