@@ -44,6 +44,8 @@ class EditModule(LightningModule):
             updates can be lost to rounding. ``same`` leaves them as they are.
         revision: Branch, tag or commit of a hub model.
         seed: Seed of the sampled contexts.
+        site: The module to edit where inspection does not find it, or a mixture of experts leaves a choice, such as
+            ``model.layers.{}.mlp.shared_expert.down_proj`` with ``{}`` in place of the layer's number.
         trust_remote_code: Run the Python code that the model's folder brings along; otherwise such a model is refused.
 
     Attributes:
@@ -64,6 +66,7 @@ class EditModule(LightningModule):
         edited_dtype: Literal["same", "float32"] = "same",
         revision: str | None = None,
         seed: int = 0,
+        site: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
@@ -78,6 +81,7 @@ class EditModule(LightningModule):
             "dtype": dtype,
             "edited_dtype": edited_dtype,
             "seed": seed,
+            "site": site,
         }
         self.monitor = "validation/score"
         self._loading = (dtype, revision, trust_remote_code)
@@ -136,6 +140,7 @@ class EditModule(LightningModule):
                 *(self.language_model, self.tokenizer, options["layers"]),
                 *(options["method"], options["targets"], options["preserved"]),
                 edited_dtype=options["edited_dtype"],
+                site=options["site"],
                 seed=options["seed"],
                 name=options["model"],
                 notify=self._notify,

@@ -55,21 +55,23 @@ class Response:
         scale: ``a [o]``, at least in float32; ``None`` where the output is added as it is.
         norm: The normalization ``N``; ``None`` for the identity.
         bent: Whether more follows that is not linear.
+        gated: Whether each token has a scale of its own, as behind the gate of a shared expert; ``scale`` is ``None``.
     """
 
     scale: Tensor | None = None
     norm: Normalization | None = None
     bent: bool = False
+    gated: bool = False
 
     @property
     def plain(self) -> bool:
         """Whether the output is added to the stream as it is."""
-        return self.scale is None and self.norm is None
+        return self.scale is None and self.norm is None and not self.gated
 
     @property
     def curved(self) -> bool:
-        """Whether the stream is another than a linear function of the output."""
-        return self.norm is not None or self.bent
+        """Whether the stream is another than the same linear function of every token's output."""
+        return self.norm is not None or self.bent or self.gated
 
 
 class Steering:
@@ -92,9 +94,12 @@ class Steering:
         with recorded(module, norm) as seen:
             self.stream = run()
         self.values = self._at(self.stream)
-        self._output = self._at(seen["y"])
         if norm is not None:
             self._entering, self._leaving = self._at(seen["x"]), self._at(seen["z"])
+        if response.gated:
+            step = self.values.norm(dim=1, keepdim=True) / self.values.shape[1] ** 0.5
+            moves = self._at(self.moved(step.expand_as(self.values))) - self.values
+            self._gate = moves.mean(1, keepdim=True) / step
 
     def moved(self, change: Tensor) -> Tensor:
         """The stream ``[rows, tokens, o]`` when the output changes by ``[rows, o]`` at the tokens."""
@@ -151,7 +156,7 @@ class Steering:
         return norm.bias + short * norm.gain * turned, size * (turned - unit)
 
     def _scale(self, like: Tensor) -> Tensor:
-        scale = self._response.scale
+        scale = self._gate if self._response.gated else self._response.scale
         return like.new_ones(like.shape[1]) if scale is None else scale.to(like)
 
     def _at(self, states: Tensor) -> Tensor:
@@ -216,8 +221,13 @@ def measure_response(layer: nn.Module, module: nn.Module, run: Callable[[], Tens
     """
     with recorded(module) as seen:
         before = run()
-    output = seen["y"].reshape(before.shape) if seen and seen["y"].numel() == before.numel() else None
-    if output is None:
+    if before.ndim != 3:
+        msg = (
+            f"expected one residual stream [rows, tokens, hidden size] after {type(layer).__name__}, got one of shape "
+            f"{list(before.shape)}; choose another model, as several streams beside each other cannot be edited."
+        )
+        raise InputError(msg)
+    if not seen or seen["y"].numel() != before.numel():
         msg = (
             f"expected {name} to be run on every token, got {'some of them' if seen else 'no call'}, as in a mixture "
             "of experts; name another module with model.site."
@@ -239,6 +249,8 @@ def measure_response(layer: nn.Module, module: nn.Module, run: Callable[[], Tens
     if scale is not None:
         plain = bool((scale - 1).abs().max() < tolerance)
         return Response(None if plain else scale)
+    if _gates(given, moves, len(probes), tolerance):
+        return Response(gated=True)
     # Small changes are added as they are only where nothing normalizes: otherwise look for what does.
     response = _behind_norm(layer, module, run, probes, tolerance)
     if response is None or not _reaches(response, module, run, after[0], tolerance):
@@ -263,6 +275,17 @@ def _scale_of(given: Tensor, moves: Tensor, tolerance: float) -> Tensor | None:
         return None
     mean = scale.mean()
     return mean.expand_as(scale).clone() if bool((scale - mean).abs().max() <= tolerance * mean.abs()) else scale
+
+
+def _gates(given: Tensor, moves: Tensor, probes: int, tolerance: float) -> bool:
+    """Whether ``moves = a given [n, o]`` with a number ``a`` for each token, the same for all probes."""
+    scale = (given * moves).sum(1, keepdim=True) / given.pow(2).sum(1, keepdim=True)
+    if not float((moves - scale * given).norm()) <= tolerance * float(moves.norm()):
+        return False
+    each = scale.reshape(probes, -1)
+    return bool(
+        ((each - each.mean(0)).abs() <= 2 * tolerance * each.abs().max()).all() and (each.mean(0).abs() > 1e-4).all()
+    )
 
 
 def _behind_norm(

@@ -49,6 +49,7 @@ class RunFolder:
         model: What the unedited model is loaded by: name, dtype, revision, and whether its code is trusted.
         cases: Its edits, in order; none if it does not know them.
         journal: Its checkpoint's edits; ``None`` where only an edited model was saved.
+        site: The module that it edited, where its config names one.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class RunFolder:
     model: tuple[str, Any, str | None, bool]
     cases: list[Case]
     journal: Journal | None
+    site: str | None
     _upcast: bool
     _resume: Resume | None
 
@@ -71,6 +73,7 @@ class RunFolder:
             options = config["model"]
             trusted = options.get("trust_remote_code", False)
             model = (options["model"], options.get("dtype", "auto"), options.get("revision"), trusted)
+            site = options.get("site")
             method, upcast = options["method"]["name"], options.get("edited_dtype") == "float32"
         except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
             msg = (
@@ -87,7 +90,7 @@ class RunFolder:
             )
             raise InputError(msg)
         journal = resume.journal if resume is not None else None
-        return cls(path, method, model, _cases(journal, read_records(path)), journal, upcast, resume)
+        return cls(path, method, model, _cases(journal, read_records(path)), journal, site, upcast, resume)
 
     @contextmanager
     def applied(self, decoder: Decoder) -> Iterator[None]:
@@ -101,7 +104,7 @@ class RunFolder:
             return
         entries = self._resume.journal.entries
         layers = list(entries[0].updates)
-        sites = decoder.select(layers)
+        sites = Decoder(decoder.model, self.site).select(layers)
         with Snapshot(sites):
             for site in sites if self._upcast else ():
                 site.upcast()

@@ -31,6 +31,7 @@ from aeplus.methods.layer import SITES, base_filter
 from aeplus.methods.method import Method
 from aeplus.methods.treatments import Restraint
 from aeplus.metrics.success import Score
+from aeplus.models.checks import check_model, check_tokenizer
 from aeplus.models.decoder import Decoder, EditSite
 from aeplus.models.replay import response_of
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions, load_or_collect
@@ -63,6 +64,7 @@ class EditSession:
         targets: How targets are learned.
         preserved: Where preserved knowledge comes from.
         edited_dtype: ``float32`` keeps the edited weights in float32, ``same`` leaves them as they are.
+        site: The module to edit where inspection does not find it; see :class:`~aeplus.models.decoder.Decoder`.
         seed: Seed of the sampled contexts.
         name: What reports call the model.
         notify: Called with the name of a hook of :class:`~aeplus.run.hooks.EditCallback` and its arguments.
@@ -78,7 +80,7 @@ class EditSession:
         select: Makes the rule that chooses each batch's candidate; by default that of ``method.selection``.
 
     Raises:
-        InputError: If the model or its layers cannot be edited, or ``edited_dtype`` is unknown.
+        InputError: If the model, its tokenizer or its layers cannot be edited, or ``edited_dtype`` is unknown.
     """
 
     data: Stream
@@ -96,6 +98,7 @@ class EditSession:
         preserved: PreservedOptions = PreservedOptions(),  # noqa: B008
         *,
         edited_dtype: Literal["same", "float32"] = "same",
+        site: str | None = None,
         seed: int = 0,
         name: str = "model",
         notify: Callable[..., None] = lambda hook, *arguments: None,
@@ -114,12 +117,14 @@ class EditSession:
                 f"{fixed}, leave it out, or give the method's config last"
             )
             warnings.warn(message, stacklevel=2)
+        check_model(model)
+        check_tokenizer(tokenizer, model)
         model.requires_grad_(False).eval()
-        self.decoder = Decoder(model)
+        self.decoder = Decoder(model, site)
         self.sites: list[EditSite] = self.decoder.select(SITES[method.sites].run(list(layers)))
         if edited_dtype == "float32":
-            for site in self.sites:
-                site.upcast()
+            for edited in self.sites:
+                edited.upcast()
         self.journal = Journal()
         self.report = RunReport(method=method.name, model=name, seed=seed)
         self.select: Callable[[], Selection] = SELECTIONS[method.selection]
@@ -151,9 +156,9 @@ class EditSession:
                 msg = 'expected edits, got none; call setup("fit") of the data first.'
                 raise InputError(msg)
             self._check_weights()
-            if editing and self.method.update == "closed_form":
-                for site in self.sites:
-                    response_of(self.decoder, site)  # a layer that cannot be steered is reported before the work
+            self.decoder.check()
+            for edited in self.sites:
+                response_of(self.decoder, edited)  # a layer that cannot be steered is reported before the work
             self.fingerprint = weights_fingerprint(self.model)
         self.data = data
         if resume is not None:

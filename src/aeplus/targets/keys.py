@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aeplus.models.decoder import Decoder, EditSite, at_least_float32
 from aeplus.models.hooks import on_input
-from aeplus.models.replay import Replay, response_of
+from aeplus.models.replay import Replay, freezes_prefix, response_of
 from aeplus.targets.rows import BatchRows
 
 _SWEEPS = 16
@@ -29,9 +29,13 @@ class KeyReader:
 
     def __init__(self, decoder: Decoder, rows: BatchRows, sites: list[EditSite]) -> None:
         self.decoder, self.sites, self.contexts = decoder, sites, rows.contexts
-        self._all = Replay(decoder, rows.up_to_subject(), sites[0].layer)
+        ids = rows.up_to_subject()
+        # Recurrent states would run over padding on the left.
+        lengths = None if freezes_prefix(decoder) else [len(row) for row in ids]
+        self._all = Replay(decoder, ids, sites[0].layer, lengths)
         width = self._all.hidden.shape[1]
-        self._columns = torch.full((len(rows.prompts),), width - 1, device=decoder.device)
+        last = [width - 1] * len(ids) if lengths is None else [length - 1 for length in lengths]
+        self._columns = torch.tensor(last, device=decoder.device)
         self._bare_rows = torch.arange(0, len(rows.prompts), rows.contexts, device=decoder.device)
         self._bare = self._all.select(self._bare_rows)
         self._bare_columns = self._columns[self._bare_rows]
@@ -58,12 +62,18 @@ class KeyReader:
         self._hidden = self._all.run(self._hidden, self._layer, site.layer)
         self._layer = site.layer
         inputs: list[Tensor] = []
-        with on_input([site.module], lambda _, x: inputs.append(at_least_float32(x[:, -1])), stop=True):
+        with on_input([site.module], lambda _, x: inputs.append(self._last(x, self._columns)), stop=True):
             self._all.run(self._hidden, site.layer, site.layer + 1)
         keys = inputs[0].unflatten(0, (-1, self.contexts))  # [n, c, d]
         mean = keys[:, 0] if self.contexts == 1 else (keys[:, 0] + keys[:, 1:].mean(1)) / 2
         values = self._bare.run(self._hidden[self._bare_rows], site.layer, at.layer + 1)
-        return mean.T.contiguous(), at_least_float32(values[:, -1]).T.contiguous()
+        return mean.T.contiguous(), self._last(values, self._bare_columns).T.contiguous()
+
+    @staticmethod
+    def _last(states: Tensor, column: Tensor) -> Tensor:
+        """The states ``[rows, d]`` at each row's column; some layers hand their MLP all tokens in one row."""
+        states = states.reshape(len(column), -1, states.shape[-1])
+        return at_least_float32(states[torch.arange(len(column), device=states.device), column])
 
     def curved(self, sites: Sequence[EditSite]) -> bool:
         """Whether some of the sites' outputs reach the stream in another way than as they are or scaled."""
@@ -73,9 +83,9 @@ class KeyReader:
     def left(self, at: EditSite, wanted: Tensor, values: Tensor) -> Tensor:
         """The share of the way from values to wanted ones ``[o, n]`` that is left at the site read last, ``[n]``."""
         now = self._bare.run(self._hidden[self._bare_rows], at.layer, at.layer + 1)
-        reached = now[torch.arange(len(now), device=now.device), self._bare_columns].T
+        reached = self._last(now, self._bare_columns).T
         way = (wanted - values).norm(dim=0).clamp(min=torch.finfo(values.dtype).tiny)
-        return (wanted - at_least_float32(reached)).norm(dim=0) / way
+        return (wanted - reached).norm(dim=0) / way
 
     @torch.no_grad()
     def change(self, sites: Sequence[EditSite], wanted: Tensor, values: Tensor, *, together: bool = True) -> Tensor:

@@ -171,8 +171,8 @@ def find_targets(
 
 def _normalized_layer(decoder: Decoder, rows: BatchRows, layer: int) -> Steering | None:
     """The layer at the bare prompts' subjects; ``None`` if it does not normalize what its MLP puts out."""
-    site = decoder.sites[layer]
-    if response_of(decoder, site).norm is None:
+    site = next((site for site in decoder.sites if site.layer == layer), None)
+    if site is None or response_of(decoder, site).norm is None:
         return None
     bare = [row.ids[: row.mark + 1] for row in rows.prompts[:: rows.contexts]]
     with torch.no_grad():
@@ -203,10 +203,11 @@ def _loss(decoder: Decoder, parts: list[TargetPart], delta: Tensor, kl_factor: f
     predicting: list[Tensor] = []
     for part in parts:
         hidden = part.replay.hidden
-        moved = hidden[:, 0] + delta[part.edit].to(hidden.dtype)
-        hidden = torch.cat([moved[:, None], hidden[:, 1:]], 1)
+        subjects = torch.arange(len(hidden), device=hidden.device), part.mark
+        moved = hidden[subjects] + delta[part.edit].to(hidden.dtype)
+        hidden = hidden.index_put(subjects, moved)
         hidden = part.replay.run(hidden, part.replay.first, len(decoder.layers))
-        predicting += [hidden[part.row, part.column], hidden[part.essence, 0]]
+        predicting += [hidden[part.row, part.column], hidden[part.essence, part.mark[part.essence]]]
     logits = at_least_float32(decoder.logits(torch.cat(predicting))).split([len(states) for states in predicting])
     loss = delta.new_zeros(n)
     for part, answers, essence in zip(parts, logits[::2], logits[1::2], strict=True):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from aeplus.models.decoder import Decoder, at_least_float32
-from aeplus.models.replay import Replay
+from aeplus.models.replay import Replay, freezes_prefix
 from aeplus.targets.rows import BatchRows
 
 # Cost of one more part, in tokens (two cores, 135M parameters: its weights are read once more). On a GPU, where
@@ -75,7 +75,7 @@ class Part:
 
 @dataclass(frozen=True)
 class TargetPart(Part):
-    """Rows replayed from the subject's last token on, column 0, some of them for the KL term.
+    """Rows replayed from the subject's last token on, or whole, some of them for the KL term.
 
     Attributes:
         share: Share of each predicted position in its edit's loss, ``[p]``.
@@ -163,15 +163,17 @@ def target_parts(decoder: Decoder, rows: BatchRows, first: int, chunk_tokens: in
     Returns:
         The parts, and the hidden states that enter layer ``first`` at the bare prompts' subjects, ``[n, o]``.
     """
-    packed = [row for edit in token_rows(rows, rows.contexts, from_subject=True) for row in edit]
+    splits = freezes_prefix(decoder)
+    packed = [row for edit in token_rows(rows, rows.contexts, from_subject=splits) for row in edit]
     for edit, row in enumerate(rows.essence):
-        packed.append(Row(edit, row.ids[: row.mark + 1], row.mark, 0))
+        start = row.mark if splits else 0
+        packed.append(Row(edit, row.ids[: row.mark + 1], start, row.mark - start))
     parts: list[TargetPart] = []
     initial: dict[int, Tensor] = {}
     for chosen in _cheapest_split(packed, chunk_tokens):
         part = _target_part(decoder, chosen, first)
         hidden = part.replay.hidden
-        initial.update({row.edit: at_least_float32(hidden[r, 0]) for r, row in enumerate(chosen) if row.bare})
+        initial.update({row.edit: at_least_float32(hidden[r, row.mark]) for r, row in enumerate(chosen) if row.bare})
         parts.append(part)
     return parts, torch.stack([initial[edit] for edit in range(rows.edits)])
 
@@ -263,5 +265,5 @@ def _target_part(decoder: Decoder, rows: Sequence[Row], first: int) -> TargetPar
     essence = torch.tensor([r for r, row in enumerate(rows) if not row.targets], dtype=torch.long, device=device)
     with torch.no_grad():
         # The unedited model's own pass has been recorded: its output follows the final norm.
-        reference = at_least_float32(decoder.readout(part.replay.output[essence, 0])).log_softmax(-1)
+        reference = at_least_float32(decoder.readout(part.replay.output[essence, part.mark[essence]])).log_softmax(-1)
     return TargetPart(**vars(part), share=share, essence=essence, reference=reference)
