@@ -13,11 +13,11 @@ from aeplus.models.replay import Replay, response_of
 from aeplus.models.response import changed
 from aeplus.targets.optimizer import find_targets
 from aeplus.targets.rows import batch_rows
-from families import NORMALIZING, OPTIONS, PLAIN, REQUESTS, SCALING, random_model, way_left
+from families import CONFIGS, NORMALIZING, OPTIONS, PLAIN, REQUESTS, SCALING, random_model, way_left
 from small import SMALL, records
 from tiny import tiny_tokenizer
 
-ALL = {**PLAIN, **SCALING, **NORMALIZING}
+ALL = (*PLAIN, *SCALING, *NORMALIZING)
 
 
 @pytest.mark.parametrize(
@@ -25,12 +25,12 @@ ALL = {**PLAIN, **SCALING, **NORMALIZING}
     [(kind, (1, 2)) for kind in ALL] + [(kind, some) for kind in ("granite", "gemma2") for some in ((2,), (0, 1, 2))],
 )
 def test_edits_get_to_their_targets(kind: str, layers: tuple[int, ...]) -> None:
-    assert way_left(Decoder(random_model(kind, ALL[kind])), layers) <= (1e-3 if kind in PLAIN else 0.05)
+    assert way_left(Decoder(random_model(kind, CONFIGS[kind])), layers) <= (1e-3 if kind in PLAIN else 0.05)
 
 
 @pytest.mark.parametrize("kind", ALL)
 def test_the_measured_response_is_that_of_the_layer(kind: str) -> None:
-    decoder = Decoder(random_model(kind, ALL[kind]))
+    decoder = Decoder(random_model(kind, CONFIGS[kind]))
     response = response_of(decoder, decoder.sites[1])
     assert response.plain == (kind in PLAIN)
     assert (response.norm is not None) == (kind in NORMALIZING)
@@ -57,7 +57,7 @@ class _Scaled(nn.Module):
 
 
 def test_a_scale_per_channel_is_measured_and_divided_by() -> None:
-    model = random_model("llama", ALL["llama"])
+    model = random_model("llama", CONFIGS["llama"])
     scales = [0.1 + torch.rand(32) for _ in range(4)]
     for layer, scale in zip(model.model.layers, scales, strict=True):
         layer.mlp = _Scaled(layer.mlp, scale)
@@ -83,7 +83,7 @@ class _Sum(nn.Module):
 
 
 def test_a_layernorm_of_the_sum_is_solved_too() -> None:
-    model = random_model("llama", ALL["llama"])
+    model = random_model("llama", CONFIGS["llama"])
     model.model.layers = nn.ModuleList(_Sum(layer) for layer in model.model.layers).requires_grad_(False)
     decoder = Decoder(model)
     norm = response_of(decoder, decoder.sites[1]).norm
@@ -103,7 +103,7 @@ class _Gated(nn.Module):
 
 
 def test_a_layer_that_cannot_be_solved_is_refused_before_the_work() -> None:
-    model = random_model("llama", ALL["llama"])
+    model = random_model("llama", CONFIGS["llama"])
     for layer in model.model.layers:
         layer.mlp = _Gated(layer.mlp)
     text = (
@@ -115,7 +115,7 @@ def test_a_layer_that_cannot_be_solved_is_refused_before_the_work() -> None:
 
 
 def test_targets_are_what_the_layer_can_put_out() -> None:
-    decoder = Decoder(random_model("gemma2", ALL["gemma2"]))
+    decoder = Decoder(random_model("gemma2", CONFIGS["gemma2"]))
     rows = batch_rows(tiny_tokenizer(), REQUESTS, ["", "You. "])
     found = find_targets(decoder, rows, 1, OPTIONS)
     bare = [row.ids[: row.mark + 1] for row in rows.prompts[::2]]
@@ -148,8 +148,8 @@ def test_a_change_of_some_tokens_leaves_the_others() -> None:
 
 @pytest.mark.parametrize("kind", ["granite", "gemma2"])
 def test_half_precision_is_measured_too(kind: str) -> None:
-    whole = Decoder(random_model(kind, ALL[kind]))
-    half = Decoder(random_model(kind, ALL[kind]).bfloat16())
+    whole = Decoder(random_model(kind, CONFIGS[kind]))
+    half = Decoder(random_model(kind, CONFIGS[kind]).bfloat16())
     expected, found = response_of(whole, whole.sites[1]), response_of(half, half.sites[1])
     assert (expected.scale is None) == (found.scale is None)
     if expected.scale is not None and found.scale is not None:

@@ -40,6 +40,12 @@ def find_layers(model: Any) -> nn.ModuleList:
         if root is not model and len(stacks) == 1:
             return stacks[0]
     seen = ", ".join(f"{name} ({len(m)})" for name, m in model.named_modules() if isinstance(m, nn.ModuleList))
+    if getattr(model.config, "quantization_config", None) is not None:
+        msg = (
+            f"expected layers with floating-point matrices in {type(model).__name__}, got a quantized model whose "
+            "projections are not known; load the model in its original precision, without quantization_config."
+        )
+        raise InputError(msg)
     msg = (
         f"expected a list of {count} decoder layers in {type(model).__name__}, got the module lists {seen or 'none'}; "
         "use a decoder-only causal language model."

@@ -26,7 +26,7 @@ from aeplus.errors import InputError
 from aeplus.functional import nearest_normalized
 
 _PROBES = 4
-_SWEEPS = 8  # of the fixed point
+_SWEEPS = 24  # of the fixed point
 _NEAR = 1e-3  # share of the way at which it ends
 
 
@@ -112,27 +112,42 @@ class Steering:
         if response.norm is None:
             return values
         if response.bent:
-            return self._at(self.moved(self.change_for(values)))
+            return self._at(self.moved(self._approach(values, 2)))
         scale = self._scale(values)
         leaving = self._normalized(self._leaving + (values - self.values) / scale)[0]
         return self.values + scale * (leaving - self._leaving)
 
     def change_for(self, values: Tensor) -> Tensor:
         """The change of the down-projection's output, ``[rows, o]``, that leads to values ``[rows, o]``."""
-        change = self._linear_change(values)
-        if not self._response.bent:
-            return change
+        return self._linear_change(values) if not self._response.bent else self._approach(values, _SWEEPS)
+
+    def _approach(self, values: Tensor, sweeps: int) -> Tensor:
+        """The change that leads nearest to values of those tried, where more follows that bends the stream.
+
+        Broyden's method on the aim that :meth:`_linear_change` is given, with a Jacobian that is at first the identity;
+        its updates are kept as vectors.
+        """
         way = (values - self.values).norm(dim=1)
+        aim, change = values, self._linear_change(values)
         best, least = change, torch.full_like(way, torch.inf)
-        aim = values
-        for _ in range(_SWEEPS):
-            missing = values - self._at(self.moved(change))
+        steps: list[tuple[Tensor, Tensor]] = []
+        missing = move = None
+        for _ in range(sweeps):
+            before, missing = missing, values - self._at(self.moved(change))
             left = missing.norm(dim=1)
             better = left < least
             best, least = torch.where(better[:, None], change, best), torch.where(better, left, least)
             if bool((least <= _NEAR * way).all()):
                 break
-            aim = aim + missing
+            if before is not None and move is not None:
+                turned = _apply(steps, before - missing)
+                along = (move * turned).sum(1, keepdim=True)
+                safe = along.abs() > 1e-3 * move.norm(dim=1, keepdim=True) * turned.norm(dim=1, keepdim=True)
+                steps.append((torch.where(safe, (move - turned) / along, 0.0), move))
+            move = _apply(steps, missing)
+            length = move.norm(dim=1, keepdim=True)
+            move = move * (way[:, None] / length.clamp(min=1e-30)).clamp(max=1.0)  # no farther than the way
+            aim = aim + move
             change = self._linear_change(aim)
         return best
 
@@ -163,6 +178,13 @@ class Steering:
         states = states.reshape(len(self._column), -1, states.shape[-1])
         at = states[torch.arange(len(states), device=states.device), self._column]
         return at.to(torch.promote_types(at.dtype, torch.float32))
+
+
+def _apply(steps: list[tuple[Tensor, Tensor]], vectors: Tensor) -> Tensor:
+    """Broyden's inverse Jacobian of each row, a product of ``I + u sᵀ``, times a vector ``[rows, o]``."""
+    for u, s in steps:
+        vectors = vectors + u * (s * vectors).sum(1, keepdim=True)
+    return vectors
 
 
 @contextmanager

@@ -81,7 +81,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     model_settings = settings["model"]
     model, tokenizer = load_model(*(model_settings[name] for name in LOADING))
     comparison = Comparison(
-        runs, model, tokenizer, Decoder(model, model_settings["site"]).select(model_settings["layers"]), out
+        runs, model, tokenizer, Decoder(model, model_settings.get("site")).select(model_settings["layers"]), out
     )
     edits = f"{' or '.join(map(str, counts))} in batches of {settings['data']['batch_size']}"
     comparison.title = f"Edits: {edits} (%)"
