@@ -264,7 +264,8 @@ def family_row(kind: str) -> FamilyRow:
     model = random_model(kind, CONFIGS[kind])
     try:
         decoder = Decoder(model)
-        layers = [site.layer for site in decoder.sites][:2]
+        # Above the last layer nothing carries a change on to the tokens behind the subject.
+        layers = [site.layer for site in decoder.sites if site.layer < len(decoder.layers) - 1][:2]
         left = way_left(decoder, layers)
     except InputError as error:
         return FamilyRow(kind, "", "", "", None, None, f"refused: {_reason(str(error))}")

@@ -209,6 +209,6 @@ def test_logits_are_scaled_as_the_model_does(kind: str) -> None:
 
 def test_logits_that_are_made_otherwise_are_refused() -> None:
     model = random_model("llama", CONFIGS["llama"])
-    model.register_forward_hook(lambda _, __, output: output.update(logits=output.logits + 1.0) or output)
+    model.register_forward_hook(lambda _, __, output: setattr(output, "logits", output.logits + 1.0))
     with pytest.raises(InputError, match="expected the logits of LlamaForCausalLM to be its head's, scaled or capped"):
         Decoder(model).check()
