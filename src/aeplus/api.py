@@ -19,6 +19,7 @@ from aeplus.data.readers import requests_from_records
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
 from aeplus.methods.method import GradientOptions, Method, find_composition, named_method
+from aeplus.models.checks import check_model, check_tokenizer
 from aeplus.models.decoder import Decoder, Snapshot
 from aeplus.module import EditModule
 from aeplus.preserved.statistics import PreservedOptions
@@ -159,6 +160,7 @@ def edit(
     seed: int = 0,
     selection: Literal["best", "converge"] | None = None,
     edited_dtype: Literal["same", "float32"] = "same",
+    site: str | None = None,
     callbacks: Sequence[Callback] = (),
     journal: str | Path | None = None,
     preserve: Sequence[Mapping[str, Any]] = (),
@@ -178,6 +180,8 @@ def edit(
         selection: Which smoothing candidate is committed, ``best`` or ``converge``; by default the method's.
         edited_dtype: ``float32`` keeps the edited weights of a model in half precision in float32 from now on: small
             updates are otherwise rounded away.
+        site: The module to edit where inspection does not find it, or a mixture of experts leaves a choice, such as
+            ``model.layers.{}.mlp.shared_expert.down_proj`` with ``{}`` in place of the layer's number.
         callbacks: Further callbacks.
         journal: Folder of a journal, which every batch is written to as soon as it is committed; see
             :class:`~aeplus.journal.Journal`. If it has one, its edits are put into the model first, which must be the
@@ -192,9 +196,12 @@ def edit(
     Raises:
         InputError: If something cannot be used. Whatever is raised, the model is then as it was before the call.
     """
-    decoder = Decoder(model)
-    depth = len(decoder.layers)
-    chosen = list(layers) if layers is not None else sorted({min(depth // 8 + i, depth - 1) for i in range(5)})
+    check_model(model)
+    check_tokenizer(tokenizer, model)
+    decoder = Decoder(model, site)
+    known = [site.layer for site in decoder.sites]
+    first = len(known) // 8
+    chosen = list(layers) if layers is not None else known[first : first + 5]
     sites = decoder.select(chosen)
     method_options, target_options, preserved_options, data_options = _sorted_options(dict(options))
     module = EditModule(
@@ -205,6 +212,7 @@ def edit(
         preserved=PreservedOptions(**preserved_options),
         edited_dtype=edited_dtype,
         seed=seed,
+        site=site,
         journal=None if journal is None else str(journal),
     ).attach(model, tokenizer, preserve=requests_from_records(list(preserve), "preserve"))
     data = EditDataModule(batch_size=batch_size, seed=seed, **data_options).attach(
@@ -212,9 +220,6 @@ def edit(
     )
     stop = SmoothingStop(selection=selection)
     device = decoder.device
-    if len({parameter.device for parameter in model.parameters()}) > 1:
-        msg = "expected a model on one device, got weights on several; load it without device_map."
-        raise InputError(msg)
     flags = [(p, p.requires_grad) for p in model.parameters()]
     training = model.training
     handler = signal.getsignal(signal.SIGINT)

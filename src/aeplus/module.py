@@ -49,6 +49,8 @@ class EditModule(LightningModule):
             updates can be lost to rounding. ``same`` leaves them as they are.
         revision: Branch, tag or commit of a hub model.
         seed: Seed of the sampled contexts.
+        site: The module to edit where inspection does not find it, or a mixture of experts leaves a choice, such as
+            ``model.layers.{}.mlp.shared_expert.down_proj`` with ``{}`` in place of the layer's number.
         trust_remote_code: Run the Python code that the model's folder brings along; otherwise such a model is refused.
         journal: Folder of the journal, which every committed batch is written to. If it has one, the run goes on from
             its edits: they are put into the model first, and not made again where the data begin with them. By default
@@ -72,6 +74,7 @@ class EditModule(LightningModule):
         edited_dtype: Literal["same", "float32"] = "same",
         revision: str | None = None,
         seed: int = 0,
+        site: str | None = None,
         trust_remote_code: bool = False,
         journal: str | None = None,
     ) -> None:
@@ -90,6 +93,7 @@ class EditModule(LightningModule):
             "revision": revision,
             "seed": seed,
             "trust_remote_code": trust_remote_code,
+            "site": site,
         }
         self.monitor = f"validation/{WATCHED[method.selection]}"
         self._journal = journal
@@ -150,6 +154,7 @@ class EditModule(LightningModule):
                 *(self.language_model, self.tokenizer, options["layers"]),
                 *(options["method"], options["targets"], options["preserved"]),
                 edited_dtype=options["edited_dtype"],
+                site=options["site"],
                 seed=options["seed"],
                 name=options["model"],
                 notify=self._notify,

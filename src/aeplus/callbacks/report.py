@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from aeplus.errors import InputError
-from aeplus.models.loading import save_model
+from aeplus.models.loading import edited_weights, save_model
 from aeplus.run.batches import BatchCommit
 from aeplus.run.hooks import EditCallback, EditingModule, opened_session, session_of
 from aeplus.run.report import print_summary
@@ -58,7 +58,8 @@ class JournalWriter(EditCallback):
         session.finish()
         self.write(trainer, session)
         if self.save_model:
-            save_model(session.model, session.tokenizer, run_folder(trainer) / "model")
+            edited = edited_weights(session.sites)
+            save_model(session.model, session.tokenizer, run_folder(trainer) / "model", edited)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prints the table, now that everything is saved."""
@@ -79,7 +80,8 @@ class JournalWriter(EditCallback):
             return
         if committed and self.save_model:
             try:
-                save_model(session.model, session.tokenizer, run_folder(trainer) / "model")
+                edited = edited_weights(session.sites)
+                save_model(session.model, session.tokenizer, run_folder(trainer) / "model", edited)
             except InputError as error:
                 print(f"aeplus: error: {error}", file=sys.stderr)
         checkpoints = sorted(run_folder(trainer).glob("checkpoints/*.ckpt"), key=lambda p: p.stat().st_mtime)

@@ -56,7 +56,7 @@ def _tasks(given: Namespace) -> dict[str, Any]:
     items = load_tasks(" ".join(given.tasks), given.data, options)  # before the model, which takes longer
     model, tokenizer = _model(given)
     start = time.perf_counter()
-    measured = measure_capabilities(Decoder(model), tokenizer, items, options, BarProgress())
+    measured = measure_capabilities(Decoder(model, editable=False), tokenizer, items, options, BarProgress())
     seconds = time.perf_counter() - start
     print_capabilities([(given.model, measured)])
     return {

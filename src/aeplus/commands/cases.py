@@ -135,7 +135,7 @@ def _generations(runs: Sequence[RunFolder], prompts: Sequence[str], length: int)
 
 def _loaded(name: str, *how: Any) -> tuple[Decoder, object]:
     model, tokenizer = load_model(name, *how)
-    return Decoder(model.to("cuda" if torch.cuda.is_available() else "cpu")), tokenizer
+    return Decoder(model.to("cuda" if torch.cuda.is_available() else "cpu"), editable=False), tokenizer
 
 
 def _page(shown: Sequence[Case], before: Texts, columns: Mapping[str, tuple[RunFolder, Texts]], length: int) -> str:

@@ -33,6 +33,7 @@ from aeplus.functional.filters import (
 )
 from aeplus.functional.forbidden import forbidden_directions
 from aeplus.functional.leakage import leakage, preserved_energy, preserved_moment
+from aeplus.functional.normalized import nearest_normalized
 from aeplus.functional.relax import relax_filter
 from aeplus.functional.smoothing import smoothing_coefficients, smoothing_threshold
 from aeplus.functional.solve import LowRankUpdate, solve_update
@@ -62,6 +63,7 @@ __all__ = [
     "leakage",
     "masked_out",
     "nearest",
+    "nearest_normalized",
     "null_share",
     "null_soft_filter",
     "null_space_filter",

@@ -25,7 +25,7 @@ class BaseModel:
 
     def __init__(self, chain: Chain, model: Any) -> None:
         header = chain.header
-        self.decoder = Decoder(model)
+        self.decoder = Decoder(model, header["site"])
         if max(header["layers"]) >= len(self.decoder.layers):
             raise self._other(chain)
         self.sites = self.decoder.select(header["layers"])

@@ -135,7 +135,7 @@ def _replay(journal: Store, entries: Entries, takes: Takes, model: Any, tokenize
         if (left := _left(record, dropped | takes.get(record.number, frozenset())))
     ]
     if not later:
-        kept.apply(Decoder(model).select(journal.chain.header["layers"]))
+        kept.apply(Decoder(model, journal.chain.header["site"]).select(journal.chain.header["layers"]))
         return []
     settings = later[-1][0].content["settings"]
     if any(record.content["settings"]["model"] != settings["model"] for record, _ in later):
@@ -181,6 +181,7 @@ def _session(settings: Mapping[str, Any], model: Any, tokenizer: Any) -> EditSes
         edited_dtype=settings["edited_dtype"],
         seed=settings["seed"],
         name=settings["model"],
+        site=settings["site"],
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from aeplus import functional as fn
+from aeplus.errors import InputError
 from aeplus.methods.layer import LayerEdit, LayerSolver, stored
 from aeplus.methods.registry import Part
 from aeplus.methods.treatments import TREATMENTS
@@ -19,6 +20,8 @@ from aeplus.targets.rows import BatchRows
 
 if TYPE_CHECKING:
     from aeplus.methods.method import Method
+
+_ENOUGH = 0.05  # share of the way that may be left where layers that normalize share it
 
 Find = Callable[[int], Targets]
 """Learns targets at the output of a layer, with the model's present weights."""
@@ -99,6 +102,12 @@ def forward_targets(method: "Method", sites: Sequence[EditSite], learn: Learning
     The moved hidden state is followed through the layers behind every context, and each layer takes all of its
     residual.
     """
+    if learn.reader.curved(sites):
+        msg = (
+            "expected layers whose MLP output is added to the stream for method.targets forward, got layers that "
+            "normalize it; choose targets last or own."
+        )
+        raise InputError(msg)
     found = learn.find(sites[0].layer)
     delta = found.values - found.initial
     reached, initial = learn.reader.follow(delta), learn.reader.follow(torch.zeros_like(delta))
@@ -168,8 +177,11 @@ class ClosedForm:
     def _write(self, index: int, target: LayerTarget) -> None:
         site, solver = self._sites[index], self._solvers[index]
         keys, values = self._reader.read(site, site)
-        solver.search(target.values_at(0) - values, keys)  # P̃ belongs to the first iteration (Algorithm 1)
-        site.add(stored(solver.solve(target.values_at(self._method.smoothing_steps) - values, keys), site.weight))
+        first, last = (
+            self._reader.change([site], target.values_at(t), values) for t in (0, self._method.smoothing_steps)
+        )
+        solver.search(first, keys)  # P̃ belongs to the first iteration (Algorithm 1)
+        site.add(stored(solver.solve(last, keys), site.weight))
 
     @torch.no_grad()
     def propose(self, iteration: int) -> list[LayerEdit]:
@@ -178,19 +190,49 @@ class ClosedForm:
         Raises:
             InputError: If a residual is not finite.
         """
-        self._reader.restart()
-        edits: list[LayerEdit] = []
-        treat = TREATMENTS[self._method.treatment].run.each
-        for index, (site, solver, target) in enumerate(zip(self._sites, self._solvers, self._targets, strict=True)):
-            keys, values = self._reader.read(site, target.at, every=target.every)
-            residual = (target.values_at(iteration) - values) / target.parts
-            update = stored(solver.solve(residual, keys), site.weight)
-            site.add(update)
-            if treat is not None:
-                update = treat(self._method, update, solver.weight, self._prepared[index])
-            edits.append(LayerEdit(update, keys, solver.report(update, residual, keys)))
-        if treat is not None:  # the layers above were edited on top of whole updates, as RECT does
+        edits, left = self._edit_layers(iteration)
+        if left > _ENOUGH:  # layers that normalize hand the last one what it may not reach
+            self._snapshot.restore()
+            alone, less = self._edit_layers(iteration, together=False)
+            if less < left / 2:
+                edits = alone
+            else:
+                self._snapshot.restore()
+                for site, edit in zip(self._sites, edits, strict=True):
+                    site.add(edit.update)
+        if (
+            TREATMENTS[self._method.treatment].run.each is not None
+        ):  # the layers above were edited on top of whole updates, as RECT does
             self._snapshot.restore()
             for site, edit in zip(self._sites, edits, strict=True):
                 site.add(edit.update)
         return edits
+
+    def _edit_layers(self, iteration: int, *, together: bool = True) -> tuple[list[LayerEdit], float]:
+        """Edits the layers from below to above.
+
+        Args:
+            iteration: The smoothing iteration ``t``.
+            together: Whether layers that normalize what they put out share the way; otherwise the last goes all of it.
+
+        Returns:
+            The edits, and where layers that share the way normalize, the largest share of it that is left; else 0.
+        """
+        self._reader.restart()
+        edits: list[LayerEdit] = []
+        starts: list[Tensor] = []
+        treat = TREATMENTS[self._method.treatment].run.each
+        for i, (site, solver, target) in enumerate(zip(self._sites, self._solvers, self._targets, strict=True)):
+            keys, values = self._reader.read(site, target.at, every=target.every)
+            starts.append(values)
+            sharing, wanted = self._sites[i : i + target.parts], target.values_at(iteration)
+            residual = self._reader.change(sharing, wanted, values, together=together)
+            update = stored(solver.solve(residual, keys), site.weight)
+            site.add(update)
+            if treat is not None:
+                update = treat(self._method, update, solver.weight, self._prepared[i])
+            edits.append(LayerEdit(update, keys, solver.report(update, residual, keys)))
+        first = self._targets[0]
+        if first.parts == 1 or not self._reader.curved(self._sites):
+            return edits, 0.0
+        return edits, float(self._reader.left(first.at, first.values_at(iteration), starts[0]).max())

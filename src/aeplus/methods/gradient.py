@@ -134,8 +134,10 @@ def _learning_at(sites: Sequence[EditSite], mark: Tensor) -> Iterator[None]:
         # The same with the weight cut off from its gradient; the input keeps its own, for the sites below.
         weight, bias = cast(Tensor, module.weight).detach(), cast("Tensor | None", module.bias)
         still = F.linear(args[0], weight.T if isinstance(module, Conv1D) else weight, bias)
-        here = torch.arange(output.shape[1], device=output.device) == mark[:, None]
-        return torch.where(here[..., None], output, still)
+        # Some layers hand their MLP all tokens in one row.
+        tokens = output.numel() // output.shape[-1] // len(mark)
+        here = torch.arange(tokens, device=output.device) == mark[:, None]
+        return torch.where(here.reshape(output.shape[:-1])[..., None], output, still)
 
     handles = [site.module.register_forward_hook(at_mark) for site in sites]
     try:

@@ -1,11 +1,12 @@
 """A causal language model's parts and edit sites, detected from its structure, not from its name.
 
 An edit site is the down-projection of a decoder layer's MLP: a ``Linear`` or ``Conv1D`` that maps the
-intermediate size ``d`` to the hidden size ``o`` and sits beside an activation function.
+intermediate size ``d`` to the hidden size ``o``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from inspect import signature
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -17,10 +18,13 @@ from transformers.pytorch_utils import Conv1D
 
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
+from aeplus.models.checks import check_weight
+from aeplus.models.finding import find_layers, find_sites, named_sites, text_config
+from aeplus.models.response import Response
 
 # The hooks of upcast modules, which outlive the sites: each Decoder of a model makes sites of its own.
 _UPCAST: WeakKeyDictionary[nn.Module, tuple[RemovableHandle, ...]] = WeakKeyDictionary()
-_ACTIVATION_MODULES = ("torch.nn.modules.activation", "transformers.activations")
+_PROBE_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -103,24 +107,77 @@ class Decoder:
 
     Args:
         model: Any Hugging Face causal language model.
+        site: The module to edit where inspection does not find it, such as ``model.layers.{}.mlp.down_proj``, with
+            ``{}`` in place of the layer's number.
+        editable: Whether there must be something to edit; otherwise the model is only run, and has no sites.
+
+    Attributes:
+        sites: The edit sites, ascending; of every layer, but for models in which only some layers have an MLP.
+        responses, freezes_prefix: What :mod:`aeplus.models.replay` has found out by trying.
 
     Raises:
-        InputError: If the model has no stack of decoder layers with an MLP down-projection each; the message
-            lists its module lists or projections.
+        InputError: If the model has no stack of decoder layers, no layer has one MLP down-projection, or it is a
+            mixture of experts and no site is named; the message lists its module lists or projections.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, site: str | None = None, *, editable: bool = True) -> None:
         self.model = model
-        self.config = model.config.get_text_config()
-        self.layers = _decoder_layers(model, int(self.config.num_hidden_layers))
-        self.backbone = _parent(model, self.layers)
-        self.final_norm = _final_norm(self.backbone, self.layers)
+        self.config = text_config(model)
+        self.layers = find_layers(model)
+        self.backbone = _backbone(model, self.layers)
         self.head: nn.Module = model.get_output_embeddings()
         names = {id(module): name for name, module in model.named_modules()}
-        self.sites: list[EditSite] = []
-        for index, layer in enumerate(self.layers):
-            module = _down_projection(layer, self.config)
-            self.sites.append(EditSite(index, f"{names[id(module)]}.weight", module))
+        found: dict[int, nn.Module] = {}
+        if editable:
+            found = find_sites(model, self.layers) if site is None else named_sites(model, self.layers, site)
+        self.sites = [EditSite(layer, f"{names[id(module)]}.weight", module) for layer, module in found.items()]
+        self.responses: dict[int, Response] = {}
+        self.freezes_prefix: bool | None = None
+
+    @cached_property
+    def after(self) -> list[nn.Module]:
+        """What runs between the last layer and the head: the final norm, and a projection in some models."""
+        return _after_layers(self)
+
+    @cached_property
+    def final_norm(self) -> nn.Module:
+        """The same as one module; the identity where there is nothing."""
+        return self.after[0] if len(self.after) == 1 else nn.Sequential(*self.after)
+
+    @property
+    def probe(self) -> Tensor:
+        """A row of some token ids, ``[1, tokens]``, to try the model on."""
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        return torch.tensor([[(5 + 3 * i) % vocabulary for i in range(_PROBE_TOKENS)]])
+
+    def site(self, layer: int) -> EditSite:
+        """The site of a layer.
+
+        Raises:
+            InputError: If the layer has none.
+        """
+        return self.select([layer])[0]
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """Tries the model on a few tokens: it runs on token ids alone, is causal, and its logits are its head's.
+
+        Raises:
+            InputError: If that is not so.
+        """
+        ids, name = self.probe, type(self.model).__name__
+        try:
+            whole = self.forward(ids)
+        except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            msg = f"expected {name} to run on token ids alone, got an error from it ({reason}); choose another model."
+            raise InputError(msg) from error
+        first = self.forward(ids[:, :-2])
+        limit = 1e-2 * float(whole.abs().max())
+        if bool(torch.isfinite(whole).all()) and not torch.allclose(whole[:, :-2], first, rtol=1e-2, atol=limit):
+            msg = f"expected a causal model, got {name}, whose tokens see later ones; set is_decoder in its config."
+            raise InputError(msg)
+        _ = self._scale
 
     @property
     def device(self) -> torch.device:
@@ -146,7 +203,16 @@ class Decoder:
         if layers[0] < 0 or layers[-1] >= count:
             msg = f"expected layers from 0 to {count - 1} for this model, got {list(layers)}; choose others."
             raise InputError(msg)
-        return [self.sites[layer] for layer in layers]
+        known = {site.layer: site for site in self.sites}
+        if missing := [layer for layer in layers if layer not in known]:
+            msg = (
+                f"expected layers with a down-projection to edit ({', '.join(map(str, known))}), got {missing}, a "
+                f"{type(self.layers[missing[0]]).__name__} without; choose others."
+            )
+            raise InputError(msg)
+        for layer in layers:
+            check_weight(known[layer].module, known[layer].name)
+        return [known[layer] for layer in layers]
 
     def forward(self, ids: Tensor, mask: Tensor | None = None, *, positions: bool = False, cache: Any = None) -> Tensor:
         """Runs the backbone once: everything but the head.
@@ -183,15 +249,49 @@ class Decoder:
 
     def readout(self, normed: Tensor) -> Tensor:
         """The head: the backbone's output ``[..., o]``, after the final norm, to logits ``[..., vocabulary]``."""
-        logits = cast(Tensor, self.head(normed))
-        # What some architectures do between head and loss (Granite divides, Cohere multiplies, Gemma 2 caps).
+        logits = self._named_scales(cast(Tensor, self.head(normed)))
+        return logits if self._scale == 1.0 else logits * self._scale
+
+    def _named_scales(self, logits: Tensor) -> Tensor:
+        """What some architectures do between head and loss (Granite divides, Cohere multiplies, Gemma 2 caps)."""
         if (scale := getattr(self.config, "logits_scaling", None)) is not None:
             logits = logits / scale
-        if (scale := getattr(self.config, "logit_scale", None)) is not None:
-            logits = logits * scale
-        if (cap := getattr(self.config, "final_logit_softcapping", None)) is not None:
-            logits = torch.tanh(logits / cap) * cap
+        for name in ("logit_scale", "lm_head_multiplier"):
+            if (scale := getattr(self.config, name, None)) is not None:
+                logits = logits * scale
+        for name in ("final_logit_softcapping", "output_logit_soft_cap", "logits_soft_cap"):
+            if (cap := getattr(self.config, name, None)) is not None:
+                logits = torch.tanh(logits / cap) * cap
         return logits
+
+    @cached_property
+    @torch.no_grad()
+    def _scale(self) -> float:
+        """What else the model multiplies its logits by, measured: 1 for nearly all.
+
+        Raises:
+            InputError: If its logits are not a multiple of what the head makes of the last layer's output.
+        """
+        ids = self.probe.to(self.device)
+        own = at_least_float32(self.model(input_ids=ids, use_cache=False).logits)
+        try:
+            logits = self._named_scales(cast(Tensor, self.head(self.forward(ids))))
+        except (RuntimeError, TypeError):  # a head that is fed by another layer
+            logits = None
+        if not bool(torch.isfinite(own).all()):
+            return 1.0  # reported where weights or hidden states are checked
+        tolerance, scale, found = 1e-3, 1.0, torch.zeros_like(own)
+        if logits is not None:
+            tolerance = 2e-2 if logits.dtype in (torch.float16, torch.bfloat16) else 1e-3
+            found = at_least_float32(logits)
+            scale = float((own * found).sum() / found.pow(2).sum())
+        if not float((own - scale * found).norm()) <= tolerance * float(own.norm()):
+            msg = (
+                f"expected the logits of {type(self.model).__name__} to be its head's, scaled or capped, got others; "
+                "choose another model, as what it does between its last layer and its logits is not supported."
+            )
+            raise InputError(msg)
+        return 1.0 if abs(scale - 1) <= tolerance else scale
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -199,63 +299,37 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def _decoder_layers(model: nn.Module, count: int) -> nn.ModuleList:
-    lists = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList)]
-    stacks = [m for _, m in lists if len(m) == count and any(_is_projection(p) for p in m[0].modules())]
-    if not stacks:
-        seen = ", ".join(f"{name} ({len(m)})" for name, m in lists) or "none"
-        msg = (
-            f"expected a list of {count} decoder layers in {type(model).__name__}, got the module lists {seen}; "
-            "use a decoder-only causal language model."
-        )
-        raise InputError(msg)
-    return stacks[0]
+def _backbone(model: nn.Module, layers: nn.Module) -> nn.Module:
+    """The innermost module around the layers that takes token ids."""
+    around = [m for m in model.modules() if m is not model and any(child is layers for child in m.modules())]
+    return next((m for m in reversed(around) if "input_ids" in signature(m.forward).parameters), model)
 
 
-def _parent(model: nn.Module, child: nn.Module) -> nn.Module:
-    return next(m for m in model.modules() if any(c is child for c in m.children()))
+@torch.no_grad()
+def _after_layers(decoder: Decoder) -> list[nn.Module]:
+    """The backbone's own modules that its forward pass calls after the last layer, if they make its output."""
+    called: list[nn.Module] = []
+    states: list[Tensor] = []
+    inside = {id(m) for m in decoder.layers.modules()}
 
+    def note(module: nn.Module, _: Any, __: Any) -> None:
+        if states and id(module) not in inside:
+            called.append(module)
 
-def _final_norm(backbone: nn.Module, layers: nn.Module) -> nn.Module:
-    """The normalization after the layers (identity where there is none)."""
-    after = False
-    for child in backbone.children():
-        if after and "norm" in type(child).__name__.lower():
-            return child
-        after = after or child is layers
-    return nn.Identity()
+    def leave(_: nn.Module, __: Any, output: Any) -> None:
+        states.append(output[0] if isinstance(output, tuple | list) else output)
 
-
-def _is_projection(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear | Conv1D)
-
-
-def _fan(module: nn.Module) -> tuple[int, int]:
-    """Inputs and outputs of a ``Linear`` or ``Conv1D``."""
-    rows, columns = cast(Tensor, module.weight).shape
-    return (rows, columns) if isinstance(module, Conv1D) else (columns, rows)
-
-
-def _mlp_candidates(layer: nn.Module, hidden: int) -> Iterator[nn.Module]:
-    for parent in layer.modules():
-        children = list(parent.children())
-        # An MLP holds an activation beside its projections; attention holds none.
-        if any(type(c).__module__ in _ACTIVATION_MODULES for c in children):
-            yield from (c for c in children if _is_projection(c) and _fan(c)[1] == hidden)
-
-
-def _down_projection(layer: nn.Module, config: Any) -> nn.Module:
-    hidden = int(config.hidden_size)
-    candidates = list(_mlp_candidates(layer, hidden))
-    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
-    exact = [c for c in candidates if _fan(c)[0] == inner]
-    candidates = exact if len(candidates) > 1 and exact else candidates
-    if len(candidates) != 1:
-        seen = ", ".join(f"{name} {_fan(m)[0]}→{_fan(m)[1]}" for name, m in layer.named_modules() if _is_projection(m))
-        msg = (
-            f"expected one MLP down-projection to hidden size {hidden} per decoder layer, got {len(candidates)} in "
-            f"{type(layer).__name__} (projections: {seen or 'none'}); choose another model, as mixtures of experts "
-            "cannot be edited."
-        )
-        raise InputError(msg)
-    return candidates[0]
+    around = [m for m in decoder.backbone.modules() if any(child is decoder.layers for child in m.modules())]
+    children = [child for module in around for child in module.children() if all(child is not m for m in around)]
+    handles = [child.register_forward_hook(note) for child in children if child is not decoder.layers]
+    handles.append(decoder.layers[-1].register_forward_hook(leave))
+    try:
+        expected = decoder.forward(decoder.probe)
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = states[-1]
+    for module in called:
+        found = module(found)
+    close = found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-2, atol=1e-3, equal_nan=True)
+    return called if close else []

@@ -1,13 +1,15 @@
 """Loading and saving a model: a hub id, a folder, a GGUF file, or the demo's small model, which a package bundles."""
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
+from torch import Tensor
 
 from aeplus.errors import InputError
+from aeplus.models.decoder import EditSite
 from aeplus.utils.fingerprint import file_fingerprint
 from aeplus.utils.jsonl import read_json, write_json
 from aeplus.utils.paths import cache_dir, expanded, whole_folder
@@ -102,6 +104,12 @@ def _folder(name: str) -> Path | None:
             raise InputError(msg)
         return _converted(path)
     if path.is_dir():
+        if (path / "adapter_config.json").is_file():
+            msg = (
+                f"expected a whole model in {path}, got an adapter (adapter_config.json), whose base model is "
+                "elsewhere; merge it (peft: merge_and_unload), save what that returns, and take that folder."
+            )
+            raise InputError(msg)
         if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
             msg = f"expected weights (*.safetensors or *.bin) in the folder {path}, got none; check the path."
             raise InputError(msg)
@@ -141,17 +149,25 @@ def _converted(path: Path) -> Path:
     return folder
 
 
-def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+def save_model(model: Any, tokenizer: Any, folder: Path, edited: Mapping[str, Tensor] | None = None) -> None:
     """Saves a model and its tokenizer, whole or not at all, to a folder that plain transformers loads.
 
     If edited weights are kept in float32 beside others in half precision, the config asks for float32, so that
     loading does not lose small updates to rounding.
 
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        folder: Where to.
+        edited: Edited weights by name, which the folder must hold as they are here; see :func:`edited_weights`.
+
     Raises:
-        InputError: If a folder is there that aeplus did not write, or it cannot be written, as when the disk is full.
+        InputError: If a folder is there that aeplus did not write, or it cannot be written, as when the disk is full,
+            or it would not hold an edited weight.
     """
     with whole_folder(folder) as scratch:
         write_model(model, tokenizer, scratch)
+        _check_saved(scratch, edited or {})
 
 
 def write_model(model: Any, tokenizer: Any, folder: Path, shard: str = "5GB") -> None:
@@ -168,6 +184,31 @@ def write_model(model: Any, tokenizer: Any, folder: Path, shard: str = "5GB") ->
         file = folder / "config.json"
         write_json(file, {**read_json(file), "dtype": "float32"}, overwrite=True, mark=False)
     tokenizer.save_pretrained(folder)
+
+
+def edited_weights(sites: Sequence[EditSite]) -> dict[str, Tensor]:
+    """The weights of some sites by name, as the model has them now."""
+    return {site.name: cast(Tensor, site.module.weight) for site in sites}
+
+
+def _check_saved(folder: Path, edited: Mapping[str, Tensor]) -> None:
+    """Compares a saved model with the weights that were edited; a folder may call them otherwise than the model."""
+    from safetensors import safe_open
+
+    missing = {name: weight.detach().cpu() for name, weight in edited.items()}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for key in file.keys():  # noqa: SIM118 - not a dictionary
+                shape = file.get_slice(key).get_shape()
+                for name, weight in list(missing.items()):
+                    if list(weight.shape) == shape and torch.equal(file.get_tensor(key).to(weight.dtype), weight):
+                        del missing[name]
+    if missing:
+        msg = (
+            f"expected the saved model to hold the edited weights, got other values for {', '.join(missing)}; save the "
+            "model in its original form, without quantization or adapters."
+        )
+        raise InputError(msg)
 
 
 def load_on_device(name: str) -> tuple[Any, Any]:

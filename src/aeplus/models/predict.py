@@ -165,7 +165,7 @@ def collect_hidden(
     states: list[Tensor] = []
 
     def receive(_: nn.Module, __: Any, output: Any) -> None:
-        states.append(output[0] if isinstance(output, tuple) else output)
+        states.append(output[0] if isinstance(output, tuple | list) else output)
 
     handle = decoder.layers[layer].register_forward_hook(receive)
     try:

@@ -7,6 +7,7 @@ change (the layers below the first edited one, the tokens before the subject's l
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from torch.utils import _pytree as pytree
 from transformers.cache_utils import DynamicCache
 
 from aeplus.errors import InputError
-from aeplus.models.decoder import Decoder
+from aeplus.models.decoder import Decoder, EditSite
 from aeplus.models.hooks import on_call
+from aeplus.models.response import Response, Steering, measure_response
 from aeplus.models.tokens import pad
 
 
@@ -108,7 +110,7 @@ class Replay:
             self._calls[self.first + index] = (tuple(rest), kwargs)
 
         # The final norm is listed too: where no layer is left to replay, its input is what enters.
-        with on_call([*self.decoder.layers[self.first :], self.decoder.final_norm], receive):
+        with on_call([*self.decoder.layers[self.first :], *self.decoder.after[:1]], receive):
             self.output = self.decoder.forward(ids[:, cached:], mask, positions=True, cache=self._cache)
         self.hidden = entered[0] if entered else self.output
 
@@ -116,10 +118,28 @@ class Replay:
         """Takes hidden states ``[rows, tokens, o]`` that enter layer ``start`` to the input of layer ``stop``."""
         dtype, hidden = hidden.dtype, hidden.to(self._dtype or hidden.dtype)
         for index in range(start, stop):
+            if index not in self._calls:
+                continue  # a layer for images, which text does not pass
             args, kwargs = self._calls[index]
             output = self._layers[index](hidden, *args, **kwargs)
-            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = output[0] if isinstance(output, tuple | list) else output
         return hidden.to(dtype)
+
+    def steer(self, hidden: Tensor, site: EditSite, column: Tensor) -> Steering:
+        """One token of each row at an edit site, to be moved by what its down-projection puts out.
+
+        Args:
+            hidden: Hidden states ``[rows, tokens, o]`` that enter the site's layer.
+            site: The layer.
+            column: Column of each row's token, ``[rows]``.
+
+        Raises:
+            InputError: As :func:`response_of` does.
+        """
+        layer = site.layer
+        return Steering(
+            response_of(self.decoder, site), site.module, lambda: self.run(hidden, layer, layer + 1), column
+        )
 
     def lower_precision(self, layers: Sequence[nn.Module], dtype: torch.dtype) -> None:
         """From now on runs copies of the layers in another dtype; :meth:`run` takes and returns the original one.
@@ -169,3 +189,53 @@ class Replay:
 
         self._calls = {k: pytree.tree_map(changed, call) for k, call in self._calls.items()}
         self._cache = cache
+
+
+def freezes_prefix(decoder: Decoder) -> bool:
+    """Whether later tokens can be run from keys and values of the tokens before them, as often as wanted; tried once.
+
+    Not so in models with recurrent states (Mamba, linear attention), which every run would move on, nor where positions
+    count padding.
+    """
+    if decoder.freezes_prefix is None:
+        decoder.freezes_prefix = _try_prefix(decoder)
+    return decoder.freezes_prefix
+
+
+@torch.no_grad()
+def _try_prefix(decoder: Decoder) -> bool:
+    if any(getattr(module, "_is_stateful", False) for module in decoder.model.modules()):
+        return False
+    row = decoder.probe[0].tolist()
+    half = len(row) // 2
+    rows = [row, row[half - 1 :]]  # of unequal lengths, so that the prefixes are padded
+    whole = torch.cat([decoder.forward(torch.tensor([r]))[:, -half:] for r in rows])
+    if not bool(torch.isfinite(whole).all()):
+        return True  # reported where hidden states are used
+    try:
+        replay = Replay(decoder, rows, 0, [half, half])
+        # Twice: a state that moves on shows the second time.
+        again = [decoder.final_norm(replay.run(replay.hidden, 0, len(decoder.layers))) for _ in range(2)]
+    except (IndexError, KeyError, AttributeError, TypeError, ValueError, RuntimeError):  # whatever a state lacks
+        return False
+    limit = 1e-2 * float(whole.abs().max())
+    return all(torch.allclose(part, whole, rtol=1e-2, atol=limit) for part in [replay.output, *again])
+
+
+@torch.no_grad()
+def response_of(decoder: Decoder, site: EditSite) -> Response:
+    """How the stream after a layer depends on what its down-projection puts out; measured once.
+
+    Args:
+        decoder: The model.
+        site: The layer.
+
+    Raises:
+        InputError: If the stream depends on it in a way that cannot be solved for.
+    """
+    if site.layer not in decoder.responses:
+        replay = Replay(decoder, decoder.probe.tolist(), site.layer)
+        run = partial(replay.run, replay.hidden, site.layer, site.layer + 1)
+        name = f"{site.name} of {type(decoder.model).__name__}"
+        decoder.responses[site.layer] = measure_response(decoder.layers[site.layer], site.module, run, name)
+    return decoder.responses[site.layer]

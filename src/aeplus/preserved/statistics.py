@@ -237,7 +237,7 @@ def _sample_keys(
             read(ids, kept)
 
             def receive(index: int, inputs: Tensor, kept: Tensor = kept) -> None:
-                keys = inputs.flatten(0, 1).float()
+                keys = inputs.reshape(-1, inputs.shape[-1]).float()
                 if add is not None:
                     add(index, keys)
                 sample[index] = torch.cat([sample[index], keys])[kept.to(device)]

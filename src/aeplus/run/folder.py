@@ -51,6 +51,7 @@ class RunFolder:
         model: What the unedited model is loaded by: name, dtype, revision, and whether its code is trusted.
         cases: Its edits, in order; none if it does not know them.
         entries: Its checkpoint's or its journal's edits; ``None`` where only an edited model was saved.
+        site: The module that it edited, where its config names one.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class RunFolder:
     model: tuple[str, Any, str | None, bool]
     cases: list[Case]
     entries: Entries | None
+    site: str | None
     _upcast: bool
     _resume: Resume | None
 
@@ -73,6 +75,7 @@ class RunFolder:
             options = config["model"]
             trusted = options.get("trust_remote_code", False)
             model = (options["model"], options.get("dtype", "auto"), options.get("revision"), trusted)
+            site = options.get("site")
             method, upcast = options["method"]["name"], options.get("edited_dtype") == "float32"
         except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
             msg = (
@@ -89,7 +92,7 @@ class RunFolder:
             )
             raise InputError(msg)
         entries = resume.entries if resume is not None else None
-        return cls(path, method, model, _cases(entries, read_records(path)), entries, upcast, resume)
+        return cls(path, method, model, _cases(entries, read_records(path)), entries, site, upcast, resume)
 
     @contextmanager
     def applied(self, decoder: Decoder) -> Iterator[None]:
@@ -103,7 +106,7 @@ class RunFolder:
             return
         entries = self._resume.entries
         layers = list(entries[0].updates)
-        sites = decoder.select(layers)
+        sites = Decoder(decoder.model, self.site).select(layers)
         with Snapshot(sites):
             for site in sites if self._upcast else ():
                 site.upcast()

@@ -36,7 +36,9 @@ from aeplus.methods.layer import SITES, base_filter
 from aeplus.methods.method import Method
 from aeplus.methods.treatments import Restraint, added_last
 from aeplus.metrics.success import Score
+from aeplus.models.checks import check_model, check_tokenizer
 from aeplus.models.decoder import Decoder, EditSite
+from aeplus.models.replay import response_of
 from aeplus.preserved.facts import Statement, statement_keys, with_statements
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions, load_or_collect
 from aeplus.run.batches import Adaptable, BatchCommit, Stream
@@ -71,6 +73,7 @@ class EditSession:
         targets: How targets are learned.
         preserved: Where preserved knowledge comes from.
         edited_dtype: ``float32`` keeps the edited weights in float32, ``same`` leaves them as they are.
+        site: The module to edit where inspection does not find it; see :class:`~aeplus.models.decoder.Decoder`.
         seed: Seed of the sampled contexts.
         name: What reports call the model.
         notify: Called with the name of a hook of :class:`~aeplus.run.hooks.EditCallback` and its arguments.
@@ -90,7 +93,7 @@ class EditSession:
         monitor: What :meth:`validate` found that the rule should see: ``probability`` or ``score``.
 
     Raises:
-        InputError: If the model or its layers cannot be edited, or ``edited_dtype`` is unknown.
+        InputError: If the model, its tokenizer or its layers cannot be edited, or ``edited_dtype`` is unknown.
     """
 
     data: Stream
@@ -108,6 +111,7 @@ class EditSession:
         preserved: PreservedOptions = PreservedOptions(),  # noqa: B008
         *,
         edited_dtype: Literal["same", "float32"] = "same",
+        site: str | None = None,
         seed: int = 0,
         name: str = "model",
         notify: Callable[..., None] = lambda hook, *arguments: None,
@@ -127,12 +131,14 @@ class EditSession:
                 f"{fixed}, leave it out, or give the method's config last"
             )
             warnings.warn(message, stacklevel=2)
+        check_model(model)
+        check_tokenizer(tokenizer, model)
         model.requires_grad_(False).eval()
-        self.decoder = Decoder(model)
+        self.decoder = Decoder(model, site)
         self.sites: list[EditSite] = self.decoder.select(SITES[method.sites].run(list(layers)))
         if edited_dtype == "float32":
-            for site in self.sites:
-                site.upcast()
+            for edited in self.sites:
+                edited.upcast()
         self.entries = Entries()
         self.journal: Store | None = None
         self.resumed = 0
@@ -161,8 +167,8 @@ class EditSession:
 
         Raises:
             InputError: If there are no edits, or others than before; the weights are not finite, or should be unedited
-                and are not; the checkpoint does not fit the model or the edits; or the preserved text or the method's
-                threshold cannot be used.
+                and are not; the stream does not follow the edited layers' outputs; the checkpoint does not fit the
+                model or the edits; or the preserved text or the method's threshold cannot be used.
         """
         if self._prepared:
             self._check_again(data, unedited=resume is not None or (editing and self._builder is None))
@@ -171,6 +177,9 @@ class EditSession:
                 msg = 'expected edits, got none; call setup("fit") of the data first.'
                 raise InputError(msg)
             self._check_weights()
+            self.decoder.check()
+            for edited in self.sites:
+                response_of(self.decoder, edited)  # a layer that cannot be steered is reported before the work
             self.fingerprint = weights_fingerprint(self.model)
         self._adapt(data, editing)
         self.data = data

@@ -86,6 +86,7 @@ def _key(decoder: Decoder, rows: BatchRows, layer: int, options: TargetOptions, 
         "superseded": sorted(rows.superseded),
         "layer": layer,
         "options": asdict(options),
+        "reachable": True,  # where a layer normalizes; files of before it was so have another key
         "packages": [version(name) for name in _PACKAGES],
         "device": decoder.device.type,
     }

@@ -4,13 +4,18 @@ The rows end at the subject's last token and are run once up to the first edited
 run again as it is edited, so a key always depends on the current weights below, prefix tokens included.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from aeplus.models.decoder import Decoder, EditSite, at_least_float32
 from aeplus.models.hooks import on_input
-from aeplus.models.replay import Replay
+from aeplus.models.replay import Replay, freezes_prefix, response_of
 from aeplus.targets.rows import BatchRows
+
+_SWEEPS = 16
+_NEAR = 0.02  # share of the way that may be left
 
 
 class KeyReader:
@@ -24,9 +29,16 @@ class KeyReader:
 
     def __init__(self, decoder: Decoder, rows: BatchRows, sites: list[EditSite]) -> None:
         self.decoder, self.sites, self.contexts = decoder, sites, rows.contexts
-        self._all = Replay(decoder, rows.up_to_subject(), sites[0].layer)
+        ids = rows.up_to_subject()
+        # Recurrent states would run over padding on the left.
+        lengths = None if freezes_prefix(decoder) else [len(row) for row in ids]
+        self._all = Replay(decoder, ids, sites[0].layer, lengths)
+        width = self._all.hidden.shape[1]
+        last = [width - 1] * len(ids) if lengths is None else [length - 1 for length in lengths]
+        self._columns = torch.tensor(last, device=decoder.device)
         self._bare_rows = torch.arange(0, len(rows.prompts), rows.contexts, device=decoder.device)
         self._bare = self._all.select(self._bare_rows)
+        self._bare_columns = self._columns[self._bare_rows]
         self.restart()
 
     def restart(self) -> None:
@@ -51,13 +63,13 @@ class KeyReader:
         self._hidden = self._all.run(self._hidden, self._layer, site.layer)
         self._layer = site.layer
         inputs: list[Tensor] = []
-        with on_input([site.module], lambda _, x: inputs.append(at_least_float32(x[:, -1])), stop=True):
+        with on_input([site.module], lambda _, x: inputs.append(self._last(x, self._columns)), stop=True):
             self._all.run(self._hidden, site.layer, site.layer + 1)
         keys = self._mean(inputs[0])
         if every:
-            return keys, self._mean(at_least_float32(self._all.run(self._hidden, site.layer, at.layer + 1)[:, -1]))
+            return keys, self._mean(self._last(self._all.run(self._hidden, site.layer, at.layer + 1), self._columns))
         values = self._bare.run(self._hidden[self._bare_rows], site.layer, at.layer + 1)
-        return keys, at_least_float32(values[:, -1]).T.contiguous()
+        return keys, self._last(values, self._bare_columns).T.contiguous()
 
     @torch.no_grad()
     def follow(self, delta: Tensor) -> list[Tensor]:
@@ -73,12 +85,13 @@ class KeyReader:
         """
         layer = self.sites[0].layer + 1
         hidden = self._all.run(self._all.hidden, self.sites[0].layer, layer)
-        moved = hidden[:, -1] + delta.T.repeat_interleave(self.contexts, 0).to(hidden.dtype)
-        hidden = torch.cat([hidden[:, :-1], moved[:, None]], 1)
+        places = torch.arange(len(hidden), device=hidden.device), self._columns
+        moved = hidden[places] + delta.T.repeat_interleave(self.contexts, 0).to(hidden.dtype)
+        hidden = hidden.index_put(places, moved)
         found = []
         for site in self.sites:
             hidden, layer = self._all.run(hidden, layer, site.layer + 1), site.layer + 1
-            found.append(self._mean(at_least_float32(hidden[:, -1])))
+            found.append(self._mean(self._last(hidden, self._columns)))
         return found
 
     def _mean(self, rows: Tensor) -> Tensor:
@@ -86,3 +99,108 @@ class KeyReader:
         parts = rows.unflatten(0, (-1, self.contexts))
         mean = parts[:, 0] if self.contexts == 1 else (parts[:, 0] + parts[:, 1:].mean(1)) / 2
         return mean.T.contiguous()
+
+    @staticmethod
+    def _last(states: Tensor, column: Tensor) -> Tensor:
+        """The states ``[rows, d]`` at each row's column; some layers hand their MLP all tokens in one row."""
+        states = states.reshape(len(column), -1, states.shape[-1])
+        return at_least_float32(states[torch.arange(len(column), device=states.device), column])
+
+    def curved(self, sites: Sequence[EditSite]) -> bool:
+        """Whether some of the sites' outputs reach the stream in another way than as they are or scaled."""
+        return any(response_of(self.decoder, site).curved for site in sites)
+
+    @torch.no_grad()
+    def left(self, at: EditSite, wanted: Tensor, values: Tensor) -> Tensor:
+        """The share of the way from values to wanted ones ``[o, n]`` that is left at the site read last, ``[n]``."""
+        now = self._bare.run(self._hidden[self._bare_rows], at.layer, at.layer + 1)
+        reached = self._last(now, self._bare_columns).T
+        way = (wanted - values).norm(dim=0).clamp(min=torch.finfo(values.dtype).tiny)
+        return (wanted - reached).norm(dim=0) / way
+
+    @torch.no_grad()
+    def change(self, sites: Sequence[EditSite], wanted: Tensor, values: Tensor, *, together: bool = True) -> Tensor:
+        """What the site read last has to put out in addition, so that the stream goes its part of the way.
+
+        Where outputs are added to the stream, as they are or scaled, a site's part is its share of what is lacking
+        (MEMIT). Behind a normalization a layer reaches an ellipsoid only, and what is lacking to the last one of
+        several is arranged by those below it: the sites are planned together, from the present weights.
+
+        Args:
+            sites: The sites that share the way, ascending; the first is the one that was read last.
+            wanted: Where the stream after the last of them should get to, ``[o, n]``.
+            values: Where it is, ``[o, n]``, from :meth:`read`.
+            together: Whether the sites behind normalizations share the way; otherwise the last goes all of it.
+
+        Returns:
+            The change of the first site's output, ``[o, n]``.
+
+        Raises:
+            InputError: If the stream depends on an output in a way that cannot be solved for.
+        """
+        residual = (wanted - values) / len(sites)
+        if not self.curved(sites):
+            scale = response_of(self.decoder, sites[0]).scale
+            return residual if scale is None else residual / scale.to(residual)[:, None]
+        if not together and len(sites) > 1:
+            return torch.zeros_like(residual)
+        hidden = self._hidden[self._bare_rows]
+        return plan_change(self._bare, hidden, self._bare_columns, sites, wanted.T.contiguous()).T.contiguous()
+
+
+def plan_change(replay: Replay, hidden: Tensor, column: Tensor, sites: Sequence[EditSite], wanted: Tensor) -> Tensor:
+    """Plans the changes of several sites' outputs that lead the stream to where it should get, from below to above.
+
+    Each sweep gives every site its share of what is lacking, as far as it can reach; what the last one cannot reach
+    is added to the aim of the next sweep. An edit whose target is not reached like that is left to the last site.
+
+    Args:
+        replay: Recorded rows.
+        hidden: Hidden states ``[n, tokens, o]`` that enter the first site's layer.
+        column: Column of each row's token, ``[n]``.
+        sites: The sites, ascending.
+        wanted: Where the stream after the last site should get to, ``[n, o]``.
+
+    Returns:
+        The change of the first site's output, ``[n, o]``.
+    """
+    last = replay.steer(replay.run(hidden, sites[0].layer, sites[-1].layer), sites[-1], column)
+    if len(sites) == 1:
+        return last.change_for(wanted)
+    way = (wanted - last.values).norm(dim=1)
+    alone = (wanted - last.nearest(wanted)).norm(dim=1)
+    enough = torch.maximum(alone, _NEAR * way)
+    best, least = torch.zeros_like(wanted), torch.full_like(way, torch.inf)
+    aim, missing = wanted, torch.zeros_like(wanted)
+    gain = torch.full_like(way, len(sites) / (len(sites) - 1))
+    for _ in range(_SWEEPS):
+        tried = aim + gain[:, None] * missing
+        change, reached = _sweep(replay, hidden, column, sites, tried)
+        lacking = wanted - reached
+        left = lacking.norm(dim=1)
+        better = left < least
+        gain = gain * torch.where(better, 1.0, -0.5)  # too far, or the wrong way
+        least = torch.where(better, left, least)
+        best, aim, missing = (
+            torch.where(better[:, None], new, old) for new, old in ((change, best), (tried, aim), (lacking, missing))
+        )
+        if bool((least < 0.1 * _NEAR * way).all()):
+            break
+    return torch.where((least <= enough)[:, None], best, 0.0)
+
+
+def _sweep(
+    replay: Replay, hidden: Tensor, column: Tensor, sites: Sequence[EditSite], aim: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The change of the first site's output, ``[n, o]``, and where the stream after the last one gets, ``[n, o]``."""
+    rows = torch.arange(len(column), device=column.device)
+    changes = []
+    for index, site in enumerate(sites):
+        steering = replay.steer(hidden, site, column)
+        final = replay.run(steering.stream, site.layer + 1, sites[-1].layer + 1)
+        value = at_least_float32(final[rows, column])
+        changes.append(steering.change_for(steering.values + (aim - value) / (len(sites) - index)))
+        moved = steering.moved(changes[-1])
+        above = sites[min(index + 1, len(sites) - 1)].layer
+        hidden = replay.run(moved, site.layer + 1, above)
+    return changes[0], at_least_float32(moved[rows, column])

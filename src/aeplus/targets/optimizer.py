@@ -22,10 +22,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from aeplus.errors import InputError, require_not_negative, require_positive, require_types
 from aeplus.models.decoder import Decoder, at_least_float32
+from aeplus.models.replay import Replay, response_of
+from aeplus.models.response import Steering
 from aeplus.targets.packing import TargetPart, bundle_parts, joint_groups, target_parts
 from aeplus.targets.rows import BatchRows
 
 _STEPS_ON_TOP = 2  # MPES
+_SHORTENINGS = 4
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ def find_targets(
     layer: int,
     options: TargetOptions,
     progress: Callable[[int, int, int], None] | None = None,
+    *,
+    reachable: bool = True,
 ) -> Targets:
     """Optimizes the targets of a batch of edits at the output of ``layer``.
 
@@ -112,6 +117,8 @@ def find_targets(
         layer: The last edited layer.
         options: How to optimize.
         progress: Called with (step, steps, edits converged) after each step.
+        reachable: Where the layer normalizes what its MLP puts out, keep targets to what it can put out: each step
+            of the optimizer ends at the nearest such point. Elsewhere every target can be reached.
 
     Raises:
         InputError: If the model's forward pass cannot be replayed, or its hidden states are not finite.
@@ -131,6 +138,7 @@ def find_targets(
         for part in parts:
             part.replay.lower_precision(copies, torch.bfloat16)
     norm = initial.norm(dim=1)  # [n]
+    steering = _normalized_layer(decoder, rows, layer, [groups.index(g) for g in range(n)]) if reachable else None
 
     delta = torch.zeros_like(initial, requires_grad=True)  # [n, o]
     adam = torch.optim.Adam([delta], lr=options.learning_rate)
@@ -171,12 +179,39 @@ def find_targets(
             length = delta.norm(dim=1)
             longest = options.clamp * norm
             delta.mul_(torch.where(length > longest, longest / length, torch.ones_like(length))[:, None])
+            if steering is not None:
+                delta.copy_(_within_reach(steering, delta, longest))
             delta.copy_(torch.where(active[:, None], delta, previous))  # converged edits are frozen
         steps += active
         parts = [kept for kept in (part.keep(active) for part in parts) if kept is not None]
     values = (initial + delta.detach())[target_of].T
     initial = initial[target_of].T
     return Targets(values.contiguous(), initial.contiguous(), loss[target_of], steps[target_of], ~active[target_of])
+
+
+def _normalized_layer(decoder: Decoder, rows: BatchRows, layer: int, edits: list[int]) -> Steering | None:
+    """The layer at the subjects of some edits; ``None`` if it does not normalize what its MLP puts out."""
+    site = next((site for site in decoder.sites if site.layer == layer), None)
+    if site is None or response_of(decoder, site).norm is None:
+        return None
+    prompts = rows.prompts[:: rows.contexts]
+    bare = [prompts[edit].ids[: prompts[edit].mark + 1] for edit in edits]
+    with torch.no_grad():
+        replay = Replay(decoder, bare, layer, [len(ids) for ids in bare])
+        column = torch.tensor([len(ids) - 1 for ids in bare], device=replay.hidden.device)
+        return replay.steer(replay.hidden, site, column)
+
+
+def _within_reach(steering: Steering, delta: Tensor, longest: Tensor) -> Tensor:
+    """The nearest δ ``[n, o]`` that a normalized output can make, shortened until it is within the clamp ``[n]``."""
+    aim = delta
+    for _ in range(_SHORTENINGS):
+        reached = steering.nearest(steering.values + aim) - steering.values
+        excess = reached.norm(dim=1) / longest
+        if bool((excess <= 1).all()):
+            break
+        aim = aim / excess.clamp(min=1)[:, None]
+    return reached
 
 
 def _attention(plain: bool) -> AbstractContextManager[None]:
@@ -189,10 +224,11 @@ def _loss(decoder: Decoder, parts: list[TargetPart], delta: Tensor, kl_factor: f
     predicting: list[Tensor] = []
     for part in parts:
         hidden = part.replay.hidden
-        moved = hidden[:, 0] + delta[part.edit].to(hidden.dtype)
-        hidden = torch.cat([moved[:, None], hidden[:, 1:]], 1)
+        subjects = torch.arange(len(hidden), device=hidden.device), part.mark
+        moved = hidden[subjects] + delta[part.edit].to(hidden.dtype)
+        hidden = hidden.index_put(subjects, moved)
         hidden = part.replay.run(hidden, part.replay.first, len(decoder.layers))
-        predicting += [hidden[part.row, part.column], hidden[part.essence, 0]]
+        predicting += [hidden[part.row, part.column], hidden[part.essence, part.mark[part.essence]]]
     logits = at_least_float32(decoder.logits(torch.cat(predicting))).split([len(states) for states in predicting])
     loss, misses = delta.new_zeros(n), torch.zeros(n, dtype=torch.long, device=delta.device)
     for part, answers, essence in zip(parts, logits[::2], logits[1::2], strict=True):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from aeplus.models.decoder import Decoder, at_least_float32
-from aeplus.models.replay import Replay
+from aeplus.models.replay import Replay, freezes_prefix
 from aeplus.targets.rows import BatchRows
 
 # Cost of one more part, in tokens (two cores, 135M parameters: its weights are read once more). On a GPU, where
@@ -75,7 +75,7 @@ class Part:
 
 @dataclass(frozen=True)
 class TargetPart(Part):
-    """Rows replayed from the subject's last token on, column 0, some of them for the KL term.
+    """Rows replayed from the subject's last token on, or whole, some of them for the KL term.
 
     Attributes:
         share: Share of each predicted position in its edit's loss, ``[p]``.
@@ -158,7 +158,7 @@ def joint_groups(rows: BatchRows, joint: bool) -> list[int]:
     return [numbers[edit] for edit in first]
 
 
-def _joined(rows: BatchRows, groups: Sequence[int]) -> list[Row]:
+def _joined(rows: BatchRows, groups: Sequence[int], from_subject: bool) -> list[Row]:
     """The rows of every target.
 
     The loss of a joint one is the mean over its facts. One that a later fact supersedes does not count, and what the
@@ -169,7 +169,7 @@ def _joined(rows: BatchRows, groups: Sequence[int]) -> list[Row]:
         members.setdefault(group, []).append(edit)
     counted = {g: [i for i in edits if i not in rows.superseded] or edits for g, edits in members.items()}
     packed = []
-    for edit, own in enumerate(token_rows(rows, rows.contexts, from_subject=True)):
+    for edit, own in enumerate(token_rows(rows, rows.contexts, from_subject=from_subject)):
         if edit in (facts := counted[groups[edit]]):
             bare = edit == facts[0]
             packed += [
@@ -177,7 +177,8 @@ def _joined(rows: BatchRows, groups: Sequence[int]) -> list[Row]:
             ]
     for group, facts in counted.items():
         row = rows.essence[facts[0]]
-        packed.append(Row(group, row.ids[: row.mark + 1], row.mark, 0))
+        start = row.mark if from_subject else 0
+        packed.append(Row(group, row.ids[: row.mark + 1], start, row.mark - start))
     return packed
 
 
@@ -198,13 +199,13 @@ def target_parts(
         bare prompts' subjects, one for each target, ``[g, o]``.
     """
     groups = groups if groups is not None else list(range(rows.edits))
-    packed = _joined(rows, groups)
+    packed = _joined(rows, groups, freezes_prefix(decoder))
     parts: list[TargetPart] = []
     initial: dict[int, Tensor] = {}
     for chosen in _cheapest_split(packed, chunk_tokens):
         part = _target_part(decoder, chosen, first)
         hidden = part.replay.hidden
-        initial.update({row.edit: at_least_float32(hidden[r, 0]) for r, row in enumerate(chosen) if row.bare})
+        initial.update({row.edit: at_least_float32(hidden[r, row.mark]) for r, row in enumerate(chosen) if row.bare})
         parts.append(part)
     return parts, torch.stack([initial[group] for group in range(max(groups) + 1)])
 
@@ -296,5 +297,5 @@ def _target_part(decoder: Decoder, rows: Sequence[Row], first: int) -> TargetPar
     essence = torch.tensor([r for r, row in enumerate(rows) if not row.targets], dtype=torch.long, device=device)
     with torch.no_grad():
         # The unedited model's own pass has been recorded: its output follows the final norm.
-        reference = at_least_float32(decoder.readout(part.replay.output[essence, 0])).log_softmax(-1)
+        reference = at_least_float32(decoder.readout(part.replay.output[essence, part.mark[essence]])).log_softmax(-1)
     return TargetPart(**vars(part), share=share, essence=essence, reference=reference)

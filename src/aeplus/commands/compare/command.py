@@ -80,7 +80,9 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     counts = sorted({count_edits(run.settings["data"]) for run in runs if run.label == specs[0].label})
     model_settings = settings["model"]
     model, tokenizer = load_model(*(model_settings[name] for name in LOADING))
-    comparison = Comparison(runs, model, tokenizer, Decoder(model).select(model_settings["layers"]), out)
+    comparison = Comparison(
+        runs, model, tokenizer, Decoder(model, model_settings.get("site")).select(model_settings["layers"]), out
+    )
     edits = f"{' or '.join(map(str, counts))} in batches of {settings['data']['batch_size']}"
     comparison.title = f"Edits: {edits} (%)"
     comparison.notes = {

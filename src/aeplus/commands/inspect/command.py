@@ -17,6 +17,7 @@ from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.figures import conflict_along_stream, conflict_distributions, png
 from aeplus.figures.conflict import AXIS_LABELS
+from aeplus.models.checks import check_model
 from aeplus.models.decoder import Decoder, Snapshot
 from aeplus.models.loading import LOADING, load_model
 from aeplus.module import EditModule
@@ -104,7 +105,8 @@ def unedited(module: EditModule) -> Iterator[EditSession]:
     Args:
         module: The run, with the language model attached.
     """
-    decoder = Decoder(module.language_model)
+    check_model(module.language_model)
+    decoder = Decoder(module.language_model, module.options["site"])
     with Snapshot(decoder.select(module.options["layers"])):  # configure_model may upcast the weights
         module.configure_model()
         yield module.session

@@ -102,7 +102,7 @@ class ConfigFile:
 
     def _identity(self) -> Iterator[Setting]:
         yield Setting("model", self._model["model"])
-        defaults = {"revision": None, "trust_remote_code": False, "dtype": "auto", "edited_dtype": "same"}
+        defaults = {"revision": None, "trust_remote_code": False, "dtype": "auto", "edited_dtype": "same", "site": None}
         for name, default in defaults.items():
             if self._model.get(name, default) != default:
                 yield Setting(name, self._model[name])

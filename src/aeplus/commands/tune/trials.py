@@ -116,7 +116,7 @@ class TrialRunner:
     ) -> None:
         self._cli, self._settings = cli, _relevant(settings)
         self._data: EditDataModule = cli.datamodule
-        self._model, self._tokenizer, self.decoder = model, tokenizer, Decoder(model)
+        self._model, self._tokenizer, self.decoder = model, tokenizer, Decoder(model, settings["model"].get("site"))
         self._cache = _WatchedCache(folder / "targets")
         self._unedited: dict[tuple[Any, ...], Any] = {}
         self._results, self._finished = results, _read(results)

@@ -24,11 +24,12 @@ def header_of(sites: Sequence[EditSite], fingerprint: str, settings: Mapping[str
     Args:
         sites: The edited layers, unedited still.
         fingerprint: That of the unedited model.
-        settings: The settings of :class:`~aeplus.module.EditModule`: how it is loaded, and ``edited_dtype``.
+        settings: The settings of :class:`~aeplus.module.EditModule`: how it is loaded, ``edited_dtype`` and ``site``.
     """
     return {
         "model": {name: settings.get(name) for name in LOADING},
         "edited_dtype": settings["edited_dtype"],
+        "site": settings.get("site"),
         "layers": [site.layer for site in sites],
         "fingerprint": fingerprint,
         "weights": weights_digests(sites),

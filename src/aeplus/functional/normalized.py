@@ -1,0 +1,54 @@
+"""The nearest output of a normalization: a projection onto an ellipsoid."""
+
+import torch
+from torch import Tensor
+
+_STEPS = 24
+
+
+def nearest_normalized(wanted: Tensor, gain: Tensor, *, centered: bool = False) -> Tensor:
+    """The normalized states whose outputs behind a gain are nearest to wanted ones.
+
+    RMSNorm and LayerNorm put out ``g ⊙ x̂`` with ``‖x̂‖² = o``. The nearest output to ``w`` is that of
+
+        x̂ = (g ⊙ w − ν) / (g² + μ),
+
+    where the multiplier ``μ > −min g²`` makes ``‖x̂‖² = o`` and is found by Newton steps, as the norm falls with it, and
+    ``ν`` makes the mean 0 (LayerNorm) or is 0 (RMSNorm). An output of the normalization is its own nearest.
+
+    Args:
+        wanted: ``w [n, o]``.
+        gain: ``g [o]``.
+        centered: Whether the normalization takes the mean off first.
+
+    Returns:
+        ``x̂ [n, o]`` with a mean square of 1, in the dtype of ``wanted``.
+
+    Example:
+        >>> nearest_normalized(torch.tensor([[3.0, 4.0]]), torch.tensor([1.0, 1.0]))
+        tensor([[0.8485, 1.1314]])
+    """
+    exact = torch.float32 if wanted.device.type == "mps" else torch.float64
+    target, g = wanted.to(exact), gain.to(exact)
+    size, tiny = g.numel() ** 0.5, torch.finfo(exact).tiny
+    above = g.pow(2) - g.pow(2).min()
+    pulled = g * target
+    # m = μ + min g² > 0. At the upper end no state is longer than √o.
+    high = pulled.norm(dim=1) / size + tiny
+    low, m = torch.zeros_like(high), high
+    for _ in range(_STEPS):
+        weights = 1 / (above + m[:, None])
+        x = pulled * weights
+        total = weights.sum(1)
+        if centered:
+            x = x - weights * (x.sum(1) / total)[:, None]
+        length = x.norm(dim=1)
+        long = length > size
+        low, high = torch.where(long, m, low), torch.where(long, high, m)
+        # Newton's step for 1/‖x‖ = 1/√o, nearly linear in m (Moré and Sorensen, 1983); bisection beyond the ends.
+        weighted = weights * x
+        fall = (weighted * x).sum(1) - (weighted.sum(1).pow(2) / total if centered else 0)
+        step = m + (length / size - 1) * length.pow(2) / fall.clamp(min=tiny)
+        inside = (step > low) & (step < high) & torch.isfinite(step)
+        m = torch.where(inside, step, (low + high) / 2)
+    return (x * (size / length.clamp(min=tiny))[:, None]).to(wanted.dtype)

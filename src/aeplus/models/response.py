@@ -1,0 +1,398 @@
+"""What an output of a down-projection does to the residual stream, measured rather than known by a name.
+
+In most decoders a layer adds the down-projection's output ``y`` to the stream as it is. Some scale it (Granite,
+Falcon-H1), some normalize it first (Gemma 2, OLMo 2, GLM 4, EXAONE 4), some normalize the sum (OPT 350M, GPT). All of
+these are, token by token,
+
+    h(y) = c + a ⊙ N(p + y),    N the identity, or x ↦ g ⊙ x̂ + b with x̂ = x / rms(x),
+
+(RMSNorm; LayerNorm centers x first) with ``c`` and ``p`` that do not depend on ``y``. The identity is solved by a
+division. Behind a normalization only a part of the stream's space can be reached, an ellipsoid; the nearest point of it
+stands for any other. Where more follows that bends the stream (Gemma 4's inputs per layer), a short fixed point finds
+``y``.
+
+Notation: ``o`` hidden size, ``n`` tokens.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aeplus.errors import InputError
+from aeplus.functional import nearest_normalized
+
+_PROBES = 4
+_SWEEPS = 24  # of the fixed point
+_NEAR = 1e-3  # share of the way at which it ends
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """A normalization between the down-projection and the stream.
+
+    Attributes:
+        module: The module.
+        gain: ``g [o]``.
+        bias: ``b [o]``.
+        centered: Whether the mean is taken off first (LayerNorm).
+    """
+
+    module: nn.Module
+    gain: Tensor
+    bias: Tensor
+    centered: bool
+
+
+@dataclass(frozen=True)
+class Response:
+    """How the stream after a layer depends on the output of its down-projection.
+
+    Attributes:
+        scale: ``a [o]``, at least in float32; ``None`` where the output is added as it is.
+        norm: The normalization ``N``; ``None`` for the identity.
+        bent: Whether more follows that is not linear.
+        gated: Whether each token has a scale of its own, as behind the gate of a shared expert; ``scale`` is ``None``.
+    """
+
+    scale: Tensor | None = None
+    norm: Normalization | None = None
+    bent: bool = False
+    gated: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether the output is added to the stream as it is."""
+        return self.scale is None and self.norm is None and not self.gated
+
+    @property
+    def curved(self) -> bool:
+        """Whether the stream is another than the same linear function of every token's output."""
+        return self.norm is not None or self.bent or self.gated
+
+
+class Steering:
+    """Some tokens at one layer: what the stream becomes if the down-projection puts out something else there.
+
+    Args:
+        response: The layer's response.
+        module: Its down-projection.
+        run: Runs the layer once on the rows and returns the stream after it, ``[rows, tokens, o]``.
+        column: Column of each row's token, ``[rows]``.
+
+    Attributes:
+        stream: The stream after the layer as it is, ``[rows, tokens, o]``.
+        values: The same at the tokens, ``[rows, o]``, at least in float32.
+    """
+
+    def __init__(self, response: Response, module: nn.Module, run: Callable[[], Tensor], column: Tensor) -> None:
+        self._response, self._module, self._run, self._column = response, module, run, column
+        norm = None if response.norm is None else response.norm.module
+        with recorded(module, norm) as seen:
+            self.stream = run()
+        self.values = self._at(self.stream)
+        if norm is not None:
+            self._entering, self._leaving = self._at(seen["x"]), self._at(seen["z"])
+        if response.gated:
+            step = self.values.norm(dim=1, keepdim=True) / self.values.shape[1] ** 0.5
+            moves = self._at(self.moved(step.expand_as(self.values))) - self.values
+            self._gate = moves.mean(1, keepdim=True) / step
+
+    def moved(self, change: Tensor) -> Tensor:
+        """The stream ``[rows, tokens, o]`` when the output changes by ``[rows, o]`` at the tokens."""
+        with changed(self._module, change, self._column):
+            return self._run()
+
+    def nearest(self, values: Tensor) -> Tensor:
+        """The values ``[rows, o]`` that can be reached, nearest to given ones up to what bends the stream."""
+        response = self._response
+        if response.norm is None:
+            return values
+        if response.bent:
+            return self._at(self.moved(self._approach(values, 2)))
+        scale = self._scale(values)
+        leaving = self._normalized(self._leaving + (values - self.values) / scale)[0]
+        return self.values + scale * (leaving - self._leaving)
+
+    def change_for(self, values: Tensor) -> Tensor:
+        """The change of the down-projection's output, ``[rows, o]``, that leads to values ``[rows, o]``."""
+        return self._linear_change(values) if not self._response.bent else self._approach(values, _SWEEPS)
+
+    def _approach(self, values: Tensor, sweeps: int) -> Tensor:
+        """The change that leads nearest to values of those tried, where more follows that bends the stream.
+
+        Broyden's method on the aim that :meth:`_linear_change` is given, with a Jacobian that is at first the identity;
+        its updates are kept as vectors.
+        """
+        way = (values - self.values).norm(dim=1)
+        aim, change = values, self._linear_change(values)
+        best, least = change, torch.full_like(way, torch.inf)
+        steps: list[tuple[Tensor, Tensor]] = []
+        missing: Tensor | None = None
+        move: Tensor | None = None
+        for _ in range(sweeps):
+            before = missing
+            missing = values - self._at(self.moved(change))
+            left = missing.norm(dim=1)
+            better = left < least
+            best, least = torch.where(better[:, None], change, best), torch.where(better, left, least)
+            if bool((least <= _NEAR * way).all()):
+                break
+            if before is not None and move is not None:
+                turned = _apply(steps, before - missing)
+                along = (move * turned).sum(1, keepdim=True)
+                safe = along.abs() > 1e-3 * move.norm(dim=1, keepdim=True) * turned.norm(dim=1, keepdim=True)
+                steps.append((torch.where(safe, (move - turned) / along, 0.0), move))
+            move = _apply(steps, missing)
+            length = move.norm(dim=1, keepdim=True)
+            move = move * (way[:, None] / length.clamp(min=1e-30)).clamp(max=1.0)  # no farther than the way
+            aim = aim + move
+            change = self._linear_change(aim)
+        return best
+
+    def _linear_change(self, values: Tensor) -> Tensor:
+        """The change of the output that leads to values if nothing bends the stream."""
+        moves = (values - self.values) / self._scale(values)
+        return moves if self._response.norm is None else self._normalized(self._leaving + moves)[1]
+
+    def _normalized(self, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """What leaves the normalization nearest to ``wanted [rows, o]``, and the change of ``y`` that makes it."""
+        norm = self._response.norm
+        assert norm is not None
+        entering = self._entering
+        mean = entering.mean(1, keepdim=True) if norm.centered else entering.new_zeros(len(entering), 1)
+        size = (entering - mean).pow(2).mean(1, keepdim=True).sqrt()
+        unit = (entering - mean) / size  # x̂
+        # A normalization's ε makes its output a little shorter than g ⊙ x̂: the same share for a new one as long.
+        gained = norm.gain * unit
+        short = (gained * (self._leaving - norm.bias)).sum(1, keepdim=True) / gained.pow(2).sum(1, keepdim=True)
+        turned = nearest_normalized((wanted - norm.bias) / short, norm.gain, centered=norm.centered)
+        return norm.bias + short * norm.gain * turned, size * (turned - unit)
+
+    def _scale(self, like: Tensor) -> Tensor:
+        scale = self._gate if self._response.gated else self._response.scale
+        return like.new_ones(like.shape[1]) if scale is None else scale.to(like)
+
+    def _at(self, states: Tensor) -> Tensor:
+        states = states.reshape(len(self._column), -1, states.shape[-1])
+        at = states[torch.arange(len(states), device=states.device), self._column]
+        return at.to(torch.promote_types(at.dtype, torch.float32))
+
+
+def _apply(steps: list[tuple[Tensor, Tensor]], vectors: Tensor) -> Tensor:
+    """Broyden's inverse Jacobian of each row, a product of ``I + u sᵀ``, times a vector ``[rows, o]``."""
+    for u, s in steps:
+        vectors = vectors + u * (s * vectors).sum(1, keepdim=True)
+    return vectors
+
+
+@contextmanager
+def recorded(module: nn.Module, norm: nn.Module | None = None) -> Iterator[dict[str, Tensor]]:
+    """Within the block, what a down-projection puts out (``y``) and what enters and leaves a norm (``x``, ``z``)."""
+    seen: dict[str, Tensor] = {}
+    handles = [module.register_forward_hook(lambda _, __, output: seen.update(y=output.detach()))]
+    if norm is not None:
+        handles.append(
+            norm.register_forward_hook(lambda _, args, output: seen.update(x=args[0].detach(), z=output.detach()))
+        )
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def changed(module: nn.Module, change: Tensor, column: Tensor | None = None) -> Iterator[None]:
+    """Within the block, a change is added to what a module puts out.
+
+    Args:
+        module: The module.
+        change: ``[rows, o]`` with ``column [rows]``, else ``[rows, tokens, o]``.
+        column: Column of each row's token that changes; every token where it is ``None``.
+    """
+
+    def add(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        states = output.reshape(len(change), -1, output.shape[-1]).clone()
+        if column is None:
+            states += change.to(states)
+        else:
+            states[torch.arange(len(states), device=states.device), column] += change.to(states)
+        return states.reshape(output.shape)
+
+    handle = module.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def measure_response(layer: nn.Module, module: nn.Module, run: Callable[[], Tensor], name: str) -> Response:
+    """Measures how the stream after a layer depends on its down-projection's output.
+
+    Args:
+        layer: The decoder layer.
+        module: Its down-projection.
+        run: Runs the layer on one row of some tokens and returns the stream after it, ``[1, tokens, o]``.
+        name: What messages call the down-projection.
+
+    Raises:
+        InputError: If the stream depends on it in another way than described above, or not at all.
+    """
+    with recorded(module) as seen:
+        before = run()
+    if before.ndim != 3:
+        msg = (
+            f"expected one residual stream [rows, tokens, hidden size] after {type(layer).__name__}, got one of shape "
+            f"{list(before.shape)}; choose another model, as several streams beside each other cannot be edited."
+        )
+        raise InputError(msg)
+    if not seen or seen["y"].numel() != before.numel():
+        msg = (
+            f"expected {name} to be run on every token, got {'some of them' if seen else 'no call'}, as in a mixture "
+            "of experts; name another module with model.site."
+        )
+        raise InputError(msg)
+    generator = torch.Generator().manual_seed(0)
+    size = float(before.float().std()) or 1.0
+    probes = [torch.randn(before.shape, generator=generator).to(before) * size for _ in range(_PROBES)]
+    tolerance = 2e-2 if before.dtype in (torch.float16, torch.bfloat16) else 1e-3
+    after = []
+    for probe in probes:
+        with changed(module, probe):
+            after.append(run())
+    moves, given = _stack([states - before for states in after]), _stack(probes)
+    if not float(moves.norm()) > 1e-6 * float(given.norm()):
+        msg = f"expected the stream to depend on the output of {name}, got no change; name another module."
+        raise InputError(msg)
+    scale = _scale_of(given, moves, tolerance)
+    if scale is not None:
+        plain = bool((scale - 1).abs().max() < tolerance)
+        return Response(None if plain else scale)
+    if _gates(given, moves, len(probes), tolerance):
+        return Response(gated=True)
+    # Small changes are added as they are only where nothing normalizes: otherwise look for what does.
+    response = _behind_norm(layer, module, run, probes, tolerance)
+    if response is None or not _reaches(response, module, run, after[0], tolerance):
+        msg = (
+            f"expected the output of {name} to join the residual stream as it is, scaled or normalized, got a "
+            f"{type(layer).__name__} that does something else with it; choose another model."
+        )
+        raise InputError(msg)
+    return response
+
+
+def _stack(states: list[Tensor]) -> Tensor:
+    """As rows, ``[n, o]``, at least in float32."""
+    joined = torch.cat([part.reshape(-1, part.shape[-1]) for part in states])
+    return joined.to(torch.promote_types(joined.dtype, torch.float32))
+
+
+def _scale_of(given: Tensor, moves: Tensor, tolerance: float) -> Tensor | None:
+    """``a [o]`` with ``moves = a ⊙ given [n, o]``; ``None`` if there is none."""
+    scale = (given * moves).sum(0) / given.pow(2).sum(0)
+    if not float((moves - scale * given).norm()) <= tolerance * float(moves.norm()):
+        return None
+    mean = scale.mean()
+    return mean.expand_as(scale).clone() if bool((scale - mean).abs().max() <= tolerance * mean.abs()) else scale
+
+
+def _gates(given: Tensor, moves: Tensor, probes: int, tolerance: float) -> bool:
+    """Whether ``moves = a given [n, o]`` with a number ``a`` for each token, the same for all probes."""
+    scale = (given * moves).sum(1, keepdim=True) / given.pow(2).sum(1, keepdim=True)
+    if not float((moves - scale * given).norm()) <= tolerance * float(moves.norm()):
+        return False
+    each = scale.reshape(probes, -1)
+    return bool(
+        ((each - each.mean(0)).abs() <= 2 * tolerance * each.abs().max()).all() and (each.mean(0).abs() > 1e-4).all()
+    )
+
+
+def _behind_norm(
+    layer: nn.Module, module: nn.Module, run: Callable[[], Tensor], probes: list[Tensor], tolerance: float
+) -> Response | None:
+    """The response with the first normalization that the down-projection's output enters."""
+    called: list[nn.Module] = []
+    inner = [m for m in layer.modules() if m is not module and m is not layer]
+    started = False
+
+    def note(called_module: nn.Module, args: tuple[Any, ...]) -> None:
+        if started and args and isinstance(args[0], Tensor):
+            called.append(called_module)
+
+    def start(*_: Any) -> None:
+        nonlocal started
+        started = True
+
+    handles = [m.register_forward_pre_hook(note) for m in inner] + [module.register_forward_hook(start)]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    for candidate in called:
+        norm = _normalization(candidate, probes[0], tolerance)
+        if norm is None:
+            continue
+        with recorded(module, candidate) as before:
+            base = run()
+        entered, left, moved = [], [], []
+        for probe in probes:
+            with changed(module, probe), recorded(module, candidate) as seen:
+                moved.append(run() - base)
+            entered.append(seen["x"].reshape(base.shape) - before["x"].reshape(base.shape))
+            left.append(seen["z"].reshape(base.shape) - before["z"].reshape(base.shape))
+        into = _scale_of(_stack(probes), _stack(entered), tolerance)
+        if into is None or bool((into - 1).abs().max() > tolerance):
+            continue
+        z, h = _stack(left), _stack(moved)
+        scale = _scale_of(z, h, tolerance)
+        bent = scale is None
+        if bent:
+            scale = ((z * h).sum() / z.pow(2).sum()).expand(z.shape[1]).clone()
+        assert scale is not None
+        plain = bool((scale - 1).abs().max() < tolerance)
+        return Response(None if plain else scale, norm, bent)
+    return None
+
+
+def _normalization(module: nn.Module, like: Tensor, tolerance: float) -> Normalization | None:
+    """Gain and bias of a module that normalizes; ``None`` if it does something else."""
+    width = like.shape[-1]
+    signs = torch.ones(width, device=like.device)
+    signs[1::2] = -1  # mean 0 and rms 1, so that RMSNorm and LayerNorm both give g ⊙ signs + b
+
+    def of(x: Tensor) -> Tensor | None:
+        try:
+            output = module((100 * x).to(like)[None, None])  # so large that ε does nothing
+        except (RuntimeError, TypeError, ValueError, IndexError):  # not a module of one state
+            return None
+        return output[0, 0].float() if isinstance(output, Tensor) and output.shape == (1, 1, width) else None
+
+    state = like.reshape(-1, width)[0].float()
+    state = state / state.pow(2).mean().sqrt() + 0.5
+    up, down, expected = of(signs), of(-signs), of(state)
+    if up is None or down is None or expected is None:
+        return None
+    gain, bias = (up - down) / 2 * signs, (up + down) / 2
+    for centered in (False, True):
+        shifted = state - state.mean() if centered else state
+        found = gain * shifted / shifted.pow(2).mean().sqrt() + bias
+        if float((found - expected).norm()) <= tolerance * float(expected.norm()):
+            dtype = torch.promote_types(like.dtype, torch.float32)
+            return Normalization(module, gain.to(dtype), bias.to(dtype), centered)
+    return None
+
+
+def _reaches(
+    response: Response, module: nn.Module, run: Callable[[], Tensor], wanted: Tensor, tolerance: float
+) -> bool:
+    """Whether values that can be reached, ``wanted [1, tokens, o]``, are reached at the last token."""
+    steering = Steering(response, module, run, torch.tensor([wanted.shape[1] - 1], device=wanted.device))
+    target = wanted[:, -1].to(steering.values)
+    there = steering.moved(steering.change_for(target))[:, -1].to(target)
+    return bool((there - target).norm() <= max(tolerance, 1e-2) * (target - steering.values).norm())
