@@ -54,6 +54,20 @@ def edits(folder: Path, *changed: dict[str, object]) -> str:
         (["--model.model", "no-such-model"], "expected a model at 'no-such-model'"),
         (["--model.model", "x.gguf"], "expected a GGUF file at x.gguf, got none"),
         (["--data.path", "nowhere.jsonl"], "nowhere.jsonl, which does not exist; check the path"),
+        (["--data.path", "x" * 5000], "… (5000 characters)', which cannot be one"),
+        (["--model.model", "./" + "x" * 5000], "which cannot be one (File name too long); correct it."),
+        (["--model.preserved.corpus", "./" + "x" * 5000], "which cannot be one (File name too long); correct it."),
+        (["--data.path", "~nosuch/edits"], "expected a path, got '~nosuch/edits', which cannot be one (Could not det"),
+        (
+            ["--model.seed", str(2**63)],
+            "expected model.seed to be a whole number from 0 to 2^63 - 1, got 9223372036854",
+        ),
+        (["--data.seed", "-1"], "expected data.seed to be a whole number from 0 to 2^63 - 1, got -1; choose another"),
+        (["--model.preserved.seed", str(10**30)], "expected preserved.seed to be a whole number from 0 to 2^63 - 1"),
+        (
+            ["--config", "{a: " * 60 + "1" + "}" * 60],
+            "expected a config of at most 100000 values, 50 levels deep, got a",
+        ),
         (["--data.batch_size", "0"], "expected data.batch_size of at least 1, got 0"),
         (["--data.limit", "0"], "limit"),
         (["--model.layers", "[1, 0]"], "expected distinct, ascending layers, got [1, 0]"),
@@ -149,3 +163,23 @@ def test_python_interface_takes_everything_back() -> None:
     with pytest.raises(InputError, match="record 1"):
         aeplus.edit(model, tokenizer, [{"prompt": "x"}])
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_config_whose_aliases_expand_without_bound(run: Callable[..., str], tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
+    (tmp_path / "bomb.yaml").write_text("\n".join(lines))
+    assert "expected a config of at most 100000 values, 50 levels deep, got a larger one in" in run(
+        "--config", str(tmp_path / "bomb.yaml")
+    )
+
+
+@pytest.mark.parametrize("field", ["subject", "target_new", "prompt", "rephrase"])
+def test_half_of_a_character_is_no_text(run: Callable[..., str], tmp_path: Path, field: str) -> None:
+    path = edits(tmp_path, {field: "The {} \ud800"})
+    assert f"got half of a character (a lone surrogate) in line 1 of {path}; correct it." in run("--data.path", path)
+
+
+def test_half_of_a_character_from_python() -> None:
+    record = {"prompt": "The {} is", "subject": "\ud800", "target_new": "x"}
+    with pytest.raises(InputError, match="expected 'subject' to be text, got half of a character"):
+        aeplus.edit(tiny_model("gpt2"), tiny_tokenizer(), [record], **SMALL)

@@ -18,7 +18,7 @@ from aeplus.preserved.statistics import PreservedOptions
 from aeplus.targets.optimizer import TargetOptions
 from small import ROOT
 
-FACE = ["METHODS", "EditResult", "Method", "__version__", "edit", "functional", "register_method"]
+FACE = ["METHODS", "EditResult", "Journal", "Method", "__version__", "edit", "functional", "register_method"]
 
 
 def test_the_face() -> None:
@@ -45,7 +45,7 @@ def test_the_typed_options_of_edit_are_those_it_takes() -> None:
     named = list(inspect.signature(aeplus.edit).parameters)
     assert named == [
         "model", "tokenizer", "edits", "method", "layers", "batch_size", "seed", "selection", "edited_dtype",
-        "callbacks", "options",
+        "callbacks", "journal", "options",
     ]  # fmt: skip
 
 

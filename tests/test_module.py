@@ -10,7 +10,8 @@ from aeplus.callbacks import EditCallback
 from aeplus.data.datamodule import EditDataModule
 from aeplus.data.readers import requests_from_records
 from aeplus.errors import InputError
-from aeplus.module import EditModule, interruptible
+from aeplus.module import EditModule
+from aeplus.trainer import interruptible
 from small import LEARNING, learning_options, records
 from tiny import tiny_model, tiny_tokenizer
 

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from lightning import Callback, Trainer
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from aeplus.callbacks.smoothing import SmoothingStop
 from aeplus.data.datamodule import EditDataModule
@@ -19,11 +20,12 @@ from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
 from aeplus.methods.method import GradientOptions, Method, find_composition, named_method
 from aeplus.models.decoder import Decoder, Snapshot
-from aeplus.module import EditModule, interruptible, quiet_lightning
+from aeplus.module import EditModule
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.committed.store import Store
 from aeplus.targets.optimizer import TargetOptions
-from aeplus.utils.paths import locked
+from aeplus.trainer import interruptible, quiet_lightning
+from aeplus.utils.paths import expanded, locked
 
 
 @dataclass
@@ -223,7 +225,7 @@ def edit(
     updates = [entry.updates for entry in session.entries[session.resumed :]]
     result = EditResult(session.report.as_dict(), updates, before, _STANDING.setdefault(model, []))
     if journal is not None:
-        result._journal = (Path(journal).expanduser(), len(updates))
+        result._journal = (expanded(journal), len(updates))
     result._standing.append(result._mark)
     return result
 
@@ -239,6 +241,7 @@ def _trainer(device: torch.device, callbacks: list[Callback]) -> Trainer:
         enable_model_summary=False,
         enable_progress_bar=False,
         callbacks=callbacks,
+        plugins=[LightningEnvironment()],  # whatever a cluster has set, this is one process
     )
 
 

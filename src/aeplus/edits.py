@@ -88,6 +88,9 @@ class EditRequest:
             if not isinstance(value, str) or not value.strip():
                 msg = f"{name}: expected {field!r} to be a non-empty string, got {value!r}; fill it in."
                 raise InputError(msg)
+            if any("\ud800" <= letter <= "\udfff" for letter in value):
+                msg = f"{name}: expected {field!r} to be text, got half of a character (a lone surrogate); correct it."
+                raise InputError(msg)
         if (slots := self.prompt.count(SLOT)) != 1:
             msg = (
                 f"{name}: expected 'prompt' to contain one {SLOT} in place of the subject, got {slots} in "

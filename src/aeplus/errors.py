@@ -43,6 +43,17 @@ def require_types(options: Any, group: str) -> None:
             raise InputError(msg)
 
 
+def require_seed(seed: object, name: str) -> None:
+    """A seed is a whole number of 63 bits, which every generator takes.
+
+    Raises:
+        InputError: If it is not; the message calls it ``name``.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**63:
+        msg = f"expected {name} to be a whole number from 0 to 2^63 - 1, got {seed!r}; choose another seed."
+        raise InputError(msg)
+
+
 def require_positive(options: Any, group: str, *names: str) -> None:
     """Every named option is above 0.
 

@@ -4,10 +4,8 @@
 whether the batch is committed. Everything that a run does is in :mod:`aeplus.run.session`.
 """
 
-import logging
-import warnings
-from collections.abc import Hashable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Hashable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -19,11 +17,11 @@ from torch import Tensor, nn
 
 from aeplus.data.datamodule import EditDataModule
 from aeplus.edits import EditRequest
-from aeplus.errors import InputError, Terminated
+from aeplus.errors import InputError, require_seed
 from aeplus.methods.method import Method
 from aeplus.models.loading import LOADING, DType, load_model
 from aeplus.preserved.statistics import PreservedOptions
-from aeplus.run.committed.chain import HEADER
+from aeplus.run.committed.chain import HEADER, Chain
 from aeplus.run.committed.entries import request_from
 from aeplus.run.committed.store import Store
 from aeplus.run.hooks import EditCallback, opened_session
@@ -31,6 +29,8 @@ from aeplus.run.resume import NOTES, Resume, notes_of, seal
 from aeplus.run.session import EditSession
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions
+from aeplus.trainer import check_trainer
+from aeplus.utils.paths import expanded
 from aeplus.utils.progress import BarProgress
 
 
@@ -75,6 +75,7 @@ class EditModule(LightningModule):
         journal: str | None = None,
     ) -> None:
         super().__init__()
+        require_seed(seed, "model.seed")
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold the edits, not the model
         self.options: dict[str, Any] = {
@@ -155,7 +156,14 @@ class EditModule(LightningModule):
             )
 
     def configure_callbacks(self) -> list[Callback]:
-        """Whatever ends the run, no candidate is left in the model."""
+        """Whatever ends the run, no candidate is left in the model.
+
+        Lightning asks before it waits for other processes, so the trainer is checked here.
+
+        Raises:
+            InputError: If the trainer cannot edit.
+        """
+        check_trainer(self.trainer)
         return [_Rollback()]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -176,6 +184,8 @@ class EditModule(LightningModule):
             self._resume = Resume(Store.open(folder))
             self._data.follow([request_from(edit) for entry in self._resume.entries for edit in entry.edits])
         resume = self._resume
+        if folder is not None and resume is None:
+            Chain.check_new(folder)
         self._prepare()
         if folder is not None:
             self._writing.enter_context(self.session.keep_journal(folder, self._all_settings, resume))
@@ -185,7 +195,7 @@ class EditModule(LightningModule):
     def _journal_folder(self) -> Path | None:
         trainer = cast(Any, self.trainer)
         if self._journal is not None:
-            return Path(self._journal).expanduser()
+            return expanded(self._journal)
         writes = trainer.checkpoint_callbacks and not trainer.fast_dev_run
         return Path(trainer.log_dir or trainer.default_root_dir) / "journal" if writes else None
 
@@ -233,7 +243,6 @@ class EditModule(LightningModule):
         self.session.rollback()
 
     def _prepare(self) -> None:
-        check_trainer(self.trainer)
         if self._resume is not None:
             self._resume.check_cursor(self._data.cursor)
         self.session.prepare(self._data, editing=self._fitting, resume=self._resume)
@@ -270,69 +279,3 @@ class _Rollback(Callback):
         if (session := opened_session(pl_module)) is not None:
             session.rollback()
         pl_module._writing.close()
-
-
-def check_trainer(trainer: Any) -> None:
-    """One device, and no autocast that would round an update.
-
-    Raises:
-        InputError: If the trainer has several devices or another precision.
-    """
-    if trainer.world_size > 1:
-        msg = f"expected a trainer with one device, got {trainer.world_size}; set trainer.devices: 1."
-        raise InputError(msg)
-    if trainer.precision != "32-true":
-        msg = (
-            f"expected trainer.precision 32-true, got {trainer.precision}; choose the weights' dtype by model.dtype "
-            "instead."
-        )
-        raise InputError(msg)
-
-
-_LOGGERS = ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric")
-_ABOUT_TRAINING = (
-    "does not have many workers",
-    "isinstance\\(treespec",
-    "The dirpath has changed",
-    "in eval mode at the start",
-    "LightningCLI's args parameter",
-)
-
-
-def silence_lightning() -> None:
-    """Leaves out what Lightning reports about training, which this is not."""
-    for name in _LOGGERS:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for text in _ABOUT_TRAINING:
-        warnings.filterwarnings("ignore", message=f".*{text}")
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """The same within the block; afterwards loggers and filters are as before."""
-    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
-    with warnings.catch_warnings():
-        silence_lightning()
-        try:
-            yield
-        finally:
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)
-
-
-@contextmanager
-def interruptible(trainer: Trainer) -> Iterator[None]:
-    """Makes the exit with which a trainer answers Ctrl-C or SIGTERM within the block an exception again.
-
-    Raises:
-        KeyboardInterrupt: After Ctrl-C.
-        Terminated: After SIGTERM.
-    """
-    try:
-        yield
-    except SystemExit as stop:
-        if trainer.received_sigterm:
-            raise Terminated from stop
-        if trainer.interrupted:
-            raise KeyboardInterrupt from stop
-        raise

@@ -1,8 +1,13 @@
 """The template rewriter."""
 
-import pytest
+import random
+from difflib import SequenceMatcher
 
-from aeplus.data.paraphrase import MAX_SIMILARITY, paraphrases, similarity
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aeplus.data.paraphrase import MAX_SIMILARITY, paraphrases, similarity, too_similar
 
 
 @pytest.mark.parametrize(
@@ -39,6 +44,23 @@ def test_forms_too_close_to_a_long_prompt_are_left_out() -> None:
     prompt = "The capital of the country that lies to the far north of the region known as {} is"
     assert 0 < len(paraphrases(prompt, "Oz")) < len(paraphrases("The capital of {} is", "Oz"))
     assert paraphrases("word " * 200 + "{} is", "Oz") == []
+
+
+def test_long_texts_are_compared_in_a_moment_and_nearly_the_same() -> None:
+    draw = random.Random(0)
+    prompt = " ".join(draw.choice(("France", "Italy", "Rome", "Oslo")) for _ in range(10_000))
+    assert similarity(prompt, f"Remember this: {prompt}") > 0.99
+    assert similarity(prompt, prompt[: len(prompt) // 2]) == pytest.approx(2 / 3, abs=0.01)
+    assert similarity(prompt, prompt.upper()) == 1
+    assert similarity("a" * 3000, "b" * 3000) == 0
+    middle = prompt[:2500].replace("Oslo", "Bern", 1)
+    exact = SequenceMatcher(None, prompt[:2500].casefold(), middle.casefold(), autojunk=False).ratio()
+    assert similarity(prompt[:2500], middle) == pytest.approx(exact, abs=0.005)
+
+
+@given(st.text(max_size=30), st.lists(st.text(max_size=30), max_size=4))
+def test_too_similar_is_the_comparison_with_each(text: str, others: list[str]) -> None:
+    assert too_similar(text, others) == any(similarity(text, other) >= MAX_SIMILARITY for other in others)
 
 
 def test_similarity() -> None:

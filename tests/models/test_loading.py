@@ -95,3 +95,20 @@ def test_damaged_folders_are_refused_in_a_sentence(tmp_path: Path, file: str, co
         InputError, match=r"expected a model at '.*model' \(a hub id, .*\), got an error \(.*\); check it"
     ):
         load_model(str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF" + b"x" * 200, b"GGUF"])
+def test_a_damaged_gguf_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.gguf").write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"expected a GGUF file that transformers reads at .*x.gguf, got an error \(.*\); d"
+    ):
+        load_model(str(tmp_path / "x.gguf"))
+
+
+def test_a_config_of_a_billion_layers(tmp_path: Path) -> None:
+    save_model(tiny_model("llama"), tiny_tokenizer(), tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "num_hidden_layers": 10**9}))
+    with pytest.raises(InputError, match="expected a model of at most 10000 layers, got a config with 1000000000 in"):
+        load_model(str(tmp_path / "model"))

@@ -64,7 +64,7 @@ def test_what_is_written_is_on_the_disk_before_it_gets_its_name(
     monkeypatch.setattr(os, "replace", lambda *paths: (done.append("rename"), replace(*paths))[1])
     with whole_file(tmp_path / "x", mark=False) as scratch:
         scratch.write_text("x")
-    assert done == ["sync", "rename"]
+    assert done == ["sync", "rename", "sync"]  # the file, then its name
 
 
 # ---- nothing of the user's

@@ -7,7 +7,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aeplus.commands.journal.arguments import apply_parser, log_parser, show_parser, undo_parser, verify_parser
+from aeplus.commands.journal.arguments import (
+    apply_parser,
+    export_parser,
+    log_parser,
+    show_parser,
+    undo_parser,
+    verify_parser,
+)
 from aeplus.commands.parser import CommandParser
 from aeplus.methods.registry import METHODS
 
@@ -364,6 +371,7 @@ COMMANDS = {
     "show": Command("show one entry of a journal", "journal.show", show_parser, "show"),
     "verify": Command("check that a journal is whole, and of a model", "journal.show", verify_parser, "verify"),
     "apply": Command("put a journal's edits into a fresh copy of its model", "journal.change", apply_parser, "apply"),
+    "export": Command("write the edited model, or its edits as an adapter", "journal.export", export_parser),
     "undo": Command("take a batch, a range or one edit out of a journal", "journal.change", undo_parser, "undo"),
 }
 """Every command but ``fit`` and ``validate``, by its name."""

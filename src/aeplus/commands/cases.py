@@ -15,8 +15,8 @@ from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate
 from aeplus.models.loading import load_model
-from aeplus.module import silence_lightning
 from aeplus.run.folder import Case, RunFolder, labels
+from aeplus.trainer import silence_lightning
 from aeplus.utils.paths import check_output, whole_file
 from aeplus.utils.tables import markdown_table
 

@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,8 +19,10 @@ from aeplus.commands.configs import expand_configs, method_flags
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.methods.method import Method
-from aeplus.module import EditModule, interruptible, silence_lightning
+from aeplus.module import EditModule
+from aeplus.run.hooks import opened_session
 from aeplus.targets.cache import TargetCache
+from aeplus.trainer import accepted, interruptible, made, require_one_process, silence_lightning
 
 _CALLBACKS = "aeplus.callbacks"
 DEFAULT_CALLBACKS: list[dict[str, Any]] = [
@@ -80,6 +83,31 @@ class EditCLI(LightningCLI):
             msg = f"expected an aeplus checkpoint at {path}, got a file that cannot be read; take another."
             raise InputError(msg) from error
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Makes the trainer.
+
+        Raises:
+            InputError: If it is refused.
+        """
+        require_one_process()
+        with made():
+            trainer = super().instantiate_trainer(**kwargs)
+        folder = trainer.log_dir
+        self._new_folder = Path(folder) if folder is not None and not Path(folder).exists() else None
+        return trainer
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """A run that is refused before it has edited anything leaves no folder."""
+        try:
+            with interruptible(self.trainer), accepted():
+                yield
+        except InputError:
+            session = opened_session(self.model)
+            if self._new_folder is not None and not (session is not None and session.entries):
+                _remove(self._new_folder)
+            raise
+
     def before_fit(self) -> None:
         """Reports numbers given on the command line that the method does not use."""
         if isinstance(self._arguments, list):
@@ -94,7 +122,7 @@ class EditCLI(LightningCLI):
             InputError: If something ended the run before its stream.
             KeyboardInterrupt: After Ctrl-C (:class:`~aeplus.errors.Terminated`: after SIGTERM).
         """
-        with interruptible(self.trainer):
+        with self._running():
             self.trainer.fit(model, **rest)
         data = self.datamodule
         if not data.exhausted and not cast(Any, self.trainer).fast_dev_run:
@@ -110,7 +138,7 @@ class EditCLI(LightningCLI):
         Raises:
             KeyboardInterrupt: After Ctrl-C (:class:`~aeplus.errors.Terminated`: after SIGTERM).
         """
-        with interruptible(self.trainer):
+        with self._running():
             self.trainer.validate(model, **rest)
 
     def after_validate(self) -> None:
@@ -140,6 +168,25 @@ COMPARISON_CALLBACKS: list[dict[str, Any]] = [
     {"class_path": f"{_CALLBACKS}.MetricsWriter", "init_args": {"evaluate_every": 0}},
     {"class_path": f"{_CALLBACKS}.JournalWriter", "init_args": {"table": False}},
 ]
+
+
+def _remove(folder: Path) -> None:
+    """Removes what a run has written before its first batch; nothing else, should anything be there."""
+    for pattern in (
+        "config.yaml",
+        "hparams.yaml",
+        "events.out.tfevents.*",
+        "metrics.json",
+        ".aeplus*",
+        "journal/*.json",
+    ):
+        for file in folder.glob(pattern):
+            file.unlink()
+    for file in folder.glob("journal/.aeplus.lock"):
+        file.unlink()
+    for empty in (folder / "journal", folder / "checkpoints", folder):
+        if empty.is_dir() and not any(empty.iterdir()):
+            empty.rmdir()
 
 
 class BaseCLI(EditCLI):
@@ -234,7 +281,7 @@ class RunCLI(BaseCLI):
         callbacks = cast(Any, self.trainer).callbacks
         if not any(isinstance(callback, JournalWriter) for callback in callbacks):
             callbacks.append(JournalWriter(table=False))  # what the table is made from
-        with interruptible(self.trainer):
+        with interruptible(self.trainer), accepted():
             self.trainer.fit(model, **rest)
 
 

@@ -63,11 +63,13 @@ def main(args: Sequence[str] | None = None) -> int:
         print("\naeplus: interrupted", file=sys.stderr)
         return 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            what, how = f"to write {error.filename or 'a file'}", "free space and rerun"
+        elif error.filename is not None:
+            what, how = f"to use {str(error.filename)[:200]}", "check the path and its permissions"
+        else:
             raise
-        return _refuse(
-            f"expected to write {error.filename or 'a file'}, got an error ({error.strerror}); free space and rerun."
-        )
+        return _refuse(f"expected {what}, got an error ({error.strerror}); {how}.")
 
 
 def _run(name: str, arguments: list[str]) -> int:

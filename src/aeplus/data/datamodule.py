@@ -19,7 +19,7 @@ from aeplus.data.manifest import read_validation
 from aeplus.data.readers import fill_neighborhoods, read_requests, read_stream
 from aeplus.data.validation import ValidationSet, build_validation, overlap, preserved_snippets
 from aeplus.edits import EditRequest, Probe, held_out_prompts, still_holding
-from aeplus.errors import InputError
+from aeplus.errors import InputError, require_seed
 from aeplus.preserved.corpus import read_texts
 from aeplus.texts import check_join
 from aeplus.utils.fingerprint import text_stamp
@@ -104,6 +104,7 @@ class EditDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        require_seed(seed, "data.seed")
         if batch_size < 1:
             msg = f"expected data.batch_size of at least 1, got {batch_size}; choose the number of edits in a batch."
             raise InputError(msg)

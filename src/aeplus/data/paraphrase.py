@@ -51,7 +51,7 @@ model answers them with a sentence, never with the fact as the next words.
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -61,6 +61,8 @@ from aeplus.utils.progress import Progress
 
 MAX_SIMILARITY = 0.9
 """The :func:`similarity` of a paraphrase to the edit's prompt is below this."""
+
+_COMPARED = 2000  # letters
 
 # {p} is the prompt within a sentence, {P} the prompt after a full stop or colon, {s} the subject.
 _STATEMENTS = (
@@ -96,8 +98,35 @@ _FUNCTION_WORDS = (
 
 
 def similarity(a: str, b: str) -> float:
-    """Similarity of two texts from 0 to 1: ``difflib``'s ratio, letter by letter, case folded."""
-    return SequenceMatcher(None, a.casefold(), b.casefold(), autojunk=False).ratio()
+    """Similarity of two texts from 0 to 1: ``difflib``'s ratio, letter by letter, case folded.
+
+    Its time is quadratic, so of texts longer than 2,000 letters only as many are compared that way, after what they
+    have in common at their beginnings and ends.
+    """
+    a, b = a.casefold(), b.casefold()
+    if max(len(a), len(b)) <= _COMPARED:
+        return SequenceMatcher(None, a, b, autojunk=False).ratio()
+    start = _common(a, b)
+    rest_a, rest_b = a[start:], b[start:]
+    end = _common(rest_a[::-1], rest_b[::-1])
+    parts = rest_a[: len(rest_a) - end][:_COMPARED], rest_b[: len(rest_b) - end][:_COMPARED]
+    between = SequenceMatcher(None, *parts, autojunk=False).ratio() * sum(map(len, parts)) / 2
+    return 2 * (start + end + between) / (len(a) + len(b))
+
+
+def _common(a: str, b: str) -> int:
+    """How many letters two texts begin with alike."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def too_similar(text: str, others: Iterable[str]) -> bool:
+    """Whether the :func:`similarity` of a text to any other reaches :data:`MAX_SIMILARITY`."""
+    return any(_may_reach(len(text), len(other)) and similarity(text, other) >= MAX_SIMILARITY for other in others)
+
+
+def _may_reach(a: int, b: int) -> bool:
+    """Whether texts of these lengths can be that similar; case folding can change a length by a few letters."""
+    return 2 * min(a, b) + 8 >= MAX_SIMILARITY * (a + b)
 
 
 def paraphrases(prompt: str, subject: str) -> list[str]:
@@ -117,7 +146,7 @@ def paraphrases(prompt: str, subject: str) -> list[str]:
     # A question may be followed by the beginning of its answer: "Where is {}? It is in".
     templates = _QUESTIONS if "?" in prompt else _STATEMENTS
     texts = (_fill(form, question, inner, subject) for form in templates)
-    return [text for text in texts if similarity(text, question) < MAX_SIMILARITY]
+    return [text for text in texts if not too_similar(text, [question])]
 
 
 def _fill(form: str, question: str, inner: str, subject: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from aeplus.errors import InputError
 from aeplus.utils.jsonl import iterate_records, opened
+from aeplus.utils.paths import expanded
 
 LARGE = 1 << 30
 """A data set on the hub of more bytes is streamed instead of being kept in the cache."""
@@ -35,7 +36,7 @@ def read_records(source: str | Path) -> Iterator[Any]:
     Raises:
         InputError: If it cannot be read, or contains no record.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     hub = _HUB_ID.fullmatch(str(source))
     if path.is_dir():
         msg = f"expected a file of edits, got the folder {path}; give the path of the file inside it."

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from aeplus.data.paraphrase import MAX_SIMILARITY, Rewriter, paraphrases, similarity
+from aeplus.data.paraphrase import Rewriter, paraphrases, too_similar
 from aeplus.edits import EditRequest, Probe, held_out_prompts, normal
 from aeplus.errors import InputError
 from aeplus.texts import unspaced
@@ -90,11 +90,7 @@ def build_validation(
     def usable(request: EditRequest) -> list[str]:
         # A fact may be edited again in other words: avoid those prompts as well.
         others = by_subject[normal(request.subject)]
-        return [
-            text
-            for text in paraphrases(request.prompt, request.subject)
-            if all(similarity(text, other) < MAX_SIMILARITY for other in others)
-        ]
+        return [text for text in paraphrases(request.prompt, request.subject) if not too_similar(text, others)]
 
     rewrites = []
     firsts: dict[int, ValidationItem] = {}
@@ -162,7 +158,7 @@ def compose_validation(
         if normal(text) in tests:
             return "a test prompt"
         others = by_subject.get(normal(fact.subject), ())
-        return "like an edit" if any(similarity(text, other) >= MAX_SIMILARITY for other in others) else None
+        return "like an edit" if too_similar(text, others) else None
 
     keys = list(dict.fromkeys(edit.fact_key for edit in edits))
     drawn = set(_spread(keys, share, portion, seed))

@@ -21,6 +21,7 @@ Invalid input raises `aeplus.errors.InputError`.
 """
 
 from aeplus.functional.basis import extend_basis, project_out
+from aeplus.functional.compress import compress
 from aeplus.functional.conflict import conflict, nearest, prior_weights
 from aeplus.functional.filters import null_space_filter, ridge_filter, soft_filter
 from aeplus.functional.leakage import leakage, preserved_energy
@@ -33,6 +34,7 @@ from aeplus.functional.treatments import restrain, sparsify
 __all__ = [
     "LowRankUpdate",
     "Spectrum",
+    "compress",
     "conflict",
     "extend_basis",
     "leakage",

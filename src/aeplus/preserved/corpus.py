@@ -4,8 +4,11 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import ParseError
 
 from aeplus.errors import InputError
+from aeplus.utils.paths import expanded
 
 WIKI_SAMPLE = "wiki-sample"
 _SAMPLE_FILE = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
@@ -37,7 +40,7 @@ def read_texts(source: str) -> Iterator[str]:
     Raises:
         InputError: If there is no such source, or it contains no text.
     """
-    path = gensim_file(_SAMPLE_FILE) if source == WIKI_SAMPLE else Path(source)
+    path = gensim_file(_SAMPLE_FILE) if source == WIKI_SAMPLE else expanded(source)
     if path.is_file():
         texts = _dump(path) if path.name.endswith((".xml", ".bz2")) else _text_file(path)
     elif re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", source):
@@ -66,11 +69,22 @@ def _dump(path: Path) -> Iterator[str]:
     from gensim.corpora.wikicorpus import extract_pages, filter_wiki
 
     with bz2.open(path) if path.name.endswith(".bz2") else path.open("rb") as file:
-        for _, page, _ in extract_pages(file, filter_namespaces=("0",)):
+        pages = extract_pages(file, filter_namespaces=("0",))
+        while (found := _next_page(pages, path)) is not None:
+            _, page, _ = found
             for line in filter_wiki(page, promote_remaining=True, simplify_links=True).splitlines():
                 clean = re.sub(r"'{2,}|\[\[|\]\]|^[*#:;\s]+", "", line).strip()
                 if len(clean) >= _PARAGRAPH and not clean.startswith(("|", "!", "{", "=")):
                     yield clean
+
+
+def _next_page(pages: Iterator[Any], path: Path) -> Any:
+    """The next page of a dump; ``None`` after the last. The parser itself limits how far entities expand."""
+    try:
+        return next(pages, None)
+    except (ParseError, OSError, EOFError, ValueError, StopIteration) as error:
+        msg = f"expected a MediaWiki dump in {path}, got a file that cannot be read ({error}); download it again."
+        raise InputError(msg) from error
 
 
 def _text_file(path: Path) -> Iterator[str]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from aeplus import functional as fn
-from aeplus.errors import InputError, require_positive, require_types
+from aeplus.errors import InputError, require_positive, require_seed, require_types
 from aeplus.functional import Spectrum
 from aeplus.models.decoder import Decoder, EditSite
 from aeplus.models.hooks import on_input
@@ -54,6 +54,7 @@ class PreservedOptions:
     def __post_init__(self) -> None:
         require_types(self, "preserved")
         require_positive(self, "preserved", "tokens", "window", "sample", "batch")
+        require_seed(self.seed, "preserved.seed")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What a session takes and what it gives: a stream of edits in batches, and the batch that was committed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -55,6 +56,9 @@ class Adaptable(Protocol):
 
     def adapt(self, reader: Reader, corpus: str) -> None:
         """Leaves out, or refuses, what the model cannot read, and renders chats."""
+
+    def adapted(self, requests: Sequence[EditRequest], reader: Reader) -> list[EditRequest]:
+        """The same for other edits than the stream's."""
 
 
 @dataclass(frozen=True)

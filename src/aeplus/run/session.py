@@ -50,7 +50,6 @@ from aeplus.utils.paths import locked
 from aeplus.utils.progress import Progress
 
 if TYPE_CHECKING:
-    from aeplus.data.datamodule import EditDataModule
     from aeplus.run.resume import Resume
     from aeplus.targets.cache import TargetCache
 
@@ -266,7 +265,7 @@ class EditSession:
         if data.chat_template:
             self.tokenizer = ChatTemplate(self.tokenizer).tokenizer()
 
-    def readable(self, data: "EditDataModule", requests: Sequence[EditRequest]) -> list[EditRequest]:
+    def readable(self, data: Adaptable, requests: Sequence[EditRequest]) -> list[EditRequest]:
         """Edits as this model would edit them, where no run is prepared: checked, and rendered if they are chats.
 
         Raises:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aeplus.utils.paths import expanded
+
 _WORDS = 1 << 18  # of a chunk
 _BITS: dict[int, torch.dtype] = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int32}
 
@@ -70,7 +72,7 @@ def file_fingerprint(path: Path) -> str:
 
 def text_stamp(source: str) -> str:
     """Size and modification time of a text file, which can be too long to digest; empty if there is no such file."""
-    path = Path(source)
+    path = expanded(source)
     return f"{path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else ""
 
 

@@ -13,6 +13,7 @@ unescaped.
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from typing import Any, BinaryIO, cast
 
 from aeplus.errors import InputError
 from aeplus.utils.paths import whole_file
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def write_json(path: Path, content: Any, indent: int | None = 2, *, overwrite: bool = False, mark: bool = True) -> None:
@@ -174,9 +177,22 @@ def parse_json(text: str, path: Path, line: int, expected: str = "JSON") -> Any:
         InputError: If it is not JSON; the message names the line.
     """
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         line += getattr(error, "lineno", 1) - 1
         reason = getattr(error, "msg", str(error))
         msg = f"expected {expected}, got something that is not JSON in line {line} of {path} ({reason}); correct it."
         raise InputError(msg) from error
+    if _SURROGATE.search(text) and not _encodable(value):
+        msg = f"expected {expected}, got half of a character (a lone surrogate) in line {line} of {path}; correct it."
+        raise InputError(msg)
+    return value
+
+
+def _encodable(value: Any) -> bool:
+    """Whether all texts are whole: JSON can write the halves of a character alone, which is no text."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

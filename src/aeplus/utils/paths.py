@@ -6,6 +6,7 @@ owner says so (``--overwrite``). Links, devices and inputs are never replaced.
 
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -20,12 +21,31 @@ from aeplus.errors import InputError
 MARK = ".aeplus"
 """The file in a folder that lists what aeplus wrote into it."""
 
-_LOCK = ".aeplus.lock"
+_SCRATCH = f".aeplus-{platform.node()[:60]}-".replace("/", "_")  # and the number of the process
+LOCK = ".aeplus.lock"
+"""The file in a folder by which one run keeps others out."""
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with ``~`` replaced by the home folder.
+
+    Raises:
+        InputError: If it names the home of somebody who has none, or is longer than the system allows.
+    """
+    try:
+        found = Path(path).expanduser()
+        found.exists()
+    except (RuntimeError, OSError, ValueError) as error:
+        shown = str(path) if len(str(path)) <= 80 else f"{str(path)[:80]}… ({len(str(path))} characters)"
+        reason = getattr(error, "strerror", None) or error
+        msg = f"expected a path, got {shown!r}, which cannot be one ({reason}); correct it."
+        raise InputError(msg) from error
+    return found
 
 
 def cache_dir() -> Path:
     """``$AEPLUS_CACHE``, else ``~/.cache/aeplus``."""
-    return Path(os.environ.get("AEPLUS_CACHE") or Path.home() / ".cache" / "aeplus").expanduser()
+    return expanded(os.environ.get("AEPLUS_CACHE") or "~/.cache/aeplus")
 
 
 def check_output(
@@ -48,7 +68,8 @@ def check_output(
         InputError: If something is there that aeplus did not write, or the place cannot be written.
     """
     name = f"{option} " if option else ""
-    if any(file is not None and _same(path, Path(file)) for file in inputs):
+    expanded(path)  # too long?
+    if any(file is not None and _same(path, expanded(file)) for file in inputs):
         msg = f"expected {name}a path that is not an input, got {path}; choose another."
         raise InputError(msg)
     if path.is_symlink():
@@ -78,7 +99,7 @@ def locked(folder: Path, option: str = "--out") -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / _LOCK, timeout=0)
+        lock = FileLock(folder / LOCK, timeout=0)
         lock.acquire()
     except Timeout as error:
         msg = f"expected {option} a folder that nobody writes, got {folder}, in use by another run; wait for its end."
@@ -132,13 +153,15 @@ def _whole(path: Path, overwrite: bool, mark: bool, folder: bool) -> Iterator[Pa
     scratch: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}-", dir=path.parent))
+        sweep(path.parent)
+        scratch = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-", dir=path.parent))
         yield scratch / "new"
         _sync(scratch / "new")
         check_output(path, overwrite=overwrite, folder=folder)  # something may have come there meanwhile
         if path.is_dir():
             os.replace(path, scratch / "old")  # a folder cannot be replaced; the old one is removed at the end
         os.replace(scratch / "new", path)
+        _sync_names(path.parent)
         if mark:
             _add_to_written(path)
     except (OSError, SafetensorError) as error:  # safetensors raises no OSError, even on a full disk
@@ -157,9 +180,41 @@ def _sync(path: Path) -> None:
             os.fsync(opened.fileno())
 
 
+def sweep(folder: Path) -> None:
+    """Removes what runs of this machine that were killed have left in a folder while they wrote."""
+    for scratch in folder.glob(f"{_SCRATCH}*"):
+        owner = scratch.name.removeprefix(_SCRATCH).partition("-")[0]
+        if scratch.is_dir() and not scratch.is_symlink() and owner.isdecimal() and not _alive(int(owner)):
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+def _sync_names(folder: Path) -> None:
+    """Puts the names of a folder onto the disk, where the system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        return
+    finally:
+        os.close(descriptor)
+
+
 def _same(path: Path, other: Path) -> bool:
     try:
-        return path.resolve() == other.expanduser().resolve() or path.samefile(other.expanduser())
+        return path.resolve() == other.resolve() or path.samefile(other)
     except OSError:
         return False
 

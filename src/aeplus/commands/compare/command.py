@@ -30,8 +30,8 @@ from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder, EditSite, Snapshot
 from aeplus.models.loading import LOADING, load_model
-from aeplus.module import silence_lightning
 from aeplus.targets.cache import TargetCache
+from aeplus.trainer import silence_lightning
 from aeplus.utils.fingerprint import weights_fingerprint
 from aeplus.utils.paths import check_output, locked
 from aeplus.utils.tables import print_line

@@ -19,8 +19,9 @@ from aeplus.figures import conflict_along_stream, conflict_distributions, png
 from aeplus.figures.conflict import AXIS_LABELS
 from aeplus.models.decoder import Decoder, Snapshot
 from aeplus.models.loading import LOADING, load_model
-from aeplus.module import EditModule, silence_lightning
+from aeplus.module import EditModule
 from aeplus.run.session import EditSession
+from aeplus.trainer import silence_lightning
 from aeplus.utils.jsonl import write_jsonl
 from aeplus.utils.paths import check_output, whole_file
 from aeplus.utils.progress import BarProgress

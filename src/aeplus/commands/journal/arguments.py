@@ -74,3 +74,33 @@ def undo_parser() -> CommandParser:
     parser.option("--model", "NAME", _BASE)
     parser.option("--out", "FOLDER", "save the model without these edits there")
     return parser
+
+
+def export_parser() -> CommandParser:
+    """Options of ``aeplus export``."""
+    text = (
+        "Writes the edits of a journal in a form that others read, with a card: the edited model as a Hugging Face "
+        "folder (huggingface), a LoRA adapter that peft, vLLM, SGLang and llama.cpp read alike (peft), or the factors of "
+        "each weight's change for three lines of plain torch (delta). docs/export.md describes them."
+    )
+    parser = CommandParser(
+        "export",
+        text,
+        f"aeplus export {_EXAMPLE} --format huggingface --out edited",
+        f"aeplus export {_EXAMPLE} --format peft --out adapter --check http://localhost:8000",
+    )
+    parser.add_argument("journal", metavar="DIR", help=_RUN)
+    parser.option(
+        "--format", "NAME", "huggingface, peft or delta", choices=("huggingface", "peft", "delta"), required=True
+    )
+    parser.option("--out", "FOLDER", "where to write", required=True)
+    parser.option("--model", "NAME", _BASE)
+    parser.option("--rank", "N", "rank of the adapter (default: the smallest that --tolerance allows)", kind=int)
+    parser.option("--tolerance", "N", "largest relative error of a layer's change in the adapter", 1e-6)
+    parser.option("--prefix", "TEXT", "what stands before the modules' names in the adapter", "base_model.model.")
+    parser.add_argument("--per-batch", action="store_true", help="one adapter per batch: unloading it takes it out")
+    parser.option("--shard", "SIZE", "largest file of a saved model", "5GB")
+    parser.option("--push", "REPO", "upload the folder to this repository of the hub, made if it is missing")
+    parser.option("--check", "URL", "ask a running server of the OpenAI kind whether it serves the edits")
+    parser.option("--served", "NAME", "what the server calls the adapter or model (default: the last that it lists)")
+    return parser

@@ -14,7 +14,7 @@ from aeplus.errors import InputError
 from aeplus.methods.method import find_composition, named_method
 from aeplus.methods.registry import METHODS, NamedMethod, shipped_methods
 from aeplus.models.loading import LOADING, load_model
-from aeplus.module import silence_lightning
+from aeplus.trainer import silence_lightning
 from aeplus.utils.paths import check_output, whole_file
 from aeplus.utils.tables import print_line
 

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from aeplus.callbacks import BatchCommit, EditCallback, EditProgressBar, SmoothingStop
 from aeplus.commands.compare.outcome import settings_digest
-from aeplus.commands.fit import BaseCLI, interruptible
+from aeplus.commands.fit import BaseCLI
 from aeplus.commands.tune.search import Result, Values
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
@@ -26,6 +26,7 @@ from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.hooks import EditingModule
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions, Targets
+from aeplus.trainer import interruptible
 from aeplus.utils.fingerprint import text_fingerprint, weights_fingerprint
 from aeplus.utils.jsonl import read_json, write_json
 

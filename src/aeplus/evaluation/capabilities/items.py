@@ -9,6 +9,7 @@ from typing import Any
 from aeplus.errors import InputError
 from aeplus.evaluation.capabilities.tasks import CapabilityOptions, Task, tasks_named
 from aeplus.utils.jsonl import iterate_records, opened
+from aeplus.utils.paths import expanded
 
 HUB = "hub"
 
@@ -98,7 +99,7 @@ def read_items(task: Task, data: str | Path) -> list[TaskItem]:
         InputError: If there is no such source, it is empty or damaged, or an item lacks a field; the message names
             file, line and field.
     """
-    source = _hub_records(task) if str(data) == HUB else _file_records(task, Path(data).expanduser())
+    source = _hub_records(task) if str(data) == HUB else _file_records(task, expanded(data))
     return [_item(task, record, place) for place, record in source]
 
 

@@ -22,6 +22,7 @@ from aeplus.run.committed.entries import Entry
 from aeplus.utils.cache import digest, load_tensors, save_tensors
 from aeplus.utils.fingerprint import tensors_digest
 from aeplus.utils.jsonl import read_json, write_json
+from aeplus.utils.paths import LOCK, check_output
 
 HEADER = "journal.json"
 _FORMAT = "aeplus journal 1"
@@ -64,12 +65,24 @@ class Chain:
         Raises:
             InputError: If a journal is there already, or the folder cannot be written.
         """
-        if (folder / HEADER).exists():
-            msg = f"expected a folder without a journal, got {folder}, which has one; choose another."
-            raise InputError(msg)
+        cls.check_new(folder)
         content = {"format": _FORMAT, "aeplus": version("aeplus"), "created": _now(), **header}
         write_json(folder / HEADER, content | {"digest": digest(content)}, mark=False)
         return cls(folder, content)
+
+    @staticmethod
+    def check_new(folder: Path) -> None:
+        """A new journal may be made there; to be asked before the work.
+
+        Raises:
+            InputError: If a journal is there already, or something that aeplus did not write, or the place cannot be
+                written.
+        """
+        if (folder / HEADER).exists():
+            msg = f"expected a folder without a journal, got {folder}, which has one; choose another."
+            raise InputError(msg)
+        if not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir()):
+            check_output(folder, "the journal's", folder=True)
 
     @classmethod
     def open(cls, folder: Path) -> "Chain":
@@ -178,9 +191,7 @@ class Chain:
         Raises:
             InputError: If a journal is there already, or the folder cannot be written.
         """
-        if (folder / HEADER).exists():
-            msg = f"expected a folder without a journal, got {folder}, which has one; choose another."
-            raise InputError(msg)
+        self.check_new(folder)
         names = [f"{number:06}{suffix}" for number in range(1, records + 1) for suffix in (".safetensors", ".json")]
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from aeplus.models.loading import LOADING
 from aeplus.run.committed.chain import HEADER, Chain, Record
 from aeplus.run.committed.entries import Entries, Entry
 from aeplus.utils.fingerprint import tensors_digest
+from aeplus.utils.paths import expanded
 
 
 def weights_digests(sites: Sequence[EditSite]) -> dict[str, str]:
@@ -61,7 +62,7 @@ class Store:
         Raises:
             InputError: If there is none, or one of its records is damaged; the message names the first.
         """
-        folder = Path(path).expanduser()
+        folder = expanded(path)
         inner = folder / "journal"
         return cls(Chain.open(inner if not (folder / HEADER).exists() and inner.is_dir() else folder))
 

@@ -1,0 +1,110 @@
+"""What a trainer is refused for, before anything else is done."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning import Trainer
+
+from aeplus.commands.main import main
+from aeplus.errors import InputError
+from aeplus.module import EditModule
+from aeplus.trainer import check_trainer, require_one_process
+
+
+def trainer(folder: Path, **options: Any) -> Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return Trainer(accelerator="cpu", default_root_dir=folder, **{**quiet, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            {"num_nodes": 2},
+            "expected a trainer with one device, got 2; set trainer.devices: 1 and trainer.num_nodes: 1",
+        ),
+        ({"devices": 3}, "expected a trainer with one device, got 3"),
+        (
+            {"accumulate_grad_batches": 2},
+            "expected trainer.accumulate_grad_batches 1, got 2, as a batch is edited as a",
+        ),
+        ({"gradient_clip_val": 1.0}, r"expected trainer.gradient_clip_val None, got 1.0, as targets have a clamp of"),
+        ({"val_check_interval": 0.5}, r"expected trainer.val_check_interval 1.0, got 0.5, as every candidate is"),
+        ({"overfit_batches": 1}, "expected trainer.overfit_batches 0.0, got 1, as the data say which edits are made"),
+        ({"precision": "bf16-mixed"}, r"expected trainer.precision 32-true, got bf16-mixed, as model.dtype chooses"),
+    ],
+)
+def test_trainers_that_cannot_edit_are_refused_before_they_wait_for_others(
+    tmp_path: Path, options: dict[str, Any], text: str
+) -> None:
+    module = EditModule("nowhere", [0])
+    made = trainer(tmp_path, **options)
+    module.trainer = made
+    with pytest.raises(InputError, match=text):
+        module.configure_callbacks()
+
+
+def test_a_plain_trainer_is_accepted(tmp_path: Path) -> None:
+    check_trainer(trainer(tmp_path))
+    check_trainer(trainer(tmp_path, gradient_clip_val=0))
+
+
+@pytest.mark.parametrize(
+    ("variables", "text"),
+    [
+        (
+            {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"},
+            "expected one process, got 2, .* start it by torchrun --nproc",
+        ),
+        ({"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4"}, "expected one process, got 4, .* start it by srun --nt"),
+    ],
+)
+def test_a_launcher_of_several_processes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], text: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=text):
+        require_one_process()
+    for name in variables:
+        monkeypatch.setenv(name, "1")
+    require_one_process()
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        (
+            "--trainer.strategy=nosuch",
+            "expected trainer options that Lightning accepts here, got an error (You selected",
+        ),
+        ("--trainer.barebones=true", "expected trainer options that Lightning accepts here, got an error (`Trainer("),
+        (
+            f"--trainer.callbacks=[{', '.join(['{class_path: aeplus.callbacks.SmoothingStop}'] * 2)}]",
+            "got an error (Found more than one stateful callback of type `SmoothingStop`",
+        ),
+    ],
+)
+def test_what_lightning_refuses_is_a_sentence(
+    workplace: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    text: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", f"--config={workplace}/tiny.yaml", option]) == 2
+    assert text in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refused_run_leaves_no_folder(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "no slot", "subject": "x", "target_new": "y"}\n')
+    for option in ("--data.path=bad.jsonl", "--model.layers=[99]", "--model.method.threshold=0"):
+        assert main(["fit", f"--config={workplace}/tiny.yaml", option]) == 2
+        assert not list(tmp_path.glob("lightning_logs/edits/*")), capsys.readouterr().err
