@@ -179,7 +179,7 @@ def test_a_saved_folder_is_compared_with_what_was_edited(tmp_path: Path, monkeyp
     saving = type(model).save_pretrained
     # As models do that save their quantized or unmerged weights.
     monkeypatch.setattr(
-        type(model), "save_pretrained", lambda self, folder: saving(self, folder, state_dict=dict(original))
+        type(model), "save_pretrained", lambda self, folder, **_: saving(self, folder, state_dict=dict(original))
     )
     text = r"expected the saved model to hold the edited weights, got other values for model\.layers\.1\.mlp\.down_proj"
     with pytest.raises(InputError, match=text):

@@ -198,6 +198,27 @@ class EditDataModule(LightningDataModule):
             warnings.warn(f"{lost} validation prompts do not fit the model and are left out", stacklevel=2)
         self.validation = usable
 
+    def check_tests(self, reader: Reader) -> None:
+        """Leaves out test prompts that the model cannot read, and counts them; part of measuring the unedited model.
+
+        Raises:
+            InputError: If there are some and they may not be left out.
+        """
+        problems = [problem for problem in find_problems(reader, self.requests) if problem.test]
+        if not problems:
+            return
+        if not self.skip_unusable:
+            refuse(problems[0], self.requests)
+        first = message(problems[0], self.requests)
+        left = [request for request in without(self.requests, problems) if request is not None]
+        remain = any(True for _ in held_out_prompts(left))
+        warnings.warn(
+            f"{len(problems)} test prompts cannot be read by this model and are left out, first "
+            f"{first}{'' if remain else ' No test prompt is left.'}",
+            stacklevel=2,
+        )
+        self.requests = self._made = left
+
     def adapted(self, requests: Sequence[EditRequest], reader: Reader) -> list[EditRequest]:
         """Edits as a model reads them: checked, and rendered if they are chats.
 
@@ -219,7 +240,7 @@ class EditDataModule(LightningDataModule):
         rule = self.join
         ruled = [replace(r, join=rule) if r.join == "auto" and rule != "auto" else r for r in requests]
         rendered = ruled if template is None else [template.edit(request) for request in ruled]
-        problems = find_problems(reader, rendered)
+        problems = find_problems(reader, rendered, tests=False)
         if not problems:
             return list(ruled), rendered
         if not self.skip_unusable:
@@ -233,13 +254,6 @@ class EditDataModule(LightningDataModule):
             warnings.warn(
                 f"{lost} of {len(left)} edits cannot be read by this model and are left out, first "
                 f"{message(first, rendered)}",
-                stacklevel=3,
-            )
-        if tests := [problem for problem in problems if problem.test and left[problem.edit] is not None]:
-            remain = any(True for _ in held_out_prompts(request for request in left if request is not None))
-            warnings.warn(
-                f"{len(tests)} test prompts cannot be read by this model and are left out, first "
-                f"{message(tests[0], rendered)}{'' if remain else ' No test prompt is left.'}",
                 stacklevel=3,
             )
         before = [request for request, now in zip(without(ruled, problems), left, strict=True) if now is not None]

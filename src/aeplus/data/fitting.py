@@ -44,14 +44,16 @@ class Problem(NamedTuple):
     test: tuple[str, int] | None = None
 
 
-def find_problems(reader: Reader, requests: Sequence[EditRequest]) -> list[Problem]:
+def find_problems(reader: Reader, requests: Sequence[EditRequest], tests: bool = True) -> list[Problem]:
     """Everything of some edits that a model cannot read, in their order.
 
     Args:
         reader: The model.
         requests: The edits.
+        tests: Whether to look at what tests them too: only a measurement may.
     """
-    return sorted([*_edits(reader, requests), *_tests(reader, requests)], key=lambda problem: problem.edit)
+    found = [*_edits(reader, requests), *(_tests(reader, requests) if tests else ())]
+    return sorted(found, key=lambda problem: problem.edit)
 
 
 def without(requests: Sequence[EditRequest], problems: Sequence[Problem]) -> list[EditRequest | None]:

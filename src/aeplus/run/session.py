@@ -271,7 +271,7 @@ class EditSession:
         contexts = tuple(self._contexts()) if editing else ("",)
         reader = self.reader(contexts)
         if not isinstance(data, Adaptable):
-            if problems := find_problems(reader, data.requests):
+            if problems := find_problems(reader, data.requests, tests=False):
                 refuse(problems[0], data.requests)
             return
         data.adapt(reader, self.preserved.corpus)
@@ -334,6 +334,7 @@ class EditSession:
 
     def _measure_unedited(self) -> None:
         data = self.data
+        self.score([], check=True)
         self.report.edits = len(data.requests)
         probes = [probe for request in data.requests for probe in request.neighborhood]
         unanswered = [probe.prompt for probe in (*probes, *data.validation.preserved) if probe.answer is None]
@@ -555,8 +556,12 @@ class EditSession:
 
     # ---- measuring
 
-    def score(self, requests: Sequence[EditRequest]) -> Score:
+    def score(self, requests: Sequence[EditRequest], check: bool = False) -> Score:
         """Efficacy, Generalization, Specificity and Score of some edits on their own test prompts."""
+        if check:  # a measurement alone may look at test prompts
+            if isinstance(self.data, Adaptable):
+                self.data.check_tests(self.reader())
+            return Score()
         items = edit_items(requests, self.data.overlap)
         asked = tokenize_items(self.tokenizer, items, self.baseline, self.decoder.context_length)
         return evaluate(self.decoder, asked)
