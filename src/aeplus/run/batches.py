@@ -57,16 +57,11 @@ class Adaptable(Protocol):
     def adapt(self, reader: Reader, corpus: str) -> None:
         """Leaves out, or refuses, what the model cannot read, and renders chats."""
 
-<<<<<<< HEAD
-    def adapted(self, requests: Sequence[EditRequest], reader: Reader) -> list[EditRequest]:
-        """The same for some of its edits, which are given back."""
-=======
     def check_tests(self, reader: Reader) -> None:
         """Leaves out, or refuses, test prompts that the model cannot read."""
 
     def adapted(self, requests: Sequence[EditRequest], reader: Reader) -> list[EditRequest]:
         """The same for other edits than the stream's."""
->>>>>>> texts
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,12 @@ def write_json(path: Path, content: Any, indent: int | None = 2, *, overwrite: b
         InputError: If the file may not or cannot be written.
     """
     with whole_file(path, overwrite=overwrite, mark=mark) as scratch:
-        scratch.write_text(json.dumps(content, ensure_ascii=False, indent=indent) + "\n", encoding="utf-8")
+        scratch.write_text(json_text(content, indent), encoding="utf-8")
+
+
+def json_text(content: Any, indent: int | None = 2) -> str:
+    """The text that :func:`write_json` writes."""
+    return json.dumps(content, ensure_ascii=False, indent=indent) + "\n"
 
 
 def write_jsonl(path: Path, records: Iterable[Any], *, overwrite: bool = False, mark: bool = True) -> None:

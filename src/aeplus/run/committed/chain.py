@@ -21,7 +21,7 @@ from aeplus.errors import InputError
 from aeplus.run.committed.entries import Entry
 from aeplus.utils.cache import digest, load_tensors, save_tensors
 from aeplus.utils.fingerprint import tensors_digest
-from aeplus.utils.jsonl import read_json, write_json
+from aeplus.utils.jsonl import json_text, read_json, read_utf8, write_json
 from aeplus.utils.paths import LOCK, check_output
 
 HEADER = "journal.json"
@@ -219,7 +219,9 @@ def _checked(path: Path, name: str) -> dict[str, Any]:
         raise _damaged(path, name, "it is not JSON") from error
     if not isinstance(content, dict):
         raise _damaged(path, name, "it is no object")
-    if content.get("digest") != digest({key: value for key, value in content.items() if key != "digest"}):
+    plain = {key: value for key, value in content.items() if key != "digest"}
+    # 1e-5 and 1E-5 are one value, but a changed file.
+    if content.get("digest") != digest(plain) or read_utf8(path, name) != json_text(content):
         raise _damaged(path, name, "its digest differs")
     return content
 
