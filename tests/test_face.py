@@ -45,7 +45,7 @@ def test_the_typed_options_of_edit_are_those_it_takes() -> None:
     named = list(inspect.signature(aeplus.edit).parameters)
     assert named == [
         "model", "tokenizer", "edits", "method", "layers", "batch_size", "seed", "selection", "edited_dtype",
-        "callbacks", "journal", "options",
+        "site", "callbacks", "journal", "preserve", "options",
     ]  # fmt: skip
 
 

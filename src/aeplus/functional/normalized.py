@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 _STEPS = 24
+_BISECTIONS = 60
 
 
 def nearest_normalized(wanted: Tensor, gain: Tensor, *, centered: bool = False) -> Tensor:
@@ -13,8 +14,10 @@ def nearest_normalized(wanted: Tensor, gain: Tensor, *, centered: bool = False) 
 
         x̂ = (g ⊙ w − ν) / (g² + μ),
 
-    where the multiplier ``μ > −min g²`` makes ``‖x̂‖² = o`` and is found by Newton steps, as the norm falls with it, and
-    ``ν`` makes the mean 0 (LayerNorm) or is 0 (RMSNorm). An output of the normalization is its own nearest.
+    where the multiplier ``μ`` makes ``‖x̂‖² = o`` and is found by Newton steps, as the norm falls with it, and ``ν``
+    makes the mean 0 (LayerNorm) or is 0 (RMSNorm). ``μ`` is above minus the smallest eigenvalue of ``diag(g²)`` on the
+    states that a normalization can put out: ``min g²``, or a larger one on those of mean 0. An output of the
+    normalization is its own nearest.
 
     Args:
         wanted: ``w [n, o]``.
@@ -33,9 +36,9 @@ def nearest_normalized(wanted: Tensor, gain: Tensor, *, centered: bool = False) 
     size, tiny = g.numel() ** 0.5, torch.finfo(exact).tiny
     above = g.pow(2) - g.pow(2).min()
     pulled = g * target
-    # m = μ + min g² > 0. At the upper end no state is longer than √o.
+    # m = μ + min g². At the upper end no state is longer than √o.
     high = pulled.norm(dim=1) / size + tiny
-    low, m = torch.zeros_like(high), high
+    low, m = torch.full_like(high, _lowest(above) if centered else 0.0), high
     for _ in range(_STEPS):
         weights = 1 / (above + m[:, None])
         x = pulled * weights
@@ -52,3 +55,14 @@ def nearest_normalized(wanted: Tensor, gain: Tensor, *, centered: bool = False) 
         inside = (step > low) & (step < high) & torch.isfinite(step)
         m = torch.where(inside, step, (low + high) / 2)
     return (x * (size / length.clamp(min=tiny))[:, None]).to(wanted.dtype)
+
+
+def _lowest(above: Tensor) -> float:
+    """Where ``Σ 1 / (above + m) = 0`` next below 0: ``min g²`` minus the smallest eigenvalue on states of mean 0."""
+    low, high = -float(above.sort().values[1]), 0.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if float((1 / (above + middle)).sum()) > 0 else (low, middle)
+    return high

@@ -75,6 +75,9 @@ def check_weight(module: nn.Module, name: str) -> None:
         )
         raise InputError(msg)
     matrix = cast(Tensor, weight)
+    if not bool(torch.isfinite(matrix).all()):
+        msg = f"expected finite weights, got NaN or infinity in {name}; load another checkpoint."
+        raise InputError(msg)
     matrix = matrix.T if isinstance(module, Conv1D) else matrix
     generator = torch.Generator().manual_seed(0)
     # Unit vectors in the first rows, which codes would round; then a mixture of all inputs.
