@@ -2,11 +2,15 @@ import logging
 import random
 import re
 import signal
+import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy
 import pytest
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 import aeplus
@@ -14,7 +18,7 @@ from aeplus.callbacks import EditCallback
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.models.loading import save_model
-from small import LEARNING
+from small import LEARNING, SMALL, records
 from tiny import tiny_model, tiny_tokenizer
 
 EDITS = [
@@ -155,3 +159,80 @@ def test_edits_are_undone_last_to_first() -> None:
     two.undo()
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert {tensor.dtype for tensor in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"model": "gpt2"}, "expected model to be a causal language model of transformers, got 'gpt2'; load it first"),
+        ({"model": nn.Linear(2, 2)}, "expected model to be a causal language model of transformers, got Linear"),
+        ({"tokenizer": None}, "expected tokenizer to be the model's tokenizer, got None; load it with AutoTokenizer"),
+        ({"edits": None}, "expected edits to be a list of records, got None; give"),
+        ({"edits": "France"}, "expected edits to be a list of records, got 'France'; give"),
+        ({"edits": {"prompt": "{}"}}, "expected edits to be a list of records, got {'prompt': '{}'}; give"),
+        ({"layers": "12"}, r"expected layers to be a list of whole numbers, got '12'; write for example \[4, 5, 6\]"),
+        ({"layers": [1.0]}, r"expected layers to be a list of whole numbers, got \[1.0\]; write"),
+        ({"layers": 1}, "expected layers to be a list of whole numbers, got 1; write"),
+        ({"method": 3}, "expected method to be a name, a path or a Method, got 3; see aeplus.METHODS"),
+        ({"site": 3}, "expected site to be a module's name with {} for the layer, got 3; see docs/models.md"),
+        ({"callbacks": [3]}, r"expected callbacks to be callbacks of Lightning, got 3; make an instance of one"),
+        (
+            {"callbacks": None},
+            r"expected callbacks to be a list of callbacks of Lightning, got None; give \[callback\]",
+        ),
+        ({"journal": 3}, "expected journal to be the path of a folder, got 3; give a text or a Path"),
+        ({"preserve": 3}, "expected preserve to be a list of records, got 3; give"),
+        ({"batch_size": "3"}, "expected data.batch_size to be a whole number, got '3'; correct it"),
+        ({"batch_size": 2.5}, r"expected data.batch_size to be a whole number, got 2.5; correct it"),
+        ({"neighbors": -1}, "expected data.neighbors of 0 or more, got -1; choose another number"),
+        ({"validation_share": "x"}, "expected data.validation_share to be a number from 0 to 1, got 'x'; correct it"),
+        ({"seed": 2**63}, r"expected model.seed to be a whole number from 0 to 2\^63 - 1, got 9223372036854775808"),
+    ],
+)
+def test_arguments_of_another_kind(changed: dict[str, Any], text: str) -> None:
+    given = {"model": tiny_model("gpt2"), "tokenizer": tiny_tokenizer(), "edits": records(), **SMALL}
+    with pytest.raises(InputError, match=text):
+        aeplus.edit(**{**given, **changed})
+
+
+def test_a_thread_may_edit_and_two_may_not_edit_one_model() -> None:
+    model, tokenizer = tiny_model("gpt2"), tiny_tokenizer()
+    inside, go_on, said = threading.Event(), threading.Event(), []
+
+    class Waiting(EditCallback):
+        def on_unedited_model(self, *_: Any) -> None:
+            inside.set()
+            assert go_on.wait(60)
+
+    def first() -> None:
+        said.append(aeplus.edit(model, tokenizer, records(), callbacks=[Waiting()], **SMALL).metrics["edits_done"])
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    try:
+        assert inside.wait(60)
+        with pytest.raises(
+            InputError, match="expected a model that no other call edits, got one that another thread is"
+        ):
+            aeplus.edit(model, tokenizer, records(), **SMALL)
+    finally:
+        go_on.set()
+        thread.join()
+    assert said == [7]
+    aeplus.edit(model, tokenizer, records()[:1], **SMALL)
+
+
+def test_random_generators_and_filters_are_left_as_they_were() -> None:
+    model = tiny_model("gpt2")
+    states = lambda: (torch.get_rng_state().tolist(), random.getstate(), str(numpy.random.get_state()))  # noqa: E731
+    before, filters = states(), list(warnings.filters)
+    aeplus.edit(model, tiny_tokenizer(), records(), **{**SMALL, "contexts": 2})
+    assert states() == before
+    assert warnings.filters == filters
+
+
+def test_a_cluster_around_it_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "x", "SLURM_PROCID": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    result = aeplus.edit(tiny_model("gpt2"), tiny_tokenizer(), records()[:2], **SMALL)
+    assert result.metrics["edits_done"] == 2

@@ -14,13 +14,14 @@ from lightning import Callback, Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from aeplus.callbacks.smoothing import SmoothingStop
+from aeplus.calls import alone, check_call
 from aeplus.data.datamodule import EditDataModule
 from aeplus.data.readers import requests_from_records
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
 from aeplus.methods.method import GradientOptions, Method, find_composition, named_method
 from aeplus.models.checks import check_model, check_tokenizer
-from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.models.decoder import Decoder, EditSite, Snapshot
 from aeplus.module import EditModule
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.committed.store import Store
@@ -43,7 +44,7 @@ class EditResult:
     _snapshot: Snapshot
     _standing: list[object] = field(default_factory=list)  # the model's edits that are not undone, in order
     _mark: object = field(default_factory=object)
-    _journal: tuple[Path, int] | None = None  # and how many batches the call has written to it
+    _journal: tuple[Path, list[int]] | None = None  # and what the call has written to it
 
     def undo(self) -> None:
         """Gives the edited layers the weights they had before the call, bit for bit; a second time, does nothing.
@@ -63,9 +64,9 @@ class EditResult:
             )
             raise InputError(msg)
         if self._journal is not None:
-            folder, count = self._journal
+            folder, numbers = self._journal
             with locked(folder, "the journal"):
-                Store.open(folder).leave_out_last(count)
+                Store.open(folder).leave_out(numbers)
         self._snapshot.restore()
         self._standing.remove(self._mark)
 
@@ -196,6 +197,7 @@ def edit(
     Raises:
         InputError: If something cannot be used. Whatever is raised, the model is then as it was before the call.
     """
+    check_call(model, tokenizer, edits, method, layers, site, callbacks, journal, preserve)
     check_model(model)
     check_tokenizer(tokenizer, model)
     decoder = Decoder(model, site)
@@ -219,14 +221,34 @@ def edit(
         requests_from_records(list(edits), join=data_options.get("join", "auto"))
     )
     stop = SmoothingStop(selection=selection)
-    device = decoder.device
+    with alone(model):
+        before = _run(module, data, model, decoder.device, sites, [stop, *callbacks])
+    session = module.session
+    updates = [entry.updates for entry in session.entries[session.resumed :]]
+    result = EditResult(session.report.as_dict(), updates, before, _STANDING.setdefault(model, []))
+    if journal is not None:
+        result._journal = (expanded(journal), list(session.recorded))
+    result._standing.append(result._mark)
+    return result
+
+
+def _run(
+    module: EditModule,
+    data: EditDataModule,
+    model: Any,
+    device: torch.device,
+    sites: Sequence[EditSite],
+    callbacks: list[Callback],
+) -> Snapshot:
+    """Edits the stream and leaves everything else as it was; the weights before are given back."""
     flags = [(p, p.requires_grad) for p in model.parameters()]
     training = model.training
     handler = signal.getsignal(signal.SIGINT)
     before = Snapshot(sites)
     try:
-        with quiet_lightning():
-            trainer = _trainer(device, [stop, *callbacks])
+        generators = [device] if device.type == "cuda" else []
+        with quiet_lightning(), torch.random.fork_rng(generators):  # data loaders draw a seed
+            trainer = _trainer(device, callbacks)
             with interruptible(trainer):  # an exit would end the caller
                 trainer.fit(module, data)
         model.to(device)  # Lightning leaves it on the CPU
@@ -241,13 +263,7 @@ def edit(
         model.train(training)
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-    session = module.session
-    updates = [entry.updates for entry in session.entries[session.resumed :]]
-    result = EditResult(session.report.as_dict(), updates, before, _STANDING.setdefault(model, []))
-    if journal is not None:
-        result._journal = (expanded(journal), len(updates))
-    result._standing.append(result._mark)
-    return result
+    return before
 
 
 def _trainer(device: torch.device, callbacks: list[Callback]) -> Trainer:

@@ -22,7 +22,7 @@ from aeplus.methods.method import Method
 from aeplus.models.loading import LOADING, DType, load_model
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.committed.chain import HEADER, Chain
-from aeplus.run.committed.entries import request_from
+from aeplus.run.committed.entries import plain_edit
 from aeplus.run.committed.store import Store
 from aeplus.run.hooks import EditCallback, opened_session
 from aeplus.run.resume import NOTES, Resume, notes_of, seal
@@ -189,13 +189,16 @@ class EditModule(LightningModule):
         folder = self._journal_folder()
         if self._resume is None and folder is not None and (folder / HEADER).is_file() and self._journal is not None:
             self._resume = Resume(Store.open(folder))
-            self._data.follow([request_from(edit) for entry in self._resume.entries for edit in entry.edits])
+            self._data.follow(self._resume.requests)
+            self.session.uncounted = len(self._resume.entries)
         resume = self._resume
         if folder is not None and resume is None:
             Chain.check_new(folder)
         self._prepare()
         if folder is not None:
-            self._writing.enter_context(self.session.keep_journal(folder, self._all_settings, resume))
+            facts = [plain_edit(fact) for fact in self._shared.get("preserve", ())]
+            settings = {**self._all_settings, "preserve": facts}
+            self._writing.enter_context(self.session.keep_journal(folder, settings, resume))
         if self._data.exhausted:
             self.trainer.should_stop = True  # a finished run was resumed
 
@@ -218,7 +221,7 @@ class EditModule(LightningModule):
         """One smoothing iteration: a candidate into the model."""
         if not self.session.in_batch:
             # Not when a checkpoint from inside a batch is resumed.
-            if self.global_step == len(self.session.entries):
+            if self.global_step == len(self.session.entries) - self.session.uncounted:
                 cast(Any, self.optimizers()).step()
             self.session.begin()
         self.session.candidate()
@@ -273,12 +276,16 @@ class EditModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Points at the journal and seals what a run is resumed from."""
         checkpoint[NOTES] = notes_of(self.session.journal, self._data.cursor, self._all_settings)
+        checkpoint[NOTES]["uncounted"] = self.session.uncounted
         checkpoint[NOTES]["seal"] = seal(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks that the checkpoint is one of aeplus, and reports where the settings differ."""
         path = Path(str(self.trainer.ckpt_path))
         self._resume = Resume.from_checkpoint(checkpoint, path, self._all_settings)
+        if uncounted := checkpoint[NOTES].get("uncounted", 0):  # the data do not begin with those
+            self.session.uncounted = uncounted
+            self._data.follow(self._resume.requests)
 
 
 class _Rollback(Callback):

@@ -100,7 +100,7 @@ def test_a_run_that_saved_only_its_model(runs: list[Path], tmp_path: Path) -> No
     alone.mkdir()
     (alone / "config.yaml").write_bytes((runs[1] / "config.yaml").read_bytes())
     (alone / "model").symlink_to(runs[1] / "model")
-    with pytest.raises(InputError, match="expected a run with its edits in a checkpoint"):
+    with pytest.raises(InputError, match="expected a run with its edits in a journal"):
         cases([alone], count=1, edits=None, length=1, out=tmp_path / "cases.md")
     cases([alone, runs[1]], count=1, edits="2", length=4, out=tmp_path / "cases.md")
     page = (tmp_path / "cases.md").read_text()

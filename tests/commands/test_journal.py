@@ -112,9 +112,22 @@ def test_fit_goes_on_from_a_journal(run: Path, workplace: Path, tmp_path: Path) 
     metrics = json.loads((other / "metrics.json").read_text())
     assert (metrics["edits"], metrics["edits_done"], len(metrics["batches"])) == (8, 8, 4)
     assert not (other / "journal").exists()
+    checkpoints = list((other / "checkpoints").glob("*.ckpt"))
+    assert [path.name for path in checkpoints] == ["1-batches.ckpt"]
+    again = fit(workplace, tmp_path, "memit_sequential", options[0], f"--ckpt_path={checkpoints[0]}")
+    assert json.loads((again / "metrics.json").read_text())["edits_done"] == 8
     fit(workplace, tmp_path, "memit_sequential", *options)
     assert main(["log", str(run)]) == 0
     assert main(["apply", str(run), "--out", "edited"]) == 0
     edited, saved = (load_file(folder / "model.safetensors") for folder in (Path("edited"), other / "model"))
     assert all(torch.equal(edited[name], tensor) for name, tensor in saved.items())
     assert len(list((run / "journal").glob("0*.json"))) == 4
+
+
+@pytest.mark.parametrize("command", ["compare", "tune"])
+def test_runs_with_edits_of_their_own_share_no_journal(
+    run: Path, workplace: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    options = [f"--config={workplace}/tiny.yaml", f"--model.journal={run}/journal", "--out=out.yaml"]
+    assert main([command, *options]) == 2
+    assert "expected no --model.journal, as every run has edits of its own, got" in capsys.readouterr().err

@@ -140,7 +140,13 @@ def test_undoing_everything_in_any_order_gives_the_base_model(
     run = shutil.copytree(runs(method), tmp_path / "run")
     model, tokenizer = base()
     before = weights(model)
-    for number in (2, 1, 3):
+    if method == "prune":  # the last batch corrects the sum of all
+        with pytest.raises(
+            InputError, match=r"no later one builds on, got entry 2, on which entry 3 by prune builds; tak"
+        ):
+            Journal.open(run).undo(2, model=model, tokenizer=tokenizer)
+        assert equal(model, before)
+    for number in (3, 2, 1) if method == "prune" else (2, 1, 3):
         model, tokenizer = base()
         undone = Journal.open(run).undo(number, model=model, tokenizer=tokenizer)
         fresh, _ = base()
@@ -328,8 +334,62 @@ def test_a_model_folder_of_the_command_line_is_found_again(run: Path, workplace:
     options = Journal.open(run).chain.header["model"]
     assert options == {
         "model": str(workplace / "model"),
-        "dtype": "auto",
+        "dtype": "float32",
         "revision": None,
         "trust_remote_code": False,
     }
     assert load_model(*options.values())
+
+
+def test_replay_chooses_as_the_run_did_and_protects_the_same_facts(tmp_path: Path) -> None:
+    facts = [{"prompt": "The river in {} is", "subject": "Oslo", "target_new": "Rome"}]
+    options = {**OPTIONS, "preserved_count": 3, "snippet_corpus": LEARNING["corpus"], "facts_weight": 50.0}
+    folder, tokenizer = tmp_path / "kept", tiny_tokenizer()
+    aeplus.edit(tiny_model("llama"), tokenizer, records(), journal=folder, preserve=facts, **options)
+    model, expected = tiny_model("llama"), tiny_model("llama")
+    Journal.open(folder).undo(1, mode="replay", model=model, tokenizer=tokenizer)
+    aeplus.edit(expected, tokenizer, records()[3:], preserve=facts, **options)
+    assert equal(model, weights(expected))
+    unprotected = tiny_model("llama")
+    aeplus.edit(unprotected, tokenizer, records()[3:], **options)
+    assert not equal(unprotected, weights(expected))
+
+
+def test_a_result_undoes_its_own_entries_only(tmp_path: Path) -> None:
+    tokenizer, folder = tiny_tokenizer(), tmp_path / "kept"
+    model = tiny_model("llama")
+    result = aeplus.edit(model, tokenizer, records()[:3], journal=folder, **OPTIONS)
+    edited = weights(model)
+    aeplus.edit(tiny_model("llama"), tokenizer, records()[3:], journal=folder, **OPTIONS)
+    with pytest.raises(
+        InputError, match=r"expected the last entries of the journal .*, got entry 2 after them; use aepl"
+    ):
+        result.undo()
+    assert equal(model, edited)
+    assert [line.active for line in Journal.open(folder).log()] == [3, 3, 1]
+
+
+def test_feedback_cannot_be_taken_apart(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    options = {**OPTIONS, "method": "rect", "feedback": True}
+    aeplus.edit(tiny_model("llama"), tiny_tokenizer(), records(), journal=folder, **options)
+    for numbers, text in (((1,), "on which entry 2, 3 by rect builds"), ((3,), None)):
+        if text is None:
+            Journal.open(folder).undo(*numbers, model=tiny_model("llama"), tokenizer=tiny_tokenizer())
+        else:
+            with pytest.raises(InputError, match=text):
+                Journal.open(folder).undo(*numbers, model=tiny_model("llama"), tokenizer=tiny_tokenizer())
+    with pytest.raises(
+        InputError, match="which rect has solved as a whole; take all of it out, or use the mode replay"
+    ):
+        Journal.open(folder).undo(2, edit=1, model=tiny_model("llama"), tokenizer=tiny_tokenizer())
+
+
+def test_edits_that_share_a_key_are_taken_out_together(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    edits = [{"prompt": f"{{}} {more}", "subject": "Rome", "target_new": "Paris"} for more in ("is in", "lies by")]
+    aeplus.edit(tiny_model("llama"), tiny_tokenizer(), edits, journal=folder, **{**OPTIONS, "batch_size": 2})
+    with pytest.raises(
+        InputError, match="got entry 1, some of whose edits share a key and a target; take all of it out"
+    ):
+        Journal.open(folder).undo(1, edit=1, model=tiny_model("llama"), tokenizer=tiny_tokenizer())

@@ -23,9 +23,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "checkpoints" / "1.ckpt"
 
 
-def checkpoint(path: Path, batches: int = 1) -> dict[str, Any]:
+def checkpoint(path: Path, batches: int = 1, weights: dict[str, str] | None = None) -> dict[str, Any]:
     """That of a run that edited layers 4 and 5, with its journal beside it."""
-    header = {"fingerprint": "abc", "layers": [4, 5], "weights": {}, "model": {"model": "gpt2"}}
+    header = {"fingerprint": "abc", "layers": [4, 5], "weights": weights or {}, "model": {"model": "gpt2"}}
     journal = Store.create(path.parent.parent / "journal", header)
     update = LowRankUpdate(torch.ones(2, 1), torch.ones(1, 3))
     entry = Entry([plain_edit(REQUESTS[0])], {4: update, 5: update}, {4: torch.ones(3, 1), 5: torch.ones(3, 1)}, {})
@@ -65,6 +65,16 @@ def test_another_run_is_refused(path: Path, change: dict[str, Any], text: str) -
     same = {"model": "gpt2", "fingerprint": "abc", "layers": [4, 5], "requests": REQUESTS}
     with pytest.raises(InputError, match=text):
         Resume.from_checkpoint(checkpoint(path), path, SETTINGS).check(**{**same, **change})
+
+
+def test_edits_of_other_modules_are_refused(path: Path) -> None:
+    content = checkpoint(path, weights={"a.4.weight": "", "a.5.weight": ""})
+    resume = Resume.from_checkpoint(content, path, SETTINGS)
+    resume.check("gpt2", "abc", [4, 5], REQUESTS, ["a.4.weight", "a.5.weight"])
+    with pytest.raises(
+        InputError, match=r"expected edits of b.4.weight, got some of a.4.weight, a.5.weight; set model.s"
+    ):
+        resume.check("gpt2", "abc", [4, 5], REQUESTS, ["b.4.weight"])
 
 
 @pytest.mark.parametrize("cursor", [0, 2])

@@ -9,7 +9,7 @@ from aeplus.run.hooks import session_of
 
 
 class EditCheckpoint(ModelCheckpoint):
-    """Writes a checkpoint (the edits as factors, not the model) whenever a batch has been committed.
+    """Writes a checkpoint, which points at the run's journal of edits, whenever a batch has been committed.
 
     Args:
         every_n_batches: Write after every N batches, and after the last.
@@ -38,7 +38,7 @@ class EditCheckpoint(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves if this smoothing iteration was the last of its batch."""
         session = session_of(pl_module)
-        committed = len(session.entries)
+        committed = len(session.entries) - session.uncounted
         whole = not session.in_batch and committed == trainer.global_step
         if whole and (committed % self.every_n_batches == 0 or trainer.should_stop):
             super().on_train_epoch_end(trainer, pl_module)

@@ -80,7 +80,7 @@ def cases(
     known = next((run.cases for run in runs if run.cases), None)
     if known is None:
         msg = (
-            "expected a run with its edits in a checkpoint or in edits.jsonl, got none; rerun with the callback "
+            "expected a run with its edits in a journal or in edits.jsonl, got none; rerun with the callback "
             "EditCheckpoint or FigureWriter."
         )
         raise InputError(msg)

@@ -92,8 +92,7 @@ class EditCLI(LightningCLI):
         require_one_process()
         with made():
             trainer = super().instantiate_trainer(**kwargs)
-        folder = trainer.log_dir
-        self._new_folder = Path(folder) if folder is not None and not Path(folder).exists() else None
+        self._new_folder = _make(trainer)
         return trainer
 
     @contextmanager
@@ -170,6 +169,18 @@ COMPARISON_CALLBACKS: list[dict[str, Any]] = [
 ]
 
 
+def _make(trainer: Trainer) -> Path | None:
+    """Makes the run's folder; ``None`` if another process has."""
+    if trainer.log_dir is None or cast(Any, trainer).fast_dev_run:
+        return None
+    folder = Path(trainer.log_dir)
+    try:
+        folder.mkdir(parents=True)
+    except OSError:  # it exists, or whoever writes there first says why it cannot be made
+        return None
+    return folder
+
+
 def _remove(folder: Path) -> None:
     """Removes what a run has written before its first batch; nothing else, should anything be there."""
     for pattern in (
@@ -178,7 +189,7 @@ def _remove(folder: Path) -> None:
         "events.out.tfevents.*",
         "metrics.json",
         ".aeplus*",
-        "journal/*.json",
+        "journal/journal.json",
     ):
         for file in folder.glob(pattern):
             file.unlink()
@@ -222,6 +233,9 @@ class BaseCLI(EditCLI):
         LightningCLI.parse_arguments(self, parser, expand_configs(args) if isinstance(args, list) else args)
         if (path := self.config.fit.get("ckpt_path")) is not None:
             msg = f"expected no --ckpt_path, as every run begins with the unedited model, got {path}; leave it out."
+            raise InputError(msg)
+        if (path := self.config.fit.model.journal) is not None:
+            msg = f"expected no --model.journal, as every run has edits of its own, got {path}; leave it out."
             raise InputError(msg)
 
     def before_fit(self) -> None:

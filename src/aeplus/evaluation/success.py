@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aeplus.data.chat import ChatTemplate
-from aeplus.edits import EditRequest
+from aeplus.edits import EditRequest, prompt_joins
 from aeplus.evaluation.questions import Baseline, Success, edit_items, evaluate, tokenize_items
 from aeplus.models.decoder import Decoder
 
@@ -26,7 +26,8 @@ class Measure:
     def __init__(self, decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest]) -> None:
         self._decoder, self._tokenizer = decoder, asking(tokenizer, requests)
         probes = [probe for request in requests for probe in request.neighborhood]
-        self._baseline = Baseline(decoder, tokenizer, [probe.prompt for probe in probes if probe.answer is None])
+        unanswered = [probe.prompt for probe in probes if probe.answer is None]
+        self._baseline = Baseline(decoder, self._tokenizer, unanswered, prompt_joins(requests))
 
     def __call__(self, requests: Sequence[EditRequest]) -> Success:
         """Efficacy, Generalization, Specificity and Score of some edits, on the model as it is now."""

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
 from aeplus.data.datamodule import EditDataModule
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
@@ -53,6 +55,9 @@ def undo(journal: Store, numbers: Iterable[int], edit: int | None, mode: Mode, m
         entries = journal.entries()
         if mode == "subtract":
             _require_separable(journal.active, entries, takes)
+            _require_last(journal.active, takes)
+        else:
+            _require_one_reading(journal.active, takes)
         others, removed = _split(journal.active, takes)
         measure = Measure(base.decoder, tokenizer, [*others, *removed])
         entries.apply(base.sites)
@@ -94,13 +99,57 @@ def _takes(journal: Store, numbers: Iterable[int], edit: int | None) -> Takes:
 def _require_separable(active: Active, entries: Entries, takes: Takes) -> None:
     for (record, _), entry in zip(active, entries, strict=True):
         taken, method = takes.get(record.number, frozenset()), record.content["settings"]["model"]["method"]
-        by_edit = method["update"] == "closed_form" and entry.separable
+        by_edit = method["update"] == "closed_form" and not method.get("feedback") and entry.separable
+        if taken and len(taken) < len(entry.edits) and by_edit and _shares_key(entry):
+            msg = (
+                f"expected edits with keys of their own, got entry {record.number}, some of whose edits share a key "
+                "and a target; take all of it out, or use the mode replay."
+            )
+            raise InputError(msg)
         if taken and len(taken) < len(entry.edits) and not by_edit:
             msg = (
                 f"expected a batch whose edits have an update each, got entry {record.number}, which {method['name']} "
                 "has solved as a whole; take all of it out, or use the mode replay."
             )
             raise InputError(msg)
+
+
+def _require_last(active: Active, takes: Takes) -> None:
+    """Some methods let a batch build on what those before it did, so that it cannot stay without them."""
+    for place, (record, _) in enumerate(active):
+        later = [other for other, _ in active[place + 1 :] if other.number not in takes and _builds(other)]
+        if record.number in takes and later:
+            numbers = ", ".join(str(other.number) for other in later)
+            msg = (
+                f"expected a batch that no later one builds on, got entry {record.number}, on which entry {numbers} by "
+                f"{later[0].content['settings']['model']['method']['name']} builds; take those out first, or use the "
+                "mode replay."
+            )
+            raise InputError(msg)
+
+
+def _shares_key(entry: Entry) -> bool:
+    keys = next(iter(entry.keys.values()))
+    return len(torch.unique(keys, dim=1).T) < keys.shape[1]
+
+
+def _builds(record: Record) -> bool:
+    method = record.content["settings"]["model"]["method"]
+    return bool(method.get("feedback")) or method["treatment"] == "restrain"
+
+
+def _require_one_reading(active: Active, takes: Takes) -> None:
+    """One stream is solved again, whose prompts are read in one way."""
+    ways = {
+        (record.content["settings"]["data"].get("chat_template"), record.content["settings"]["data"].get("join"))
+        for record, _ in active[_first(active, takes) :]
+    }
+    if len(ways) > 1:
+        msg = (
+            "expected later batches with the same data.chat_template and data.join for the mode replay, got different "
+            "ones; use the mode subtract."
+        )
+        raise InputError(msg)
 
 
 def _split(active: Active, takes: Takes) -> tuple[list[EditRequest], list[EditRequest]]:
@@ -147,7 +196,8 @@ def _replay(journal: Store, entries: Entries, takes: Takes, model: Any, tokenize
     made = [request_from(edit) for entry in kept for edit in entry.edits]
     data.attach([*made, *(request for _, requests in later for request in requests)])
     data.setup("fit")
-    session = _session(settings["model"], model, tokenizer)
+    preserve = [request_from(fact) for fact in settings.get("preserve", ())]
+    session = _session(settings["model"], model, tokenizer, preserve)
     session.prepare(data)
     session.entries = kept
     kept.apply(session.sites)
@@ -159,7 +209,7 @@ def _replay(journal: Store, entries: Entries, takes: Takes, model: Any, tokenize
         done = False
         while not done:
             session.candidate()
-            done = session.settle(session.validate(data.validation_items())["score"])
+            done = session.settle(session.validate(data.validation_items())[session.monitor])
         session.commit()
         replayed.append((record, session.entries[-1]))
     return replayed
@@ -173,7 +223,7 @@ def _left(record: Record, dropped: frozenset[int]) -> list[EditRequest]:
     return [request_from(edit) for index, edit in enumerate(record.content["edits"]) if index not in dropped]
 
 
-def _session(settings: Mapping[str, Any], model: Any, tokenizer: Any) -> EditSession:
+def _session(settings: Mapping[str, Any], model: Any, tokenizer: Any, preserve: Sequence[EditRequest]) -> EditSession:
     method = Method(**{**settings["method"], "gradient": GradientOptions(**settings["method"]["gradient"])})
     return EditSession(
         *(model, tokenizer, settings["layers"], method),
@@ -182,6 +232,7 @@ def _session(settings: Mapping[str, Any], model: Any, tokenizer: Any) -> EditSes
         seed=settings["seed"],
         name=settings["model"],
         site=settings["site"],
+        preserve=preserve,
     )
 
 

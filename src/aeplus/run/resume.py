@@ -11,7 +11,7 @@ from torch import Tensor
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.run.committed.chain import HEADER
-from aeplus.run.committed.entries import Entries
+from aeplus.run.committed.entries import Entries, request_from
 from aeplus.run.committed.store import Store
 from aeplus.utils.fingerprint import tensors_digest
 
@@ -44,6 +44,7 @@ class Resume:
         self.entries: Entries = until.entries()
         self._fingerprint = chain.header["fingerprint"]
         self._layers = chain.header["layers"]
+        self._names = list(chain.header["weights"])
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Mapping[str, Any], path: Path, settings: Mapping[str, Any]) -> "Resume":
@@ -84,6 +85,11 @@ class Resume:
             raise InputError(msg)
         return cls(journal, count)
 
+    @property
+    def requests(self) -> list[EditRequest]:
+        """The edits, in order."""
+        return [request_from(edit) for entry in self.entries for edit in entry.edits]
+
     def check_cursor(self, cursor: int) -> None:
         """The stream goes on after the last of these edits.
 
@@ -101,7 +107,14 @@ class Resume:
             )
             raise InputError(msg)
 
-    def check(self, model: str, fingerprint: str, layers: list[int], requests: Sequence[EditRequest]) -> None:
+    def check(
+        self,
+        model: str,
+        fingerprint: str,
+        layers: list[int],
+        requests: Sequence[EditRequest],
+        names: Sequence[str] | None = None,
+    ) -> None:
         """The edits belong to this model and these layers, and are the first ones of the stream.
 
         Args:
@@ -109,6 +122,7 @@ class Resume:
             fingerprint: That of its unedited weights.
             layers: The layers that are edited.
             requests: The stream.
+            names: Names of the edited weights.
 
         Raises:
             InputError: If they are not.
@@ -122,8 +136,13 @@ class Resume:
         if self._layers != layers:
             msg = f"expected model.layers {self._layers}, which the checkpoint edited, got {layers}; resume with those."
             raise InputError(msg)
-        done = [(e["prompt"], e["subject"], e["target_new"]) for entry in self.entries for e in entry.edits]
-        if done != [(r.prompt, r.subject, r.target_new) for r in requests[: len(done)]]:
+        if names is not None and self._names and self._names != list(names):
+            msg = f"expected edits of {', '.join(names)}, got some of {', '.join(self._names)}; set model.site as then."
+            raise InputError(msg)
+        edits = [edit for entry in self.entries for edit in entry.edits]
+        # Chat templates may write the date: what counts is the prompt as it was read.
+        done = [(e.get("asked") or e["prompt"], e["subject"], e["target_new"]) for e in edits]
+        if done != [(r.asked or r.prompt, r.subject, r.target_new) for r in requests[: len(done)]]:
             msg = (
                 f"expected the checkpoint's {len(done)} edits as the first ones of the data, got others; resume with "
                 "the data the run began with (further edits may follow at the end)."

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
 import torch
 
@@ -38,6 +38,7 @@ from aeplus.methods.treatments import Restraint, added_last
 from aeplus.metrics.success import Score
 from aeplus.models.checks import check_model, check_tokenizer
 from aeplus.models.decoder import Decoder, EditSite
+from aeplus.models.loading import DType
 from aeplus.models.replay import response_of
 from aeplus.preserved.facts import Statement, statement_keys, with_statements
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions, load_or_collect
@@ -87,6 +88,8 @@ class EditSession:
         sites: The edited layers.
         entries: The committed batches.
         resumed: How many of them the run began with.
+        uncounted: How many of them a journal held before the first step of the run.
+        recorded: The numbers that the others have in the journal.
         journal: Where they are written too, from :meth:`keep_journal` on.
         report: What the run has measured so far.
         select: Makes the rule that chooses each batch's candidate; by default that of ``method.selection``.
@@ -142,6 +145,8 @@ class EditSession:
         self.entries = Entries()
         self.journal: Store | None = None
         self.resumed = 0
+        self.uncounted = 0
+        self.recorded: list[int] = []
         self._settings: dict[str, Any] = {}
         self.report = RunReport(method=method.name, model=name, seed=seed)
         self.select: Callable[[], Selection] = SELECTIONS[method.selection]
@@ -184,7 +189,8 @@ class EditSession:
         self._adapt(data, editing)
         self.data = data
         if resume is not None:
-            resume.check(self.report.model, self.fingerprint, [site.layer for site in self.sites], data.requests)
+            layers, names = [site.layer for site in self.sites], [site.name for site in self.sites]
+            resume.check(self.report.model, self.fingerprint, layers, data.requests, names)
         if editing and self._builder is None:
             began = time.perf_counter()
             self._builder = self._read_preserved()
@@ -214,7 +220,7 @@ class EditSession:
         """
         with locked(folder, "the journal"):
             if resume is None:
-                header = header_of(self.sites, self.fingerprint, settings["model"])
+                header = header_of(self.sites, self.fingerprint, settings["model"], self._dtype(settings["model"]))
                 self.journal = Store.create(folder, header)
             elif (source := resume.journal).folder.resolve() == folder.resolve():
                 source.leave_out_last(sum(record.number > resume.records for record, _ in source.active))
@@ -226,6 +232,11 @@ class EditSession:
                 yield
             finally:
                 self.journal = None
+
+    def _dtype(self, settings: dict[str, Any]) -> str:
+        """How to load the model again as it is: the checkpoint's dtype need not be that of a loaded model."""
+        present = str(self.model.get_input_embeddings().weight.dtype).removeprefix("torch.")
+        return present if present in get_args(DType) else str(settings["dtype"])
 
     def _check_again(self, data: Stream, *, unedited: bool) -> None:
         if data is not self.data:
@@ -519,7 +530,7 @@ class EditSession:
             report,
         )
         if self.journal is not None:
-            self.journal.append(entry, self._settings, weights_digests(self.sites))
+            self.recorded.append(self.journal.append(entry, self._settings, weights_digests(self.sites)).number)
         self.entries.append(entry)
         self.report.batches.append(report)
         index, converged = len(self.entries) - 1, int(batch.editor.converged.sum())

@@ -86,7 +86,7 @@ def export(
         notes = []
         if form == "huggingface":
             write_model(model, tokenizer, scratch, options.shard)
-            _compare(model, scratch)
+            _compare(model, scratch, store.chain.header["model"]["trust_remote_code"])
         elif form == "peft":
             rank, lost = _adapters(store, entries, base, scratch, options)
             notes = [f"rank {rank}; largest relative error of a layer's change {max(lost.values()):.1e}"]
@@ -108,11 +108,11 @@ def export(
     return Exported(folder, probe, lost, rank)
 
 
-def _compare(model: Any, folder: Path) -> None:
+def _compare(model: Any, folder: Path, trusted: bool) -> None:
     """Reads a saved model back: it must be what was edited."""
     from transformers import AutoModelForCausalLM
 
-    saved = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    saved = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", trust_remote_code=trusted)
     expected = {name: tensor.to(saved.state_dict()[name].dtype) for name, tensor in model.state_dict().items()}
     if weights_fingerprint(saved) != weights_fingerprint(_State(expected)):
         msg = (

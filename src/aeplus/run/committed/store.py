@@ -18,16 +18,17 @@ def weights_digests(sites: Sequence[EditSite]) -> dict[str, str]:
     return {site.name: tensors_digest({site.name: site.weight}) for site in sites}
 
 
-def header_of(sites: Sequence[EditSite], fingerprint: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def header_of(sites: Sequence[EditSite], fingerprint: str, settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     """The header of a new journal.
 
     Args:
         sites: The edited layers, unedited still.
         fingerprint: That of the unedited model.
         settings: The settings of :class:`~aeplus.module.EditModule`: how it is loaded, ``edited_dtype`` and ``site``.
+        dtype: The dtype that the model was edited in, as ``model.dtype`` says it.
     """
     return {
-        "model": {name: settings.get(name) for name in LOADING},
+        "model": {name: settings.get(name) for name in LOADING} | {"dtype": dtype},
         "edited_dtype": settings["edited_dtype"],
         "site": settings.get("site"),
         "layers": [site.layer for site in sites],
@@ -134,6 +135,25 @@ class Store:
         """
         weights = {"before": self.weights, "after": dict(after)}
         return self.chain.append("batch", {"settings": dict(settings), "weights": weights}, entry)
+
+    def leave_out(self, numbers: Sequence[int]) -> None:
+        """Takes out the batches that were written last.
+
+        Args:
+            numbers: Their records.
+
+        Raises:
+            InputError: If something has been written after them, or it cannot be written.
+        """
+        if not numbers:
+            return
+        if later := [record.number for record in self.chain.records if record.number > numbers[-1]]:
+            msg = (
+                f"expected the last entries of the journal {self.folder} to be undone, got entry {later[0]} after "
+                "them; use aeplus undo, which can take out any."
+            )
+            raise InputError(msg)
+        self.leave_out_last(len(numbers))
 
     def leave_out_last(self, batches: int) -> None:
         """Takes out the last batches, whose edits are not in the model any more.

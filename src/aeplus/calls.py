@@ -1,0 +1,87 @@
+"""What a call of :func:`aeplus.edit` is given: checked before anything is done, and one call for a model at a time."""
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any, NoReturn
+from weakref import WeakSet
+
+from lightning import Callback
+from torch import nn
+
+from aeplus.errors import InputError
+from aeplus.methods.method import Method
+
+_EDITING: "WeakSet[nn.Module]" = WeakSet()
+_TURN = threading.Lock()
+
+
+def check_call(
+    model: Any,
+    tokenizer: Any,
+    edits: Any,
+    method: Any,
+    layers: Any,
+    site: Any,
+    callbacks: Any,
+    journal: Any,
+    preserve: Any,
+) -> None:
+    """Every argument is of its kind.
+
+    Raises:
+        InputError: If one is not; the message names it.
+    """
+    if not isinstance(model, nn.Module) or not hasattr(model, "get_input_embeddings"):
+        _refuse("model", "a causal language model of transformers", model, "load it first")
+    if not hasattr(tokenizer, "get_vocab"):
+        _refuse("tokenizer", "the model's tokenizer", tokenizer, "load it with AutoTokenizer")
+    for name, records in (("edits", edits), ("preserve", preserve)):
+        if isinstance(records, str | bytes | Mapping) or not isinstance(records, Iterable):
+            _refuse(name, "a list of records", records, "give [{'prompt': …, 'subject': …, 'target_new': …}]")
+    if not isinstance(method, str | PathLike | Method):
+        _refuse("method", "a name, a path or a Method", method, "see aeplus.METHODS")
+    if layers is not None and not _whole_numbers(layers):
+        _refuse("layers", "a list of whole numbers", layers, "write for example [4, 5, 6]")
+    if site is not None and not isinstance(site, str):
+        _refuse("site", "a module's name with {} for the layer", site, "see docs/models.md")
+    if isinstance(callbacks, str | Mapping) or not isinstance(callbacks, Sequence):
+        _refuse("callbacks", "a list of callbacks of Lightning", callbacks, "give [callback]")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            _refuse("callbacks", "callbacks of Lightning", callback, "make an instance of one")
+    if journal is not None and not isinstance(journal, str | PathLike):
+        _refuse("journal", "the path of a folder", journal, "give a text or a Path")
+
+
+@contextmanager
+def alone(model: nn.Module) -> Iterator[None]:
+    """Keeps other threads from editing a model while the block runs.
+
+    Raises:
+        InputError: If another call is editing it.
+    """
+    with _TURN:
+        if model in _EDITING:
+            msg = "expected a model that no other call edits, got one that another thread is editing; wait for its end."
+            raise InputError(msg)
+        _EDITING.add(model)
+    try:
+        yield
+    finally:
+        with _TURN:
+            _EDITING.discard(model)
+
+
+def _whole_numbers(layers: Any) -> bool:
+    if isinstance(layers, str | bytes | Mapping) or not isinstance(layers, Sequence):
+        return False
+    return all(isinstance(layer, int) and not isinstance(layer, bool) for layer in layers)
+
+
+def _refuse(name: str, what: str, value: Any, how: str) -> NoReturn:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else f"a {type(value).__name__}"
+    msg = f"expected {name} to be {what}, got {shown}; {how}."
+    raise InputError(msg)
