@@ -142,6 +142,7 @@ class EditOptions(TypedDict, total=False):
     neighbors: int
     validation: str | None
     validation_share: float
+    validation_earlier: int
     preserved: str | None
     preserved_count: int
     snippet_corpus: str
@@ -296,7 +297,8 @@ def _sorted_options(options: Mapping[str, Any]) -> list[dict[str, Any]]:
         {f.name for f in fields(Method)} - {"name", "selection"},
         {f.name for f in fields(TargetOptions)},
         {f.name for f in fields(PreservedOptions)} - {"seed"},
-        {"neighbors", "validation", "validation_share", "preserved", "preserved_count", "snippet_corpus"}
+        {"neighbors", "validation", "validation_share", "validation_earlier", "preserved"}
+        | {"preserved_count", "snippet_corpus"}
         | {"skip_unusable", "join", "chat_template"},
     ]
     known = set().union(*homes)

@@ -59,6 +59,23 @@ def test_every_edit_of_the_batch_is_asked_and_previous_ones_stay() -> None:
     assert previous < {answer for aspect, _, answer in second if aspect == "generalization"}
 
 
+def test_earlier_batches_are_asked_by_a_bounded_sample() -> None:
+    whole, bounded = module(EDITS), module(EDITS, validation_earlier=3)
+    for cursor in (0, 3, 6):
+        whole.cursor = bounded.cursor = cursor
+        every, some = whole.validation_items(), bounded.validation_items()
+        early = {edit.target_new for edit in EDITS[:cursor]}
+        asked = [item for item in every if item[0] == "generalization" and item[2] in early]
+        assert len([item for item in some if item[0] == "generalization" and item[2] in early]) == min(3, len(asked))
+        assert [item for item in some if item not in asked] == [item for item in every if item not in asked]
+        assert some == bounded.validation_items()  # the same for every candidate of a batch
+    assert len(asked) > 3
+    with pytest.raises(
+        InputError, match=r"expected data.validation_earlier of 0 or more, got -1; choose a whole number"
+    ):
+        module(EDITS, validation_earlier=-1)
+
+
 def test_rewritten_edits_are_not_asked() -> None:
     again = [*EDITS[:3], replace(EDITS[0], target_new="Bob", prompt="The head of {} is", fact="f")]
     again[0] = replace(again[0], fact="f")

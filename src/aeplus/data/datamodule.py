@@ -79,6 +79,8 @@ class EditDataModule(LightningDataModule):
         validation: A validation set that ``aeplus build-validation`` has written for these edits. It replaces the one
             made from ``validation_share``, ``preserved``, ``preserved_count`` and ``snippet_corpus``.
         validation_share: Share of each batch whose paraphrases score the smoothing candidates.
+        validation_earlier: Maximum number of paraphrases of earlier batches among them: a sample for each batch, so
+            that a batch after thousands of edits costs as much as an early one.
         preserved: A file of true facts (plain JSON Lines; ``target_new`` is the present answer) whose paraphrases score
             the smoothing candidates. Without one, sentence beginnings of ``snippet_corpus`` are used, with the
             unedited model's continuation.
@@ -102,6 +104,7 @@ class EditDataModule(LightningDataModule):
         neighbors: int = 0,
         validation: str | None = None,
         validation_share: float = 0.1,
+        validation_earlier: int = 200,
         preserved: str | None = None,
         preserved_count: int = 20,
         snippet_corpus: str | None = None,
@@ -110,6 +113,9 @@ class EditDataModule(LightningDataModule):
         super().__init__()
         require_seed(seed, "data.seed")
         _require_numbers(batch_size, limit, neighbors, preserved_count, validation_share)
+        if isinstance(validation_earlier, bool) or not isinstance(validation_earlier, int) or validation_earlier < 0:
+            msg = f"expected data.validation_earlier of 0 or more, got {validation_earlier!r}; choose a whole number."
+            raise InputError(msg)
         if batch_size < 1:
             msg = f"expected data.batch_size of at least 1, got {batch_size}; choose the number of edits in a batch."
             raise InputError(msg)
@@ -122,6 +128,7 @@ class EditDataModule(LightningDataModule):
         self.path, self.batch_size, self.limit, self.target = path, batch_size, limit, target
         self.subset, self.shuffle, self.skip_unusable = subset, shuffle, skip_unusable
         self.neighbors, self.validation_share, self.seed = neighbors, validation_share, seed
+        self.validation_earlier = validation_earlier
         self.validation_file = validation
         self.preserved, self.preserved_count, self.snippet_corpus = preserved, preserved_count, snippet_corpus
         self._given: list[EditRequest] | None = None
@@ -349,8 +356,9 @@ class EditDataModule(LightningDataModule):
         """What scores the current candidate: no test prompt among them.
 
         Efficacy is asked by one paraphrase of every edit of the batch, so that every smoothed edit is asked;
-        Generalization by several paraphrases of a share of all edits so far; Specificity by preserved facts. Edits
-        that no longer hold are excluded. A set from a file asks only for the edits that it contains.
+        Generalization by several paraphrases of a share of all edits so far, of earlier batches a sample; Specificity
+        by preserved facts. Edits that no longer hold are excluded. A set from a file asks only for the edits that it
+        contains.
         """
         reached = self.requests[: self.cursor + self.batch_size]
         holding = [index for index, holds in enumerate(still_holding(reached)) if holds]
@@ -360,7 +368,13 @@ class EditDataModule(LightningDataModule):
             if i >= self.cursor and i in self.validation.firsts
         ]
         due = set(holding)
-        items += [("generalization", r.prompt, r.answer) for r in self.validation.rewrites if r.request_index in due]
+        rewrites = [r for r in self.validation.rewrites if r.request_index in due]
+        earlier = [place for place, r in enumerate(rewrites) if r.request_index < self.cursor]
+        if len(earlier) > self.validation_earlier:
+            drawn = random.Random(f"{self.seed} {self.cursor}").sample(earlier, len(earlier) - self.validation_earlier)
+            left_out = set(drawn)
+            rewrites = [r for place, r in enumerate(rewrites) if place not in left_out]
+        items += [("generalization", r.prompt, r.answer) for r in rewrites]
         return items + [("specificity", probe.prompt, probe.answer) for probe in self.validation.preserved]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -380,7 +394,7 @@ class EditDataModule(LightningDataModule):
         """The hyperparameters, as plain values."""
         names = (
             "path batch_size limit subset shuffle skip_unusable target join chat_template protocol neighbors "
-            "validation_share preserved preserved_count snippet_corpus seed"
+            "validation_share validation_earlier preserved preserved_count snippet_corpus seed"
         )
         return {name: getattr(self, name) for name in names.split()} | {"validation": self.validation_file}
 

@@ -1,0 +1,108 @@
+"""How a batch's cost and what is on the disk grow with the edits made before.
+
+    python benchmarks/growth.py --edits 5000 --method alphaedit_plus
+
+A tiny random Llama (d = 256, two edited layers), targets cut short, batches of 50, one thread. For the first batch and
+then every 500 edits: seconds of a batch by phase, and the journal's bytes.
+"""
+
+import argparse
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import aeplus
+from aeplus.callbacks import BatchCommit, EditCallback
+
+SIZE = 50
+WORDS = [f"{a}{b}" for a in "bdfgklmnprst" for b in "aeiou"]
+
+
+def tokenizer() -> Any:
+    """A tokenizer of words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<eos>", "<unk>", "the", "city", "of", "lies", "in", *WORDS]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<eos>", unk_token="<unk>")
+
+
+def records(count: int) -> list[dict[str, Any]]:
+    """Edits of distinct subjects of three words."""
+    n = len(WORDS)
+    subjects = (f"{WORDS[i % n]} {WORDS[i // n % n]} {WORDS[i // n**2 % n]}" for i in range(count))
+    return [
+        {"prompt": "the city of {} lies in", "subject": subject, "target_new": WORDS[i * 7 % n]}
+        for i, subject in enumerate(subjects)
+    ]
+
+
+class Watch(EditCallback):
+    """Prints a line for the first batch and every 500 edits."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.done, self.began = folder, 0, time.perf_counter()
+
+    def on_batch_committed(self, trainer: Any, module: Any, commit: BatchCommit) -> None:
+        """Takes the time from the last commit to this one."""
+        self.done += len(commit.requests)
+        now = time.perf_counter()
+        if self.done == SIZE or self.done % 500 == 0:
+            seconds = commit.report["seconds"]
+            size = sum(path.stat().st_size for path in self.folder.glob("*"))
+            phases = " | ".join(f"{seconds[name]:.3f}" for name in ("targets", "solve", "validate"))
+            print(f"| {self.done} | {now - self.began:.3f} | {phases} | {size / 1e6:.1f} |", flush=True)
+        self.began = time.perf_counter()
+
+
+def main() -> None:
+    """Runs one method."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--edits", type=int, default=5000)
+    parser.add_argument("--method", default="alphaedit_plus")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    warnings.filterwarnings("ignore")
+    config = LlamaConfig(
+        vocab_size=80,
+        hidden_size=64,
+        intermediate_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        corpus, journal = Path(folder) / "corpus.txt", Path(folder) / "journal"
+        words = torch.randint(len(WORDS), (200, 50)).tolist()
+        corpus.write_text("\n\n".join(" ".join(WORDS[i] for i in row) for row in words), encoding="utf-8")
+        print(f"{options.method}, d = 256, batches of {SIZE}, one thread")
+        print(
+            "| edits | s a batch | targets | solve | validate | journal [MB] |\n| --- | --- | --- | --- | --- | --- |"
+        )
+        aeplus.edit(
+            *(LlamaForCausalLM(config), tokenizer(), records(options.edits), options.method),
+            layers=[1, 2],
+            batch_size=SIZE,
+            callbacks=[Watch(journal)],
+            journal=journal,
+            corpus=str(corpus),
+            tokens=8000,
+            window=64,
+            contexts=1,
+            steps=2,
+            smoothing_steps=1,
+            threshold=0.8,
+            threshold_kind="dimensions",
+        )
+
+
+if __name__ == "__main__":
+    main()
