@@ -91,20 +91,19 @@ class EditCLI(LightningCLI):
         """
         require_one_process()
         with made():
-            trainer = super().instantiate_trainer(**kwargs)
-        self._new_folder = _make(trainer)
-        return trainer
+            return super().instantiate_trainer(**kwargs)
 
     @contextmanager
     def _running(self) -> Iterator[None]:
         """A run that is refused before it has edited anything leaves no folder."""
+        folder = _make(self.trainer)
         try:
             with interruptible(self.trainer), accepted():
                 yield
         except InputError:
             session = opened_session(self.model)
-            if self._new_folder is not None and not (session is not None and session.entries):
-                _remove(self._new_folder)
+            if folder is not None and not (session is not None and session.entries):
+                _remove(folder)
             raise
 
     def before_fit(self) -> None:
