@@ -152,6 +152,14 @@ def test_a_folder_that_is_not_what_was_edited_is_refused(
     assert not (tmp_path / "edited").exists()
 
 
+def test_a_model_that_came_from_no_gguf_file(kept: tuple[str, Path, Any], tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"expected a model that came from a GGUF file, got '.*'; say which file is its"
+    ):
+        written(kept, "gguf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_to_export(tmp_path: Path, kept: tuple[str, Path, Any]) -> None:
     family, folder, _ = kept
     Journal.open(folder).undo(1, 3, model=tiny_model(family), tokenizer=tiny_tokenizer())

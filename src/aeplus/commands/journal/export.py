@@ -22,7 +22,9 @@ def run(options: Namespace, rest: Sequence[str], command: str) -> int:
     """
     out = Path(options.out)
     check_output(out, "--out", folder=True)
-    chosen = ExportOptions(options.rank, options.tolerance, options.prefix, options.per_batch, options.shard)
+    chosen = ExportOptions(
+        options.rank, options.tolerance, options.prefix, options.per_batch, options.shard, options.source
+    )
     journal = Journal.open(options.journal)
     model, tokenizer = load_base(journal, options.model)
     done = export(journal, options.format, out, model, tokenizer, command, chosen)

@@ -12,14 +12,15 @@ from aeplus.journal.base import BaseModel
 from aeplus.journal.export.adapter import PREFIX, Adapter
 from aeplus.journal.export.card import Probe, card
 from aeplus.journal.export.delta import delta_tensors, write_delta
+from aeplus.journal.export.gguf import write_gguf
 from aeplus.models.generate import generate
-from aeplus.models.loading import write_model
+from aeplus.models.loading import gguf_source, write_model
 from aeplus.run.committed.entries import Entries, request_from
 from aeplus.run.committed.store import Store
 from aeplus.utils.fingerprint import weights_fingerprint
 from aeplus.utils.paths import whole_folder
 
-Format = Literal["huggingface", "peft", "delta"]
+Format = Literal["huggingface", "peft", "delta", "gguf"]
 _ANSWER = 12  # tokens of the probe's answers
 
 
@@ -33,6 +34,7 @@ class ExportOptions:
         prefix: What stands before the modules' names in an adapter.
         per_batch: One adapter per batch, in ``batch_N``, so that unloading one takes its batch out.
         shard: Largest file of a saved model, such as ``5GB``.
+        source: The base model's GGUF file, for ``gguf``; by default the one that the journal names.
     """
 
     rank: int | None = None
@@ -40,6 +42,7 @@ class ExportOptions:
     prefix: str = PREFIX
     per_batch: bool = False
     shard: str = "5GB"
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,10 @@ def export(
         elif form == "peft":
             rank, lost = _adapters(store, entries, base, scratch, options)
             notes = [f"rank {rank}; largest relative error of a layer's change {max(lost.values()):.1e}"]
+        elif form == "gguf":
+            source = gguf_source(options.source or store.chain.header["model"]["model"])
+            write_gguf(source, scratch / "model.gguf", {site.name: site.weight for site in base.sites})
+            notes = [f"everything but the edited weights is that of {source.name}"]
         else:
             tensors = delta_tensors(entries, base.sites)
             write_delta(scratch / "delta.safetensors", tensors, {"base": store.chain.header["fingerprint"]})
