@@ -393,3 +393,13 @@ def test_edits_that_share_a_key_are_taken_out_together(tmp_path: Path) -> None:
         InputError, match="got entry 1, some of whose edits share a key and a target; take all of it out"
     ):
         Journal.open(folder).undo(1, edit=1, model=tiny_model("llama"), tokenizer=tiny_tokenizer())
+
+
+def test_an_edit_that_was_superseded_is_not_asked_for(tmp_path: Path) -> None:
+    first, again = records()[0], {**records()[0], "target_new": "Italy"}
+    folder, options = tmp_path / "kept", {**OPTIONS, "batch_size": 1}
+    aeplus.edit(tiny_model("llama"), tiny_tokenizer(), [first, again], journal=folder, **options)
+    undone = Journal.open(folder).undo(1, model=tiny_model("llama"), tokenizer=tiny_tokenizer())
+    assert undone.edits == 1
+    assert undone.removed[0]["efficacy"] is None
+    assert undone.others[0]["efficacy"] is not None

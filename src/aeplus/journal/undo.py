@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from aeplus.data.datamodule import EditDataModule
-from aeplus.edits import EditRequest
+from aeplus.edits import EditRequest, still_holding
 from aeplus.errors import InputError
 from aeplus.evaluation.questions import Success
 from aeplus.evaluation.success import Measure
@@ -35,7 +35,8 @@ class Undone:
     Attributes:
         number: The record that says so.
         edits: How many edits were taken out.
-        removed: Efficacy, Generalization, Specificity and Score of these edits before and after.
+        removed: Efficacy, Generalization, Specificity and Score of these edits before and after; of those that no later
+            edit had superseded.
         others: The same of all other edits.
         replayed: Batches that were solved again.
     """
@@ -58,8 +59,11 @@ def undo(journal: Store, numbers: Iterable[int], edit: int | None, mode: Mode, m
             _require_last(journal.active, takes)
         else:
             _require_one_reading(journal.active, takes)
-        others, removed = _split(journal.active, takes)
-        measure = Measure(base.decoder, tokenizer, [*others, *removed])
+        edits = _edits(journal.active, takes)
+        holding = still_holding([edit for edit, _ in edits])
+        others = [edit for edit, out in edits if not out]
+        removed = [edit for (edit, out), holds in zip(edits, holding, strict=True) if out and holds]
+        measure = Measure(base.decoder, tokenizer, [edit for edit, _ in edits])
         entries.apply(base.sites)
         before = measure(removed), measure(others)
         base.reset()
@@ -71,7 +75,9 @@ def undo(journal: Store, numbers: Iterable[int], edit: int | None, mode: Mode, m
         after = measure(removed), measure(others)
         record = _write(journal, takes, mode, replayed, weights_digests(base.sites))
         base.keep()
-    return Undone(record.number, len(removed), (before[0], after[0]), (before[1], after[1]), len(replayed))
+    return Undone(
+        record.number, sum(map(len, takes.values())), (before[0], after[0]), (before[1], after[1]), len(replayed)
+    )
 
 
 def _takes(journal: Store, numbers: Iterable[int], edit: int | None) -> Takes:
@@ -152,16 +158,14 @@ def _require_one_reading(active: Active, takes: Takes) -> None:
         raise InputError(msg)
 
 
-def _split(active: Active, takes: Takes) -> tuple[list[EditRequest], list[EditRequest]]:
-    """The edits that stay in the model, and those that are taken out of it."""
-    others: list[EditRequest] = []
-    removed: list[EditRequest] = []
-    for record, dropped in active:
-        for index, plain in enumerate(record.content["edits"]):
-            if index not in dropped:
-                out = index in takes.get(record.number, ())
-                (removed if out else others).append(request_from(plain))
-    return others, removed
+def _edits(active: Active, takes: Takes) -> list[tuple[EditRequest, bool]]:
+    """The edits in the model, in order, each with whether it is taken out."""
+    return [
+        (request_from(plain), index in takes.get(record.number, ()))
+        for record, dropped in active
+        for index, plain in enumerate(record.content["edits"])
+        if index not in dropped
+    ]
 
 
 def _without(active: Active, entries: Entries, takes: Takes) -> Entries:
