@@ -42,36 +42,23 @@ def check_trainer(trainer: Any) -> None:
 
 
 @contextmanager
-def accepted() -> Iterator[None]:
+def accepted(kind: type[Exception] = MisconfigurationException) -> Iterator[None]:
     """Reports what Lightning itself refuses within the block in a sentence.
 
-    Raises:
-        InputError: In place of its exceptions.
-    """
-    try:
-        yield
-    except MisconfigurationException as error:
-        raise _refused(error) from error
-
-
-@contextmanager
-def made() -> Iterator[None]:
-    """The same where the block makes a trainer, which can raise anything.
+    Args:
+        kind: Its exceptions; where a trainer is made, it can raise anything.
 
     Raises:
-        InputError: In place of its exceptions.
+        InputError: In place of them.
     """
     try:
         yield
     except InputError:
         raise
-    except Exception as error:
-        raise _refused(error) from error
-
-
-def _refused(error: Exception) -> InputError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return InputError(f"expected trainer options that Lightning accepts here, got an error ({reason}); correct them.")
+    except kind as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        msg = f"expected trainer options that Lightning accepts here, got an error ({reason}); correct them."
+        raise InputError(msg) from error
 
 
 def require_one_process() -> None:

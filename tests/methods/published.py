@@ -115,8 +115,8 @@ class Published:
             delta = self.plain.weight(layer) - weight
             self.plain.write(layer, weight + formulas.sparsified(delta, weight, self.numbers.keep_share))
 
-    def rect_feedback(self, rows: BatchRows, _: int) -> None:
-        """RECT with memory, whose next right-hand side is ``R K1ᵀ − E``, ``E = (T(Δ) − Δ) M``, ``M`` its system."""
+    def _take_back(self, rows: BatchRows) -> tuple[dict[int, Tensor], dict[int, Tensor], Any]:
+        """MEMIT with memory whose right-hand side lacks the last error: weights before, systems and keys."""
         before = {layer: self.plain.weight(layer) for layer in self._layers}
         systems: dict[int, Tensor] = {}
 
@@ -127,6 +127,11 @@ class Published:
             return wanted @ torch.linalg.inv(systems[layer])
 
         keys = self._spread(rows, self._find(rows, self._layers[-1]), update)
+        return before, systems, keys
+
+    def rect_feedback(self, rows: BatchRows, _: int) -> None:
+        """RECT with memory, whose next right-hand side is ``R K1ᵀ − E``, ``E = (T(Δ) − Δ) M``, ``M`` its system."""
+        before, systems, keys = self._take_back(rows)
         for layer, weight in before.items():
             delta = self.plain.weight(layer) - weight
             kept = formulas.sparsified(delta, weight, self.numbers.keep_share)
@@ -136,16 +141,7 @@ class Published:
 
     def prune_feedback(self, rows: BatchRows, _: int) -> None:
         """The same with PRUNE's restraint of the sum after every batch."""
-        before = {layer: self.plain.weight(layer) for layer in self._layers}
-        systems: dict[int, Tensor] = {}
-
-        def update(layer: int, keys: Tensor, residual: Tensor) -> Tensor:
-            earlier, numbers = self._earlier[layer], self.numbers
-            systems[layer] = numbers.alpha * self._covariance(layer) + keys @ keys.T + earlier @ earlier.T
-            wanted = residual @ keys.T - self._errors.get(layer, torch.zeros_like(before[layer]))
-            return wanted @ torch.linalg.inv(systems[layer])
-
-        keys = self._spread(rows, self._find(rows, self._layers[-1]), update)
+        _, systems, keys = self._take_back(rows)
         for layer, unedited in self._unedited.items():
             total = self.plain.weight(layer) - unedited
             kept = formulas.restrained(total, unedited, self.numbers.restrain_base)

@@ -51,14 +51,14 @@ def test_the_same_run_and_a_longer_stream_go_on(path: Path) -> None:
     [
         (
             {"fingerprint": "abd"},
-            "expected a checkpoint of the weights of gpt2, got edits of other weights; resume with the model",
+            "expected edits of the weights of gpt2, got edits of other weights; resume with the model",
         ),
         (
             {"layers": [4, 6]},
-            r"expected model.layers \[4, 5\], which the checkpoint edited, got \[4, 6\]; resume with those",
+            r"expected model.layers \[4, 5\], which were edited before, got \[4, 6\]; resume with those",
         ),
-        ({"requests": REQUESTS[::-1]}, "expected the checkpoint's 1 edits as the first ones of the data, got others"),
-        ({"requests": []}, "expected the checkpoint's 1 edits as the first ones of the data, got others"),
+        ({"requests": REQUESTS[::-1]}, "expected the 1 edits made before as the first ones of the data, got others"),
+        ({"requests": []}, "expected the 1 edits made before as the first ones of the data, got others"),
     ],
 )
 def test_another_run_is_refused(path: Path, change: dict[str, Any], text: str) -> None:

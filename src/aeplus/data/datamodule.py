@@ -112,9 +112,15 @@ class EditDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         require_seed(seed, "data.seed")
-        _require_numbers(batch_size, limit, neighbors, preserved_count, validation_share)
-        if isinstance(validation_earlier, bool) or not isinstance(validation_earlier, int) or validation_earlier < 0:
-            msg = f"expected data.validation_earlier of 0 or more, got {validation_earlier!r}; choose a whole number."
+        _require_counts(
+            batch_size=batch_size,
+            limit=limit,
+            neighbors=neighbors,
+            preserved_count=preserved_count,
+            validation_earlier=validation_earlier,
+        )
+        if isinstance(validation_share, bool) or not isinstance(validation_share, int | float):
+            msg = f"expected data.validation_share to be a number from 0 to 1, got {validation_share!r}; correct it."
             raise InputError(msg)
         if batch_size < 1:
             msg = f"expected data.batch_size of at least 1, got {batch_size}; choose the number of edits in a batch."
@@ -421,18 +427,15 @@ def _shared(earlier: Sequence[EditRequest], new: Sequence[EditRequest]) -> int:
     return same
 
 
-def _require_numbers(batch_size: Any, limit: Any, neighbors: Any, preserved_count: Any, validation_share: Any) -> None:
-    counts = {"batch_size": batch_size, "limit": limit, "neighbors": neighbors, "preserved_count": preserved_count}
+def _require_counts(**counts: Any) -> None:
     for name, value in counts.items():
         if isinstance(value, bool) or (not isinstance(value, int) and not (name == "limit" and value is None)):
             msg = f"expected data.{name} to be a whole number, got {value!r}; correct it."
             raise InputError(msg)
-    if neighbors < 0:
-        msg = f"expected data.neighbors of 0 or more, got {neighbors}; choose another number."
-        raise InputError(msg)
-    if isinstance(validation_share, bool) or not isinstance(validation_share, int | float):
-        msg = f"expected data.validation_share to be a number from 0 to 1, got {validation_share!r}; correct it."
-        raise InputError(msg)
+    for name in ("neighbors", "validation_earlier"):
+        if counts[name] < 0:
+            msg = f"expected data.{name} of 0 or more, got {counts[name]}; choose another number."
+            raise InputError(msg)
 
 
 def _same_edit(a: EditRequest, b: EditRequest) -> bool:

@@ -4,8 +4,31 @@ from typing import Any
 
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.models.loading import LOADING, load_model
 from aeplus.run.committed.chain import Chain
 from aeplus.utils.fingerprint import weights_fingerprint
+
+
+def load_base(chain: Chain, name: str | None) -> tuple[Any, Any]:
+    """Loads the model that a journal's edits belong to, and its tokenizer.
+
+    Args:
+        chain: The journal.
+        name: Where the model is now; by default where the journal had it from.
+
+    Raises:
+        InputError: If it cannot be loaded.
+    """
+    options = dict(chain.header["model"])
+    if name is not None:
+        options["model"] = name
+    try:
+        return load_model(*(options[option] for option in LOADING))
+    except InputError as error:
+        if name is not None:
+            raise
+        msg = f"expected the base model of the journal, got none ({error}) Say where it is: --model NAME."
+        raise InputError(msg) from error
 
 
 class BaseModel:

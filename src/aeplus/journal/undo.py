@@ -209,12 +209,7 @@ def _replay(journal: Store, entries: Entries, takes: Takes, model: Any, tokenize
     replayed = []
     for record, requests in later:
         data.batch_size = len(requests)
-        session.begin()
-        done = False
-        while not done:
-            session.candidate()
-            done = session.settle(session.validate(data.validation_items())[session.monitor])
-        session.commit()
+        session.edit_batch(data.validation_items)
         replayed.append((record, session.entries[-1]))
     return replayed
 

@@ -40,8 +40,7 @@ class Resume:
     def __init__(self, journal: Store, records: int | None = None) -> None:
         chain = journal.chain
         self.journal, self.records = journal, len(chain.records) if records is None else records
-        until = Store(type(chain)(chain.folder, chain.header, chain.records[: self.records]))
-        self.entries: Entries = until.entries()
+        self.entries: Entries = Store(chain.first(self.records)).entries()
         self._fingerprint = chain.header["fingerprint"]
         self._layers = chain.header["layers"]
         self._names = list(chain.header["weights"])
@@ -69,14 +68,14 @@ class Resume:
         for line in differences(notes["settings"], dict(settings)):
             warnings.warn(f"the checkpoint was made with {line}; the present value is used", stacklevel=2)
         folders = [path.absolute().parent.parent / "journal", Path(notes["journal"])]
-        folder = next((folder for folder in folders if _has(folder, notes)), None)
-        if folder is None:
+        journal = next((found for folder in folders if (found := _journal_of(folder, notes)) is not None), None)
+        if journal is None:
             msg = (
                 f"expected the journal of {path} in {folders[0]}, which holds the edits, got none, or another; keep "
                 "the run's folder together."
             )
             raise InputError(msg)
-        journal, count = Store.open(folder), notes["records"]
+        count = notes["records"]
         if any(record.kind == "undo" for record in journal.chain.records[count:]):
             msg = (
                 f"expected a journal as {path} left it, got one that edits were taken out of since; go on from the "
@@ -129,12 +128,12 @@ class Resume:
         """
         if fingerprint != self._fingerprint:
             msg = (
-                f"expected a checkpoint of the weights of {model}, got edits of other weights; resume with the "
+                f"expected edits of the weights of {model}, got edits of other weights; resume with the "
                 "model that the run began with."
             )
             raise InputError(msg)
         if self._layers != layers:
-            msg = f"expected model.layers {self._layers}, which the checkpoint edited, got {layers}; resume with those."
+            msg = f"expected model.layers {self._layers}, which were edited before, got {layers}; resume with those."
             raise InputError(msg)
         if names is not None and self._names and self._names != list(names):
             msg = f"expected edits of {', '.join(names)}, got some of {', '.join(self._names)}; set model.site as then."
@@ -144,7 +143,7 @@ class Resume:
         done = [(e.get("asked") or e["prompt"], e["subject"], e["target_new"]) for e in edits]
         if done != [(r.asked or r.prompt, r.subject, r.target_new) for r in requests[: len(done)]]:
             msg = (
-                f"expected the checkpoint's {len(done)} edits as the first ones of the data, got others; resume with "
+                f"expected the {len(done)} edits made before as the first ones of the data, got others; resume with "
                 "the data the run began with (further edits may follow at the end)."
             )
             raise InputError(msg)
@@ -202,15 +201,12 @@ def _add(state: Any, value: Any) -> None:
     state.update(b"\x1e")
 
 
-def _has(folder: Path, notes: Mapping[str, Any]) -> bool:
-    """Whether a folder holds the journal of a checkpoint."""
+def _journal_of(folder: Path, notes: Mapping[str, Any]) -> Store | None:
+    """The journal of a checkpoint, if a folder holds it."""
     if not (folder / HEADER).is_file():
-        return False
-    chain = Store.open(folder).chain
-    count = notes["records"]
-    return (
-        count <= len(chain.records) and type(chain)(folder, chain.header, chain.records[:count]).head == notes["head"]
-    )
+        return None
+    store, count = Store.open(folder), notes["records"]
+    return store if count <= len(store.chain.records) and store.chain.first(count).head == notes["head"] else None
 
 
 def differences(saved: dict[str, Any], present: dict[str, Any], prefix: str = "") -> list[str]:

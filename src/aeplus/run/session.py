@@ -5,12 +5,7 @@
     session = EditSession(model, tokenizer, [4, 5, 6, 7, 8], named_method("alphaedit_plus"))
     session.prepare(data)
     while not data.exhausted:
-        session.begin()
-        done = False
-        while not done:
-            session.candidate()
-            done = session.settle(session.validate(data.validation_items())[session.monitor])
-        session.commit()
+        session.edit_batch(data.validation_items)
     session.finish()
 
 :class:`~aeplus.module.EditModule` drives one from Lightning's hooks. Nothing here knows of a training loop.
@@ -261,7 +256,7 @@ class EditSession:
 
     def _read_preserved(self) -> BatchBuilder:
         options = self.target_options
-        contexts = self._contexts()
+        contexts = self.contexts()
         self.statistics = self.load_statistics(contexts, self.fingerprint)
         if self.method.update == "closed_form":
             for statistics in self.statistics:
@@ -279,11 +274,13 @@ class EditSession:
         if self._adapted == (data, True) or self._adapted == (data, editing):
             return
         self._adapted = data, editing
-        contexts = tuple(self._contexts()) if editing else ("",)
+        contexts = tuple(self.contexts()) if editing else ("",)
         reader = self.reader(contexts)
         if not isinstance(data, Adaptable):
             if problems := find_problems(reader, data.requests, tests=False):
                 refuse(problems[0], data.requests)
+            items = [*data.validation.firsts.values(), *data.validation.rewrites]
+            self._joins = {item.prompt: data.requests[item.request_index].join for item in items}
             return
         data.adapt(reader, self.preserved.corpus)
         self._joins = data.joins
@@ -296,7 +293,7 @@ class EditSession:
         Raises:
             InputError: If something cannot be read and may not be left out.
         """
-        readable = data.adapted(requests, self.reader(self._contexts()))
+        readable = data.adapted(requests, self.reader(self.contexts()))
         if data.chat_template:
             self.tokenizer = ChatTemplate(self.tokenizer).tokenizer()
         return readable
@@ -307,7 +304,7 @@ class EditSession:
         size = None if embeddings is None else int(embeddings.weight.shape[0])
         return Reader(self.tokenizer, self.decoder.context_length, size, tuple(contexts))
 
-    def _contexts(self) -> list[str]:
+    def contexts(self) -> list[str]:
         """The sampled contexts."""
         options = self.target_options
         return self._once(
@@ -421,6 +418,22 @@ class EditSession:
         self._rule = self.select()
         self._seconds["targets"] = self._builder.learning_seconds
 
+    def edit_batch(self, items: Callable[[], Sequence[tuple[str, str, str | None] | PromptItem]]) -> BatchCommit:
+        """Edits the batch at the cursor, from its first candidate to its commit, for those without a loop of their own.
+
+        Args:
+            items: Gives the validation prompts, once for each candidate.
+
+        Raises:
+            InputError: As :meth:`begin` and :meth:`candidate` do.
+        """
+        self.begin()
+        done = False
+        while not done:
+            self.candidate()
+            done = self.settle(self.validate(items())[self.monitor])
+        return self.commit()
+
     def _say_if_not_smoothed(self) -> None:
         method = self.method
         if method.smooth and method.smoothing_threshold is None:
@@ -472,11 +485,8 @@ class EditSession:
 
     def _with_joins(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> list[PromptItem]:
         """Validation prompts with the rule by which their edit's prompt and answer are joined."""
-        data = self.data
-        validation = [*data.validation.firsts.values(), *data.validation.rewrites]
-        joins = {item.prompt: data.requests[item.request_index].join for item in validation} | self._joins
         return [
-            item if isinstance(item, PromptItem) else PromptItem(*item, join=joins.get(item[1], "auto"))
+            item if isinstance(item, PromptItem) else PromptItem(*item, join=self._joins.get(item[1], "auto"))
             for item in items
         ]
 

@@ -24,7 +24,7 @@ from aeplus.models.tokens import readable
 from aeplus.preserved.facts import statement_keys, with_excerpts
 from aeplus.preserved.statistics import collect_excerpts
 from aeplus.run.session import EditSession
-from aeplus.targets.rows import BatchRows, sample_contexts
+from aeplus.targets.rows import BatchRows
 from aeplus.utils.progress import Progress
 
 _PROMPTS = 64  # between two steps of the progress bar
@@ -56,7 +56,7 @@ def examine(
     method, options = session.method, session.target_options
     requests = [request.without_tests() for request in requests]
     notes, same = token_notes(tokenizer, requests), clashes(requests, batch_size)
-    contexts = sample_contexts(decoder.model, tokenizer, options.contexts, options.context_length, session.seed)
+    contexts = session.contexts()
     batches = stream_rows(decoder, tokenizer, requests, contexts, batch_size)
     bare = [row for rows in batches for row in rows.prompts[:: rows.contexts]]
     shared = _one_key(batches)

@@ -5,9 +5,9 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from aeplus.commands.journal.model import load_base
 from aeplus.errors import InputError
 from aeplus.journal import Journal, Undone
+from aeplus.journal.base import load_base
 from aeplus.models.loading import save_model
 from aeplus.utils.paths import check_output
 from aeplus.utils.tables import print_line, print_table
@@ -24,7 +24,7 @@ def apply(options: Namespace, rest: Sequence[str], command: str) -> int:
     out = Path(options.out)
     check_output(out, "--out", folder=True)
     journal = Journal.open(options.journal)
-    model, tokenizer = load_base(journal, options.model)
+    model, tokenizer = load_base(journal.chain, options.model)
     same = journal.apply(model)
     save_model(model, tokenizer, out)
     count = sum(line.active for line in journal.log())
@@ -47,7 +47,7 @@ def undo(options: Namespace, rest: Sequence[str], command: str) -> int:
         msg = f"expected one entry with --edit, got {options.entries}; give the number of its batch."
         raise InputError(msg)
     journal = Journal.open(options.journal)
-    model, tokenizer = load_base(journal, options.model)
+    model, tokenizer = load_base(journal.chain, options.model)
     undone = journal.undo(first, last, edit=options.edit, mode=options.mode, model=model, tokenizer=tokenizer)
     if options.out is not None:
         save_model(model, tokenizer, Path(options.out))

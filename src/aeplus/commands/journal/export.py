@@ -4,9 +4,9 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from aeplus.commands.journal.model import load_base
 from aeplus.errors import InputError
 from aeplus.journal import Journal
+from aeplus.journal.base import load_base
 from aeplus.journal.export.exporter import ExportOptions, export
 from aeplus.journal.export.served import check_served
 from aeplus.utils.paths import check_output
@@ -26,7 +26,7 @@ def run(options: Namespace, rest: Sequence[str], command: str) -> int:
         options.rank, options.tolerance, options.prefix, options.per_batch, options.shard, options.source
     )
     journal = Journal.open(options.journal)
-    model, tokenizer = load_base(journal, options.model)
+    model, tokenizer = load_base(journal.chain, options.model)
     done = export(journal, options.format, out, model, tokenizer, command, chosen)
     print_line(f"{options.format}: {out}")
     if done.rank is not None:

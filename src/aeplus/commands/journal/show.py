@@ -5,8 +5,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
-from aeplus.commands.journal.model import load_base
 from aeplus.journal import Journal, LogLine
+from aeplus.journal.base import load_base
 from aeplus.utils.tables import Row, print_line, print_table
 
 _HEADER = ["entry", "time (UTC)", "what", "edits", "in the model", "Score on validation", "kB"]
@@ -70,7 +70,7 @@ def verify(options: Namespace, rest: Sequence[str], command: str) -> int:
     count = len(journal.chain.records)
     print_line(f"{journal.folder}: whole, {count} {'entry' if count == 1 else 'entries'}")
     if options.model is not None:
-        model, _ = load_base(journal, options.model)
+        model, _ = load_base(journal.chain, options.model)
         journal.verify(model)
         print_line(f"{options.model}: the model that the journal was made with, unedited")
     return 0

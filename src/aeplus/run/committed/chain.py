@@ -113,6 +113,10 @@ class Chain:
             chain.records.append(Record(number, content["kind"], content, content["digest"]))
         return chain
 
+    def first(self, records: int) -> "Chain":
+        """The chain as it was after some records."""
+        return Chain(self.folder, self.header, self.records[:records])
+
     @property
     def head(self) -> str:
         """The digest of the last record, or of the header where there is none."""

@@ -90,13 +90,13 @@ class Store:
                 active |= {number: frozenset() for number in record.content["by"]}
         return [(self.chain.records[number - 1], dropped) for number, dropped in active.items()]
 
-    def entries(self, limit: int | None = None) -> Entries:
-        """The active batches, read and checked; only the first, if there is a limit.
+    def entries(self) -> Entries:
+        """The active batches, read and checked.
 
         Raises:
             InputError: If one is damaged.
         """
-        return Entries(self._entry(record, dropped) for record, dropped in self.active[:limit])
+        return Entries(self._entry(record, dropped) for record, dropped in self.active)
 
     def _entry(self, record: Record, dropped: frozenset[int]) -> Entry:
         entry = self.chain.entry(record)
@@ -117,8 +117,8 @@ class Store:
     @property
     def weights(self) -> dict[str, str]:
         """The digests of the edited weights, by their names, as they were after the last record."""
-        records = [record.content["weights"]["after"] for record in self.chain.records if record.kind != "replayed"]
-        return dict(records[-1] if records else self.chain.header["weights"])
+        last = next((record for record in reversed(self.chain.records) if record.kind != "replayed"), None)
+        return dict(last.content["weights"]["after"] if last is not None else self.chain.header["weights"])
 
     # ---- writing
 
