@@ -87,6 +87,13 @@ def test_any_flipped_bit_is_found_and_named(run: Path) -> None:
     Journal.open(run).verify()
 
 
+def test_the_same_values_in_other_letters_are_a_changed_file(run: Path) -> None:
+    file = run / "journal" / "000002.json"
+    file.write_text(json.dumps(json.loads(file.read_text())))
+    with pytest.raises(InputError, match=r"damaged .*000002.json \(its digest differs\)"):
+        Journal.open(run)
+
+
 def test_records_cannot_be_dropped_exchanged_or_taken_from_elsewhere(run: Path) -> None:
     folder = run / "journal"
     copy = shutil.copytree(folder, run / "copy")
