@@ -77,7 +77,7 @@ def run(model: Any, tokenizer: Any, options: argparse.Namespace, rounding: Round
             print(f"{data.cursor} of {len(data.requests)} edits")
             if rounding is not None:
                 rounding.after(session.sites, commit)
-        return session.score(data.requests)
+        return session.measuring.score(data.requests)
 
 
 def main() -> None:

@@ -26,11 +26,10 @@ from aeplus.data import datamodule
 from aeplus.data import paraphrase as rewriter
 from aeplus.data.validation import ValidationSet
 from aeplus.edits import EditRequest, Probe, held_out_prompts
-from aeplus.evaluation.questions import Baseline
 from aeplus.methods import batch as builder
 from aeplus.preserved import statistics
 from aeplus.run import session as run_session
-from aeplus.run.session import EditSession
+from aeplus.run.measuring import Measuring
 from aeplus.targets import cache as target_cache
 from small import ROOT, TARGETS
 from small import SUBJECTS as NAMES
@@ -66,7 +65,7 @@ def version(number: int) -> list[dict[str, Any]]:
     ]
 
 
-MEASURING = {EditSession.score.__code__, Baseline.__init__.__code__}
+MEASURING = {Measuring.begin.__code__, Measuring.score.__code__}
 """Where the model is measured before the first edit and after the last (and along the way, for the log)."""
 
 

@@ -228,7 +228,7 @@ def edit(
     updates = [entry.updates for entry in session.entries[session.resumed :]]
     result = EditResult(session.report.as_dict(), updates, before, _STANDING.setdefault(model, []))
     if journal is not None:
-        result._journal = (expanded(journal), list(session.recorded))
+        result._journal = (expanded(journal), list(session.recording.numbers))
     result._standing.append(result._mark)
     return result
 

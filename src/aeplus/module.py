@@ -198,7 +198,7 @@ class EditModule(LightningModule):
         if folder is not None:
             facts = [plain_edit(fact) for fact in self._shared.get("preserve", ())]
             settings = {**self._all_settings, "preserve": facts}
-            self._writing.enter_context(self.session.keep_journal(folder, settings, resume))
+            self._writing.enter_context(self.session.recording.keep(folder, settings, resume))
         if self._data.exhausted:
             self.trainer.should_stop = True  # a finished run was resumed
 
@@ -231,7 +231,7 @@ class EditModule(LightningModule):
         summary = self.session.validate(items)
         values = {f"validation/{name}": value for name, value in summary.items() if value is not None}
         if not self._fitting:
-            edits = self.session.score(self._data.requests).summary()
+            edits = self.session.measuring.score(self._data.requests).summary()
             values |= {f"edits/{name}": value for name, value in edits.items() if value is not None}
         self.log_dict(values, batch_size=1, on_step=False, on_epoch=True, logger=not self._fitting)
 
@@ -275,7 +275,7 @@ class EditModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Points at the journal and seals what a run is resumed from."""
-        checkpoint[NOTES] = notes_of(self.session.journal, self._data.cursor, self._all_settings)
+        checkpoint[NOTES] = notes_of(self.session.recording.journal, self._data.cursor, self._all_settings)
         checkpoint[NOTES]["uncounted"] = self.session.uncounted
         checkpoint[NOTES]["seal"] = seal(checkpoint)
 

@@ -155,8 +155,8 @@ def test_finish_measures_once_until_something_changes(monkeypatch: pytest.Monkey
     run, data = session(tiny_model("llama"), "alphaedit"), ListStream(requests_from_records(records()), 4)
     run.prepare(data)
     asked: list[int] = []
-    score = run.score
-    monkeypatch.setattr(run, "score", lambda requests: (asked.append(len(requests)), score(requests))[1])
+    score = run.measuring.score
+    monkeypatch.setattr(run.measuring, "score", lambda requests: (asked.append(len(requests)), score(requests))[1])
     run.finish()
     assert run.report.after == run.report.before  # nothing was edited
     assert run.report.leakage is None

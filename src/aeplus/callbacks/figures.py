@@ -159,7 +159,7 @@ class FigureWriter(EditCallback):
 
     def _success(self, session: EditSession) -> list[Success]:
         data = session.data
-        return edit_success(session.decoder, session.tokenizer, data.requests, session.baseline, data.overlap)
+        return edit_success(session.decoder, session.tokenizer, data.requests, session.measuring.baseline, data.overlap)
 
     def _states(self, session: EditSession) -> Tensor | None:
         if len(self._prompts) < 2:

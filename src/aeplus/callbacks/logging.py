@@ -45,7 +45,7 @@ class MetricsWriter(EditCallback):
         report, step = commit.report, commit.index + 1
         values: dict[str, float | None] = {f"validation/{k}": v for k, v in commit.validation.items()}
         if self.evaluate_every and step % self.evaluate_every == 0:
-            so_far = module.session.score(module.session.data.edited).summary()
+            so_far = module.session.measuring.score(module.session.data.edited).summary()
             values |= {f"edits/{k}": v for k, v in so_far.items()}
         values |= {
             "conflict/preserved_mean": report["conflict_preserved"],

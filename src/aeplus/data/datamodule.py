@@ -1,11 +1,9 @@
 """The stream of sequential batches, the validation set and the test prompts, as a LightningDataModule."""
 
 import random
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,26 +11,18 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
+from aeplus.data.adapting import continued, readable_tests, usable_edits
 from aeplus.data.chat import ChatTemplate
-from aeplus.data.fitting import Reader, find_problems, message, readable_validation, refuse, without
+from aeplus.data.fitting import Reader, readable_validation
 from aeplus.data.formats.zsre import ask_plainly
 from aeplus.data.manifest import read_validation
 from aeplus.data.readers import fill_neighborhoods, read_requests, read_stream
-from aeplus.data.validation import ValidationSet, build_validation, overlap, preserved_snippets
-from aeplus.edits import EditRequest, Probe, held_out_prompts, still_holding
-from aeplus.errors import InputError, require_seed
-from aeplus.preserved.corpus import read_texts
-from aeplus.texts import check_join
+from aeplus.data.scoring import ValidationPrompt, corpus_snippets, validation_items
+from aeplus.data.settings import check_settings, record_range
+from aeplus.data.validation import ValidationSet, build_validation, overlap
+from aeplus.edits import EditRequest
+from aeplus.errors import InputError
 from aeplus.utils.fingerprint import text_stamp
-
-ValidationPrompt = tuple[str, str, str | None]
-"""Aspect, prompt and answer; without an answer, what the unedited model answers is right."""
-
-
-@lru_cache(maxsize=8)
-def _snippets(corpus: str, stamp: str, count: int, seed: int) -> tuple[Probe, ...]:
-    """Sentence beginnings of a corpus. They take seconds: read once per process, until its ``stamp`` changes."""
-    return tuple(preserved_snippets(read_texts(corpus), count, seed))
 
 
 class _CurrentBatch(IterableDataset[list[EditRequest]]):
@@ -111,25 +101,7 @@ class EditDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        require_seed(seed, "data.seed")
-        _require_counts(
-            batch_size=batch_size,
-            limit=limit,
-            neighbors=neighbors,
-            preserved_count=preserved_count,
-            validation_earlier=validation_earlier,
-        )
-        if isinstance(validation_share, bool) or not isinstance(validation_share, int | float):
-            msg = f"expected data.validation_share to be a number from 0 to 1, got {validation_share!r}; correct it."
-            raise InputError(msg)
-        if batch_size < 1:
-            msg = f"expected data.batch_size of at least 1, got {batch_size}; choose the number of edits in a batch."
-            raise InputError(msg)
-        check_join(join, "data.join")
-        if protocol not in ("published", "plain"):
-            msg = f"expected data.protocol published or plain, got {protocol!r}; choose one of these."
-            raise InputError(msg)
-        self._records, self.protocol = _records(subset, limit), protocol
+        self.protocol = protocol
         self.join, self.chat_template = join, chat_template
         self.path, self.batch_size, self.limit, self.target = path, batch_size, limit, target
         self.subset, self.shuffle, self.skip_unusable = subset, shuffle, skip_unusable
@@ -137,6 +109,7 @@ class EditDataModule(LightningDataModule):
         self.validation_earlier = validation_earlier
         self.validation_file = validation
         self.preserved, self.preserved_count, self.snippet_corpus = preserved, preserved_count, snippet_corpus
+        check_settings(self.settings)
         self._given: list[EditRequest] | None = None
         self._read: list[EditRequest] = []  # as they were before a model was known
         self._made: list[EditRequest] = []  # as they were left by setup or adapt
@@ -162,7 +135,7 @@ class EditDataModule(LightningDataModule):
         """
         new = self._given if self._given is not None else self.read()
         self._earlier, self._new = list(earlier), list(new)
-        self._given, self.requests = [*earlier, *new[_shared(earlier, new) :]], []
+        self._given, self.requests = [*earlier, *new[continued(earlier, new) :]], []
         self.setup("fit")
         self.cursor = len(earlier)
 
@@ -196,9 +169,9 @@ class EditDataModule(LightningDataModule):
         if self.requests is not self._made:  # others were put in their place
             self._read = self._new = self.requests
             self._earlier = []
-        kept, requests = self._usable(self._new, reader, template)
+        kept, requests = usable_edits(self._new, reader, template, self.join, self.skip_unusable)
         if self._earlier:  # as they were made
-            same = _shared(self._earlier, requests)
+            same = continued(self._earlier, requests)
             kept, requests = [*self._earlier, *kept[same:]], [*self._earlier, *requests[same:]]
         if len(kept) != len(self._read) or template is not None or self._snippets_due:
             asked = [replace(edit, prompt=edit.asked) if edit.asked else edit for edit in kept]
@@ -218,20 +191,9 @@ class EditDataModule(LightningDataModule):
         Raises:
             InputError: If there are some and they may not be left out.
         """
-        problems = [problem for problem in find_problems(reader, self.requests) if problem.test]
-        if not problems:
-            return
-        if not self.skip_unusable:
-            refuse(problems[0], self.requests)
-        first = message(problems[0], self.requests)
-        left = [request for request in without(self.requests, problems) if request is not None]
-        remain = any(True for _ in held_out_prompts(left))
-        warnings.warn(
-            f"{len(problems)} test prompts cannot be read by this model and are left out, first "
-            f"{first}{'' if remain else ' No test prompt is left.'}",
-            stacklevel=2,
-        )
-        self.requests = self._made = left
+        left = readable_tests(self.requests, reader, self.skip_unusable)
+        if left is not self.requests:
+            self.requests = self._made = left
 
     def adapted(self, requests: Sequence[EditRequest], reader: Reader) -> list[EditRequest]:
         """Edits as a model reads them: checked, and rendered if they are chats.
@@ -239,39 +201,8 @@ class EditDataModule(LightningDataModule):
         Raises:
             InputError: As :meth:`adapt` does.
         """
-        return self._usable(requests, reader, ChatTemplate(reader.tokenizer) if self.chat_template else None)[1]
-
-    def _usable(
-        self, requests: Sequence[EditRequest], reader: Reader, template: ChatTemplate | None
-    ) -> tuple[list[EditRequest], list[EditRequest]]:
-        """The edits that a model can read, as they were and as it reads them."""
-        if template is None and (chats := [edit for edit in requests if edit.turns and not edit.asked]):
-            msg = (
-                f"record {chats[0].id or 1}: expected data.chat_template: true for a prompt of several turns, got "
-                "false; set it, or write the prompt as one text."
-            )
-            raise InputError(msg)
-        rule = self.join
-        ruled = [replace(r, join=rule) if r.join == "auto" and rule != "auto" else r for r in requests]
-        rendered = ruled if template is None else [template.edit(request) for request in ruled]
-        problems = find_problems(reader, rendered, tests=False)
-        if not problems:
-            return list(ruled), rendered
-        if not self.skip_unusable:
-            refuse(problems[0], rendered)
-        left = without(rendered, problems)
-        lost = sum(request is None for request in left)
-        if lost == len(left):
-            refuse(next(problem for problem in problems if problem.test is None), rendered)
-        if lost:
-            first = next(problem for problem in problems if problem.test is None)
-            warnings.warn(
-                f"{lost} of {len(left)} edits cannot be read by this model and are left out, first "
-                f"{message(first, rendered)}",
-                stacklevel=3,
-            )
-        before = [request for request, now in zip(without(ruled, problems), left, strict=True) if now is not None]
-        return [r for r in before if r is not None], [request for request in left if request is not None]
+        template = ChatTemplate(reader.tokenizer) if self.chat_template else None
+        return usable_edits(requests, reader, template, self.join, self.skip_unusable)[1]
 
     def _joins(self, requests: Sequence[EditRequest], template: ChatTemplate | None) -> dict[str, str]:
         """How validation prompts and their answers are joined, where that is not ``auto``."""
@@ -302,7 +233,7 @@ class EditDataModule(LightningDataModule):
         )
         self._snippets_due = not facts and self.preserved_count > 0 and corpus is None
         if not facts and self.preserved_count and corpus is not None:
-            snippets = _snippets(corpus, text_stamp(corpus), self.preserved_count, self.seed)
+            snippets = corpus_snippets(corpus, text_stamp(corpus), self.preserved_count, self.seed)
             validation = replace(validation, preserved=snippets)
         return validation
 
@@ -322,7 +253,7 @@ class EditDataModule(LightningDataModule):
             msg = "expected edits, got no data.path; pass a file: --data.path edits.jsonl."
             raise InputError(msg)
         options: dict[str, Any] = {"target": self.target, "skip_unusable": self.skip_unusable, "join": self.join}
-        records = read_stream(paths, *self._records, **options)
+        records = read_stream(paths, *record_range(self.subset, self.limit), **options)
         if not records:
             msg = f"expected records in data.subset {self.subset} of {', '.join(paths)}, got none; start earlier."
             raise InputError(msg)
@@ -359,29 +290,9 @@ class EditDataModule(LightningDataModule):
         return self.cursor >= len(self.requests)
 
     def validation_items(self) -> list[ValidationPrompt]:
-        """What scores the current candidate: no test prompt among them.
-
-        Efficacy is asked by one paraphrase of every edit of the batch, so that every smoothed edit is asked;
-        Generalization by several paraphrases of a share of all edits so far, of earlier batches a sample; Specificity
-        by preserved facts. Edits that no longer hold are excluded. A set from a file asks only for the edits that it
-        contains.
-        """
+        """What scores the current candidate; see :func:`~aeplus.data.scoring.validation_items`."""
         reached = self.requests[: self.cursor + self.batch_size]
-        holding = [index for index, holds in enumerate(still_holding(reached)) if holds]
-        items: list[ValidationPrompt] = [
-            ("efficacy", self.validation.firsts[i].prompt, reached[i].target_new)
-            for i in holding
-            if i >= self.cursor and i in self.validation.firsts
-        ]
-        due = set(holding)
-        rewrites = [r for r in self.validation.rewrites if r.request_index in due]
-        earlier = [place for place, r in enumerate(rewrites) if r.request_index < self.cursor]
-        if len(earlier) > self.validation_earlier:
-            drawn = random.Random(f"{self.seed} {self.cursor}").sample(earlier, len(earlier) - self.validation_earlier)
-            left_out = set(drawn)
-            rewrites = [r for place, r in enumerate(rewrites) if place not in left_out]
-        items += [("generalization", r.prompt, r.answer) for r in rewrites]
-        return items + [("specificity", probe.prompt, probe.answer) for probe in self.validation.preserved]
+        return validation_items(self.validation, reached, self.cursor, self.validation_earlier, self.seed)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Batches are texts and stay on the CPU."""
@@ -417,45 +328,3 @@ class EditDataModule(LightningDataModule):
             )
             raise InputError(msg)
         self.cursor = cursor
-
-
-def _shared(earlier: Sequence[EditRequest], new: Sequence[EditRequest]) -> int:
-    """How many of the last edits made the new ones begin with."""
-    same = min(len(earlier), len(new))
-    while not all(map(_same_edit, earlier[len(earlier) - same :], new)):
-        same -= 1
-    return same
-
-
-def _require_counts(**counts: Any) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or (not isinstance(value, int) and not (name == "limit" and value is None)):
-            msg = f"expected data.{name} to be a whole number, got {value!r}; correct it."
-            raise InputError(msg)
-    for name in ("neighbors", "validation_earlier"):
-        if counts[name] < 0:
-            msg = f"expected data.{name} of 0 or more, got {counts[name]}; choose another number."
-            raise InputError(msg)
-
-
-def _same_edit(a: EditRequest, b: EditRequest) -> bool:
-    one, other = ((e.asked or e.prompt, e.subject, e.target_new, e.turns) for e in (a, b))
-    return one == other
-
-
-def _records(subset: str | None, limit: int | None) -> tuple[int, int | None]:
-    """The first record to take, and the one to stop before."""
-    if limit is not None and limit < 1:
-        msg = f"expected data.limit of at least 1, got {limit}; leave it out to take every record."
-        raise InputError(msg)
-    parts = re.fullmatch(r"(\d*):(\d*)", ":" if subset is None else subset)
-    first = int(parts[1] or 0) if parts else 0
-    last = int(parts[2]) if parts and parts[2] else None
-    if parts is None or (last is not None and last <= first):
-        msg = (
-            f"expected data.subset as start:stop with a start below the stop, got {subset!r}; write for instance "
-            "100:200, or :100 for the first hundred records."
-        )
-        raise InputError(msg)
-    ends = [end for end in (last, None if limit is None else first + limit) if end is not None]
-    return first, min(ends, default=None)

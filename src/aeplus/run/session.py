@@ -13,47 +13,36 @@
 
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
-from aeplus.data.chat import ChatTemplate
-from aeplus.data.fitting import Reader, find_problems, refuse
-from aeplus.data.readers import read_requests
-from aeplus.edits import EditRequest, prompt_joins
+from aeplus.edits import EditRequest
 from aeplus.errors import InputError
-from aeplus.evaluation.questions import Baseline, PromptItem, edit_items, evaluate, grade, tokenize_items
+from aeplus.evaluation.questions import PromptItem
 from aeplus.methods.batch import BatchBuilder, BatchEdit, Candidate
 from aeplus.methods.layer import SITES, base_filter
 from aeplus.methods.method import Method
 from aeplus.methods.treatments import Restraint, added_last
-from aeplus.metrics.success import Score
 from aeplus.models.checks import check_model, check_tokenizer
 from aeplus.models.decoder import Decoder, EditSite
-from aeplus.models.loading import DType
-from aeplus.models.replay import response_of
-from aeplus.preserved.facts import Statement, statement_keys, with_statements
-from aeplus.preserved.statistics import LayerStatistics, PreservedOptions, load_or_collect
+from aeplus.preserved.facts import Statement
+from aeplus.preserved.statistics import LayerStatistics, PreservedOptions
 from aeplus.run.batches import Adaptable, BatchCommit, Stream
 from aeplus.run.committed.entries import Entries, Entry, plain_edit
-from aeplus.run.committed.store import Store, header_of, weights_digests
-from aeplus.run.leakage import LeakageMeter
+from aeplus.run.measuring import Measuring
+from aeplus.run.preservation import LeakageMeter, named_statements, preserved_statistics
+from aeplus.run.reading import Reading
+from aeplus.run.recording import Recording
 from aeplus.run.report import RunReport, batch_report
 from aeplus.run.selection import SELECTIONS, WATCHED, Selection
+from aeplus.run.unedited import UneditedModel
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.targets.rows import sample_contexts
-from aeplus.utils.fingerprint import weights_fingerprint
-from aeplus.utils.paths import locked
 from aeplus.utils.progress import Progress
 
 if TYPE_CHECKING:
     from aeplus.run.resume import Resume
     from aeplus.targets.cache import TargetCache
-
-T = TypeVar("T")
 
 
 class EditSession:
@@ -81,11 +70,12 @@ class EditSession:
     Attributes:
         decoder: The model taken apart.
         sites: The edited layers.
+        unedited: The model as it was.
         entries: The committed batches.
         resumed: How many of them the run began with.
         uncounted: How many of them a journal held before the first step of the run.
-        recorded: The numbers that the others have in the journal.
-        journal: Where they are written too, from :meth:`keep_journal` on.
+        measuring: Asks the model what the run reports.
+        recording: Writes the others to a journal, where one is kept.
         report: What the run has measured so far.
         select: Makes the rule that chooses each batch's candidate; by default that of ``method.selection``.
         monitor: What :meth:`validate` found that the rule should see: ``probability`` or ``score``.
@@ -96,8 +86,6 @@ class EditSession:
 
     data: Stream
     statistics: list[LayerStatistics]
-    baseline: Baseline
-    fingerprint: str
 
     def __init__(
         self,
@@ -118,7 +106,7 @@ class EditSession:
         target_cache: "TargetCache | None" = None,
         unedited_cache: dict[tuple[Hashable, ...], Any] | None = None,
     ) -> None:
-        self.model, self.tokenizer = model, tokenizer
+        self.model = model
         self.method, self.target_options, self.preserved, self.seed = method, targets, preserved, seed
         if edited_dtype not in ("same", "float32"):
             msg = f"expected edited_dtype same or float32, got {edited_dtype!r}; choose one of these."
@@ -138,22 +126,26 @@ class EditSession:
             for edited in self.sites:
                 edited.upcast()
         self.entries = Entries()
-        self.journal: Store | None = None
         self.resumed = 0
         self.uncounted = 0
-        self.recorded: list[int] = []
-        self._settings: dict[str, Any] = {}
         self.report = RunReport(method=method.name, model=name, seed=seed)
         self.select: Callable[[], Selection] = SELECTIONS[method.selection]
         self.monitor = WATCHED[method.selection]
         self._preserve = list(preserve)
-        self._target_cache, self._unedited_cache = target_cache, unedited_cache
+        self._target_cache = target_cache
+        self.unedited = UneditedModel(self.decoder, unedited_cache)
+        self.recording = Recording(self.unedited, self.sites)
+        self._reading = Reading(self.decoder, tokenizer)
+        self.measuring = Measuring(self.decoder, self._reading)
         self._notify, self._progress = notify, progress or Progress()
         self._batch: BatchEdit | None = None
         self._builder: BatchBuilder | None = None
         self._prepared = self._finished = False
-        self._adapted: tuple[Stream, bool] | None = None
-        self._joins: dict[str, str] = {}
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer; for chats one that adds nothing to what the template has written."""
+        return self._reading.tokenizer
 
     # ---- preparing
 
@@ -176,22 +168,21 @@ class EditSession:
             if not data.requests:
                 msg = 'expected edits, got none; call setup("fit") of the data first.'
                 raise InputError(msg)
-            self._check_weights()
-            self.decoder.check()
-            for edited in self.sites:
-                response_of(self.decoder, edited)  # a layer that cannot be steered is reported before the work
-            self.fingerprint = weights_fingerprint(self.model)
-        self._adapt(data, editing)
+            self.unedited.check(self.sites)
+        self._reading.adapt(data, self.contexts() if editing else ("",), self.preserved.corpus, editing=editing)
         self.data = data
         if resume is not None:
             layers, names = [site.layer for site in self.sites], [site.name for site in self.sites]
-            resume.check(self.report.model, self.fingerprint, layers, data.requests, names)
+            resume.check(self.report.model, self.unedited.fingerprint, layers, data.requests, names)
         if editing and self._builder is None:
             began = time.perf_counter()
             self._builder = self._read_preserved()
             self.report.seconds["statistics"] = time.perf_counter() - began
         if not self._prepared:
-            self._measure_unedited()
+            before = self.measuring.begin(data, self.unedited)
+            self.report.edits = len(data.requests)
+            self.report.record("before", before)
+            self._notify("on_unedited_model")
             self._restart_clock()
         if resume is not None:
             self.entries = Entries(resume.entries)
@@ -200,38 +191,6 @@ class EditSession:
             self.report.batches = [entry.report for entry in self.entries]
             self.report.edits_done = data.cursor
         self._prepared = True
-
-    @contextmanager
-    def keep_journal(self, folder: Path, settings: dict[str, Any], resume: "Resume | None" = None) -> Iterator[None]:
-        """Writes every batch that is committed in the block to a journal, before anything else hears of it.
-
-        Args:
-            folder: Its folder: a new one, or the one whose edits were resumed.
-            settings: The settings of the module (``model``) and of the data (``data``).
-            resume: Where the edits committed already come from.
-
-        Raises:
-            InputError: If the folder has a journal of other edits, is in use, or cannot be written.
-        """
-        with locked(folder, "the journal"):
-            if resume is None:
-                header = header_of(self.sites, self.fingerprint, settings["model"], self._dtype(settings["model"]))
-                self.journal = Store.create(folder, header)
-            elif (source := resume.journal).folder.resolve() == folder.resolve():
-                source.leave_out_last(sum(record.number > resume.records for record, _ in source.active))
-                self.journal = source
-            else:
-                self.journal = Store(source.chain.copy(folder, resume.records))
-            self._settings = settings
-            try:
-                yield
-            finally:
-                self.journal = None
-
-    def _dtype(self, settings: dict[str, Any]) -> str:
-        """How to load the model again as it is: the checkpoint's dtype need not be that of a loaded model."""
-        present = str(self.model.get_input_embeddings().weight.dtype).removeprefix("torch.")
-        return present if present in get_args(DType) else str(settings["dtype"])
 
     def _check_again(self, data: Stream, *, unedited: bool) -> None:
         if data is not self.data:
@@ -244,20 +203,10 @@ class EditSession:
             )
             raise InputError(msg)
 
-    def _check_weights(self) -> None:
-        named = [(name, weight) for name, weight in self.model.named_parameters() if weight.is_floating_point()]
-        finite = [torch.isfinite(weight).all() for _, weight in named]
-        for (name, _), good in zip(
-            named, torch.stack([f.to(self.decoder.device) for f in finite]).tolist(), strict=True
-        ):
-            if not good:
-                msg = f"expected finite weights, got NaN or infinity in {name}; load another checkpoint."
-                raise InputError(msg)
-
     def _read_preserved(self) -> BatchBuilder:
         options = self.target_options
         contexts = self.contexts()
-        self.statistics = self.load_statistics(contexts, self.fingerprint)
+        self.statistics = self.load_statistics(contexts)
         if self.method.update == "closed_form":
             for statistics in self.statistics:
                 base_filter(self.method, statistics.spectrum)  # a bad threshold is reported before the work
@@ -269,67 +218,33 @@ class EditSession:
             cache=self._target_cache,
         )
 
-    def _adapt(self, data: Stream, editing: bool) -> None:
-        """Has the data made for this model, before anything is computed."""
-        if self._adapted == (data, True) or self._adapted == (data, editing):
-            return
-        self._adapted = data, editing
-        contexts = tuple(self.contexts()) if editing else ("",)
-        reader = self.reader(contexts)
-        if not isinstance(data, Adaptable):
-            if problems := find_problems(reader, data.requests, tests=False):
-                refuse(problems[0], data.requests)
-            items = [*data.validation.firsts.values(), *data.validation.rewrites]
-            self._joins = {item.prompt: data.requests[item.request_index].join for item in items}
-            return
-        data.adapt(reader, self.preserved.corpus)
-        self._joins = data.joins
-        if data.chat_template:
-            self.tokenizer = ChatTemplate(self.tokenizer).tokenizer()
-
     def readable(self, data: Adaptable, requests: Sequence[EditRequest]) -> list[EditRequest]:
         """Edits as this model would edit them, where no run is prepared: checked, and rendered if they are chats.
 
         Raises:
             InputError: If something cannot be read and may not be left out.
         """
-        readable = data.adapted(requests, self.reader(self.contexts()))
-        if data.chat_template:
-            self.tokenizer = ChatTemplate(self.tokenizer).tokenizer()
-        return readable
-
-    def reader(self, contexts: Sequence[str] = ("",)) -> Reader:
-        """What the model reads, behind some contexts."""
-        embeddings = self.model.get_input_embeddings()
-        size = None if embeddings is None else int(embeddings.weight.shape[0])
-        return Reader(self.tokenizer, self.decoder.context_length, size, tuple(contexts))
+        return self._reading.readable(data, requests, self.contexts())
 
     def contexts(self) -> list[str]:
         """The sampled contexts."""
         options = self.target_options
-        return self._once(
+        return self.unedited.once(
             ("contexts", options.contexts, options.context_length, self.seed),
             lambda: sample_contexts(self.model, self.tokenizer, options.contexts, options.context_length, self.seed),
         )
 
-    def load_statistics(self, contexts: Sequence[str], fingerprint: str | None = None) -> list[LayerStatistics]:
+    def load_statistics(self, contexts: Sequence[str]) -> list[LayerStatistics]:
         """Statistics of preserved knowledge for each edited layer, with the facts that must survive.
 
         Args:
             contexts: Prefixes behind which a fact must survive.
-            fingerprint: The unedited weights' fingerprint, if it has been computed already.
 
         Raises:
             InputError: If the corpus, the file of facts or a cache file cannot be used.
         """
-        facts = self.statements()  # a bad file is reported before the work
-        statistics = load_or_collect(
-            self.decoder, self.tokenizer, self.sites, self.preserved, self._progress, fingerprint
-        )
-        if not facts:
-            return statistics
-        keys = statement_keys(self.decoder, self.tokenizer, self.sites, facts, contexts)
-        return with_statements(statistics, keys, self.preserved.facts_weight / len(contexts))
+        run = self.decoder, self.tokenizer, self.sites, self.preserved, self._preserve
+        return preserved_statistics(*run, contexts, self._progress, self.unedited.fingerprint)
 
     def statements(self) -> list[Statement]:
         """The facts that must survive, as statements.
@@ -337,32 +252,7 @@ class EditSession:
         Raises:
             InputError: If the file of facts cannot be read.
         """
-        facts = [*(read_requests(self.preserved.facts) if self.preserved.facts else ()), *self._preserve]
-        return [Statement(fact.question, fact.target_new, fact.subject_end) for fact in facts]
-
-    def _measure_unedited(self) -> None:
-        data = self.data
-        self.score([], check=True)
-        self.report.edits = len(data.requests)
-        probes = [probe for request in data.requests for probe in request.neighborhood]
-        unanswered = [probe.prompt for probe in (*probes, *data.validation.preserved) if probe.answer is None]
-        joins = prompt_joins(data.requests)
-        self.baseline = self._once(
-            ("baseline", *unanswered, *joins.items()),
-            lambda: Baseline(self.decoder, self.tokenizer, unanswered, joins),
-        )
-        items = edit_items(data.requests, data.overlap)
-        self.report.record("before", self._once(("before", *items), lambda: self.score(data.requests)))
-        self._notify("on_unedited_model")
-
-    def _once(self, what: tuple[Hashable, ...], make: Callable[[], T]) -> T:
-        """What depends on the unedited model only: made once, where runs share it."""
-        if self._unedited_cache is None:
-            return make()
-        key = (self.fingerprint, *what)
-        if key not in self._unedited_cache:
-            self._unedited_cache[key] = make()
-        return cast("T", self._unedited_cache[key])
+        return named_statements(self.preserved, self._preserve)
 
     # ---- a batch, from its first candidate to its commit
 
@@ -476,19 +366,11 @@ class EditSession:
             :func:`~aeplus.evaluation.questions.grade`.
         """
         began = time.perf_counter()
-        asked = tokenize_items(self.tokenizer, self._with_joins(items), self.baseline, self.decoder.context_length)
-        summary = grade(self.decoder, asked)
+        summary = self.measuring.grade(items)
         self._seconds["validate"] += time.perf_counter() - began
         if self._batch is not None:
             self._batch.scores[self.iteration] = summary
         return summary
-
-    def _with_joins(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> list[PromptItem]:
-        """Validation prompts with the rule by which their edit's prompt and answer are joined."""
-        return [
-            item if isinstance(item, PromptItem) else PromptItem(*item, join=self._joins.get(item[1], "auto"))
-            for item in items
-        ]
 
     def settle(self, score: float | None) -> bool:
         """Hands the present candidate's score to the selection; whether the batch is ready to be committed.
@@ -539,8 +421,7 @@ class EditSession:
             {e.report.layer: e.keys for e in chosen.layers},
             report,
         )
-        if self.journal is not None:
-            self.recorded.append(self.journal.append(entry, self._settings, weights_digests(self.sites)).number)
+        self.recording.append(entry)
         self.entries.append(entry)
         self.report.batches.append(report)
         index, converged = len(self.entries) - 1, int(batch.editor.converged.sum())
@@ -569,23 +450,11 @@ class EditSession:
         """
         if not self._finished:
             self.rollback()
-            self.report.record("after", self.score(self.data.requests))
+            self.report.record("after", self.measuring.score(self.data.requests))
             if self._builder is not None:
                 self.report.leakage = self._meter.measure(self.entries)
             self._finished = True
         return self.report
-
-    # ---- measuring
-
-    def score(self, requests: Sequence[EditRequest], check: bool = False) -> Score:
-        """Efficacy, Generalization, Specificity and Score of some edits on their own test prompts."""
-        if check:  # a measurement alone may look at test prompts
-            if isinstance(self.data, Adaptable):
-                self.data.check_tests(self.reader())
-            return Score()
-        items = edit_items(requests, self.data.overlap)
-        asked = tokenize_items(self.tokenizer, items, self.baseline, self.decoder.context_length)
-        return evaluate(self.decoder, asked)
 
     def _restart_clock(self) -> None:
         self._seconds = {"targets": 0.0, "solve": 0.0, "validate": 0.0, "total": 0.0}

@@ -7,7 +7,7 @@ from aeplus.functional import LowRankUpdate, Spectrum
 from aeplus.models.decoder import Decoder
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.run.committed.entries import Entries, Entry
-from aeplus.run.leakage import LeakageMeter
+from aeplus.run.preservation import LeakageMeter
 from tiny import tiny_model
 
 

@@ -1,0 +1,98 @@
+"""A stream made for one model: what it cannot read is refused or left out, and chats are rendered."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+from aeplus.data.chat import ChatTemplate
+from aeplus.data.fitting import Reader, find_problems, message, refuse, without
+from aeplus.edits import EditRequest, held_out_prompts
+from aeplus.errors import InputError
+
+
+def usable_edits(
+    requests: Sequence[EditRequest], reader: Reader, template: ChatTemplate | None, join: str, skip_unusable: bool
+) -> tuple[list[EditRequest], list[EditRequest]]:
+    """The edits that a model can read, as they were and as it reads them.
+
+    Args:
+        requests: The edits.
+        reader: The model.
+        template: Renders them as chats; ``None`` where they are plain text.
+        join: What stands between prompt and answer where an edit does not say it.
+        skip_unusable: Whether edits that cannot be read are left out, with a warning.
+
+    Raises:
+        InputError: If something cannot be read and may not be left out.
+    """
+    if template is None and (chats := [edit for edit in requests if edit.turns and not edit.asked]):
+        msg = (
+            f"record {chats[0].id or 1}: expected data.chat_template: true for a prompt of several turns, got "
+            "false; set it, or write the prompt as one text."
+        )
+        raise InputError(msg)
+    ruled = [replace(r, join=join) if r.join == "auto" and join != "auto" else r for r in requests]
+    rendered = ruled if template is None else [template.edit(request) for request in ruled]
+    problems = find_problems(reader, rendered, tests=False)
+    if not problems:
+        return list(ruled), rendered
+    if not skip_unusable:
+        refuse(problems[0], rendered)
+    left = without(rendered, problems)
+    lost = sum(request is None for request in left)
+    if lost == len(left):
+        refuse(next(problem for problem in problems if problem.test is None), rendered)
+    if lost:
+        first = next(problem for problem in problems if problem.test is None)
+        warnings.warn(
+            f"{lost} of {len(left)} edits cannot be read by this model and are left out, first "
+            f"{message(first, rendered)}",
+            stacklevel=4,
+        )
+    before = [request for request, now in zip(without(ruled, problems), left, strict=True) if now is not None]
+    return [r for r in before if r is not None], [request for request in left if request is not None]
+
+
+def readable_tests(requests: list[EditRequest], reader: Reader, skip_unusable: bool) -> list[EditRequest]:
+    """The edits without test prompts that a model cannot read; a warning counts those.
+
+    Args:
+        requests: The edits.
+        reader: The model.
+        skip_unusable: Whether such prompts may be left out.
+
+    Raises:
+        InputError: If there are some and they may not be left out.
+    """
+    problems = [problem for problem in find_problems(reader, requests) if problem.test]
+    if not problems:
+        return requests
+    if not skip_unusable:
+        refuse(problems[0], requests)
+    first = message(problems[0], requests)
+    left = [request for request in without(requests, problems) if request is not None]
+    remain = any(True for _ in held_out_prompts(left))
+    warnings.warn(
+        f"{len(problems)} test prompts cannot be read by this model and are left out, first "
+        f"{first}{'' if remain else ' No test prompt is left.'}",
+        stacklevel=3,
+    )
+    return left
+
+
+def continued(earlier: Sequence[EditRequest], new: Sequence[EditRequest]) -> int:
+    """How many of the last edits made the new ones begin with.
+
+    Args:
+        earlier: The edits made.
+        new: Those to come, which may repeat the last of them.
+    """
+    same = min(len(earlier), len(new))
+    while not all(map(_same_edit, earlier[len(earlier) - same :], new)):
+        same -= 1
+    return same
+
+
+def _same_edit(a: EditRequest, b: EditRequest) -> bool:
+    one, other = ((e.asked or e.prompt, e.subject, e.target_new, e.turns) for e in (a, b))
+    return one == other

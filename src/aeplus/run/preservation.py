@@ -1,0 +1,79 @@
+"""What a run knows of preserved knowledge: named facts, statistics of the edited layers, how much the edits leak."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from aeplus.data.readers import read_requests
+from aeplus.edits import EditRequest
+from aeplus.models.decoder import Decoder, EditSite
+from aeplus.preserved.facts import Statement, statement_keys, with_statements
+from aeplus.preserved.statistics import LayerStatistics, PreservedOptions, energy_of, load_or_collect
+from aeplus.run.committed.entries import Entries
+from aeplus.utils.progress import Progress
+
+
+def named_statements(options: PreservedOptions, more: Sequence[EditRequest] = ()) -> list[Statement]:
+    """The facts that must survive, as statements.
+
+    Args:
+        options: Names their file, if there is one.
+        more: Others, whose present answer is ``target_new``.
+
+    Raises:
+        InputError: If the file of facts cannot be read.
+    """
+    facts = [*(read_requests(options.facts) if options.facts else ()), *more]
+    return [Statement(fact.question, fact.target_new, fact.subject_end) for fact in facts]
+
+
+def preserved_statistics(
+    decoder: Decoder,
+    tokenizer: Any,
+    sites: Sequence[EditSite],
+    options: PreservedOptions,
+    preserve: Sequence[EditRequest],
+    contexts: Sequence[str],
+    progress: Progress,
+    fingerprint: str | None = None,
+) -> list[LayerStatistics]:
+    """Statistics of preserved knowledge for each edited layer, with the facts that must survive.
+
+    Args:
+        decoder: The unedited model.
+        tokenizer: Its tokenizer.
+        sites: The edited layers.
+        options: Where preserved knowledge comes from.
+        preserve: Facts that must survive beside those of ``options``.
+        contexts: Prefixes behind which a fact must survive.
+        progress: Where to show how far it is.
+        fingerprint: The unedited weights' fingerprint, if it has been computed already.
+
+    Raises:
+        InputError: If the corpus, the file of facts or a cache file cannot be used.
+    """
+    facts = named_statements(options, preserve)  # a bad file is reported before the work
+    statistics = load_or_collect(decoder, tokenizer, sites, options, progress, fingerprint)
+    if not facts:
+        return statistics
+    keys = statement_keys(decoder, tokenizer, sites, facts, contexts)
+    return with_statements(statistics, keys, options.facts_weight / len(contexts))
+
+
+class LeakageMeter:
+    """Measures ``tr(Δ C Δᵀ) / tr(W C Wᵀ)``, ``Δ`` the sum of all updates of a layer, ``W`` its unedited weight.
+
+    Args:
+        sites: The edited layers, unedited still.
+        statistics: Preserved knowledge of each.
+    """
+
+    def __init__(self, sites: Sequence[EditSite], statistics: Sequence[LayerStatistics]) -> None:
+        self._layers = [(s, stats, energy_of(stats, s.weight)) for s, stats in zip(sites, statistics, strict=True)]
+
+    def measure(self, entries: Entries) -> float | None:
+        """The mean over the layers; ``None`` if nothing was edited."""
+        shares = []
+        for site, statistics, energy in self._layers:
+            if (total := entries.total(site)) is not None:
+                shares.append(energy_of(statistics, total) / energy)
+        return sum(shares) / len(shares) if shares else None

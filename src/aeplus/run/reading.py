@@ -1,0 +1,89 @@
+"""How a model reads a stream: what of it does not fit is said or left out, chats are rendered, joins are kept."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from aeplus.data.chat import ChatTemplate
+from aeplus.data.fitting import Reader, find_problems, refuse
+from aeplus.edits import EditRequest
+from aeplus.evaluation.questions import PromptItem
+from aeplus.models.decoder import Decoder
+from aeplus.run.batches import Adaptable, Stream
+
+
+class Reading:
+    """Has streams made for one model.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its tokenizer.
+
+    Attributes:
+        tokenizer: The same; for chats one that adds nothing to what the template has written.
+    """
+
+    def __init__(self, decoder: Decoder, tokenizer: Any) -> None:
+        self._decoder, self.tokenizer = decoder, tokenizer
+        self._adapted: tuple[Stream, bool] | None = None
+        self._joins: dict[str, str] = {}
+
+    def adapt(self, data: Stream, contexts: Sequence[str], corpus: str, *, editing: bool) -> None:
+        """Has a stream made for this model, once.
+
+        Args:
+            data: The edits.
+            contexts: Prefixes that prompts are edited behind.
+            corpus: The text of preserved knowledge.
+            editing: Whether batches will be edited, rather than the model be measured only.
+
+        Raises:
+            InputError: If something cannot be read and may not be left out.
+        """
+        if self._adapted in ((data, True), (data, editing)):
+            return
+        self._adapted = data, editing
+        reader = self._reader(contexts if editing else ("",))
+        if isinstance(data, Adaptable):
+            data.adapt(reader, corpus)
+            self._joins = data.joins
+            self._read_chats(data)
+            return
+        if problems := find_problems(reader, data.requests, tests=False):
+            refuse(problems[0], data.requests)
+        items = [*data.validation.firsts.values(), *data.validation.rewrites]
+        self._joins = {item.prompt: data.requests[item.request_index].join for item in items}
+
+    def readable(self, data: Adaptable, requests: Sequence[EditRequest], contexts: Sequence[str]) -> list[EditRequest]:
+        """Edits as this model would edit them, where no run is prepared: checked, and rendered if they are chats.
+
+        Raises:
+            InputError: If something cannot be read and may not be left out.
+        """
+        readable = data.adapted(requests, self._reader(contexts))
+        self._read_chats(data)
+        return readable
+
+    def check_tests(self, data: Stream) -> None:
+        """Has test prompts that the model cannot read left out, or refused: only a measurement may look at them.
+
+        Raises:
+            InputError: If there are some and they may not be left out.
+        """
+        if isinstance(data, Adaptable):
+            data.check_tests(self._reader())
+
+    def with_joins(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> list[PromptItem]:
+        """Validation prompts with the rule by which their edit's prompt and answer are joined."""
+        return [
+            item if isinstance(item, PromptItem) else PromptItem(*item, join=self._joins.get(item[1], "auto"))
+            for item in items
+        ]
+
+    def _reader(self, contexts: Sequence[str] = ("",)) -> Reader:
+        embeddings = self._decoder.model.get_input_embeddings()
+        size = None if embeddings is None else int(embeddings.weight.shape[0])
+        return Reader(self.tokenizer, self._decoder.context_length, size, tuple(contexts))
+
+    def _read_chats(self, data: Adaptable) -> None:
+        if data.chat_template:
+            self.tokenizer = ChatTemplate(self.tokenizer).tokenizer()

@@ -1,0 +1,71 @@
+"""A run's journal as it is written: every batch that is committed, before anything else hears of it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+from aeplus.models.decoder import EditSite
+from aeplus.models.loading import DType
+from aeplus.run.committed.entries import Entry
+from aeplus.run.committed.store import Store, header_of, weights_digests
+from aeplus.run.resume import Resume
+from aeplus.run.unedited import UneditedModel
+from aeplus.utils.paths import locked
+
+
+class Recording:
+    """Writes a run's batches to a journal, while :meth:`keep` lasts.
+
+    Args:
+        unedited: The model as it was.
+        sites: The edited layers.
+
+    Attributes:
+        journal: Where batches are written; ``None`` where they are not.
+        numbers: The numbers that this run's batches have in it.
+    """
+
+    def __init__(self, unedited: UneditedModel, sites: Sequence[EditSite]) -> None:
+        self._unedited, self._sites = unedited, sites
+        self.journal: Store | None = None
+        self.numbers: list[int] = []
+        self._settings: dict[str, Any] = {}
+
+    @contextmanager
+    def keep(self, folder: Path, settings: dict[str, Any], resume: Resume | None = None) -> Iterator[None]:
+        """Writes what is committed in the block.
+
+        Args:
+            folder: The journal's folder: a new one, or the one whose edits were resumed.
+            settings: The settings of the module (``model``) and of the data (``data``).
+            resume: Where the edits committed already come from.
+
+        Raises:
+            InputError: If the folder has a journal of other edits, is in use, or cannot be written.
+        """
+        with locked(folder, "the journal"):
+            if resume is None:
+                model = settings["model"]
+                header = header_of(self._sites, self._unedited.fingerprint, model, self._dtype(model))
+                self.journal = Store.create(folder, header)
+            elif (source := resume.journal).folder.resolve() == folder.resolve():
+                source.leave_out_last(sum(record.number > resume.records for record, _ in source.active))
+                self.journal = source
+            else:
+                self.journal = Store(source.chain.copy(folder, resume.records))
+            self._settings = settings
+            try:
+                yield
+            finally:
+                self.journal = None
+
+    def append(self, entry: Entry) -> None:
+        """Writes a batch that the model holds already, if a journal is kept."""
+        if self.journal is not None:
+            self.numbers.append(self.journal.append(entry, self._settings, weights_digests(self._sites)).number)
+
+    def _dtype(self, settings: dict[str, Any]) -> str:
+        """How to load the model again as it is: the checkpoint's dtype need not be that of a loaded model."""
+        present = self._unedited.dtype
+        return present if present in get_args(DType) else str(settings["dtype"])
