@@ -183,3 +183,10 @@ def test_half_of_a_character_from_python() -> None:
     record = {"prompt": "The {} is", "subject": "\ud800", "target_new": "x"}
     with pytest.raises(InputError, match="expected 'subject' to be text, got half of a character"):
         aeplus.edit(tiny_model("gpt2"), tiny_tokenizer(), [record], **SMALL)
+
+
+@pytest.mark.parametrize("word", ["--modle.seed=1", "--model.method.filtr=soft", "--data.batchsize=3"])
+def test_a_wrong_option_is_named_in_a_few_lines(run: Callable[..., str], word: str) -> None:
+    said = run(word).strip().splitlines()
+    assert word.split("=")[0].removeprefix("--").split(".")[-1] in said[-1]
+    assert len(said) <= 4

@@ -51,6 +51,7 @@ class EditCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Defaults that an editing run needs; all of them show in ``--print_config``."""
+        parser.usage = "%(prog)s [options]"  # a wrong option is answered in a line, not below a list of all
         parser.set_defaults(
             {
                 "trainer.max_epochs": -1,  # the stream decides when it ends
