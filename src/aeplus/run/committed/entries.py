@@ -1,6 +1,6 @@
 """Committed batches, as factors and keys rather than as a model: in memory, and as tensors for a file."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
+from aeplus.methods.earlier import EarlierKeys
 from aeplus.models.decoder import EditSite
 
 
@@ -91,11 +92,22 @@ class Entry:
 
 
 class Entries(list[Entry]):
-    """The committed batches of a run, in order."""
+    """The committed batches of a run, in order. Batches are added at the end only."""
 
-    def keys(self, site: EditSite) -> list[Tensor]:
-        """The keys of each batch at a site, ``[d, n]`` each."""
-        return [entry.keys[site.layer] for entry in self]
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        super().__init__(entries)
+        self._keys: dict[int, EarlierKeys] = {}
+
+    def keys(self, site: EditSite) -> EarlierKeys:
+        """The keys of each batch at a site, ``[d, n]`` each, where its weight is; they are then kept there only."""
+        layer, device = site.layer, site.weight.device
+        if layer not in self._keys or self._keys[layer].device != device:
+            self._keys[layer] = EarlierKeys(device=device)
+        earlier = self._keys[layer]
+        for index in range(len(earlier), len(self)):
+            earlier.append(self[index].keys[layer])
+            self[index] = replace(self[index], keys={**self[index].keys, layer: earlier[index]})
+        return earlier
 
     def updates(self, site: EditSite) -> list[LowRankUpdate]:
         """The update of each batch at a site."""
