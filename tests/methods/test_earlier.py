@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from aeplus.functional import Spectrum, extend_basis
+from aeplus.functional import Spectrum, extend_basis, weighted_moment
 from aeplus.methods.earlier import EarlierKeys
 from aeplus.methods.layer import LayerSolver
 from aeplus.methods.method import named_method
@@ -78,6 +78,19 @@ def test_moment_and_factor_follow_the_keys() -> None:
         assert factor.shape[1] <= D
         torch.testing.assert_close(factor @ factor.T, keys @ keys.T)
         earlier.append(randn(D, N, seed=extra))
+
+
+def test_a_resumed_run_finds_the_same_bits() -> None:
+    parts = batches(30)
+    followed, resumed = EarlierKeys(parts[:7]), EarlierKeys(parts)
+    followed.moment(torch.float64)
+    for keys in parts[7:]:
+        followed.append(keys)
+        followed.moment(torch.float64)
+    assert torch.equal(followed.moment(torch.float64), resumed.moment(torch.float64))
+    weights = torch.rand(30 * N).double()
+    found, again = (weighted_moment(k.blocks(), weights, k.moment(torch.float64)) for k in (followed, resumed))
+    assert torch.equal(found, again)
 
 
 def test_conflicts_are_found_once_for_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> None:
