@@ -40,7 +40,7 @@ class EditResult:
     """
 
     metrics: dict[str, Any]
-    updates: list[dict[int, LowRankUpdate]]
+    updates: list[Mapping[int, LowRankUpdate]]
     _snapshot: Snapshot
     _standing: list[object] = field(default_factory=list)  # the model's edits that are not undone, in order
     _mark: object = field(default_factory=object)

@@ -23,7 +23,7 @@ Invalid input raises `aeplus.errors.InputError`.
 from aeplus.functional.aligned import aligned_basis, aligned_floor, null_share
 from aeplus.functional.basis import extend_basis, project_out
 from aeplus.functional.compress import compress
-from aeplus.functional.conflict import conflict, nearest, prior_weights
+from aeplus.functional.conflict import conflict, mutual_conflict, nearest, prior_weights
 from aeplus.functional.filters import (
     null_soft_filter,
     null_space_filter,
@@ -33,6 +33,7 @@ from aeplus.functional.filters import (
 )
 from aeplus.functional.forbidden import forbidden_directions
 from aeplus.functional.leakage import leakage, preserved_energy, preserved_moment
+from aeplus.functional.moment import add_moment, moment_factor, weighted_moment
 from aeplus.functional.normalized import nearest_normalized
 from aeplus.functional.relax import relax_filter
 from aeplus.functional.smoothing import smoothing_coefficients, smoothing_threshold
@@ -52,6 +53,7 @@ from aeplus.functional.treatments import (
 __all__ = [
     "LowRankUpdate",
     "Spectrum",
+    "add_moment",
     "aligned_basis",
     "aligned_floor",
     "compress",
@@ -62,6 +64,8 @@ __all__ = [
     "leading_directions",
     "leakage",
     "masked_out",
+    "moment_factor",
+    "mutual_conflict",
     "nearest",
     "nearest_normalized",
     "null_share",
@@ -82,5 +86,6 @@ __all__ = [
     "solve_update",
     "sparsify",
     "unit_row_directions",
+    "weighted_moment",
     "without",
 ]

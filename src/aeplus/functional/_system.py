@@ -25,6 +25,8 @@ class System:
         ridge: λ.
         relaxation: `Q` in the working dtype, `[d, r]`, where `F = U diag(f) Uᵀ + Q Qᵀ`.
         forbidden: `B` in the working dtype, `[d, q]`, where `F` is that minus `B Bᵀ`.
+        moment: `Kp Λp Kpᵀ` in the working dtype, `[d, d]`, in place of the columns behind the new keys.
+        strength: β of the moment.
     """
 
     residual: Tensor
@@ -34,6 +36,8 @@ class System:
     ridge: float
     relaxation: Tensor | None = None
     forbidden: Tensor | None = None
+    moment: Tensor | None = None
+    strength: float = 1.0
 
     @property
     def edits(self) -> int:
@@ -103,6 +107,7 @@ def assemble(
     prior_strength: float,
     relaxation: Tensor | None = None,
     forbidden: Tensor | None = None,
+    prior_moment: Tensor | None = None,
 ) -> System:
     """Check the arguments of `solve_update` and `relax_filter` and stack their keys.
 
@@ -129,7 +134,14 @@ def assemble(
             check_finite(name, directions)
     relaxation = None if relaxation is None else relaxation.to(dtype)
     forbidden = None if forbidden is None else forbidden.to(dtype)
-    stacked = keys.to(dtype)
+    stacked, moment = keys.to(dtype), None
+    if prior_moment is not None:
+        if prior_keys is not None or prior_weights is not None:
+            message = "expected prior_moment without prior_keys and prior_weights, got both; pass one of the two."
+            raise InputError(message)
+        check_shape("prior_moment", prior_moment, (d, d), "the weighted moment of the previous keys, [d, d]")
+        check_finite("prior_moment", prior_moment)
+        moment = prior_moment.to(dtype)
     if prior_keys is not None:
         check_shape("prior_keys", prior_keys, (d, None), "one previous key per column [d, m]")
         check_finite("prior_keys", prior_keys)
@@ -144,7 +156,8 @@ def assemble(
     elif prior_weights is not None:
         message = "expected prior_keys beside prior_weights, got none; pass the previous keys [d, m] too, or neither."
         raise InputError(message)
-    return System(residual.to(dtype), stacked, filter.to(dtype), spectrum, ridge, relaxation, forbidden)
+    parts = residual.to(dtype), stacked, filter.to(dtype), spectrum, ridge
+    return System(*parts, relaxation, forbidden, moment, prior_strength)
 
 
 def _check_weights(name: str, weights: Tensor) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -61,6 +63,39 @@ def conflict(keys: Tensor, others: Tensor) -> Tensor:
         InputError: If `keys` and `others` do not have the same number of rows.
     """
     return nearest(keys, others)[0]
+
+
+@torch.no_grad()
+def mutual_conflict(keys: Tensor, blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """`conflict` of new keys with earlier ones and of the earlier with the new ones, by one product with each block.
+
+    Computed in the dtype of the blocks, in float32 at least.
+
+    Args:
+        keys: New keys, `[d, n]`.
+        blocks: The earlier keys in parts, `[d, m_i]` each; may be empty.
+
+    Returns:
+        `s` of each new key, `[n]`, and of each earlier one, `[m]`, between 0 and 1; 0 without others, and for a key
+        that is 0.
+
+    Raises:
+        InputError: If the keys do not have the same number of rows.
+    """
+    check_shape("keys", keys, (None, None), "one key per column, [d, n]")
+    unit, ours, theirs = None, keys.new_zeros(keys.shape[1]), []
+    for block in blocks:
+        check_shape("a block", block, (keys.shape[0], None), "one key of the same d inputs per column, [d, m]")
+        if unit is None or unit.dtype != working_dtype(block):
+            unit = torch.nn.functional.normalize(keys.to(working_dtype(block)), dim=0)
+        lengths = torch.linalg.vector_norm(block, dim=0, dtype=unit.dtype).clamp(min=torch.finfo(unit.dtype).tiny)
+        cosines = (unit.T @ block.to(unit.dtype)).abs_().div_(lengths)  # [n, m_i]
+        if cosines.numel():
+            ours = torch.maximum(ours, cosines.amax(1).to(ours.dtype))
+            theirs.append(cosines.amax(0))
+        else:
+            theirs.append(lengths.new_zeros(block.shape[1]))
+    return ours.clamp(max=1), torch.cat(theirs).clamp(max=1) if theirs else keys.new_zeros(0)
 
 
 def prior_weights(prior_keys: Tensor, keys: Tensor) -> Tensor:

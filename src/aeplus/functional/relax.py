@@ -10,6 +10,7 @@ from aeplus.errors import InputError
 from aeplus.functional._checks import check_number, check_shape
 from aeplus.functional._system import System, assemble, factor
 from aeplus.functional.leakage import preserved_energy, preserved_moment
+from aeplus.functional.moment import moment_factor
 from aeplus.functional.spectrum import Spectrum
 
 _LARGEST_BLOCK = 64
@@ -30,6 +31,7 @@ def relax_filter(
     relative: bool = False,
     max_rank: int | None = None,
     max_growth: float | None = None,
+    prior_moment: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Add eigenvectors to a filter while each lowers the objective by more than ε (Algorithm 1's search for P̃).
 
@@ -58,6 +60,8 @@ def relax_filter(
         max_rank: Add at most this many eigenvectors.
         max_growth: Stop before the eigenvector with which `tr(Δ C Δᵀ)` would exceed this many times what it is with
             the starting filter, at least 1. Unlike `max_leakage` it needs no knowledge of the model.
+        prior_moment: `Kp Λp Kpᵀ`, `[d, d]`, in place of `prior_keys` and `prior_weights`: the search then works with at
+            most `d` columns, however many the previous keys are.
 
     Returns:
         The filter with 1 for every accepted eigenvector, `[d]`, in its dtype, and the trace of `J` after each
@@ -67,7 +71,11 @@ def relax_filter(
         InputError: As `solve_update`; if `epsilon`, `max_leakage` or `max_rank` is negative, or `max_growth` below
             1; if `weight` is given without `max_leakage` or in another shape than `[o, d]`.
     """
-    system = assemble(residual, keys, spectrum, filter, ridge, prior_keys, prior_weights, prior_strength)
+    if prior_moment is not None and prior_keys is None and prior_weights is None:
+        check_shape("prior_moment", prior_moment, (spectrum.dimension,) * 2, "the moment of the previous keys, [d, d]")
+        prior_keys, prior_moment = moment_factor(prior_moment), None
+    earlier = prior_keys, prior_weights, prior_strength
+    system = assemble(residual, keys, spectrum, filter, ridge, *earlier, prior_moment=prior_moment)
     check_number("epsilon", epsilon)
     candidates = (filter == 0).nonzero().flatten()
     if max_rank is not None:

@@ -64,6 +64,7 @@ def solve_update(
     form: SolverForm = "auto",
     relaxation: Tensor | None = None,
     forbidden: Tensor | None = None,
+    prior_moment: Tensor | None = None,
 ) -> LowRankUpdate:
     """Solve for the update that maps new keys to their targets and leaves the rest in place.
 
@@ -90,7 +91,8 @@ def solve_update(
     positive definite, so one Cholesky factorization solves them. Any filter f ≥ 0 will do: `ridge_filter` and λ = 1
     give MEMIT, `Δ = R K1ᵀ (α C + β Kp Λp Kpᵀ + K1 K1ᵀ)⁻¹`. With a relaxation `Q` the filter is
     `F = U diag(f) Uᵀ + Q Qᵀ`, which need not be diagonal in the eigenbasis: the dual form takes `F K` only, the primal
-    one `[diag(√f) U_sᵀ; Qᵀ]` in place of `diag(√f) U_sᵀ`.
+    one `[diag(√f) U_sᵀ; Qᵀ]` in place of `diag(√f) U_sᵀ`. Of the previous keys the primal form needs `Kp Λp Kpᵀ` only:
+    given that, it costs the same however many they are.
 
     Computed in the widest dtype of the arguments, in float32 at least. With many strongly weighted previous
     keys `G` is large against λ: pass the keys in float64 where float32 is not enough.
@@ -107,6 +109,7 @@ def solve_update(
         form: `dual`, `primal`, or the smaller of both.
         forbidden: What the filter lacks of its directions, `B` with `F = U diag(f) Uᵀ + Q Qᵀ − B Bᵀ`, `[d, q]`, as
             `forbidden_directions` returns it; solved in the dual form.
+        prior_moment: `Kp Λp Kpᵀ`, `[d, d]`, in place of `prior_keys` and `prior_weights`; solved in the primal form.
         relaxation: Directions `Q` that edits may use beside the filter's, `[d, r]`, such as `aligned_basis` returns.
 
     Returns:
@@ -114,14 +117,24 @@ def solve_update(
 
     Raises:
         InputError: If a shape does not fit, `residual` or a key is not finite, `ridge` is not positive, a
-            weight is negative, or `form` is unknown, or `primal` beside `forbidden`.
+            weight is negative, or `form` is unknown, or `primal` beside `forbidden`, or `prior_moment` beside `dual`,
+            `forbidden` or the keys that it stands for.
     """
     if form not in ("auto", "dual", "primal"):
         message = f"expected form 'auto', 'dual' or 'primal', got {form!r}; use one of these."
         raise InputError(message)
     system = assemble(
-        residual, keys, spectrum, filter, ridge, prior_keys, prior_weights, prior_strength, relaxation, forbidden
+        *(residual, keys, spectrum, filter, ridge, prior_keys, prior_weights, prior_strength),
+        *(relaxation, forbidden, prior_moment),
     )
+    if prior_moment is not None:
+        if form == "dual" or forbidden is not None:
+            message = (
+                "expected form 'primal' or 'auto' and no forbidden directions beside prior_moment, got others; pass "
+                "prior_keys instead."
+            )
+            raise InputError(message)
+        form = "primal"
     if forbidden is not None:
         if form == "primal":
             message = "expected form 'dual' or 'auto' beside forbidden directions, got 'primal'; use one of these."
@@ -152,5 +165,8 @@ def _primal(system: System) -> Tensor:
         basis = torch.cat([basis, system.relaxation], 1)
         root = torch.cat([root, root.new_ones(system.relaxation.shape[1], 1)])
     mapped = root * (basis.T @ system.keys)  # Z [s, N]
-    lower = factor(mapped @ mapped.T, system.ridge)
+    gram = mapped @ mapped.T
+    if system.moment is not None:
+        gram += root * (system.strength * (basis.T @ system.moment @ basis)) * root.T
+    lower = factor(gram, system.ridge)
     return (basis @ (root * torch.cholesky_solve(mapped[:, : system.edits].contiguous(), lower))).T

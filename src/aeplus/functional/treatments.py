@@ -82,7 +82,7 @@ def without(update: LowRankUpdate, other: LowRankUpdate) -> LowRankUpdate:
     return LowRankUpdate(torch.cat([first.left, -second.left], 1), torch.cat([first.right, second.right]))
 
 
-def restrain(updates: Sequence[LowRankUpdate], bound: Tensor | float, base: float = math.e) -> LowRankUpdate:
+def restrain(updates: Sequence[LowRankUpdate | Tensor], bound: Tensor | float, base: float = math.e) -> LowRankUpdate:
     """The correction that damps the large singular values of a sum of updates (PRUNE).
 
     With `Σ updates = U S Vᵀ`, every singular value `s` above `bound` becomes
@@ -90,7 +90,7 @@ def restrain(updates: Sequence[LowRankUpdate], bound: Tensor | float, base: floa
     `1 / ln a`). The rank of the correction is the number of such values.
 
     Args:
-        updates: All updates of a layer since it was unedited, `[o, d]` each.
+        updates: All updates of a layer since it was unedited, `[o, d]` each, in factors or as a matrix.
         bound: The largest singular value of the unedited weight.
         base: `a`, above 1. PRUNE's is e; 2, 1.5 and 1.2 are its weaker options.
 
@@ -209,19 +209,28 @@ def _unmasked(update: LowRankUpdate) -> LowRankUpdate:
     return update
 
 
-def _singular(updates: Sequence[LowRankUpdate]) -> tuple[Tensor, Tensor, Tensor]:
+def _singular(updates: Sequence[LowRankUpdate | Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """`U [o, r], S [r], Vᵀ [r, d]` of the sum, in the dimension of the factors where that is less."""
-    o, d = updates[0].left.shape[0], updates[0].right.shape[1]
+    first = updates[0]
+    o, d = first.shape if isinstance(first, Tensor) else (first.left.shape[0], first.right.shape[1])
+    factors: list[LowRankUpdate] = []
     for update in updates:
+        if isinstance(update, Tensor):
+            check_shape("an update", update, (o, d), "as many outputs and inputs as the first, [o, d]")
+            continue
         check_shape("an update", update.left, (o, None), "as many outputs as the first, [o, r]")
         check_shape("an update", update.right, (None, d), "as many inputs as the first, [r, d]")
-    dtype = working_dtype(*(update.left for update in updates))
-    if any(update.mask is not None for update in updates) or sum(u.rank for u in updates) >= min(o, d):
-        total = torch.stack([update.dense().to(dtype) for update in updates]).sum(0)
+        factors.append(update)
+    dtype = working_dtype(*(update if isinstance(update, Tensor) else update.left for update in updates))
+    thin = len(factors) == len(updates) and sum(update.rank for update in factors) < min(o, d)
+    if not thin or any(update.mask is not None for update in factors):
+        total = torch.zeros(o, d, dtype=dtype, device=first.device if isinstance(first, Tensor) else first.left.device)
+        for update in updates:
+            total += (update if isinstance(update, Tensor) else update.dense()).to(dtype)
         u, s, v = torch.linalg.svd(total, full_matrices=False)
         return u, s, v
-    left = torch.cat([update.left.to(dtype) for update in updates], 1)
-    right = torch.cat([update.right.to(dtype) for update in updates])
+    left = torch.cat([update.left.to(dtype) for update in factors], 1)
+    right = torch.cat([update.right.to(dtype) for update in factors])
     q_left, r_left = torch.linalg.qr(left)
     q_right, r_right = torch.linalg.qr(right.T)
     u, s, v = torch.linalg.svd(r_left @ r_right.T)

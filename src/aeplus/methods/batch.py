@@ -16,7 +16,7 @@ from aeplus.edits import EditRequest
 from aeplus.functional import LowRankUpdate
 from aeplus.methods.closed_form import ClosedForm
 from aeplus.methods.gradient import GradientEditor, sample_previous
-from aeplus.methods.layer import LayerEdit, joined_keys
+from aeplus.methods.layer import LayerEdit
 from aeplus.methods.registry import Part
 from aeplus.methods.treatments import prepared
 from aeplus.models.decoder import Decoder, EditSite, Snapshot
@@ -184,9 +184,8 @@ class BatchBuilder:
 
     def closed_form(self, batch: "Batch") -> Editor:
         """The closed form, with targets learned or taken from the cache."""
-        joined = [joined_keys(keys, site.weight) for keys, site in zip(batch.prior_keys, self._sites, strict=True)]
         return ClosedForm(
-            *(self._decoder, batch.snapshot, batch.rows, self._method, self._statistics, joined),
+            *(self._decoder, batch.snapshot, batch.rows, self._method, self._statistics, batch.prior_keys),
             lambda layer: self._find_targets(batch.rows, layer),
             rewritten_by(batch.edited, batch.requests),
             self._prepared,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aeplus import functional as fn
 from aeplus.errors import InputError
+from aeplus.methods.earlier import EarlierKeys
 from aeplus.methods.layer import LayerEdit, LayerSolver, stored
 from aeplus.methods.registry import Part
 from aeplus.methods.treatments import TREATMENTS
@@ -134,7 +135,7 @@ class ClosedForm:
         rows: The batch's token rows.
         method: The composition.
         statistics: Preserved knowledge of each site.
-        prior_keys: Keys of previous edits of each site, ``[d, m]``.
+        prior_keys: Keys of previous edits of each site, ``[d, m]`` or those of each batch.
         find: Learns targets at the output of a layer, with the model's present weights.
         rewritten: Which previous edits are of a fact that the batch edits again, ``[m]``; none by default.
         prepared: What the treatment made of each site's unedited weight.
@@ -153,7 +154,7 @@ class ClosedForm:
         rows: BatchRows,
         method: "Method",
         statistics: Sequence[LayerStatistics],
-        prior_keys: Sequence[Tensor],
+        prior_keys: Sequence[EarlierKeys | Sequence[Tensor] | Tensor],
         find: Find,
         rewritten: Tensor | None = None,
         prepared: Sequence[Any] | None = None,

@@ -19,6 +19,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -30,6 +31,7 @@ from aeplus import functional as fn
 from aeplus.edits import EditRequest, still_holding
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate, project_out
+from aeplus.methods.earlier import EarlierKeys
 from aeplus.methods.layer import LayerEdit, measure, solving_dtype, stored
 from aeplus.models.decoder import Decoder, EditSite, Snapshot, at_least_float32
 from aeplus.preserved.statistics import LayerStatistics
@@ -312,13 +314,17 @@ class GradientEditor:
         progress: Callable[[int, int, int], None] | None = None,
     ) -> None:
         self._decoder, self._snapshot, self._rows, self._method = decoder, snapshot, rows, method
-        self._statistics, self._prior_keys = statistics, prior_keys
+        self._statistics = statistics
         bases = []
-        for weight, batches in zip(snapshot.weights, prior_keys, strict=True):
-            basis = weight.new_zeros(weight.shape[1], 0, dtype=solving_dtype(method, weight))
-            for keys in batches:
-                basis = fn.extend_basis(basis, keys.to(basis.device), method.gradient.energy)
-            bases.append(basis)
+        self._earlier = [
+            EarlierKeys.of(batches, weight.device) for weight, batches in zip(snapshot.weights, prior_keys, strict=True)
+        ]
+        energy = method.gradient.energy
+        for weight, earlier in zip(snapshot.weights, self._earlier, strict=True):
+            dtype = solving_dtype(method, weight)
+            none = weight.new_zeros(weight.shape[1], 0, dtype=dtype)
+            extend = partial(fn.extend_basis, energy=energy)
+            bases.append(earlier.fold(("basis", energy, dtype), partial(none.clone), extend))
         self._edit = learn_updates(decoder, snapshot.sites, rows, previous, bases, method.gradient, progress)
         self.converged = self._edit.converged
         self.residual_norms = torch.zeros_like(self._edit.loss)
@@ -336,12 +342,8 @@ class GradientEditor:
             keys, _ = reader.read(site, sites[-1])
             dtype = solving_dtype(self._method, site.weight)
             weight = self._snapshot.weights[i].to(dtype)
-            previous = torch.cat(
-                [weight.new_zeros(weight.shape[1], 0), *(k.to(weight) for k in self._prior_keys[i])], 1
-            )
+            prior = fn.mutual_conflict(keys.to(weight), self._earlier[i].blocks())[0]
             statistics = self._statistics[i].to(weight.device, dtype)
             nothing = weight.new_zeros(weight.shape[0], keys.shape[1])
-            edits.append(
-                LayerEdit(update, keys, measure(site.layer, statistics, weight, previous, update, nothing, keys))
-            )
+            edits.append(LayerEdit(update, keys, measure(site.layer, statistics, weight, prior, update, nothing, keys)))
         return edits

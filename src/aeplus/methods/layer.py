@@ -6,12 +6,14 @@ from.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from aeplus import functional as fn
+from aeplus.methods.earlier import EarlierKeys
 from aeplus.methods.registry import Part
 from aeplus.preserved.statistics import LayerStatistics
 
@@ -130,13 +132,11 @@ class Earlier:
     """Previous edits as a prior sees them.
 
     Attributes:
-        keys: Their keys, ``[d, m]``.
-        new: The batch's keys, ``[d, n]``.
+        conflict: Finds the largest |cosine| of each with the batch's keys, s(kp, K1), ``[m]``.
         rewritten: Which of them are of a fact that the batch edits again, ``[m]``.
     """
 
-    keys: Tensor
-    new: Tensor
+    conflict: Callable[[], Tensor]
     rewritten: Tensor
 
 
@@ -155,9 +155,9 @@ class Prior:
 
 PRIORS: dict[str, Part[Prior]] = {
     "none": Part(Prior()),
-    "equal": Part(Prior(lambda earlier: earlier.keys.new_ones(earlier.keys.shape[1])), ("prior_strength",)),
-    "conflict": Part(Prior(lambda earlier: fn.prior_weights(earlier.keys, earlier.new)), ("prior_strength",)),
-    "resolve": Part(Prior(lambda earlier: (~earlier.rewritten).to(earlier.keys)), ("prior_strength",)),
+    "equal": Part(Prior(lambda earlier: torch.ones_like(earlier.rewritten, dtype=torch.float32)), ("prior_strength",)),
+    "conflict": Part(Prior(lambda earlier: 1 - earlier.conflict()), ("prior_strength",)),
+    "resolve": Part(Prior(lambda earlier: (~earlier.rewritten).float()), ("prior_strength",)),
     "hard": Part(Prior(forbids=True)),
 }
 """``method.prior``: the weights ``Λp [m]`` of previous edits, or that they forbid directions."""
@@ -232,22 +232,18 @@ def base_filter(method: "Method", spectrum: fn.Spectrum) -> Tensor:
     return FILTERS[method.filter].run(method, spectrum)
 
 
-def joined_keys(batches: Sequence[Tensor], weight: Tensor) -> Tensor:
-    """The keys of previous batches ``[d, n]`` one after another, ``[d, m]``, on the device of a weight ``[o, d]``."""
-    if not batches:
-        return weight.new_zeros(weight.shape[1], 0, dtype=torch.float32)
-    return torch.cat([keys.to(weight.device) for keys in batches], 1)
-
-
 class LayerSolver:
     """Solves one layer of one batch. The filter is searched once, on the first residual (Algorithm 1).
+
+    Up to ``d`` previous keys are columns of the system. Of more, only their moment ``Kp Λp Kpᵀ`` enters it, which gives
+    the same update; without the weights it is kept up to date from batch to batch.
 
     Args:
         layer: Index of the layer.
         method: The composition.
         statistics: The layer's preserved knowledge.
         weight: The layer's weight before the batch, ``[o, d]``; it says where and in which dtype to compute.
-        prior_keys: Keys of previous edits ``[d, m]``, as they were when those edits were made.
+        prior_keys: Keys of previous edits, ``[d, m]`` or those of each batch, as they were when those edits were made.
         rewritten: Which of them are of a fact that this batch edits again, ``[m]``; none by default.
         removed: What the treatment has added to the last batch's update; this one takes it back (error feedback).
     """
@@ -258,7 +254,7 @@ class LayerSolver:
         method: "Method",
         statistics: LayerStatistics,
         weight: Tensor,
-        prior_keys: Tensor,
+        prior_keys: EarlierKeys | Sequence[Tensor] | Tensor,
         rewritten: Tensor | None = None,
         removed: fn.LowRankUpdate | None = None,
     ) -> None:
@@ -267,14 +263,21 @@ class LayerSolver:
         self.method = method
         self.statistics = statistics.to(weight.device, dtype)
         self.weight = weight.to(dtype)
-        self.prior_keys = prior_keys.to(weight.device, dtype)
-        self._rewritten = prior_keys.new_zeros(prior_keys.shape[1]) if rewritten is None else rewritten
-        self._rewritten = self._rewritten.to(weight.device, torch.bool)
+        self.earlier = EarlierKeys.of(prior_keys, weight.device)
+        self._many = self.earlier.columns > weight.shape[1]
+        none = torch.zeros(self.earlier.columns)
+        self._rewritten = (none if rewritten is None else rewritten).to(weight.device, torch.bool)
         self._base = base_filter(method, self.statistics.spectrum)
         self._removed = None if removed is None else removed.to(weight.device).to(dtype)
         self._relaxed: Relaxed | None = None
         self._taken: Tensor | None = None  # B of the hard prior
         self._weights: Tensor | None = None  # Λp of the last solve
+        self._moment: tuple[Tensor, Tensor] | None = None  # the last Λp and Kp Λp Kpᵀ
+
+    @cached_property
+    def prior_keys(self) -> Tensor:
+        """Keys of previous edits ``[d, m]``, in what is solved in."""
+        return self.earlier.joined(self.weight)
 
     def search(self, residual: Tensor, keys: Tensor) -> None:
         """Fixes P̃ by a residual ``[o, n]`` and keys ``[d, n]``; afterwards it does nothing."""
@@ -296,7 +299,6 @@ class LayerSolver:
         """
         priors, residual = self._priors(keys), self._fed_back(residual, keys)
         relaxed = self._relaxed or self._search(residual, keys, priors)
-        self._weights = priors.get("prior_weights")
         solved = fn.solve_update(
             residual.to(self.weight),
             keys.to(self.weight),
@@ -327,34 +329,50 @@ class LayerSolver:
         if relaxed is not None and relaxed.directions is None:
             added = relaxed.filter != self._base
         aligned = None if relaxed is None else relaxed.directions
-        parts = (self.layer, self.statistics, self.weight, self.prior_keys, update, residual, keys)
+        prior = self.earlier.nearest(keys)[0] if self._many else fn.conflict(keys.to(self.weight), self.prior_keys)
+        parts = (self.layer, self.statistics, self.weight, prior, update, residual, keys)
         return measure(*parts, added, self._weights, aligned)
 
     def _forbidden(self, relaxed: Relaxed) -> Tensor | None:
         """The directions that previous edits forbid, found once: neither they nor P̃ change within a batch."""
-        if not PRIORS[self.method.prior].run.forbids or not self.prior_keys.shape[1]:
+        if not PRIORS[self.method.prior].run.forbids or not self.earlier.columns:
             return None
         if self._taken is None:
+            keys = self.earlier.factor(self.weight.dtype) if self._many else self.prior_keys
             spectrum = self.statistics.spectrum
-            self._taken = fn.forbidden_directions(self.prior_keys, spectrum, relaxed.filter, relaxed.directions)
+            self._taken = fn.forbidden_directions(keys, spectrum, relaxed.filter, relaxed.directions)
         return self._taken
 
     def _priors(self, keys: Tensor) -> dict[str, Any]:
-        weigh = PRIORS[self.method.prior].run.weigh
-        if weigh is None or not self.prior_keys.shape[1]:
+        self._weights, weigh = None, PRIORS[self.method.prior].run.weigh
+        if weigh is None or not self.earlier.columns:
             return {}
-        return {
-            "prior_keys": self.prior_keys,
-            "prior_weights": weigh(Earlier(self.prior_keys, keys.to(self.weight), self._rewritten)),
-            "prior_strength": self.method.prior_strength,
-        }
+        self._weights = weights = weigh(Earlier(lambda: self._conflict(keys), self._rewritten)).to(self.weight.dtype)
+        if self._many:
+            earlier: dict[str, Any] = {"prior_moment": self._weighted(weights)}
+        else:
+            earlier = {"prior_keys": self.prior_keys, "prior_weights": weights}
+        return earlier | {"prior_strength": self.method.prior_strength}
+
+    def _conflict(self, keys: Tensor) -> Tensor:
+        """s(kp, K1) of each previous edit with the keys ``[d, n]`` of this batch, ``[m]``."""
+        if self._many:
+            return self.earlier.nearest(keys)[1]
+        return fn.conflict(self.prior_keys, keys.to(self.weight))
+
+    def _weighted(self, weights: Tensor) -> Tensor:
+        """``Kp Λp Kpᵀ``, ``[d, d]``; at the first layer all candidates of a batch have the same."""
+        if self._moment is None or not torch.equal(self._moment[0], weights):
+            whole = self.earlier.moment(self.weight.dtype)
+            self._moment = weights, fn.weighted_moment(self.earlier.blocks(), weights, whole)
+        return self._moment[1]
 
 
 def measure(
     layer: int,
     statistics: LayerStatistics,
     weight: Tensor,
-    prior_keys: Tensor,
+    prior: Tensor,
     update: fn.LowRankUpdate,
     residual: Tensor,
     keys: Tensor,
@@ -368,7 +386,7 @@ def measure(
         layer: Index of the layer.
         statistics: The layer's preserved knowledge, where and in the dtype in which to compute.
         weight: The weight before the batch, ``[o, d]``.
-        prior_keys: Keys of previous edits, ``[d, m]``.
+        prior: s(k, Kp) of each edit, ``[n]``.
         update: The update.
         residual: What it was made for, ``[o, n]``.
         keys: The batch's keys, ``[d, n]``.
@@ -378,7 +396,7 @@ def measure(
     """
     keys, residual, update = keys.to(weight), residual.to(weight), update.to(weight)
     preserved = fn.conflict(keys, statistics.keys)
-    prior = fn.conflict(keys, prior_keys)
+    prior = prior.to(weight)
     none = weight.new_zeros(())
     rank = none if added is None else added.sum().to(none)
     sigma = none if added is None else (added * statistics.spectrum.values).max()

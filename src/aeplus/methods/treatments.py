@@ -25,13 +25,14 @@ class Treatment:
         prepare: What is found out, once, from the unedited weight ``[o, d]`` of a layer.
         each: From an update of a layer in one batch, the weight ``[o, d]`` before it and what was prepared to what
             stays of the update.
-        total: From all updates of a layer and the largest singular value of its unedited weight to a correction, which
-            is added after the last batch (and after every ``restrain_every`` batches).
+        total: From all updates of a layer, in factors or summed already ``[o, d]``, and the largest singular value of
+            its unedited weight to a correction, which is added after the last batch (and after every
+            ``restrain_every`` batches).
     """
 
     each: Callable[["Method", LowRankUpdate, Tensor, Any], LowRankUpdate] | None = None
     prepare: Callable[["Method", Tensor], Any] | None = None
-    total: Callable[["Method", Sequence[LowRankUpdate], float], LowRankUpdate] | None = None
+    total: Callable[["Method", Sequence[LowRankUpdate | Tensor], float], LowRankUpdate] | None = None
 
 
 def _sphere(method: "Method", update: LowRankUpdate, weight: Tensor, _: Any) -> LowRankUpdate:
@@ -67,12 +68,15 @@ TREATMENTS: dict[str, Part[Treatment]] = {
 """``method.treatment``."""
 
 
-def added_last(method: "Method", updates: Sequence[LowRankUpdate], keys: Sequence[Tensor]) -> LowRankUpdate | None:
+def added_last(
+    method: "Method", updates: Sequence[LowRankUpdate], ranks: Sequence[int], keys: Sequence[Tensor]
+) -> LowRankUpdate | None:
     """What the treatment has added to the last update of a layer, ``T(Δ) − Δ``; ``None`` if nothing.
 
     Args:
         method: The composition; its treatment is one whose errors can be fed back.
-        updates: The layer's committed updates.
+        updates: The layer's committed updates; only the last one is looked at.
+        ranks: The rank of each.
         keys: The keys of each of them, ``[d, n]``.
     """
     if not updates:
@@ -81,11 +85,12 @@ def added_last(method: "Method", updates: Sequence[LowRankUpdate], keys: Sequenc
         return fn.masked_out(updates[-1])
     # An update's columns: one for each edit, what was taken back of the correction before, and its own correction.
     count = 0
-    for update, own in zip(updates, keys, strict=True):
-        count = update.rank - own.shape[1] - count
+    for rank, own in zip(ranks, keys, strict=True):
+        count = rank - own.shape[1] - count
     if not count:
         return None
-    return LowRankUpdate(updates[-1].left[:, -count:], updates[-1].right[-count:])
+    last = updates[-1]
+    return LowRankUpdate(last.left[:, -count:], last.right[-count:])
 
 
 class Restraint:
@@ -100,6 +105,8 @@ class Restraint:
         self._method, self._sites = method, {site.layer: site for site in sites}
         self._correct = TREATMENTS[method.treatment].run.total
         self._bounds = {}
+        self._sums: dict[int, list[LowRankUpdate | Tensor]] = {site.layer: [] for site in sites}
+        self._summed = dict.fromkeys(self._sites, 0)  # how many updates are in them
         for site in sites if self._correct is not None else ():
             weight = site.weight.to(torch.promote_types(site.weight.dtype, torch.float32))
             self._bounds[site.layer] = float(torch.linalg.matrix_norm(weight, 2))
@@ -113,7 +120,7 @@ class Restraint:
         """Edits with the correction of everything committed so far and of themselves.
 
         Args:
-            updates: By layer, the committed updates.
+            updates: By layer, the committed updates; only those that have come since the last time are looked at.
             edits: The edits of the batch under way.
         """
         return [self._corrected(updates[edit.report.layer], edit) for edit in edits]
@@ -123,9 +130,26 @@ class Restraint:
         layer = edit.report.layer
         weight = self._sites[layer].weight
         dtype = solving_dtype(self._method, weight)
-        upcast = [update.to(weight.device).to(dtype) for update in (*updates, edit.update)]
+        parts = self._sums[layer]
+        for update in updates[self._summed[layer] :]:
+            _add(parts, update.to(weight.device).to(dtype))
+        self._summed[layer] = len(updates)
+        upcast = [*parts, edit.update.to(weight.device).to(dtype)]
         correction = stored(self._correct(self._method, upcast, self._bounds[layer]), weight)
         joined = LowRankUpdate(
             torch.cat([edit.update.left, correction.left], 1), torch.cat([edit.update.right, correction.right])
         )
         return replace(edit, update=joined)
+
+
+def _add(parts: list[LowRankUpdate | Tensor], update: LowRankUpdate) -> None:
+    """Adds an update to a sum in parts: as factors, or all together as one matrix once that is smaller."""
+    o, d = update.left.shape[0], update.right.shape[1]
+    ranks = [part.rank for part in parts if isinstance(part, LowRankUpdate)]
+    if len(ranks) == len(parts) and sum(ranks) + update.rank < min(o, d):
+        parts.append(update)
+        return
+    total = update.dense()
+    for part in parts:
+        total += part.dense() if isinstance(part, LowRankUpdate) else part
+    parts[:] = [total]

@@ -60,10 +60,17 @@ class Recording:
             finally:
                 self.journal = None
 
-    def append(self, entry: Entry) -> None:
-        """Writes a batch that the model holds already, if a journal is kept."""
-        if self.journal is not None:
-            self.numbers.append(self.journal.append(entry, self._settings, weights_digests(self._sites)).number)
+    def append(self, entry: Entry) -> Entry:
+        """Writes a batch that the model holds already, if a journal is kept.
+
+        Returns:
+            The batch to keep in memory: without what the journal holds.
+        """
+        if self.journal is None:
+            return entry
+        record = self.journal.append(entry, self._settings, weights_digests(self._sites))
+        self.numbers.append(record.number)
+        return self.journal.kept(record, entry)
 
     def _dtype(self, settings: dict[str, Any]) -> str:
         """How to load the model again as it is: the checkpoint's dtype need not be that of a loaded model."""

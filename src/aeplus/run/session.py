@@ -302,7 +302,8 @@ class EditSession:
         prior_keys = [self.entries.keys(site) for site in self.sites]
         removed = None
         if self.method.feedback:
-            removed = [added_last(self.method, self.entries.updates(s), self.entries.keys(s)) for s in self.sites]
+            earlier = [(self.entries.updates(site), self.entries.keys(site)) for site in self.sites]
+            removed = [added_last(self.method, updates, updates.ranks, keys) for updates, keys in earlier]
         self._batch = self._builder.build(self.data.current, self.data.edited, prior_keys, removed)
         self._name_shared_keys()
         self._rule = self.select()
@@ -421,8 +422,7 @@ class EditSession:
             {e.report.layer: e.keys for e in chosen.layers},
             report,
         )
-        self.recording.append(entry)
-        self.entries.append(entry)
+        self.entries.append(self.recording.append(entry).packed())
         self.report.batches.append(report)
         index, converged = len(self.entries) - 1, int(batch.editor.converged.sum())
         commit = BatchCommit(index, requests, chosen, report, norms, validation, converged)

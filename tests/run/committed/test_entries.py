@@ -85,3 +85,46 @@ def test_requests_survive_as_plain_values() -> None:
     )
     assert request_from(plain_edit(edit)) == edit
     assert request_from(plain_edit(EditRequest("{} is", "x", "y"))) == EditRequest("{} is", "x", "y")
+
+
+def test_what_is_recorded_is_read_when_it_is_needed() -> None:
+    entries = committed(Decoder(tiny_model("llama")))
+    read: list[int] = []
+
+    def reader(index: int) -> Entry:
+        read.append(index)
+        return entries[index]
+
+    light = Entries(entry.recorded(lambda index=index: reader(index)) for index, entry in enumerate(entries))
+    site = Decoder(tiny_model("llama")).sites[0]
+    updates = light.updates(site)
+    assert updates.ranks == [3, 3]
+    assert all(entry.separable for entry in light)
+    assert not read
+    assert torch.equal(updates[-1].dense(), entries[1].updates[site.layer].dense())
+    assert read == [1]
+    assert len(updates[1:]) == 1
+    assert dict(light[0].updates).keys() == {0, 1}
+
+
+def test_masks_are_kept_in_bits() -> None:
+    for entry in committed(Decoder(tiny_model("llama"))):
+        packed = entry.packed()
+        assert packed.packed() is packed
+        assert packed.ranks == entry.ranks
+        for layer, update in packed.updates.items():
+            assert torch.equal(update.dense(), entry.updates[layer].dense())
+            bits = packed.updates._bits.get(layer)
+            assert bits is None or 8 * bits.numel() < update.dense().numel() + 8
+
+
+def test_keys_are_kept_once() -> None:
+    decoder = Decoder(tiny_model("llama"))
+    entries, site = committed(decoder), decoder.sites[0]
+    plain = [entry.keys[site.layer].clone() for entry in entries]
+    keys = entries.keys(site)
+    assert all(torch.equal(a, b) for a, b in zip(keys, plain, strict=True))
+    assert [entry.keys[site.layer].data_ptr() for entry in entries] == [own.data_ptr() for own in keys]
+    entries.append(committed(decoder)[0])
+    assert entries.keys(site) is keys
+    assert len(keys) == 3

@@ -57,6 +57,7 @@ class Chain:
 
     def __init__(self, folder: Path, header: dict[str, Any], records: Sequence[Record] = ()) -> None:
         self.folder, self.header, self.records = folder, header, list(records)
+        self._read: tuple[int, Entry] | None = None  # the batch read last: its layers are asked for one by one
 
     @classmethod
     def create(cls, folder: Path, header: dict[str, Any]) -> "Chain":
@@ -173,6 +174,11 @@ class Chain:
         Raises:
             InputError: If its tensors are missing or damaged.
         """
+        if self._read is None or self._read[0] != record.number:
+            self._read = record.number, self._entry(record)
+        return self._read[1]
+
+    def _entry(self, record: Record) -> Entry:
         path, content = self.path(record.number, ".safetensors"), record.content
         if not path.is_file():
             raise _damaged(path, f"record {record.number}", "there is no such file")

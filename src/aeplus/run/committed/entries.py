@@ -1,8 +1,12 @@
-"""Committed batches, as factors and keys rather than as a model: in memory, and as tensors for a file."""
+"""Committed batches, as factors and keys rather than as a model: in memory, and as tensors for a file.
 
-from collections.abc import Collection, Mapping, Sequence
+What a journal holds is not held in memory too: :class:`Recorded` updates are read back when something needs them. Those
+of a run without a journal stay, their masks in bits.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, overload
 
 import numpy
 import torch
@@ -11,7 +15,52 @@ from torch import Tensor
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
+from aeplus.methods.earlier import EarlierKeys
 from aeplus.models.decoder import EditSite
+
+
+class Recorded(Mapping[int, LowRankUpdate]):
+    """The updates of a batch that is kept elsewhere, by layer; each use reads them.
+
+    Args:
+        ranks: The rank of each layer's update.
+        read: Reads the batch.
+    """
+
+    def __init__(self, ranks: Mapping[int, int], read: Callable[[], "Entry"]) -> None:
+        self.ranks, self._read = dict(ranks), read
+
+    def __getitem__(self, layer: int) -> LowRankUpdate:
+        return self._read().updates[layer]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.ranks)
+
+    def __len__(self) -> int:
+        return len(self.ranks)
+
+
+class Packed(Mapping[int, LowRankUpdate]):
+    """The updates of a batch in memory, by layer, with a bit for each entry of a mask rather than a byte.
+
+    Args:
+        updates: The updates.
+    """
+
+    def __init__(self, updates: Mapping[int, LowRankUpdate]) -> None:
+        self._plain = {layer: replace(update, mask=None) for layer, update in updates.items()}
+        self._bits = {layer: _packed(update.mask) for layer, update in updates.items() if update.mask is not None}
+
+    def __getitem__(self, layer: int) -> LowRankUpdate:
+        update = self._plain[layer]
+        mask = _unpacked(self._bits.get(layer), update.left.shape[0], update.right.shape[1])
+        return update if mask is None else replace(update, mask=mask.to(update.left.device))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._plain)
+
+    def __len__(self) -> int:
+        return len(self._plain)
 
 
 @dataclass(frozen=True)
@@ -28,15 +77,34 @@ class Entry:
     """
 
     edits: list[dict[str, Any]]
-    updates: dict[int, LowRankUpdate]
+    updates: Mapping[int, LowRankUpdate]
     keys: dict[int, Tensor]
     report: dict[str, Any]
+
+    @property
+    def ranks(self) -> dict[int, int]:
+        """The rank of each layer's update; nothing is read for it."""
+        if isinstance(self.updates, Recorded):
+            return self.updates.ranks
+        return {layer: update.rank for layer, update in self.updates.items()}
+
+    def recorded(self, read: Callable[[], "Entry"]) -> "Entry":
+        """The same without its updates in memory.
+
+        Args:
+            read: Reads it from where it is kept.
+        """
+        return replace(self, updates=Recorded(self.ranks, read))
+
+    def packed(self) -> "Entry":
+        """The same with masks in bits."""
+        return self if isinstance(self.updates, Recorded | Packed) else replace(self, updates=Packed(self.updates))
 
     @property
     def separable(self) -> bool:
         """Whether one edit can be taken out: every edit has a column of its own, the first ones, in each update."""
         count = len(self.edits)
-        by_edit = all(update.rank >= count for update in self.updates.values())
+        by_edit = all(rank >= count for rank in self.ranks.values())
         return by_edit and all(keys.shape[1] == count for keys in self.keys.values())
 
     def without(self, dropped: Collection[int]) -> "Entry":
@@ -59,7 +127,7 @@ class Entry:
         for layer, update in self.updates.items():
             parts = {"left": update.left, "right": update.right, "keys": self.keys[layer]}
             if update.mask is not None:
-                parts["mask"] = torch.from_numpy(numpy.packbits(update.mask.cpu().numpy()))
+                parts["mask"] = _packed(update.mask)
             # Cloned, as safetensors refuses tensors that share memory.
             tensors |= {f"layer_{layer}.{name}": tensor.detach().cpu().clone() for name, tensor in parts.items()}
         return tensors
@@ -91,15 +159,26 @@ class Entry:
 
 
 class Entries(list[Entry]):
-    """The committed batches of a run, in order."""
+    """The committed batches of a run, in order. Batches are added at the end only."""
 
-    def keys(self, site: EditSite) -> list[Tensor]:
-        """The keys of each batch at a site, ``[d, n]`` each."""
-        return [entry.keys[site.layer] for entry in self]
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        super().__init__(entries)
+        self._keys: dict[int, EarlierKeys] = {}
 
-    def updates(self, site: EditSite) -> list[LowRankUpdate]:
-        """The update of each batch at a site."""
-        return [entry.updates[site.layer] for entry in self]
+    def keys(self, site: EditSite) -> EarlierKeys:
+        """The keys of each batch at a site, ``[d, n]`` each, where its weight is; they are then kept there only."""
+        layer, device = site.layer, site.weight.device
+        if layer not in self._keys or self._keys[layer].device != device:
+            self._keys[layer] = EarlierKeys(device=device)
+        earlier = self._keys[layer]
+        for index in range(len(earlier), len(self)):
+            earlier.append(self[index].keys[layer])
+            self[index] = replace(self[index], keys={**self[index].keys, layer: earlier[index]})
+        return earlier
+
+    def updates(self, site: EditSite) -> "Updates":
+        """The update of each batch at a site, read one at a time where they are not in memory."""
+        return Updates(self, site.layer)
 
     def total(self, site: EditSite) -> Tensor | None:
         """The sum of all updates of a site, ``[o, d]``; ``None`` if nothing was edited."""
@@ -116,6 +195,37 @@ class Entries(list[Entry]):
         for entry in self:
             for site in sites:
                 site.add(entry.updates[site.layer])
+
+
+class Updates(Sequence[LowRankUpdate]):
+    """The updates of one layer.
+
+    Args:
+        entries: The batches.
+        layer: Its index.
+    """
+
+    def __init__(self, entries: Sequence[Entry], layer: int) -> None:
+        self._entries, self._layer = entries, layer
+
+    @overload
+    def __getitem__(self, index: int) -> LowRankUpdate: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Updates": ...
+
+    def __getitem__(self, index: int | slice) -> "LowRankUpdate | Updates":
+        if isinstance(index, slice):
+            return Updates(self._entries[index], self._layer)
+        return self._entries[index].updates[self._layer]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def ranks(self) -> list[int]:
+        """The rank of each; nothing is read for it."""
+        return [entry.ranks[self._layer] for entry in self._entries]
 
 
 def plain_edit(request: EditRequest) -> dict[str, Any]:
@@ -149,6 +259,10 @@ def _plain(value: Any) -> Any:
 def _columns(update: LowRankUpdate, dropped: Collection[int]) -> LowRankUpdate:
     kept = [column for column in range(update.rank) if column not in dropped]
     return LowRankUpdate(update.left[:, kept], update.right[kept], update.mask)
+
+
+def _packed(mask: Tensor) -> Tensor:
+    return torch.from_numpy(numpy.packbits(mask.cpu().numpy()))
 
 
 def _unpacked(packed: Tensor | None, rows: int, columns: int) -> Tensor | None:

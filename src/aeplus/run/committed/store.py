@@ -91,7 +91,7 @@ class Store:
         return [(self.chain.records[number - 1], dropped) for number, dropped in active.items()]
 
     def entries(self) -> Entries:
-        """The active batches, read and checked.
+        """The active batches, read and checked; their updates are not kept, but read again when they are needed.
 
         Raises:
             InputError: If one is damaged.
@@ -99,8 +99,11 @@ class Store:
         return Entries(self._entry(record, dropped) for record, dropped in self.active)
 
     def _entry(self, record: Record, dropped: frozenset[int]) -> Entry:
-        entry = self.chain.entry(record)
-        return entry.without(dropped) if dropped else entry
+        def read() -> Entry:
+            entry = self.chain.entry(record)
+            return entry.without(dropped) if dropped else entry
+
+        return read().recorded(read)
 
     def record(self, number: int) -> Record:
         """A record by its number, from 1.
@@ -121,6 +124,10 @@ class Store:
         return dict(last.content["weights"]["after"] if last is not None else self.chain.header["weights"])
 
     # ---- writing
+
+    def kept(self, record: Record, entry: Entry) -> Entry:
+        """A batch that has been written, without its updates in memory."""
+        return entry.recorded(lambda: self.chain.entry(record))
 
     def append(self, entry: Entry, settings: Mapping[str, Any], after: Mapping[str, str]) -> Record:
         """Writes a committed batch.
