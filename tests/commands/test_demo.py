@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aeplus.commands.demo import RELATIONS, DemoSet, build_demo, compose_demo, read_pairs, write_demo
+from aeplus.commands.demo import RELATIONS, DemoSet, build_demo, compose_demo, write_demo
 from aeplus.data.paraphrase import paraphrases
 from aeplus.data.readers import read_requests
 from aeplus.data.validation import build_validation, overlap
@@ -30,15 +30,6 @@ def knows_all(prompts: Sequence[str], answers: Sequence[str]) -> list[float | No
 @pytest.fixture(scope="module")
 def demo() -> DemoSet:
     return compose_demo(SECTIONS, knows_all)
-
-
-def test_read_pairs(tmp_path: Path) -> None:
-    path = tmp_path / "words.txt"
-    path.write_text(": a-b\nAthens Greece Oslo Norway\nOslo Norway Rome Italy\n\n: c\nx y z w\n", "utf-8")
-    assert read_pairs(path) == {
-        "a-b": {"Athens": "Greece", "Oslo": "Norway", "Rome": "Italy"},
-        "c": {"x": "y", "z": "w"},
-    }
 
 
 def test_gensim_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,7 @@ def edit_items(requests: Sequence[EditRequest], dropped: frozenset[str] = frozen
     for number, edit in holding_numbered(requests):
         new = (edit.target_new, edit.aliases, number, edit.join)
         items.append(PromptItem("efficacy", edit.question, *new))
-        items += [PromptItem("generalization", text, *new) for text in edit.rephrase if text not in dropped]
+        items += [PromptItem("generalization", text, *new) for text in edit.paraphrases if text not in dropped]
         kept = (probe for probe in edit.neighborhood if probe.prompt not in dropped)
         items += [
             PromptItem("specificity", probe.prompt, probe.answer, probe.aliases, number, edit.join) for probe in kept
@@ -193,7 +193,7 @@ def answer_pairs(
             continue
         new, true = edit.target_new, edit.target_true
         texts["efficacy"].append((edit.question, new, true, number, edit.join))
-        texts["generalization"] += [(p, new, true, number, edit.join) for p in edit.rephrase if p not in dropped]
+        texts["generalization"] += [(p, new, true, number, edit.join) for p in edit.paraphrases if p not in dropped]
         kept = (probe for probe in edit.neighborhood if probe.answer and probe.prompt not in dropped)
         texts["specificity"] += [(probe.prompt, str(probe.answer), new, number, edit.join) for probe in kept]
     pairs = {}
