@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from aeplus.errors import InputError
-from aeplus.texts import canonical, check_join
+from aeplus.texts import canonical, check_join, find_word
 
 SLOT = "{}"
 
@@ -115,6 +115,10 @@ class EditRequest:
     def paraphrases(self) -> tuple[str, ...]:
         """Every prompt that measures Generalization, whichever way it asks."""
         return (*self.openings, *self.statements, *self.rephrase)
+
+    def is_subject_of(self, prompt: str) -> bool:
+        """Whether a prompt contains the edit's subject, as a word."""
+        return find_word(normal(prompt), normal(self.subject)) is not None
 
     @property
     def fact_key(self) -> tuple[str, ...]:

@@ -71,9 +71,9 @@ def test_test_prompts(demo: DemoSet) -> None:
         assert not any(f" {subject} " in f"{probe.prompt} " for subject in edited & set(subjects))
     for edit in demo.edits:
         assert len(set(edit.neighborhood)) == 5
-        assert len(set(edit.rephrase)) == 2
-        assert not questions & set(edit.rephrase)
-        assert not set(edit.rephrase) & set(paraphrases(edit.prompt, edit.subject))
+        assert len(set(edit.statements)) == 2
+        assert not questions & set(edit.statements)
+        assert not set(edit.statements) & set(paraphrases(edit.prompt, edit.subject))
     for fact in demo.preserved:
         assert fact.subject not in edited
         assert fact.question not in questions
@@ -92,7 +92,7 @@ def test_only_forms_that_the_model_answers() -> None:
     assert demo.forms[state.tests[1]] == 1
     edits = [edit for edit in demo.edits if edit.id.startswith("state-")]
     assert {edit.prompt for edit in edits} == {state.prompt}
-    assert all(edit.rephrase[0] == state.tests[1].replace("{}", edit.subject) for edit in edits)
+    assert all(edit.statements[0] == state.tests[1].replace("{}", edit.subject) for edit in edits)
 
 
 def test_a_model_that_knows_too_little() -> None:

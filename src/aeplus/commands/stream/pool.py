@@ -67,7 +67,7 @@ class Pool:
             seed: Seed of the draw.
         """
         own = [probe for probe in record.neighborhood if edited.keeps(probe, record.subject)]
-        have = {normal(probe.prompt) for probe in own if normal(record.subject) not in normal(probe.prompt)}
+        have = {normal(probe.prompt) for probe in own if not record.is_subject_of(probe.prompt)}
         more = [probe for probe in self._alike(record, edited, seed) if normal(probe.prompt) not in have]
         own += more[: max(0, NEIGHBORS - len(have))]
         same = [
