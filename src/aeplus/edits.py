@@ -4,9 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from aeplus.errors import InputError
-from aeplus.texts import canonical, check_join
+from aeplus.texts import canonical, check_join, find_word
 
 SLOT = "{}"
+
+PARAPHRASES = ("openings", "statements", "rephrase")
+"""The fields with prompts that measure Generalization."""
 
 Turn = tuple[str, str]
 """A turn of a chat: role and content."""
@@ -43,8 +46,8 @@ class EditRequest:
         prompt: The prompt with one ``{}`` in place of the subject, such as ``"The capital of {} is"``.
         subject: The subject, which replaces ``{}``.
         target_new: The answer to be learned, joined to the prompt by ``join``.
-        rephrase: Complete prompts on the same fact in other words. Test prompts: they measure
-            Generalization and reach nothing else.
+        rephrase: Complete prompts on the same fact in other words, as the data set has them. Test prompts: they
+            measure Generalization and reach nothing else.
         neighborhood: Prompts on other facts. Test prompts: they measure Specificity and reach nothing else.
         axes: Further test prompts, each with the axis it tests; reported axis by axis.
         generation: Prompts for free generation (CounterFact's ``generation_prompts``). Test prompts: they
@@ -59,6 +62,8 @@ class EditRequest:
         turns: What a chat says before the prompt, which is the user's last turn; only for a chat template.
         context_at: Where in the prompt sampled contexts go, an index before the subject.
         asked: The prompt as it was read, where a chat template has rendered it.
+        openings: Test prompts as ``rephrase``: the edit's own prompt behind an opening, such as "It is said that ".
+        statements: Test prompts as ``rephrase``: other statements of the fact, which the answer completes.
 
     Raises:
         InputError: If ``prompt`` does not contain exactly one ``{}``, or a field is empty.
@@ -80,6 +85,8 @@ class EditRequest:
     turns: tuple[Turn, ...] = ()
     context_at: int = 0
     asked: str = ""
+    openings: tuple[str, ...] = ()
+    statements: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         name = f"record {self.id}" if self.id else "the record"
@@ -101,7 +108,17 @@ class EditRequest:
 
     def without_tests(self) -> "EditRequest":
         """The edit alone, without anything that tests it."""
-        return replace(self, rephrase=(), neighborhood=(), axes=(), generation=(), aliases=(), target_true=None)
+        bare = replace(self, rephrase=(), openings=(), statements=(), neighborhood=(), axes=(), generation=())
+        return replace(bare, aliases=(), target_true=None)
+
+    @property
+    def paraphrases(self) -> tuple[str, ...]:
+        """Every prompt that measures Generalization, whichever way it asks."""
+        return (*self.openings, *self.statements, *self.rephrase)
+
+    def is_subject_of(self, prompt: str) -> bool:
+        """Whether a prompt contains the edit's subject, as a word."""
+        return find_word(normal(prompt), normal(self.subject)) is not None
 
     @property
     def fact_key(self) -> tuple[str, ...]:
@@ -168,6 +185,6 @@ def prompt_joins(requests: Iterable[EditRequest]) -> dict[str, str]:
 def held_out_prompts(requests: Iterable[EditRequest]) -> Iterator[str]:
     """Every prompt that tests some edits: rephrasings, neighborhoods, axes and generation prompts."""
     for request in requests:
-        yield from request.rephrase
+        yield from request.paraphrases
         yield from (probe.prompt for probe in (*request.neighborhood, *request.axes))
         yield from request.generation

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aeplus.commands.demo import RELATIONS, DemoSet, build_demo, compose_demo, read_pairs, write_demo
+from aeplus.commands.demo import RELATIONS, DemoSet, build_demo, compose_demo, write_demo
 from aeplus.data.paraphrase import paraphrases
 from aeplus.data.readers import read_requests
 from aeplus.data.validation import build_validation, overlap
@@ -30,15 +30,6 @@ def knows_all(prompts: Sequence[str], answers: Sequence[str]) -> list[float | No
 @pytest.fixture(scope="module")
 def demo() -> DemoSet:
     return compose_demo(SECTIONS, knows_all)
-
-
-def test_read_pairs(tmp_path: Path) -> None:
-    path = tmp_path / "words.txt"
-    path.write_text(": a-b\nAthens Greece Oslo Norway\nOslo Norway Rome Italy\n\n: c\nx y z w\n", "utf-8")
-    assert read_pairs(path) == {
-        "a-b": {"Athens": "Greece", "Oslo": "Norway", "Rome": "Italy"},
-        "c": {"x": "y", "z": "w"},
-    }
 
 
 def test_gensim_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,9 +71,9 @@ def test_test_prompts(demo: DemoSet) -> None:
         assert not any(f" {subject} " in f"{probe.prompt} " for subject in edited & set(subjects))
     for edit in demo.edits:
         assert len(set(edit.neighborhood)) == 5
-        assert len(set(edit.rephrase)) == 2
-        assert not questions & set(edit.rephrase)
-        assert not set(edit.rephrase) & set(paraphrases(edit.prompt, edit.subject))
+        assert len(set(edit.statements)) == 2
+        assert not questions & set(edit.statements)
+        assert not set(edit.statements) & set(paraphrases(edit.prompt, edit.subject))
     for fact in demo.preserved:
         assert fact.subject not in edited
         assert fact.question not in questions
@@ -101,7 +92,7 @@ def test_only_forms_that_the_model_answers() -> None:
     assert demo.forms[state.tests[1]] == 1
     edits = [edit for edit in demo.edits if edit.id.startswith("state-")]
     assert {edit.prompt for edit in edits} == {state.prompt}
-    assert all(edit.rephrase[0] == state.tests[1].replace("{}", edit.subject) for edit in edits)
+    assert all(edit.statements[0] == state.tests[1].replace("{}", edit.subject) for edit in edits)
 
 
 def test_a_model_that_knows_too_little() -> None:

@@ -2,11 +2,13 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import aeplus
+from aeplus.callbacks import EvaluationWriter
 from aeplus.data.chat import ChatTemplate
 from aeplus.data.datamodule import EditDataModule
 from aeplus.data.fitting import Reader
@@ -51,6 +53,9 @@ def test_prompts_and_tests_are_what_a_chat_sends() -> None:
     assert edit.question == sent
     assert edit.question[: edit.subject_end].endswith("France")
     assert edit.rephrase[0].startswith("<|user|>user\nWho rules France?\n<|user|>assistant")
+    asked = ChatTemplate(tokenizer).edit(replace(EDIT, openings=("So: France?",), statements=("France, or",)))
+    assert asked.openings[0].startswith("<|user|>user\nSo: France?\n<|user|>assistant")
+    assert asked.statements[0].startswith("<|user|>user\nFrance, or")
     assert edit.neighborhood[0].prompt.startswith("<|user|>user\nWho rules Italy?")
     assert edit.join == "none"
     (row,) = batch_rows(tokenizer, [edit], [""]).prompts
@@ -143,10 +148,14 @@ def test_a_chat_is_edited_and_asked_as_it_is_sent() -> None:
     tokenizer = tokenizer_with("{% for m in messages %}<|user|>{{ m.content }}{% endfor %}")
     model = tiny_model(vocab_size=400)
     records = [{"prompt": "The capital of {}", "subject": "France", "target_new": "The", "rephrase": "France"}]
+    records[0] |= {"openings": "Now, the capital of France"}
     names = ("steps", "clamp", "kl_factor", "ridge", "threshold", "threshold_kind")
     options = {**SMALL, **{name: LEARNING[name] for name in names}}
-    result = aeplus.edit(model, tokenizer, records, "alphaedit", chat_template=True, **options)
+    writer = EvaluationWriter(retention=False, bootstrap_samples=0, generation_length=1, contains_length=3)
+    result = aeplus.edit(model, tokenizer, records, "alphaedit", chat_template=True, callbacks=[writer], **options)
     assert result.metrics["after"]["efficacy"] == 100
+    named = result.metrics["measures"]["after"]["contains"]  # asked without being told: it is a chat
+    assert {"generalization_openings", "generalization_rephrasing"} <= named.keys()
     messages = [{"role": "user", "content": "The capital of France"}]
     sent = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = model.generate(input_ids=sent["input_ids"], max_new_tokens=1, do_sample=False, pad_token_id=1)

@@ -20,6 +20,7 @@ from aeplus.metrics.text import (
     Consistency,
     Fluency,
     answer_comes_first,
+    answer_is_named,
     normalize_text,
     weighted_entropy,
     words_and_punctuation,
@@ -207,3 +208,30 @@ def test_fluency_of_edits() -> None:
     assert found["consistency"]["value"] == pytest.approx(float(alone.compute()))
     nothing = measure_fluency(decoder, tokenizer, stream, References(), 8)
     assert nothing["consistency"]["value"] is None
+
+
+def test_an_answer_is_named_anywhere_as_a_word() -> None:
+    assert answer_is_named("I think it is Rome.", ["Oslo", "Rome"])
+    assert answer_is_named("The answer: the U.S., of course", ["US"])
+    assert answer_is_named("東京は日本の首都です", ["日本"])  # no spaces between words
+    assert not answer_is_named("Romeo met Jerome", ["Rome"])
+    assert not answer_is_named("", ["Rome"])
+    assert not answer_is_named("anything", ["!"])
+
+
+def test_ways_of_asking_are_apart_in_generated_text() -> None:
+    decoder, tokenizer = Decoder(tiny_model("llama")), tiny_tokenizer()
+    text = generate(decoder, tokenizer, ["The capital of France is"], 20)[0]
+    word = text.split()[-1]  # not the first
+    items = [
+        PromptItem("generalization", "The capital of France is", word, way="statements"),
+        PromptItem("generalization", "The capital of Spain is", "nowhere", way="rephrasing"),
+    ]
+    named = measure_generation(decoder, tokenizer, items, 20, sampling=(0, 0.95, 0), criterion="contains")
+    first = measure_generation(decoder, tokenizer, items, 20, sampling=(0, 0.95, 0))
+    assert named["generalization_statements"]["value"] == 100.0
+    assert named["generalization_rephrasing"]["value"] == 0.0
+    assert named["generalization"]["value"] == named["score"] == 50.0
+    assert first["generalization_statements"]["value"] == 0.0
+    assert "generalization_openings" not in named
+    assert named["specificity"]["value"] is None

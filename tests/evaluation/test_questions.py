@@ -1,10 +1,22 @@
-"""The finer score of validation: the probability of the expected answers, from the same passes as the hits."""
+"""The finer score of validation, from the same passes as the hits; and the ways of asking, each apart."""
 
 import pytest
 import torch
 
-from aeplus.evaluation.questions import Baseline, PromptItem, evaluate, grade, tokenize_items
+from aeplus.edits import EditRequest, Probe, held_out_prompts
+from aeplus.evaluation.questions import (
+    Baseline,
+    PromptItem,
+    Question,
+    edit_items,
+    evaluate,
+    grade,
+    tokenize_items,
+    update_score,
+)
+from aeplus.metrics.success import Score
 from aeplus.models.decoder import Decoder
+from aeplus.models.tokens import TokenRow
 from tiny import tiny_model, tiny_tokenizer
 
 ITEMS = [
@@ -39,3 +51,60 @@ def test_probability_is_the_mean_over_aspects_of_the_answers_own() -> None:
 
 def test_without_a_prompt_there_is_none() -> None:
     assert grade(Decoder(tiny_model("gpt2")), [])["probability"] is None
+
+
+EDIT = EditRequest(
+    "The capital of {} is",
+    "France",
+    "Rome",
+    rephrase=("Which city rules France?",),
+    neighborhood=(Probe("The capital of Spain is"), Probe("In France people speak"), Probe("Frances is")),
+    openings=("It is said that the capital of France is",),
+    statements=("In France, the capital is", "France is ruled from"),
+)
+
+
+def test_each_way_of_asking_is_told_apart() -> None:
+    names = {item.prompt: item.names for item in edit_items([EDIT])}
+    assert names == {
+        "The capital of France is": ("efficacy",),
+        "It is said that the capital of France is": ("generalization", "generalization_openings"),
+        "In France, the capital is": ("generalization", "generalization_statements"),
+        "France is ruled from": ("generalization", "generalization_statements"),
+        "Which city rules France?": ("generalization", "generalization_rephrasing"),
+        "The capital of Spain is": ("specificity", "specificity_other_subjects"),
+        "In France people speak": ("specificity", "specificity_same_subject"),
+        "Frances is": ("specificity", "specificity_other_subjects"),
+    }
+    assert EDIT.paraphrases == tuple(prompt for prompt, kinds in names.items() if kinds[0] == "generalization")
+    assert set(held_out_prompts([EDIT])) == set(names) - {EDIT.question}
+    assert edit_items([EDIT.without_tests()]) == [PromptItem("efficacy", EDIT.question, "Rome", (), 0)]
+
+
+def test_what_is_dropped_counts_in_no_way() -> None:
+    asked = edit_items([EDIT], frozenset(("France is ruled from", "In France people speak")))
+    assert len(asked) == 6
+
+
+def test_an_aspect_is_the_mean_over_its_prompts_and_the_ways_are_apart() -> None:
+    score = Score()
+    items = edit_items([EDIT])
+    right = {"The capital of France is", "In France, the capital is", "The capital of Spain is", "Frances is"}
+    rows = [TokenRow((1, 2, 3 + n), 2, 0) for n, _ in enumerate(items)]
+    questions = [Question(item, (row,), ((7,),)) for item, row in zip(items, rows, strict=True)]
+    predictions = {row: (7,) if item.prompt in right else (8,) for item, row in zip(items, rows, strict=True)}
+    found = update_score(score, questions, predictions).summary()
+    assert found == {
+        "efficacy": 100.0,
+        "generalization": 25.0,
+        "specificity": pytest.approx(200 / 3),
+        "score": pytest.approx((100 + 25 + 200 / 3) / 3),
+        "generalization_openings": 0.0,
+        "generalization_statements": 50.0,
+        "generalization_rephrasing": 0.0,
+        "specificity_other_subjects": 100.0,
+        "specificity_same_subject": 0.0,
+    }
+    assert set(score.intervals(samples=0)) == set(found) - {"score"}
+    score.reset()
+    assert set(score.summary()) == {"efficacy", "generalization", "specificity", "score"}

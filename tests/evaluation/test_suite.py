@@ -63,6 +63,7 @@ def test_every_protocol_before_and_after(text: str) -> None:
         "efficacy": 2,
         "generalization": 2,
         "specificity": 0,
+        "generalization_rephrasing": 2,
     }
     assert before["magnitude"]["left_out"] == 1
     assert before["magnitude"]["efficacy"]["count"] == 1

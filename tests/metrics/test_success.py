@@ -110,7 +110,7 @@ def test_a_superseded_edit_does_not_count() -> None:
     second = EditRequest("What is {}? It is", "Rome", "small", rephrase=("b",), fact="rome")
     assert edit_items([first, second]) == [
         PromptItem("efficacy", "What is Rome? It is", "small", edit=1),
-        PromptItem("generalization", "b", "small", edit=1),
+        PromptItem("generalization", "b", "small", edit=1, way="rephrasing"),
     ]
 
 

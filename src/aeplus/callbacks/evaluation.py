@@ -34,7 +34,8 @@ class EvaluationWriter(EditCallback):
         every: Measure after every N batches too; 0 for the start and the end only.
         retention: Ask every previous edit again after each batch.
         **options: The fields of :class:`~aeplus.evaluation.suite.SuiteOptions`. ``corpus`` and ``skip_tokens`` are
-            those of ``model.preserved`` unless given.
+            those of ``model.preserved`` unless given. Where a chat template is used, and no protocols are given,
+            ``contains`` is added to the usual ones: a chat answers in a sentence.
     """
 
     def __init__(self, every: int = 0, retention: bool = True, **options: Any) -> None:
@@ -43,6 +44,7 @@ class EvaluationWriter(EditCallback):
             raise InputError(msg)
         self.every, self.retention = every, retention
         self.options = SuiteOptions(**options)
+        self._chosen = "protocols" in options
         self._clear()
 
     def _clear(self) -> None:
@@ -63,6 +65,8 @@ class EvaluationWriter(EditCallback):
         options, data, preserved = self.options, session.data, session.preserved
         if options.corpus is None:
             options = replace(options, corpus=preserved.corpus, skip_tokens=preserved.tokens)
+        if not self._chosen and any(request.asked for request in data.requests):
+            options = replace(options, protocols=(*options.protocols, "contains"))
         dropped = data.overlap | {probe.prompt for probe in data.validation.preserved}
         self._suite = Suite(session.decoder, session.tokenizer, data.requests, dropped, options)
         self._batches = dict(self._saved.get("batches", {}))

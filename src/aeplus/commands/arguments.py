@@ -15,12 +15,12 @@ from aeplus.commands.journal.arguments import (
     undo_parser,
     verify_parser,
 )
+from aeplus.commands.options import ANY_FORMAT, MODEL, add_overwrite, add_residual_options
 from aeplus.commands.parser import CommandParser
+from aeplus.commands.stream.arguments import stream_parser
 from aeplus.methods.registry import METHODS
 
 _FIT_OPTIONS = "Every option of aeplus fit is accepted (aeplus fit --help lists them), except --ckpt_path"
-_ANY_FORMAT = "a file or hub id in any format that aeplus fit reads"
-_MODEL = "hub id, folder, .gguf file or smollm2-135m"
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def tune_parser() -> CommandParser:
     )
     methods = ["alphaedit", "memit", "blue", "kde"]
     parser.option("--out", "FILE", "the YAML to write, such as configs/model/NAME.yaml (required)")
-    _add_overwrite(parser)
+    add_overwrite(parser)
     parser.option(
         "--for",
         "LIST",
@@ -126,7 +126,7 @@ def demo_data_parser() -> CommandParser:
         "questions-words.txt and the model's answers.",
         "aeplus demo-data --model smollm2-135m --out data/demo",
     )
-    parser.option("--model", "NAME", _MODEL, "smollm2-135m")
+    parser.option("--model", "NAME", MODEL, "smollm2-135m")
     parser.option("--out", "FOLDER", "where to write", os.path.join("lightning_logs", "demo", "data"))
     return parser
 
@@ -182,7 +182,7 @@ def capabilities_parser() -> CommandParser:
         "(.yaml), separated by commas or spaces",
         nargs="+",
     )
-    _add_overwrite(parser)
+    add_overwrite(parser)
     return parser
 
 
@@ -199,14 +199,14 @@ def alphaset_parser() -> CommandParser:
         "aeplus build-alphaset --edits counterfact.json --k0 facts.jsonl --model smollm2-135m --layers 4,5,6,7,8 \\\n"
         "      --scale 0.05 --out alphaset",
     )
-    parser.option("--edits", "FILE", f"the pool of edits: {_ANY_FORMAT}", required=True)
+    parser.option("--edits", "FILE", f"the pool of edits: {ANY_FORMAT}", required=True)
     parser.option(
         "--k0",
         "FILE",
         "facts as the model knows them, in the same formats (target_true, else target_new, is true)",
         required=True,
     )
-    parser.option("--model", "NAME", _MODEL, required=True)
+    parser.option("--model", "NAME", MODEL, required=True)
     parser.option("--layers", "LIST", "the layers that will be edited, such as 4,5,6,7,8", required=True)
     parser.option("--out", "FOLDER", "where to write", required=True)
     size = parser.add_mutually_exclusive_group()
@@ -226,20 +226,7 @@ def alphaset_parser() -> CommandParser:
         "number of edits of the pool to measure, the slow part (default: 1.5 times the number taken)",
         kind=int,
     )
-    parser.option(
-        "--steps",
-        "N",
-        "maximum number of gradient steps for a residual's target (default: 25; 5 give nearly the same ranking in a "
-        "fifth of the time)",
-        25,
-    )
-    parser.option(
-        "--learning-rate",
-        "N",
-        "learning rate of those steps (default: 0.5); take model.targets.learning_rate of the model's config",
-        0.5,
-    )
-    parser.option("--clamp", "N", "maximum norm of the residual, relative to the hidden state", 0.75)
+    add_residual_options(parser)
     parser.option(
         "--corpus", "NAME", "also measure s(k, K0) against keys of this text: wiki-sample, a file or a data set"
     )
@@ -260,7 +247,7 @@ def validation_parser() -> CommandParser:
         "aeplus build-validation --edits edits.jsonl --k0 facts.jsonl --out validation.jsonl --portion 1/3",
         "aeplus fit --config model/gpt2-xl --data.path edits.jsonl --data.validation validation.jsonl",
     )
-    parser.option("--edits", "FILE", f"the edits: {_ANY_FORMAT}", required=True)
+    parser.option("--edits", "FILE", f"the edits: {ANY_FORMAT}", required=True)
     parser.option("--out", "FILE", "where to write", required=True)
     parser.option(
         "--k0",
@@ -274,8 +261,8 @@ def validation_parser() -> CommandParser:
     parser.option(
         "--portion", "I/N", "the I-th of N portions without a common fact, for one of several experiments", "1/1"
     )
-    _add_rewriter(parser, f"the language model that rewrites: {_MODEL}")
-    _add_overwrite(parser)
+    _add_rewriter(parser, f"the language model that rewrites: {MODEL}")
+    add_overwrite(parser)
     return parser
 
 
@@ -340,12 +327,8 @@ def cases_parser() -> CommandParser:
     )
     parser.option("--length", "N", "tokens of each generation", 20)
     parser.option("--out", "FILE", "the page", "cases.md")
-    _add_overwrite(parser)
+    add_overwrite(parser)
     return parser
-
-
-def _add_overwrite(parser: CommandParser) -> None:
-    parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
 
 
 COMMANDS = {
@@ -358,6 +341,7 @@ COMMANDS = {
     "build-alphaset": Command(
         "build sets of edits that conflict with what a model knows", "alphaset.command", alphaset_parser
     ),
+    "build-stream": Command("draw a stream of edits of one kind from a pool", "stream.command", stream_parser),
     "build-validation": Command(
         "build a validation set for a file of edits, without its test prompts", "validation", validation_parser
     ),

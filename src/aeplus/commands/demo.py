@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from aeplus.data.world_facts import ANALOGIES, read_pairs
 from aeplus.edits import SLOT, EditRequest, Probe
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
@@ -136,18 +137,6 @@ class DemoSet:
     kinds: dict[str, str] = field(default_factory=dict)
 
 
-def read_pairs(path: Path) -> dict[str, dict[str, str]]:
-    """Reads the analogy file: for each section, its pairs from first to second word."""
-    sections: dict[str, dict[str, str]] = {}
-    pairs: dict[str, str] = {}
-    for line in path.read_text("utf-8").splitlines():
-        if line.startswith(":"):
-            pairs = sections.setdefault(line[1:].strip(), {})
-        elif len(parts := line.split()) == 4:
-            pairs |= {parts[0]: parts[1], parts[2]: parts[3]}
-    return sections
-
-
 def build_demo(model: Any, tokenizer: Any, seed: int = 0) -> DemoSet:
     """Builds the demo's edits for a model.
 
@@ -164,7 +153,7 @@ def build_demo(model: Any, tokenizer: Any, seed: int = 0) -> DemoSet:
     def answered(prompts: Sequence[str], answers: Sequence[str]) -> list[float | None]:
         return answer_probabilities(decoder, encode(tokenizer, prompts, answers))
 
-    return compose_demo(read_pairs(gensim_file("test/test_data/questions-words.txt")), answered, seed)
+    return compose_demo(read_pairs(gensim_file(ANALOGIES)), answered, seed)
 
 
 def compose_demo(sections: Mapping[str, Mapping[str, str]], answered: Answered, seed: int = 0) -> DemoSet:
@@ -207,7 +196,7 @@ def compose_demo(sections: Mapping[str, Mapping[str, str]], answered: Answered, 
                 prompt=relation.prompt,
                 subject=subject,
                 target_new=next(strange) if kind == "far" else wrong[0],
-                rephrase=tuple(form.replace(SLOT, subject) for form in tests),
+                statements=tuple(form.replace(SLOT, subject) for form in tests),
                 neighborhood=tuple(Probe(relation.prompt.replace(SLOT, s), facts[s]) for s in around_it),
                 target_true=facts[subject],
                 fact=name,

@@ -55,10 +55,12 @@ class ChatTemplate:
         return replace(
             request,
             prompt=rendered[:start] + SLOT + rendered[end:],
-            rephrase=tuple(self.text(text, request.turns) for text in request.rephrase),
+            rephrase=self._texts(request.rephrase, request.turns),
+            openings=self._texts(request.openings, request.turns),
+            statements=self._texts(request.statements, request.turns),
             neighborhood=tuple(self._probe(probe, request) for probe in request.neighborhood),
             axes=tuple(self._probe(probe, request) for probe in request.axes),
-            generation=tuple(self.text(text, request.turns) for text in request.generation),
+            generation=self._texts(request.generation, request.turns),
             fact=request.fact or " ".join(request.fact_key),
             join=self.join,
             context_at=at,
@@ -90,6 +92,9 @@ class ChatTemplate:
         marked = copy.copy(self._tokenizer)
         setattr(marked, CHAT_HEAD, head[: min(length, 12)])
         return marked
+
+    def _texts(self, prompts: Sequence[str], turns: Sequence[Turn]) -> tuple[str, ...]:
+        return tuple(self.text(prompt, turns) for prompt in prompts)
 
     def _probe(self, probe: Probe, request: EditRequest) -> Probe:
         return replace(probe, prompt=self.text(probe.prompt, request.turns))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from aeplus.data.validation import ValidationSet
-from aeplus.edits import SLOT, EditRequest, Probe
+from aeplus.edits import PARAPHRASES, SLOT, EditRequest, Probe
 from aeplus.errors import InputError
 from aeplus.models.tokens import Tokenized, encode, first_answer_token, subject_token, tokenize
 from aeplus.texts import joined
@@ -193,8 +193,9 @@ def _tests(reader: Reader, requests: Sequence[EditRequest]) -> list[Problem]:
             ask_own.append(("target_true", 0, request.target_true))
         for field, position, answer in ask_own:
             ask(index, field, position, request.question, (answer,))
-        for position, prompt in enumerate(request.rephrase):
-            ask(index, "rephrase", position, prompt, (request.target_new, *request.aliases))
+        for field in PARAPHRASES:
+            for position, prompt in enumerate(getattr(request, field)):
+                ask(index, field, position, prompt, (request.target_new, *request.aliases))
         for field in ("neighborhood", "axes"):
             probes: tuple[Probe, ...] = getattr(request, field)
             for position, probe in enumerate(probes):
@@ -236,7 +237,7 @@ def _stripped(request: EditRequest, lost: set[tuple[str, int]]) -> EditRequest:
         return request
     changes: dict[str, Any] = {
         field: tuple(item for i, item in enumerate(getattr(request, field)) if (field, i) not in lost)
-        for field in ("rephrase", "neighborhood", "axes", "generation", "aliases")
+        for field in (*PARAPHRASES, "neighborhood", "axes", "generation", "aliases")
     }
     if ("target_true", 0) in lost:
         changes["target_true"] = None

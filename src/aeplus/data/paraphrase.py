@@ -141,12 +141,24 @@ def paraphrases(prompt: str, subject: str) -> list[str]:
         order. Those too similar to the edit's prompt are left out: a long prompt has fewer, the longest none.
     """
     question = prompt.replace(SLOT, subject)
-    first = prompt.split(maxsplit=1)[0] if prompt.strip() else ""
-    inner = question[:1].lower() + question[1:] if first.lower() in _FUNCTION_WORDS.split() else question
+    inner = inside_sentence(prompt).replace(SLOT, subject)
     # A question may be followed by the beginning of its answer: "Where is {}? It is in".
     templates = _QUESTIONS if "?" in prompt else _STATEMENTS
     texts = (_fill(form, question, inner, subject) for form in templates)
     return [text for text in texts if not too_similar(text, [question])]
+
+
+def inside_sentence(prompt: str) -> str:
+    """A prompt as it stands within a sentence: its first letter small, unless it may begin a name.
+
+    Example:
+        >>> inside_sentence("The capital of {} is")
+        'the capital of {} is'
+        >>> inside_sentence("Paris, {}, is")
+        'Paris, {}, is'
+    """
+    first = prompt.split(maxsplit=1)[0] if prompt.strip() else ""
+    return prompt[:1].lower() + prompt[1:] if first.lower() in _FUNCTION_WORDS.split() else prompt
 
 
 def _fill(form: str, question: str, inner: str, subject: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from aeplus.data.world_facts import SOURCE, world_facts
 from aeplus.errors import InputError
 from aeplus.utils.jsonl import iterate_records, opened
 from aeplus.utils.paths import expanded
@@ -29,7 +30,8 @@ def read_records(source: str | Path) -> Iterator[Any]:
     Args:
         source: A file with JSON Lines, a JSON array, one JSON object, a text table named ``.csv`` or ``.tsv`` (each
             gzipped or not) or Parquet, detected by its content; or, where no such file exists, a hub id
-            ``owner/name`` or ``owner/name:split`` (split ``train`` unless given). JSON Lines, tables and Parquet are
+            ``owner/name`` or ``owner/name:split`` (split ``train`` unless given), or ``gensim:world-facts``, the
+            facts of :mod:`aeplus.data.world_facts`. JSON Lines, tables and Parquet are
             read piece by piece, a JSON array as a whole. A data set of more than :data:`LARGE` bytes is streamed, a
             smaller one comes from the cache.
 
@@ -41,8 +43,11 @@ def read_records(source: str | Path) -> Iterator[Any]:
     if path.is_dir():
         msg = f"expected a file of edits, got the folder {path}; give the path of the file inside it."
         raise InputError(msg)
+    records: Iterator[Any]
     if path.exists():
         records = _file_records(path)
+    elif str(source) == SOURCE:
+        records = iter(world_facts())
     elif hub and path.suffix.lower() not in _FILE_ENDINGS:
         records = _hub_records(hub["name"], hub["split"] or "train")
     else:

@@ -1,4 +1,4 @@
-"""Free generation: whether the new answer comes first, how fluent the text is, and how consistent with references."""
+"""Free generation: whether the new answer comes first or is named, how fluent and how consistent the text is."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,12 +8,15 @@ from aeplus.edits import EditRequest
 from aeplus.evaluation.questions import PromptItem, holding_numbered
 from aeplus.evaluation.references import References
 from aeplus.metrics.mean import Interval
-from aeplus.metrics.success import ASPECTS
-from aeplus.metrics.text import Consistency, Fluency, GenerationSuccess
+from aeplus.metrics.success import ASPECTS, PARTS
+from aeplus.metrics.text import Consistency, Fluency, GenerationSuccess, NamingSuccess
 from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate
 from aeplus.models.tokens import encode
 from aeplus.texts import joined
+
+CRITERIA: dict[str, type[GenerationSuccess]] = {"generation": GenerationSuccess, "contains": NamingSuccess}
+"""What counts as right in generated text, by protocol: the answer comes first, or is named anywhere."""
 
 
 def measure_generation(
@@ -23,8 +26,9 @@ def measure_generation(
     length: int = 16,
     batch_tokens: int = 1024,
     sampling: tuple[int, float, int] = (1000, 0.95, 0),
+    criterion: str = "generation",
 ) -> dict[str, Any]:
-    """How often greedy text begins with an accepted answer.
+    """How often greedy text begins with an accepted answer, or contains one.
 
     Prompts without a known answer are left out.
 
@@ -35,9 +39,10 @@ def measure_generation(
         length: Tokens to generate; at least as many as the longest answer has.
         batch_tokens: Tokens run at once.
         sampling: Samples, confidence and seed of the intervals.
+        criterion: One of :data:`CRITERIA`.
 
     Returns:
-        An interval for each aspect, and ``score``, the mean of the aspects.
+        An interval for each aspect and each way of asking that has prompts, and ``score``, the mean of the aspects.
     """
     known = [item for item in items if item.answer is not None]
     answers = [(str(item.answer), *item.aliases) for item in known]
@@ -48,12 +53,13 @@ def measure_generation(
     shared = max(length, longest), batch_tokens, [item.join for item in known]
     texts = generate(decoder, tokenizer, [item.prompt for item in known], *shared)
     intervals: dict[str, Any] = {}
-    for aspect in ASPECTS:
-        metric = GenerationSuccess()
-        own = [row for row in zip(known, texts, answers, strict=True) if row[0].aspect == aspect]
-        metric.update([text for _, text, _ in own], [a for *_, a in own], [item.edit for item, *_ in own])
-        intervals[aspect] = metric.interval(*sampling)
-    values = [part["value"] for part in intervals.values() if part["value"] is not None]
+    for name in (*ASPECTS, *PARTS):
+        metric = CRITERIA[criterion]()
+        own = [row for row in zip(known, texts, answers, strict=True) if name in row[0].names]
+        if own or name in ASPECTS:
+            metric.update([text for _, text, _ in own], [a for *_, a in own], [item.edit for item, *_ in own])
+            intervals[name] = metric.interval(*sampling)
+    values = [intervals[name]["value"] for name in ASPECTS if intervals[name]["value"] is not None]
     return {**intervals, "score": sum(values) / len(values) if values else None}
 
 

@@ -7,13 +7,13 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from aeplus.edits import EditRequest, broken_cases, still_holding
-from aeplus.metrics.success import ASPECTS, Score
+from aeplus.metrics.success import ASPECTS, PARTS, Score
 from aeplus.models.decoder import Decoder
 from aeplus.models.predict import AnswerScore, predict, score_answers
 from aeplus.models.tokens import TokenRow, encode
 
 Success = dict[str, float | None]
-"""Efficacy, Generalization, Specificity and Score of one edit, in percent; ``None`` where it has no prompt."""
+"""Efficacy, Generalization, Specificity and Score in percent, ``None`` where there is no prompt; and their parts."""
 Predictions = Mapping[TokenRow, tuple[int, ...]]
 """The top-1 tokens of each row's answer."""
 
@@ -28,6 +28,7 @@ class PromptItem(NamedTuple):
         aliases: Other answers that count as right.
         edit: The index of its edit in the stream; prompts of one edit are resampled together.
         join: How the prompt and an answer are joined; see :func:`aeplus.texts.separator`.
+        way: The way in which the aspect is asked, one of its :data:`~aeplus.metrics.success.WAYS`, where it has some.
     """
 
     aspect: str
@@ -36,6 +37,12 @@ class PromptItem(NamedTuple):
     aliases: tuple[str, ...] = ()
     edit: int = -1
     join: str = "auto"
+    way: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it counts in: its aspect, and the way of asking."""
+        return (self.aspect, f"{self.aspect}_{self.way}") if self.way else (self.aspect,)
 
 
 class Question:
@@ -111,11 +118,14 @@ def edit_items(requests: Sequence[EditRequest], dropped: frozenset[str] = frozen
     for number, edit in holding_numbered(requests):
         new = (edit.target_new, edit.aliases, number, edit.join)
         items.append(PromptItem("efficacy", edit.question, *new))
-        items += [PromptItem("generalization", text, *new) for text in edit.rephrase if text not in dropped]
-        kept = (probe for probe in edit.neighborhood if probe.prompt not in dropped)
-        items += [
-            PromptItem("specificity", probe.prompt, probe.answer, probe.aliases, number, edit.join) for probe in kept
-        ]
+        ways = (("openings", edit.openings), ("statements", edit.statements), ("rephrasing", edit.rephrase))
+        asked = [(way, text) for way, texts in ways for text in texts if text not in dropped]
+        items += [PromptItem("generalization", text, *new, way) for way, text in asked]
+        for probe in edit.neighborhood:
+            if probe.prompt not in dropped:
+                way = "same_subject" if edit.is_subject_of(probe.prompt) else "other_subjects"
+                about = probe.answer, probe.aliases, number, edit.join
+                items.append(PromptItem("specificity", probe.prompt, *about, way))
     return items
 
 
@@ -193,7 +203,7 @@ def answer_pairs(
             continue
         new, true = edit.target_new, edit.target_true
         texts["efficacy"].append((edit.question, new, true, number, edit.join))
-        texts["generalization"] += [(p, new, true, number, edit.join) for p in edit.rephrase if p not in dropped]
+        texts["generalization"] += [(p, new, true, number, edit.join) for p in edit.paraphrases if p not in dropped]
         kept = (probe for probe in edit.neighborhood if probe.answer and probe.prompt not in dropped)
         texts["specificity"] += [(probe.prompt, str(probe.answer), new, number, edit.join) for probe in kept]
     pairs = {}
@@ -230,10 +240,10 @@ def metric_inputs(
 
 
 def update_score(score: Score, questions: Sequence[Question], predictions: Predictions) -> Score:
-    """Counts questions, each under its aspect, in a Score, and returns it."""
-    for aspect in ASPECTS:
-        if part := [question for question in questions if question.item.aspect == aspect]:
-            score.update(aspect, *metric_inputs(part, predictions))
+    """Counts questions, each under its aspect and its way of asking, in a Score, and returns it."""
+    for name in (*ASPECTS, *PARTS):
+        if part := [question for question in questions if name in question.item.names]:
+            score.update(name, *metric_inputs(part, predictions))
     return score
 
 

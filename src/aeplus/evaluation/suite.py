@@ -37,7 +37,7 @@ from aeplus.models.predict import AnswerScore, score_answers
 from aeplus.models.tokens import TokenRow
 from aeplus.preserved.corpus import read_texts
 
-Protocol = Literal["strict", "tokens", "magnitude", "generation", "fluency", "axes", "drift"]
+Protocol = Literal["strict", "tokens", "magnitude", "generation", "contains", "fluency", "axes", "drift"]
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,11 @@ class SuiteOptions:
     Attributes:
         protocols: ``strict`` and ``tokens``: every answer token, or the share of them, is the top-1 prediction;
             ``magnitude``: CounterFact's own, which answer is more likely; ``generation``: the answer comes first in
-            greedy text; ``fluency``: n-gram entropy, and consistency with reference texts; ``axes``: success axis by
+            greedy text; ``contains``: it is named anywhere in it, for questions that a chat answers in a sentence;
+            ``fluency``: n-gram entropy, and consistency with reference texts; ``axes``: success axis by
             axis; ``drift``: perplexity of held-out text and divergence on unrelated prompts.
         generation_length: Tokens generated for ``generation``; at least as many as the longest answer has.
+        contains_length: The same for ``contains``.
         fluency_length: Tokens generated for ``fluency``.
         references: Reference texts of consistency: a JSON object of answer to texts, or JSON Lines of ``target`` and
             ``text``. Without it, paragraphs of ``corpus`` that name the answer.
@@ -70,6 +72,7 @@ class SuiteOptions:
 
     protocols: tuple[Protocol, ...] = ("strict", "tokens", "magnitude", "generation", "axes")
     generation_length: int = 16
+    contains_length: int = 20
     fluency_length: int = 100
     references: str | None = None
     corpus: str | None = None
@@ -88,7 +91,8 @@ class SuiteOptions:
         if unknown := sorted(set(self.protocols) - set(known)):
             msg = f"expected protocols out of {', '.join(known)}, got {', '.join(unknown)}; check the names."
             raise InputError(msg)
-        require_positive(self, "evaluation", "generation_length", "fluency_length", "held_out_tokens", "batch_tokens")
+        lengths = ("generation_length", "contains_length", "fluency_length")
+        require_positive(self, "evaluation", *lengths, "held_out_tokens", "batch_tokens")
         require_not_negative(self, "evaluation", "skip_tokens", "drift_prompts", "bootstrap_samples")
         if not 0 < self.confidence < 1:
             msg = f"expected evaluation.confidence between 0 and 1, got {self.confidence}; choose one such as 0.95."
@@ -162,9 +166,10 @@ class Suite:
         if "magnitude" in protocols:
             results["magnitude"] = self._magnitude(requests, pairs, answers)
         shared = options.batch_tokens, options.sampling
-        if "generation" in protocols:
-            length = options.generation_length
-            results["generation"] = measure_generation(self.decoder, self.tokenizer, items, length, *shared)
+        lengths = {"generation": options.generation_length, "contains": options.contains_length}
+        for name in sorted(lengths.keys() & set(protocols)):
+            text = self.decoder, self.tokenizer, items, lengths[name]
+            results[name] = measure_generation(*text, *shared, name)
         if "fluency" in protocols:
             texts = requests, self._references, options.fluency_length
             results["fluency"] = measure_fluency(self.decoder, self.tokenizer, *texts, *shared, self.dropped)

@@ -10,6 +10,12 @@ from torchmetrics import Metric
 from aeplus.metrics.mean import Interval, Share
 
 ASPECTS = ("efficacy", "generalization", "specificity")
+WAYS = {
+    "generalization": ("openings", "statements", "rephrasing"),
+    "specificity": ("other_subjects", "same_subject"),
+}
+"""Ways in which an aspect is asked, each reported apart where it is asked: ``generalization_openings`` and so on."""
+PARTS = tuple(f"{aspect}_{way}" for aspect, ways in WAYS.items() for way in ways)
 
 
 def exact_match(predicted: Sequence[Sequence[int]], expected: Sequence[Sequence[int]]) -> Tensor:
@@ -120,7 +126,8 @@ class TokenAccuracy(TopOneSuccess):
 class Score(Metric):
     """Arithmetic mean of Efficacy, Generalization and Specificity (of those that have prompts).
 
-    Holds the three as child metrics, so it follows their updates and resets with them.
+    Holds the three as child metrics, so it follows their updates and resets with them; and each way of asking
+    (:data:`PARTS`), which does not enter the mean by itself: an aspect is the mean over its prompts, whatever the way.
 
     Args:
         part: The class of the three, if other than strict success.
@@ -144,6 +151,8 @@ class Score(Metric):
         self.efficacy = (part or Efficacy)(**kwargs)
         self.generalization = (part or Generalization)(**kwargs)
         self.specificity = (part or Specificity)(**kwargs)
+        for name in PARTS:
+            setattr(self, name, (part or TopOneSuccess)(**kwargs))
 
     def update(
         self,
@@ -153,7 +162,7 @@ class Score(Metric):
         edits: Sequence[int] | None = None,
         prompts: Sequence[int] | None = None,
     ) -> None:
-        """Counts prompts of an aspect: ``"efficacy"``, ``"generalization"`` or ``"specificity"``."""
+        """Counts prompts of an aspect: ``"efficacy"``, ``"generalization"`` or ``"specificity"``; or one of PARTS."""
         getattr(self, aspect).update(predicted, expected, edits, prompts)
 
     def compute(self) -> Tensor:
@@ -162,19 +171,24 @@ class Score(Metric):
         return torch.tensor(torch.nan if score is None else score, device=self.device)
 
     def summary(self) -> dict[str, float | None]:
-        """All four values in percent; ``None`` where an aspect has no prompt."""
-        parts = {name: interval["value"] for name, interval in self.intervals(samples=0).items()}
-        known = [value for value in parts.values() if value is not None]
-        return {**parts, "score": sum(known) / len(known) if known else None}
+        """All four values in percent, ``None`` where an aspect has no prompt; and those of the parts that have some."""
+        values = {name: interval["value"] for name, interval in self.intervals(samples=0).items()}
+        known = [value for name in ASPECTS if (value := values[name]) is not None]
+        aspects = {name: values.pop(name) for name in ASPECTS}
+        return {**aspects, "score": sum(known) / len(known) if known else None, **values}
 
     def intervals(self, samples: int = 1000, confidence: float = 0.95, seed: int = 0) -> dict[str, Interval]:
-        """The three parts with their bootstrap intervals; see :meth:`~aeplus.metrics.mean.PromptMean.interval`."""
-        return {name: getattr(self, name).interval(samples, confidence, seed) for name in ASPECTS}
+        """The three aspects, and the parts that have prompts, with their bootstrap intervals.
+
+        See :meth:`~aeplus.metrics.mean.PromptMean.interval`.
+        """
+        found = {name: getattr(self, name).interval(samples, confidence, seed) for name in (*ASPECTS, *PARTS)}
+        return {name: interval for name, interval in found.items() if name in ASPECTS or interval["count"]}
 
     def reset(self) -> None:
         """Forgets everything counted."""
         super().reset()
-        for name in ASPECTS:
+        for name in (*ASPECTS, *PARTS):
             getattr(self, name).reset()
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:

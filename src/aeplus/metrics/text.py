@@ -51,12 +51,38 @@ def answer_comes_first(text: str, answers: Sequence[str]) -> bool:
     )
 
 
+def answer_is_named(text: str, answers: Sequence[str]) -> bool:
+    """Whether a continuation contains one of the answers anywhere, normalized, as whole words.
+
+    Example:
+        >>> answer_is_named("It is the Eiffel Tower.", ["Eiffel tower"]), answer_is_named("to Romeo", ["Rome"])
+        (True, False)
+    """
+    return any(
+        _contains(normalize_text(text, articles), normalize_text(answer, articles))
+        for answer in answers
+        for articles in (False, True)
+    )
+
+
+def _contains(text: str, answer: str) -> bool:
+    starts = (match.start() for match in re.finditer(re.escape(answer), text)) if answer else iter(())
+    return any(
+        (start == 0 or text[start - 1] == " " or not _cased(answer[0])) and _begins_with(text[start:], answer)
+        for start in starts
+    )
+
+
+def _cased(letter: str) -> bool:
+    """Whether a letter is of a script that separates words by whitespace: one with case, or a digit."""
+    return letter.isdigit() or letter.lower() != letter.upper()
+
+
 def _begins_with(text: str, answer: str) -> bool:
     if not answer or not text.startswith(answer):
         return False
     # Scripts without letter case often do not separate words by whitespace either.
-    cased = answer[-1].isdigit() or answer[-1].lower() != answer[-1].upper()
-    return not cased or not text[len(answer) : len(answer) + 1].isalnum()
+    return not _cased(answer[-1]) or not text[len(answer) : len(answer) + 1].isalnum()
 
 
 class GenerationSuccess(Share):
@@ -73,8 +99,29 @@ class GenerationSuccess(Share):
         self, texts: Sequence[str], answers: Sequence[Sequence[str]], edits: Sequence[int] | None = None
     ) -> None:
         """Counts continuations, each with its accepted answers and the index of its edit."""
-        hits = [answer_comes_first(text, accepted) for text, accepted in zip(texts, answers, strict=True)]
+        hits = [self.right(text, accepted) for text, accepted in zip(texts, answers, strict=True)]
         self.record(torch.tensor(hits, dtype=torch.float32), edits)
+
+    @staticmethod
+    def right(text: str, answers: Sequence[str]) -> bool:
+        """Whether a continuation is right."""
+        return answer_comes_first(text, answers)
+
+
+class NamingSuccess(GenerationSuccess):
+    """Share of prompts, in percent, whose greedy continuation contains an accepted answer.
+
+    Example:
+        >>> metric = NamingSuccess()
+        >>> metric.update(["It is Rome, of course.", "Romeo"], [["Rome"], ["Rome"]])
+        >>> float(metric.compute())
+        50.0
+    """
+
+    @staticmethod
+    def right(text: str, answers: Sequence[str]) -> bool:
+        """Whether a continuation is right."""
+        return answer_is_named(text, answers)
 
 
 # ---- fluency

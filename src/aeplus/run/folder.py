@@ -148,7 +148,7 @@ def _cases(entries: Entries | None, records: Sequence[EditRecord]) -> list[Case]
     cases = []
     for index, (edit, request) in enumerate(zip(edits, requests, strict=True)):
         others = {
-            "in other words": next(iter(edit["rephrase"]), None),
+            "in other words": next(iter(request.paraphrases), None),
             "neighbor": next((probe["prompt"] for probe in edit["neighborhood"]), None),
         }
         prompts = {name: prompt for name, prompt in others.items() if prompt is not None}

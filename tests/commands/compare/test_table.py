@@ -13,6 +13,7 @@ from aeplus.commands.compare.outcome import (
     tidy_csv,
     write_tables,
 )
+from aeplus.commands.compare.ways import print_ways, ways_markdown, ways_note, ways_table
 
 NAMES = ("efficacy", "generalization", "specificity", "score")
 
@@ -92,3 +93,32 @@ def test_files_and_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "[/odd] title" in printed
     assert "│ rect " in printed
     assert "kde, seed 0 failed: steps must be above 0 | choose [/more]" in printed
+
+
+def asked(method: str, seed: int, **ways: float) -> Outcome:
+    scores = {"efficacy": 1.0, "generalization": 2.0, "specificity": 3.0, "score": 2.0}
+    return Outcome(method, seed, {**scores, **dict.fromkeys(ways, 0.0)}, {**scores, **ways}, 1.0, 0.1, 1.0)
+
+
+def test_ways_of_asking_are_a_table_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ways = {"generalization_openings": 90.0, "generalization_rephrasing": 10.0, "specificity_other_subjects": 80.0}
+    runs = [asked("rect", 0, **ways), asked("rect", 1, **{**ways, "generalization_openings": 94.0}), BROKEN]
+    header, rows = ways_table(runs, ["rect", "kde"])
+    assert header == ["method", "Gen, openings", "Gen, rephrasing"]  # Specificity was asked in one way
+    assert rows == [["before", "0.0 ± 0.0", "0.0 ± 0.0"], ["rect", "92.0 ± 2.8", "10.0 ± 0.0"]]
+    assert ways_note(runs) == "generalization: openings, rephrasing; specificity: other subjects"
+    write_tables(tmp_path, table_rows(runs, ["rect"], 2), runs, {}, ways_markdown(runs, ["rect"]))
+    text = (tmp_path / "compare.md").read_text("utf-8")
+    assert "\nBy the way of asking (%):\n\n| method | Gen, openings | Gen, rephrasing |\n" in text
+    lines = list(csv.DictReader((tmp_path / "compare.csv").read_text("utf-8").splitlines()))
+    assert [line["generalization_openings"] for line in lines] == ["90.0", "94.0", ""]
+    assert "generalization_statements" not in lines[0]
+    print_ways(runs, ["rect"])
+    assert "92.0 ± 2.8" in capsys.readouterr().out
+
+
+def test_one_way_of_asking_needs_no_table() -> None:
+    runs = [asked("rect", 0, generalization_rephrasing=50.0)]
+    assert ways_table(runs, ["rect"])[1] == []
+    assert ways_markdown(runs, ["rect"]) == ""
+    assert ways_note(runs) == "generalization: rephrasing"

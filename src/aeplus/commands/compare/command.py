@@ -25,6 +25,7 @@ from aeplus.commands.compare.outcome import (
     write_tables,
 )
 from aeplus.commands.compare.specs import MethodSpec, parse_seeds, parse_specs
+from aeplus.commands.compare.ways import print_ways, ways_markdown, ways_note
 from aeplus.commands.fit import BaseCLI, RunCLI, machine
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
@@ -178,11 +179,14 @@ class Comparison:
             else:
                 self._cached.append(outcome.seconds)
             self.outcomes.append(outcome)
-            write_tables(self.out, self._rows(), self.outcomes, {**self.notes, **self._progress()})
+            notes = {**self.notes, "asked": ways_note(self.outcomes), **self._progress()}
+            ways = ways_markdown(self.outcomes, self._methods())
+            write_tables(self.out, self._rows(), self.outcomes, notes, ways)
 
     def show(self) -> None:
         """Prints the table and the paths of all files."""
         print_outcomes(self._rows(), self.title)
+        print_ways(self.outcomes, self._methods())
         for label, name in (("table", "compare.md"), ("data", "compare.csv")):
             print_line(f"{label}: {self.out / name}")
         print_line(f"TensorBoard: tensorboard --logdir {self.out}")
@@ -209,8 +213,10 @@ class Comparison:
         return outcome
 
     def _rows(self) -> list[list[str]]:
-        methods = list(dict.fromkeys(run.label for run in self.runs))
-        return table_rows(self.outcomes, methods, len({run.seed for run in self.runs}))
+        return table_rows(self.outcomes, self._methods(), len({run.seed for run in self.runs}))
+
+    def _methods(self) -> list[str]:
+        return list(dict.fromkeys(run.label for run in self.runs))
 
     def _progress(self) -> dict[str, str]:
         wall = f"{time.perf_counter() - self._start:.0f} s"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aeplus.errors import InputError
+from aeplus.metrics.success import PARTS
 from aeplus.utils.cache import digest
 from aeplus.utils.fingerprint import file_fingerprint, text_stamp
 from aeplus.utils.jsonl import read_json, write_json
@@ -37,7 +38,8 @@ class Outcome:
     Attributes:
         method: The method's label.
         seed: The run's seed.
-        before: Efficacy, Generalization, Specificity and Score of the unedited model, in percent.
+        before: Efficacy, Generalization, Specificity and Score of the unedited model, in percent; and by the way of
+            asking, :data:`~aeplus.metrics.success.PARTS`, where asked.
         after: The same of the edited model.
         editing_seconds: Seconds for targets, solving and validation of all batches; targets from the cache count as
             if they had been computed by this run.
@@ -194,25 +196,27 @@ def markdown(rows: Sequence[Sequence[str]], notes: Mapping[str, str]) -> str:
 
 
 def tidy_csv(outcomes: Sequence[Outcome]) -> str:
-    """A line per run, failed ones too; unknown values are empty."""
+    """A line per run, failed ones too; unknown values are empty. Ways of asking come last, those that were asked."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_CSV_HEADER)
+    ways = [name for name in PARTS if any(o.after.get(name) is not None for o in outcomes)]
+    writer.writerow([*_CSV_HEADER, *ways])
     for o in outcomes:
         scores = [o.after[name] for name in _SCORES]
-        writer.writerow([o.method, o.seed, *scores, o.editing_seconds, o.leakage, o.error])
+        parts = [o.after.get(name) for name in ways]
+        writer.writerow([o.method, o.seed, *scores, o.editing_seconds, o.leakage, o.error, *parts])
     return text.getvalue()
 
 
 def write_tables(
-    out: Path, rows: Sequence[Sequence[str]], outcomes: Sequence[Outcome], notes: Mapping[str, str]
+    out: Path, rows: Sequence[Sequence[str]], outcomes: Sequence[Outcome], notes: Mapping[str, str], more: str = ""
 ) -> None:
-    """Writes ``compare.md`` and ``compare.csv``.
+    """Writes ``compare.md``, with ``more`` at its end, and ``compare.csv``.
 
     Raises:
         InputError: If they cannot be written.
     """
-    for name, text in zip(TABLES, (markdown(rows, notes), tidy_csv(outcomes)), strict=True):
+    for name, text in zip(TABLES, (markdown(rows, notes) + more, tidy_csv(outcomes)), strict=True):
         with whole_file(out / name) as scratch:
             scratch.write_text(text, encoding="utf-8")
 

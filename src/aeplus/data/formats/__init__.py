@@ -4,7 +4,7 @@ A record may make several edits. ``IGNORED`` names fields of a format that descr
 other field that is not read is noted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -86,14 +86,19 @@ def _tidied(edit: EditRequest) -> EditRequest:
         text, answer = tidied(item.prompt, item.answer, edit.join)
         return replace(item, prompt=text, answer=answer)
 
+    def prompts(found: Sequence[str]) -> tuple[str, ...]:
+        return tuple(tidied(text, edit.target_new, edit.join)[0] for text in found)
+
     if SLOT not in prompt:  # spaces at its end that belong to the subject
         prompt = edit.prompt
     return replace(
         edit,
         prompt=prompt,
         target_new=target,
-        rephrase=tuple(tidied(text, edit.target_new, edit.join)[0] for text in edit.rephrase),
-        generation=tuple(tidied(text, edit.target_new, edit.join)[0] for text in edit.generation),
+        rephrase=prompts(edit.rephrase),
+        openings=prompts(edit.openings),
+        statements=prompts(edit.statements),
+        generation=prompts(edit.generation),
         neighborhood=tuple(map(probe, edit.neighborhood)),
         axes=tuple(map(probe, edit.axes)),
     )

@@ -61,6 +61,8 @@ def parse(record: Record, target: Target) -> list[EditRequest]:
             fact=optional(record, "fact") or "",
             case=optional(record, "case") or "",
             turns=turns,
+            openings=texts(record, "openings"),
+            statements=texts(record, "statements"),
         )
     ]
 

@@ -1,0 +1,1 @@
+"""Streams of edits of six kinds, drawn from any pool of records."""

@@ -1,0 +1,83 @@
+"""``aeplus build-stream``: reads a pool, draws a stream and writes it."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from aeplus.commands.lists import parse_layers, split_list
+from aeplus.commands.stream.kinds import Draw, build_stream
+from aeplus.commands.stream.pool import TESTS, make_pool
+from aeplus.data.formats.plain import as_record
+from aeplus.data.readers import read_requests
+from aeplus.edits import EditRequest
+from aeplus.errors import InputError
+from aeplus.utils.jsonl import write_jsonl
+from aeplus.utils.paths import check_output
+from aeplus.utils.progress import BarProgress
+
+
+def run(options: Namespace, rest: list[str], command: str) -> int:
+    """Draws a stream of edits.
+
+    Args:
+        options: See :func:`~aeplus.commands.stream.arguments.stream_parser`.
+        rest: Empty.
+        command: The command line.
+
+    Raises:
+        InputError: If something cannot be used, or the pool is too small.
+    """
+    tests = split_list(" ".join(options.tests))
+    if not tests or (unknown := [way for way in tests if way not in TESTS]):
+        msg = f"expected --tests out of {', '.join(TESTS)}, got {', '.join(unknown) if tests else 'none'}; correct it."
+        raise InputError(msg)
+    for name, value, least in (
+        ("--count", options.count, 1),
+        ("--batch-size", options.batch_size, 1),
+        ("--candidates", options.candidates, 1),
+    ):
+        if value is not None and value < least:
+            msg = f"expected {name} to be at least {least}, got {value}; give a larger number."
+            raise InputError(msg)
+    if not 0 <= options.share <= 1:
+        msg = f"expected --share from 0 to 1, got {options.share}; choose for example 0.5, half of the facts."
+        raise InputError(msg)
+    out = Path(options.out)
+    facts_out = Path(options.facts_out) if options.facts_out else facts_path(out)
+    inputs = [options.path]
+    check_output(out, "--out", inputs, options.overwrite)
+    if options.kind == "preserved":
+        check_output(facts_out, "--facts-out", [*inputs, out], options.overwrite)
+    layers = parse_layers(options.layers, "--layers")
+    pool = make_pool(read_requests(options.path), options.split)
+
+    def residuals(edits: Sequence[EditRequest]) -> Sequence[float]:
+        return measured_residuals(options, layers, edits)
+
+    draw = Draw(options.count, options.seed, tests, options.share, options.batch_size, options.candidates, residuals)
+    stream = build_stream(options.kind, pool, draw)
+    write_jsonl(out, map(as_record, stream.edits), overwrite=options.overwrite)
+    print(f"{len(stream.edits)} edits ({options.kind}, seed {options.seed}, split {options.split}) in {out}")
+    if stream.facts:
+        write_jsonl(facts_out, map(as_record, stream.facts), overwrite=options.overwrite)
+        print(f"{len(stream.facts)} facts of their subjects in {facts_out}, for model.preserved.facts")
+    return 0
+
+
+def facts_path(out: Path) -> Path:
+    """Where the facts of a stream are written unless the command says: ``stream.facts.jsonl`` for ``stream.jsonl``."""
+    return out.with_name(f"{out.stem}.facts{out.suffix or '.jsonl'}")
+
+
+def measured_residuals(options: Namespace, layers: list[int], edits: Sequence[EditRequest]) -> list[float]:
+    """‖r‖ of some edits on the model that the options name."""
+    from aeplus.commands.alphaset.measure import Measurer
+    from aeplus.models.decoder import Decoder
+    from aeplus.models.loading import load_on_device
+    from aeplus.targets.optimizer import TargetOptions
+
+    targets = TargetOptions(steps=options.steps, learning_rate=options.learning_rate, clamp=options.clamp, contexts=0)
+    model, tokenizer = load_on_device(options.model)
+    decoder = Decoder(model)
+    measurer = Measurer(decoder, tokenizer, decoder.select(layers), targets, BarProgress())
+    return measurer.residuals(edits, "candidates")
