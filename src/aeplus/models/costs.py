@@ -14,6 +14,9 @@ from typing import Any
 
 from aeplus.models.decoder import Decoder
 
+# A card to weigh one cost against another: operations and bytes a second, seconds and number of a layer's launches.
+_CARD = (4e14, 3e12, 4e-6, 35)
+_LOGIT_BYTES = 16  # logits in float32, their softmax, and the gradients of both
 _EIGH = 4  # operations of an eigendecomposition, in d³ (tridiagonal form, divide and conquer, back)
 
 
@@ -108,6 +111,23 @@ class ModelShape:
         output; of two norms the input, in float32.
         """
         return self.width * (3 * self.intermediate + 5 * self.hidden) + 2 * 4 * self.hidden
+
+    @property
+    def part_tokens(self) -> int:
+        """How many tokens cost as much on a GPU as one more pass, there and back: its launches, weights read again."""
+        speed, bandwidth, launch, launches = _CARD
+        once = launches * launch + 2 * self.width * self.layer_weights / bandwidth
+        return round(once / (4 * self.layer_weights / speed))
+
+    def tokens_within(self, free: float, layers: int, predicted: float) -> int:
+        """How many tokens can go through some layers, there and back, in some bytes of memory; at least one.
+
+        Args:
+            free: Bytes.
+            layers: The layers.
+            predicted: The share of the tokens whose logits are needed.
+        """
+        return max(1, int(free / (layers * self.activation_bytes + predicted * self.vocabulary * _LOGIT_BYTES)))
 
     def forward(self, tokens: int, layers: int, predicted: int = 0) -> Work:
         """One pass of some tokens through some layers, and of predicted positions through the head."""
@@ -227,7 +247,7 @@ def memory(
     d, o = shape.intermediate, shape.hidden
     return Memory(
         activations=tokens * (shape.layers - first) * shape.activation_bytes,
-        logits=predicted * shape.vocabulary * 4 * 4,
+        logits=predicted * shape.vocabulary * _LOGIT_BYTES,
         preserved=sites * 4 * d * (outside + sample),
         snapshot=sites * 2 * shape.width * o * d,
         statistics=sites * 8 * d * d,
