@@ -25,15 +25,16 @@ def _plain_target(
     model, c = decoder.model, rows.contexts
     prompts, essence = rows.prompts[edit * c : (edit + 1) * c], rows.essence[edit]
     texts = [row.ids[:-1] for row in prompts] + [essence.ids]
-    marks = torch.tensor([row.mark for row in prompts] + [essence.mark])
+    device = decoder.device
+    marks = torch.tensor([row.mark for row in prompts] + [essence.mark], device=device)
     width = max(len(t) for t in texts)
-    ids = torch.tensor([list(t) + [0] * (width - len(t)) for t in texts])
-    mask = torch.tensor([[1] * len(t) + [0] * (width - len(t)) for t in texts])
-    labels = torch.full((c, width), -100)
+    ids = torch.tensor([list(t) + [0] * (width - len(t)) for t in texts], device=device)
+    mask = torch.tensor([[1] * len(t) + [0] * (width - len(t)) for t in texts], device=device)
+    labels = torch.full((c, width), -100, device=device)
     for i, row in enumerate(prompts):
-        labels[i, row.answer - 1 : len(row.ids) - 1] = torch.tensor(row.answer_ids)
+        labels[i, row.answer - 1 : len(row.ids) - 1] = torch.tensor(row.answer_ids, device=device)
 
-    every = torch.arange(len(texts))
+    every = torch.arange(len(texts), device=device)
     delta: Tensor | None = None
     initial: Tensor | None = None
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning import LightningModule, Trainer
 
+from aeplus.api import edit
 from aeplus.callbacks import EditCallback
 from aeplus.data.datamodule import EditDataModule
 from aeplus.data.readers import requests_from_records
@@ -80,3 +81,36 @@ def test_a_batch_that_is_not_validated_every_time_takes_what_was_scored() -> Non
 
 def test_a_new_module_holds_no_edits() -> None:
     assert module(tiny_model("llama")).state_dict() == {}
+
+
+@pytest.mark.parametrize("ends", ["well", "badly"])
+def test_the_model_stays_on_its_device_at_the_end_of_a_run(ends: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    moves: list[str] = []
+
+    class Watch(EditCallback):
+        def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            moves.clear()  # it was moved to its device before
+            if ends == "badly":
+                raise RuntimeError
+
+    edited = module(tiny_model("llama"))
+    apply = type(edited.language_model)._apply
+    monkeypatch.setattr(
+        type(edited.language_model), "_apply", lambda self, *args: (moves.append("moved"), apply(self, *args))[1]
+    )
+    if ends == "badly":
+        with pytest.raises(RuntimeError):
+            trainer(Watch()).fit(edited, stream())
+    else:
+        trainer(Watch()).fit(edited, stream())
+    assert not moves
+    edited.cpu()
+    assert moves == ["moved"]
+
+
+def test_a_call_moves_the_model_once() -> None:
+    model, moves = tiny_model("llama"), []
+    apply = model._apply
+    model._apply = lambda *args: (moves.append("moved"), apply(*args))[1]
+    edit(model, tiny_tokenizer(), records()[:2], "alphaedit", **LEARNING)
+    assert moves == ["moved"]

@@ -252,10 +252,8 @@ def _run(
             trainer = _trainer(device, callbacks)
             with interruptible(trainer):  # an exit would end the caller
                 trainer.fit(module, data)
-        model.to(device)  # Lightning leaves it on the CPU
         module.session.finish()
     except BaseException:
-        model.to(device)
         before.restore()
         raise
     finally:

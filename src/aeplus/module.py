@@ -104,6 +104,7 @@ class EditModule(LightningModule):
         self.clock = nn.Parameter(torch.zeros(()))
         self._shared: dict[str, Any] = {}
         self._resume: Resume | None = None
+        self._stays = False
 
     def attach(
         self,
@@ -176,6 +177,20 @@ class EditModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """An optimizer that changes nothing: it counts batches."""
         return torch.optim.SGD([self.clock], lr=0.0)
+
+    def setup(self, stage: str) -> None:
+        """A run begins, and Lightning will move the module to the CPU once, at its end."""
+        self._stays = True
+
+    def cpu(self) -> "EditModule":
+        """Leaves the model on its device at the end of a run: what comes then measures and saves it.
+
+        Called by anyone else, it moves the module to the CPU.
+        """
+        if self._stays:
+            self._stays = False
+            return self
+        return super().cpu()
 
     def train(self, mode: bool = True) -> "EditModule":
         """Leaves the language model in evaluation mode: dropout has no place in editing."""

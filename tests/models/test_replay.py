@@ -43,3 +43,22 @@ def test_whole_rows_without_cache(kind: str) -> None:
     logits = decoder.logits(replay.run(replay.hidden, 1, 4))
     for i, row in enumerate(ROWS):
         torch.testing.assert_close(logits[i, -len(row) :], model(torch.tensor([row])).logits[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_recording_that_ends_early_repeats_the_layers_before() -> None:
+    decoder = Decoder(tiny_model("llama"))
+    rows = [[5, 6, 7, 8, 9], [10, 11, 12]]
+    ran: list[int] = []
+    handles = [
+        layer.register_forward_hook(lambda *_, index=index: ran.append(index))
+        for index, layer in enumerate(decoder.layers)
+    ]
+    whole = Replay(decoder, rows, 1)
+    ran.clear()
+    for suffix in (None, [2, 2]):
+        part = Replay(decoder, rows, 1, suffix, last=2)
+        assert max(ran) == 2
+        if suffix is None:
+            assert torch.equal(part.run(part.hidden, 1, 3), whole.run(whole.hidden, 1, 3))
+    for handle in handles:
+        handle.remove()

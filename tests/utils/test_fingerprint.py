@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from aeplus.utils import fingerprint
 from aeplus.utils.fingerprint import tensors_digest
+from counting import Operations
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, -2])}
 
@@ -64,3 +65,25 @@ def test_the_sums_are_those_of_whole_numbers() -> None:
     factors = fingerprint._factors(torch.device("cpu"))[:, :3].tolist()
     exact = [sum(w * f for w, f in zip(words.tolist(), row, strict=True)) % 2**64 for row in factors]
     assert [value % 2**64 for value in fingerprint._sums(words).flatten().tolist()] == exact
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 64])
+def test_however_many_chunks_are_summed_at_once(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fingerprint, "_WORDS", 4)
+    fingerprint._factors.cache_clear()
+    words = torch.arange(30, dtype=torch.int32)
+    one_by_one = [
+        (chunk.long() * fingerprint._factors(words.device)[:, : len(chunk)]).sum(-1) for chunk in words.split(4)
+    ]
+    monkeypatch.setitem(fingerprint._AT_ONCE, "cpu", at_once)
+    assert torch.equal(fingerprint._sums(words), torch.stack(one_by_one, -1))
+    fingerprint._factors.cache_clear()
+
+
+def test_the_host_gets_a_few_bytes_once_and_tied_weights_are_read_once() -> None:
+    weights = {f"w{i}": torch.randn(50, 40) for i in range(5)}
+    weights["tied"] = weights["w0"]
+    with Operations() as counted:
+        tensors_digest(weights)
+    assert counted.waits["cpu"] == 1
+    assert counted.calls["mul"] == 5

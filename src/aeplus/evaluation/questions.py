@@ -249,7 +249,7 @@ def update_score(score: Score, questions: Sequence[Question], predictions: Predi
 
 def evaluate(decoder: Decoder, questions: Sequence[Question]) -> Score:
     """The Score (with its three parts) over some questions."""
-    return update_score(Score().to(decoder.device), questions, predict_all(decoder, questions))
+    return update_score(Score(), questions, predict_all(decoder, questions))
 
 
 def grade(decoder: Decoder, questions: Sequence[Question], batch_tokens: int = 1024) -> Success:
@@ -274,7 +274,7 @@ def grade(decoder: Decoder, questions: Sequence[Question], batch_tokens: int = 1
     }
     found = dict(zip(rows, score_answers(decoder, list(rows.values()), batch_tokens), strict=True))
     predictions = {row: score.predicted for row, score in found.items()}
-    summary = update_score(Score().to(decoder.device), questions, predictions).summary()
+    summary = update_score(Score(), questions, predictions).summary()
     return {**summary, "probability": _probability(questions, found)}
 
 

@@ -51,13 +51,30 @@ def on_input(
 
 @contextmanager
 def on_call(
-    modules: Sequence[nn.Module], receive: Callable[[int, tuple[Any, ...], dict[str, Any]], None]
+    modules: Sequence[nn.Module],
+    receive: Callable[[int, tuple[Any, ...], dict[str, Any]], None],
+    *,
+    stop: bool = False,
 ) -> Iterator[None]:
-    """Passes the arguments of each module's call to ``receive(index, args, kwargs)``."""
+    """Passes the arguments of each module's call to ``receive(index, args, kwargs)``.
+
+    Args:
+        modules: Modules in the order of the forward pass.
+        receive: Called before the module runs.
+        stop: End the forward pass, and with it the ``with`` block, before the last module runs.
+    """
 
     def hook(index: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        return lambda _, args, kwargs: receive(index, args, kwargs)
+        def read(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            receive(index, args, kwargs)
+            if stop and index == len(modules) - 1:
+                raise _Stop
+
+        return read
 
     handles = [m.register_forward_pre_hook(hook(i), with_kwargs=True) for i, m in enumerate(modules)]
     with _removed_afterwards(handles):
-        yield
+        try:
+            yield
+        except _Stop:
+            return

@@ -64,11 +64,12 @@ class Replay:
         first: First layer that can be replayed; the number of layers replays none.
         suffix: How many tokens at the end of each row can be replayed. Those before them are computed once and
             attended to from a cache. ``None`` for all tokens.
+        last: Last layer that can be replayed; the recorded pass ends behind it. By default the model's last.
 
     Attributes:
         hidden: Hidden states ``[rows, tokens, o]`` that enter layer ``first``. With ``suffix`` every row's
             suffix starts at token 0 and shorter ones are padded on the right; without, rows are padded on the left.
-        output: Hidden states ``[rows, tokens, o]`` after the final norm.
+        output: Hidden states ``[rows, tokens, o]`` after the final norm; none where the pass ended before.
     """
 
     def __init__(
@@ -77,9 +78,11 @@ class Replay:
         rows: Sequence[Sequence[int]],
         first: int,
         suffix: Sequence[int] | None = None,
+        last: int | None = None,
     ) -> None:
         self.decoder = decoder
         self.first = first
+        self._last = len(decoder.layers) - 1 if last is None else last
         self._layers: Mapping[int, nn.Module] = dict(enumerate(decoder.layers))
         self._dtype: torch.dtype | None = None
         self._rows = len(rows)
@@ -97,8 +100,10 @@ class Replay:
 
         cached = 0 if suffix is None else left.shape[1]
         self._cache = PrefixCache() if cached else None
+        behind = list(self.decoder.layers[self._last + 1 :])[:1]
         if self._cache is not None:
-            self.decoder.forward(left, mask[:, :cached], positions=True, cache=self._cache)
+            with on_call(behind, lambda *_: None, stop=True):
+                self.decoder.forward(left, mask[:, :cached], positions=True, cache=self._cache)
             self._cache.frozen = True
         entered: list[Tensor] = []
 
@@ -109,8 +114,11 @@ class Replay:
                 entered.append(hidden.detach())
             self._calls[self.first + index] = (tuple(rest), kwargs)
 
-        # The final norm is listed too: where no layer is left to replay, its input is what enters.
-        with on_call([*self.decoder.layers[self.first :], *self.decoder.after[:1]], receive):
+        # What follows is listed too: where no layer is left to replay, its input is what enters.
+        self.output = torch.zeros(len(rows), 0, 0, device=self.decoder.device)
+        following = behind or self.decoder.after[:1]
+        modules = [*self.decoder.layers[self.first : self._last + 1], *following]
+        with on_call(modules, receive, stop=bool(behind)):
             self.output = self.decoder.forward(ids[:, cached:], mask, positions=True, cache=self._cache)
         self.hidden = entered[0] if entered else self.output
 

@@ -32,7 +32,7 @@ class KeyReader:
         ids = rows.up_to_subject()
         # Recurrent states would run over padding on the left.
         lengths = None if freezes_prefix(decoder) else [len(row) for row in ids]
-        self._all = Replay(decoder, ids, sites[0].layer, lengths)
+        self._all = Replay(decoder, ids, sites[0].layer, lengths, sites[-1].layer)
         width = self._all.hidden.shape[1]
         last = [width - 1] * len(ids) if lengths is None else [length - 1 for length in lengths]
         self._columns = torch.tensor(last, device=decoder.device)

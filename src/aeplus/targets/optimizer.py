@@ -24,11 +24,13 @@ from aeplus.errors import InputError, require_not_negative, require_positive, re
 from aeplus.models.decoder import Decoder, at_least_float32
 from aeplus.models.replay import Replay, response_of
 from aeplus.models.response import Steering
-from aeplus.targets.packing import TargetPart, bundle_parts, joint_groups, target_parts
+from aeplus.targets.packing import TargetPart, bundle_parts, joint_groups, target_parts, tokens_at_once
 from aeplus.targets.rows import BatchRows
 
 _STEPS_ON_TOP = 2  # MPES
 _SHORTENINGS = 4
+_CHECK_EVERY = {"cpu": 1}  # steps between two looks at what has converged; elsewhere a look waits for the device
+_CHECK_ELSEWHERE = 4
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class TargetOptions:
         stop_loss: Edits with loss below this are treated as converged.
         contexts: Number of sampled prefixes that a target is optimized after, in addition to the bare prompt.
         context_length: Maximum number of sampled tokens in each prefix.
-        chunk_tokens: Maximum number of tokens run at once; bounds the memory of a step.
+        chunk_tokens: Maximum number of tokens run at once; bounds the memory of a step. On a GPU fewer are, where
+            what they keep for the way back would take more than half of the free memory, or 4 GiB.
         joint: Edits of a batch that have one key, such as several facts of one subject, share one target, learned for
             all of them together (MEMIT-Merge, https://arxiv.org/abs/2502.07322); otherwise each has a target of its
             own, and the update can only reach their mean.
@@ -116,7 +119,7 @@ def find_targets(
         rows: The batch's token rows.
         layer: The last edited layer.
         options: How to optimize.
-        progress: Called with (step, steps, edits converged) after each step.
+        progress: Called with (step, steps, edits converged) after each step, on a GPU after every fourth.
         reachable: Where the layer normalizes what its MLP puts out, keep targets to what it can put out: each step
             of the optimizer ends at the nearest such point. Elsewhere every target can be reached.
 
@@ -124,7 +127,8 @@ def find_targets(
         InputError: If the model's forward pass cannot be replayed, or its hidden states are not finite.
     """
     first, groups = layer + 1, joint_groups(rows, options.joint)
-    parts, initial = target_parts(decoder, rows, first, options.chunk_tokens, groups)
+    at_once = tokens_at_once(decoder, rows, first, options.chunk_tokens)
+    parts, initial = target_parts(decoder, rows, first, at_once, groups)
     n = len(initial)  # targets: fewer than edits where some are joint
     target_of = torch.tensor(groups, device=initial.device)
     if not bool(torch.isfinite(initial).all()):
@@ -146,13 +150,16 @@ def find_targets(
     loss = torch.zeros_like(norm)
     steps = torch.zeros(n, dtype=torch.long, device=initial.device)
     first_choice = torch.zeros_like(steps)  # steps in a row with every token of the answer on top
+    # Between two looks nothing is read from the device: edits that have converged are frozen there.
+    every = _CHECK_EVERY.get(initial.device.type, _CHECK_ELSEWHERE)
+    finite, running = torch.ones((), dtype=torch.bool, device=initial.device), n
     for step in range(options.steps):
         last = step == options.steps - 1
         delta.grad = None
         with torch.set_grad_enabled(not last):  # no update follows the last evaluation
             decay = options.weight_decay * delta.norm(dim=1) / norm**2
             current, misses = decay.detach().clone(), torch.zeros_like(steps)
-            for bundle in bundle_parts(parts, options.chunk_tokens):
+            for bundle in bundle_parts(parts, at_once):
                 with _attention(lowered and delta.device.type == "cpu"):
                     terms, missed = _loss(decoder, bundle, delta, options.kl_factor, n)
                     current += terms.detach()
@@ -161,18 +168,22 @@ def find_targets(
                         terms.sum().backward()
             if not last:
                 decay.sum().backward()
-        if not bool(torch.isfinite(current).all()):
-            msg = "expected a finite loss, got NaN or infinity for an edit; use model.dtype float32 or bfloat16."
-            raise InputError(msg)
+        finite = finite & torch.isfinite(current).all()
         loss = torch.where(active, current, loss)
         first_choice = torch.where(misses == 0, first_choice + 1, 0)
         active = active & (current >= options.stop_loss)
         if options.stop == "rank":
             active = active & (first_choice < _STEPS_ON_TOP)
-        if progress is not None:
-            progress(step + 1, options.steps, int((~active)[target_of].sum()))
-        if last or not bool(active.any()):
-            break
+        looks = last or (step + 1) % every == 0
+        if looks:
+            *still, good = torch.cat([active, finite[None]]).tolist()
+            if not good:
+                msg = "expected a finite loss, got NaN or infinity for an edit; use model.dtype float32 or bfloat16."
+                raise InputError(msg)
+            if progress is not None:
+                progress(step + 1, options.steps, sum(not still[group] for group in groups))
+            if last or not any(still):
+                break
         previous = delta.detach().clone()
         adam.step()
         with torch.no_grad():
@@ -180,10 +191,11 @@ def find_targets(
             longest = options.clamp * norm
             delta.mul_(torch.where(length > longest, longest / length, torch.ones_like(length))[:, None])
             if steering is not None:
-                delta.copy_(_within_reach(steering, delta, longest))
+                delta.copy_(_within_reach(steering, delta, longest, looks=every == 1))
             delta.copy_(torch.where(active[:, None], delta, previous))  # converged edits are frozen
         steps += active
-        parts = [kept for kept in (part.keep(active) for part in parts) if kept is not None]
+        if looks and sum(still) < running:
+            parts, running = [kept for kept in (part.keep(active) for part in parts) if kept is not None], sum(still)
     values = (initial + delta.detach())[target_of].T
     initial = initial[target_of].T
     return Targets(values.contiguous(), initial.contiguous(), loss[target_of], steps[target_of], ~active[target_of])
@@ -202,13 +214,16 @@ def _normalized_layer(decoder: Decoder, rows: BatchRows, layer: int, edits: list
         return replay.steer(replay.hidden, site, column)
 
 
-def _within_reach(steering: Steering, delta: Tensor, longest: Tensor) -> Tensor:
-    """The nearest δ ``[n, o]`` that a normalized output can make, shortened until it is within the clamp ``[n]``."""
+def _within_reach(steering: Steering, delta: Tensor, longest: Tensor, *, looks: bool) -> Tensor:
+    """The nearest δ ``[n, o]`` that a normalized output can make, shortened until it is within the clamp ``[n]``.
+
+    Once it is, shortening changes nothing, so that only a device which answers at once is asked (``looks``).
+    """
     aim = delta
     for _ in range(_SHORTENINGS):
         reached = steering.nearest(steering.values + aim) - steering.values
         excess = reached.norm(dim=1) / longest
-        if bool((excess <= 1).all()):
+        if looks and bool((excess <= 1).all()):
             break
         aim = aim / excess.clamp(min=1)[:, None]
     return reached

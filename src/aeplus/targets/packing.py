@@ -10,13 +10,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from aeplus.models.costs import ModelShape
 from aeplus.models.decoder import Decoder, at_least_float32
 from aeplus.models.replay import Replay, freezes_prefix
 from aeplus.targets.rows import BatchRows
 
-# Cost of one more part, in tokens (two cores, 135M parameters: its weights are read once more). On a GPU, where
-# launches dominate, the optimum is flat.
+# Cost of one more part on a CPU, in tokens (two cores, 135M parameters: its weights are read once more).
 _PART_COST = 60
+_MOST_MEMORY = 4 * 2**30  # bytes that a step may take on a GPU, and its share of what is free
+_MEMORY_SHARE = 0.5
 _PADDING_COST = 20  # tokens of padding that cost as much as one more part
 _BUNDLE_TOKENS = 1024  # tokens whose activations are held at once
 T = TypeVar("T")
@@ -202,12 +204,42 @@ def target_parts(
     packed = _joined(rows, groups, freezes_prefix(decoder))
     parts: list[TargetPart] = []
     initial: dict[int, Tensor] = {}
-    for chosen in _cheapest_split(packed, chunk_tokens):
+    cost = _PART_COST if decoder.device.type == "cpu" else ModelShape.of(decoder).part_tokens
+    for chosen in _cheapest_split(packed, chunk_tokens, cost):
         part = _target_part(decoder, chosen, first)
         hidden = part.replay.hidden
         initial.update({row.edit: at_least_float32(hidden[r, row.mark]) for r, row in enumerate(chosen) if row.bare})
         parts.append(part)
     return parts, torch.stack([initial[group] for group in range(max(groups) + 1)])
+
+
+def tokens_at_once(
+    decoder: Decoder, rows: BatchRows, first: int, chunk_tokens: int, free: Callable[[torch.device], int] | None = None
+) -> int:
+    """How many tokens a step may run at once, there and back.
+
+    Args:
+        decoder: The model.
+        rows: The batch's token rows.
+        first: First layer to replay.
+        chunk_tokens: The most that was asked for.
+        free: Bytes that a device has left, to be asked instead of the device; a CPU is not asked by default.
+    """
+    if free is None:
+        if decoder.device.type != "cuda":
+            return chunk_tokens
+        free = _free_bytes
+    tokens = sum(len(row.ids) - 1 - row.mark for row in rows.prompts)
+    asked = sum(len(row.answer_ids) for row in rows.prompts)
+    budget = min(_MOST_MEMORY, _MEMORY_SHARE * free(decoder.device))
+    fit = ModelShape.of(decoder).tokens_within(budget, len(decoder.layers) - first, asked / max(1, tokens))
+    return min(chunk_tokens, fit)
+
+
+def _free_bytes(device: torch.device) -> int:
+    """What the device has left, with what torch holds and does not use."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
 def bundle_parts(parts: Iterable[TargetPart], chunk_tokens: int) -> list[list[TargetPart]]:
@@ -246,7 +278,7 @@ def _within(items: Iterable[T], tokens: Callable[[T], int], budget: int) -> list
     return bundles
 
 
-def _cheapest_split(rows: Iterable[Row], chunk_tokens: int) -> list[list[Row]]:
+def _cheapest_split(rows: Iterable[Row], chunk_tokens: int, part_cost: int = _PART_COST) -> list[list[Row]]:
     """Splits rows, ordered by length, where the sum of padded tokens and of the parts' cost is least.
 
     Small parts do not use all of a processor, padding wastes tokens. Targets take many steps, so the search pays.
@@ -256,7 +288,7 @@ def _cheapest_split(rows: Iterable[Row], chunk_tokens: int) -> list[list[Row]]:
     for stop in range(1, len(ordered) + 1):
         longest = ordered[stop - 1].length
         starts = range(max(0, stop - max(1, chunk_tokens // longest)), stop)
-        best.append(min((best[s][0] + (stop - s) * longest + _PART_COST, s) for s in starts))
+        best.append(min((best[s][0] + (stop - s) * longest + part_cost, s) for s in starts))
     parts: list[list[Row]] = []
     stop = len(ordered)
     while stop:

@@ -12,6 +12,7 @@ from torch import Tensor
 from aeplus.utils.paths import expanded
 
 _WORDS = 1 << 18  # of a chunk
+_AT_ONCE = {"cpu": 1}  # chunks summed by one operation: as many as fit a CPU's cache, or keep a GPU busy
 _BITS: dict[int, torch.dtype] = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int32}
 
 
@@ -30,18 +31,36 @@ def weights_fingerprint(model: Any, names: Collection[str] | None = None) -> str
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """A digest of tensors' names, shapes, dtypes and bits, 32 hexadecimal digits.
 
-    The same on every device. A tensor is summed where it lies, so that a few bytes of every chunk reach the host: for
-    each chunk of words ``w_i`` the two sums ``Σ w_i a_i`` modulo 2⁶⁴ with random odd ``a_i``, which any one changed
-    word changes. Safetensors itself detects a truncated file, but not a flipped bit.
+    The same on every device. A tensor is summed where it lies, so that a few bytes of every chunk reach the host, all
+    at once: for each chunk of words ``w_i`` the two sums ``Σ w_i a_i`` modulo 2⁶⁴ with random odd ``a_i``, which any
+    one changed word changes. Safetensors itself detects a truncated file, but not a flipped bit.
 
     Args:
         tensors: The tensors by their names, in any order and on any devices.
     """
+    ordered = sorted(tensors.items())
+    known: dict[tuple[object, ...], Tensor] = {}  # tied weights are summed once
+    sums: list[Tensor] = []
+    for _, tensor in ordered:
+        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if place not in known or not tensor.numel():
+            known[place] = _sums(tensor.detach())
+        sums.append(known[place])
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(tensors.items()):
+    for (name, tensor), own in zip(ordered, _on_host(sums), strict=True):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(_sums(tensor.detach()).cpu().numpy().tobytes())
+        digest.update(own.contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _on_host(sums: list[Tensor]) -> list[Tensor]:
+    """Sums ``[2, chunks]`` on the CPU, by one copy from each device."""
+    found: dict[int, Tensor] = {}
+    for device in {own.device for own in sums}:
+        there = [i for i, own in enumerate(sums) if own.device == device]
+        joined = torch.cat([sums[i] for i in there], 1).cpu()
+        found |= dict(zip(there, joined.split([sums[i].shape[1] for i in there], 1), strict=True))
+    return [found[i] for i in range(len(sums))]
 
 
 def _sums(tensor: Tensor) -> Tensor:
@@ -49,9 +68,14 @@ def _sums(tensor: Tensor) -> Tensor:
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
     words = tensor.contiguous().view(-1).view(_BITS[tensor.element_size()])
-    factors = _factors(tensor.device)
-    sums = [(chunk.long() * factors[:, : len(chunk)]).sum(-1) for chunk in words.split(_WORDS)]
-    return torch.stack(sums, -1) if sums else factors[:, :0]
+    factors, at_once = _factors(tensor.device), _AT_ONCE.get(tensor.device.type, 64)
+    whole = len(words) // _WORDS
+    chunks = words[: whole * _WORDS].view(whole, _WORDS)
+    sums = [(part.long() * factors[:, None]).sum(-1) for part in chunks.split(at_once)] if whole else []
+    rest = words[whole * _WORDS :]
+    if len(rest) or not whole:
+        sums.append((rest.long() * factors[:, : len(rest)]).sum(-1, keepdim=True))
+    return torch.cat(sums, 1)
 
 
 @lru_cache(maxsize=4)

@@ -1,0 +1,402 @@
+"""How long each phase of an edit takes on a model of given shapes, beside the least that the hardware allows.
+
+    python -m benchmarks big_model --shapes llama3-8b --edits 100 --json 8b.json
+
+The model is random, made on the device: of full size on a GPU, scaled down on a CPU. Its edits are synthetic, of a
+dozen tokens. The first call computes the statistics, the second, which has them, is timed phase by phase. The floor is
+the arithmetic and the reading of weights that cannot be avoided (`aeplus.models.costs`), at the speeds that a matrix
+product and a copy reach here.
+"""
+
+import argparse
+import copy
+import json
+import resource
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest.mock import patch
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import aeplus
+from aeplus.callbacks import EditCallback
+from aeplus.methods import batch as batch_module
+from aeplus.methods.batch import BatchEdit
+from aeplus.models.costs import ModelShape, Work, keys_work, solve_work, statistics_work, targets_work
+from aeplus.models.decoder import Decoder
+from aeplus.run.hooks import session_of
+from aeplus.run.selection import Best
+from aeplus.run.session import EditSession
+from aeplus.targets.keys import KeyReader
+from aeplus.targets.optimizer import TargetOptions, Targets
+from aeplus.targets.rows import BatchRows
+from reference_targets import plain_targets
+
+LLAMA3 = {
+    "model_type": "llama",
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 8192,
+    "rope_theta": 500000.0,
+    "tie_word_embeddings": False,
+}
+SHAPES: dict[str, tuple[dict[str, Any], list[int]]] = {
+    "llama3-8b": (LLAMA3, [4, 5, 6, 7, 8]),
+    "gpt-j-6b": (
+        {
+            "model_type": "gptj",
+            "vocab_size": 50400,
+            "n_embd": 4096,
+            "n_layer": 28,
+            "n_head": 16,
+            "rotary_dim": 64,
+            "n_positions": 2048,
+        },
+        [3, 4, 5, 6, 7, 8],
+    ),
+    "smollm2": (
+        {
+            "model_type": "llama",
+            "vocab_size": 49152,
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "max_position_embeddings": 2048,
+            "tie_word_embeddings": True,
+        },
+        [3, 4, 5],
+    ),
+    "tiny": (
+        {
+            "model_type": "llama",
+            "vocab_size": 512,
+            "hidden_size": 64,
+            "intermediate_size": 256,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 512,
+        },
+        [1, 2],
+    ),
+}
+"""Config and edited layers of each shape."""
+
+PHASES = ("fixed", "statistics", "targets", "keys", "solve", "validate", "other")
+CPU_SCALE = 8
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def scaled(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with an eighth of the widths and a quarter of the depth, for a machine without an accelerator."""
+    small = dict(config)
+    for name in ("hidden_size", "intermediate_size", "n_embd", "num_attention_heads", "n_head", "vocab_size"):
+        if name in small:
+            small[name] //= CPU_SCALE
+    for name in ("num_hidden_layers", "n_layer"):
+        if name in small:
+            small[name] = max(12, small[name] // 4)
+    if "num_key_value_heads" in small:
+        small["num_key_value_heads"] = max(1, small["num_key_value_heads"] // CPU_SCALE)
+    return small
+
+
+def tokenizer(vocabulary: int) -> Any:
+    """A tokenizer with a word for each token, so that rows are as long as they look."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<eos>", "<unk>", ".", "the", "city", "of", "lies", "in", "is", "a"]
+    words += [f"w{i}" for i in range(len(words), vocabulary)]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<eos>", unk_token="<unk>")
+
+
+def records(count: int, vocabulary: int) -> list[dict[str, Any]]:
+    """Edits with subjects of three tokens, three tokens of relation and answers of two."""
+    word = [f"w{10 + (i * 7919) % (vocabulary - 10)}" for i in range(5 * count + 5)]
+    return [
+        {
+            "prompt": "the city of {} lies in the",
+            "subject": " ".join(word[3 * i : 3 * i + 3]),
+            "target_new": f"{word[-1 - i]} {word[-2 - i]}",
+            "rephrase": f"the city {' '.join(word[3 * i : 3 * i + 3])} is in",
+        }
+        for i in range(count)
+    ]
+
+
+class Clock:
+    """Time by phase, each without the phases inside it, and what the timed calls were given and gave back."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.calls: dict[str, list[tuple[tuple[Any, ...], Any]]] = {}
+        self._inside: list[float] = []
+
+    def timed(self, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, timed."""
+
+        @wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            began = now()
+            self._inside.append(0.0)
+            try:
+                result = function(*args, **kwargs)
+            finally:
+                took = now() - began
+                self.seconds[phase] += took - self._inside.pop()
+                if self._inside:
+                    self._inside[-1] += took
+            self.calls.setdefault(phase, []).append((args, result))
+            return result
+
+        return run
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Times the phases of every batch within the block."""
+        with (
+            patch.object(batch_module, "find_targets", self.timed("targets", batch_module.find_targets)),
+            patch.object(KeyReader, "__init__", self.timed("keys", KeyReader.__init__)),
+            patch.object(KeyReader, "read", self.timed("keys", KeyReader.read)),
+            patch.object(BatchEdit, "candidate", self.timed("solve", BatchEdit.candidate)),
+            patch.object(EditSession, "validate", self.timed("validate", EditSession.validate)),
+        ):
+            yield
+
+
+def now() -> float:
+    """The time once the device has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+class EveryCandidate(EditCallback):
+    """No batch stops smoothing before its last candidate."""
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Sets the rule."""
+        session_of(pl_module).select = lambda: Best(0.0, 1000)
+
+
+class Bench:
+    """One model and its edits."""
+
+    corpus: ClassVar[str] = "corpus.txt"
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options, self.device = options, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        config, self.layers = SHAPES[options.shapes]
+        full = self.device.type != "cpu" or options.shapes in ("smollm2", "tiny")
+        config = config if full else scaled(config)
+        self.notes = [] if full else ["scaled down for a CPU: an eighth of the widths, fewer layers"]
+        torch.manual_seed(0)
+        made = AutoConfig.for_model(**copy.deepcopy(config))
+        with self.device:
+            self.model = AutoModelForCausalLM.from_config(made, dtype=DTYPES[options.dtype]).eval()
+        self.decoder = Decoder(self.model)
+        self.shape = ModelShape.of(self.decoder)
+        vocabulary = int(config["vocab_size"])
+        self.tokenizer = tokenizer(vocabulary)
+        self.edits = records(options.edits, vocabulary)
+        self.tokens = options.tokens or (100_000 if self.device.type != "cpu" else 6_000)
+        words = torch.randint(10, vocabulary, (self.tokens // 100 + 2, 110)).tolist()
+        self.corpus_file = folder / self.corpus
+        self.corpus_file.write_text("\n\n".join(" ".join(f"w{i}" for i in row) for row in words), encoding="utf-8")
+
+    def edit(self, method: str, *, every: bool = False) -> dict[str, Any]:
+        """One call; the model is afterwards as before."""
+        result = aeplus.edit(
+            *(self.model, self.tokenizer, self.edits, method),
+            layers=self.layers,
+            batch_size=self.options.batch,
+            callbacks=[EveryCandidate()] if every else [],
+            corpus=str(self.corpus_file),
+            tokens=self.tokens,
+            window=min(512, self.tokens),
+            contexts=5,
+            steps=self.options.steps,
+            threshold=0.9,
+            threshold_kind="dimensions",
+            smoothing_steps=10,
+        )
+        result.undo()
+        return result.metrics
+
+    def phases(self, method: str, *, every: bool = False) -> Clock:
+        """The seconds of each phase of a call that finds its statistics in the cache."""
+        clock = Clock()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        with clock.watching():
+            began = now()
+            metrics = self.edit(method, every=every)
+            wall = now() - began
+        seconds = [entry["seconds"]["total"] for entry in metrics["batches"]]
+        clock.seconds["fixed"] = wall - sum(seconds)
+        clock.seconds["other"] = sum(seconds) - sum(clock.seconds[p] for p in ("targets", "keys", "solve", "validate"))
+        return clock
+
+    def floor(self, clock: Clock, flops: float, moved: float) -> dict[str, float]:
+        """The least that each phase takes at some speeds."""
+        shape, works = self.shape, dict.fromkeys(PHASES, Work())
+        done = 0
+        for arguments, found in clock.calls["targets"]:
+            rows: BatchRows = arguments[1]
+            works["targets"] += self._targets(rows, found)
+            heads = [len(ids) for ids in rows.up_to_subject()]
+            works["keys"] += keys_work(shape, self.layers, sum(heads), sum(heads[:: rows.contexts]))
+            works["solve"] += solve_work(shape, len(self.layers), rows.edits, done, shape.intermediate // 10)
+            done += rows.edits
+        for (_, items), _found in clock.calls["validate"]:
+            tokens = sum(len(str(prompt).split()) + len(str(answer).split()) for _, prompt, answer in items)
+            works["validate"] += shape.forward(tokens, shape.layers, 2 * len(items))
+        works["statistics"] = statistics_work(shape, self.layers, self.tokens, 16 * 512)
+        works["fixed"] = Work(0.0, float(shape.weight_bytes))  # the digest reads every weight
+        return {phase: work.seconds(flops, moved) for phase, work in works.items()}
+
+    def _targets(self, rows: BatchRows, found: Targets) -> Work:
+        evaluated = (found.steps + 1).clamp(max=self.options.steps).tolist()
+        own = [rows.prompts[i * rows.contexts : (i + 1) * rows.contexts] for i in range(rows.edits)]
+        tokens = [sum(len(row.ids) - 1 - row.mark for row in edit) + 1 for edit in own]
+        asked = [sum(len(row.answer_ids) for row in edit) + 1 for edit in own]
+        recorded = sum(len(row.ids) for row in (*rows.prompts, *rows.essence))
+        each = [[e > step for e in evaluated] for step in range(max(evaluated))]
+        run = [sum(t for t, active in zip(tokens, step, strict=True) if active) for step in each]
+        predicted = [sum(t for t, active in zip(asked, step, strict=True) if active) for step in each]
+        return targets_work(self.shape, self.layers[-1] + 1, run, predicted, recorded)
+
+    def reference(self, count: int) -> float:
+        """Seconds per edit of the plain optimizer, in the same dtype, on some of the edits."""
+        from aeplus.data.readers import requests_from_records
+        from aeplus.targets.rows import batch_rows, sample_contexts
+
+        contexts = sample_contexts(self.model, self.tokenizer, 5)
+        rows = batch_rows(self.tokenizer, requests_from_records(self.edits[:count]), contexts)
+        self.model.requires_grad_(False)
+        began = now()
+        plain_targets(self.decoder, rows, self.layers[-1], TargetOptions(steps=self.options.steps))
+        return (now() - began) / count
+
+
+def peaks(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
+    """Operations a second of a matrix product, and bytes a second of a copy (read and written)."""
+    size = 8192 if device.type != "cpu" else 1024
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    data = torch.empty(2**30 if device.type != "cpu" else 2**27, dtype=torch.uint8, device=device)
+    target = torch.empty_like(data)
+
+    def fastest(run: Callable[[], Any]) -> float:
+        times = []
+        for _ in range(5):
+            began = now()
+            run()
+            times.append(now() - began)
+        return min(times)
+
+    return 2 * size**3 / fastest(lambda: a @ b), 2 * data.numel() / fastest(lambda: target.copy_(data))
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that was in use: of the device, or of the process on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    """Times one model, prints a table and writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", choices=SHAPES, default="llama3-8b")
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
+    parser.add_argument("--edits", type=int, default=100)
+    parser.add_argument("--batch", type=int, default=100, help="edits in a batch")
+    parser.add_argument("--steps", type=int, default=25, help="gradient steps of a target")
+    parser.add_argument("--method", default="alphaedit")
+    parser.add_argument("--tokens", type=int, help="tokens of preserved text; by default 100,000, or 6,000 on a CPU")
+    parser.add_argument("--plus", action="store_true", help="time AlphaEdit+ too, T = 10, every candidate of a batch")
+    parser.add_argument("--reference", type=int, default=0, help="time the plain optimizer on so many edits too")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    with tempfile.TemporaryDirectory() as name, patch.dict("os.environ", {"AEPLUS_CACHE": f"{name}/cache"}):
+        bench = Bench(options, Path(name))
+        flops, moved = peaks(bench.device, DTYPES[options.dtype])
+        statistics = bench.edit(options.method)["seconds"]["statistics"]
+        clock = bench.phases(options.method)
+        clock.seconds["statistics"] = statistics
+        peak = peak_bytes(bench.device)
+        floor = bench.floor(clock, flops, moved)
+        report(bench, clock, floor, flops, moved, peak)
+        if options.plus:
+            base = editing(clock)
+            plus = bench.phases("alphaedit_plus", every=True)
+            rounds = len(plus.calls["solve"]) / len(plus.calls["targets"])
+            print(f"AlphaEdit+, {rounds:g} candidates a batch: {editing(plus):.3f} s, {editing(plus) / base:.2f} times")
+            print("  " + ", ".join(f"{phase} {plus.seconds[phase]:.3f}" for phase in PHASES[2:]))
+        if options.reference:
+            plain = bench.reference(options.reference)
+            own = clock.seconds["targets"] / options.edits
+            print(f"plain optimizer: {plain:.3f} s for an edit's targets, {plain / own:.1f} times as long")
+    if options.json is not None:
+        figures = {
+            "device": device_name(bench.device),
+            "dtype": options.dtype,
+            "edits": options.edits,
+            "seconds": clock.seconds,
+            "floor": floor,
+            "peak_bytes": peak,
+            "weight_bytes": bench.shape.weight_bytes,
+        }
+        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def editing(clock: Clock) -> float:
+    """Seconds of the batches."""
+    return sum(clock.seconds[phase] for phase in PHASES[2:])
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def report(bench: Bench, clock: Clock, floor: dict[str, float], flops: float, moved: float, peak: int) -> None:
+    """Prints the table."""
+    options = bench.options
+    print(f"{options.shapes}, {options.dtype}, {options.edits} edits in batches of {options.batch}, {options.method}")
+    print(f"{device_name(bench.device)}: {flops / 1e9:.0f} GFLOP/s, {moved / 1e9:.1f} GB/s; torch {torch.__version__}")
+    for note in bench.notes:
+        print(note)
+    print("| phase | seconds | floor | times | ms an edit |\n| --- | ---: | ---: | ---: | ---: |")
+    for phase in PHASES:
+        spent, least = clock.seconds[phase], floor[phase]
+        times = f"{spent / least:.1f}" if least else "–"
+        print(f"| {phase} | {spent:.3f} | {least:.3f} | {times} | {1000 * spent / options.edits:.1f} |")
+    least = sum(floor[phase] for phase in PHASES[2:])
+    print(f"| editing | {editing(clock):.3f} | {least:.3f} | {editing(clock) / least:.1f} | "
+          f"{1000 * editing(clock) / options.edits:.1f} |")  # fmt: skip
+    weights = bench.shape.weight_bytes
+    print(f"peak memory {peak / 2**30:.2f} GiB, weights {weights / 2**30:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""What the phases of an edit cost, from the model's shape: arithmetic, reading of weights, memory.
+
+Counted is what cannot be avoided: matrix products of the tokens that have to be run (two operations for each weight and
+token, as much again on the way back, which goes through activations only), and one reading of the weights for each
+pass. Attention between tokens, norms and launches are left out; for the short rows of edits they are small.
+
+Notation: ``d``, ``o`` inputs and outputs of the edited matrices, ``V`` vocabulary, ``L`` layers, ``b`` bytes of a
+number.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aeplus.models.decoder import Decoder
+
+# A card to weigh one cost against another: operations and bytes a second, seconds and number of a layer's launches.
+_CARD = (4e14, 3e12, 4e-6, 35)
+_LOGIT_BYTES = 16  # logits in float32, their softmax, and the gradients of both
+_EIGH = 4  # operations of an eigendecomposition, in d³ (tridiagonal form, divide and conquer, back)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Operations and bytes moved.
+
+    Attributes:
+        flops: Floating-point operations.
+        bytes: Bytes that are read.
+    """
+
+    flops: float = 0.0
+    bytes: float = 0.0
+
+    def __add__(self, other: "Work") -> "Work":
+        """Both, one after the other."""
+        return Work(self.flops + other.flops, self.bytes + other.bytes)
+
+    def __mul__(self, times: float) -> "Work":
+        """The same several times."""
+        return Work(self.flops * times, self.bytes * times)
+
+    def seconds(self, flops_per_second: float, bytes_per_second: float) -> float:
+        """The least time it takes: arithmetic and reading overlap."""
+        return max(self.flops / flops_per_second, self.bytes / bytes_per_second)
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A decoder by its sizes.
+
+    Attributes:
+        layers: ``L``.
+        hidden: ``o``.
+        intermediate: ``d``.
+        vocabulary: ``V``.
+        layer_weights: Numbers in the matrices of one decoder layer.
+        other_weights: Numbers in everything but the layers: embeddings, head, final norm.
+        width: ``b``.
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    vocabulary: int
+    layer_weights: int
+    other_weights: int
+    width: int
+
+    @classmethod
+    def of(cls, decoder: Decoder) -> "ModelShape":
+        """The shape of a model; layers that differ count as their mean."""
+        inside = sum(p.numel() for p in decoder.layers.parameters() if p.ndim > 1)
+        site = decoder.sites[0].weight if decoder.sites else None
+        embeddings = decoder.model.get_input_embeddings().weight
+        return cls(
+            layers=len(decoder.layers),
+            hidden=embeddings.shape[1] if site is None else site.shape[0],
+            intermediate=4 * embeddings.shape[1] if site is None else site.shape[1],
+            vocabulary=embeddings.shape[0],
+            layer_weights=inside // len(decoder.layers),
+            other_weights=sum(p.numel() for p in decoder.model.parameters() if p.ndim > 1) - inside,
+            width=next(iter(decoder.layers.parameters())).element_size(),
+        )
+
+    @classmethod
+    def of_config(cls, config: Any, width: int = 2) -> "ModelShape":
+        """The shape of a Llama-like config: grouped attention, gated MLP.
+
+        Args:
+            config: Has ``hidden_size``, ``intermediate_size``, ``num_hidden_layers``, ``num_attention_heads``,
+                ``num_key_value_heads``, ``vocab_size`` and ``tie_word_embeddings``.
+            width: Bytes of a number.
+        """
+        o, d, groups = config.hidden_size, config.intermediate_size, config.num_key_value_heads
+        head = getattr(config, "head_dim", None) or o // config.num_attention_heads
+        attention = 2 * o * head * config.num_attention_heads + 2 * o * head * groups
+        ends = config.vocab_size * o * (1 if config.tie_word_embeddings else 2)
+        return cls(config.num_hidden_layers, o, d, config.vocab_size, attention + 3 * o * d, ends, width)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights."""
+        return self.width * (self.layers * self.layer_weights + self.other_weights)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes that one token of one layer keeps for the way back, where weights need no gradient.
+
+        Of the MLP gate, its activation and up; of attention queries, keys and values for every head, rotated, and the
+        output; of two norms the input, in float32.
+        """
+        return self.width * (3 * self.intermediate + 5 * self.hidden) + 2 * 4 * self.hidden
+
+    @property
+    def part_tokens(self) -> int:
+        """How many tokens cost as much on a GPU as one more pass, there and back: its launches, weights read again."""
+        speed, bandwidth, launch, launches = _CARD
+        once = launches * launch + 2 * self.width * self.layer_weights / bandwidth
+        return round(once / (4 * self.layer_weights / speed))
+
+    def tokens_within(self, free: float, layers: int, predicted: float) -> int:
+        """How many tokens can go through some layers, there and back, in some bytes of memory; at least one.
+
+        Args:
+            free: Bytes.
+            layers: The layers.
+            predicted: The share of the tokens whose logits are needed.
+        """
+        return max(1, int(free / (layers * self.activation_bytes + predicted * self.vocabulary * _LOGIT_BYTES)))
+
+    def forward(self, tokens: int, layers: int, predicted: int = 0) -> Work:
+        """One pass of some tokens through some layers, and of predicted positions through the head."""
+        head = self.hidden * self.vocabulary if predicted else 0
+        return Work(
+            2.0 * (tokens * layers * self.layer_weights + predicted * head),
+            float(self.width) * (layers * self.layer_weights + head),
+        )
+
+
+def targets_work(
+    shape: ModelShape, first: int, tokens: Sequence[int], predicted: Sequence[int], recorded: int, passes: int = 1
+) -> Work:
+    """Learning targets: the rows are recorded once, then run from layer ``first`` on, there and back, step by step.
+
+    Args:
+        shape: The model.
+        first: The first layer that is repeated.
+        tokens: Tokens that each step runs.
+        predicted: Positions whose logits each step needs.
+        recorded: Tokens of all rows, prefixes included.
+        passes: Into how many parts a step is divided, each of which reads the weights.
+    """
+    work = shape.forward(recorded, shape.layers)
+    for step, (run, asked) in enumerate(zip(tokens, predicted, strict=True)):
+        once = shape.forward(run, shape.layers - first, asked)
+        both = once if step == len(tokens) - 1 else once * 2
+        work += Work(both.flops, both.bytes * passes)
+    return work
+
+
+def keys_work(shape: ModelShape, sites: Sequence[int], tokens: int, bare: int) -> Work:
+    """Reading keys, from below to above, while the layers change.
+
+    Args:
+        shape: The model.
+        sites: The edited layers, ascending.
+        tokens: Tokens of all rows, up to the subjects' last.
+        bare: Those of the bare prompts, which are run on to the last site for the values there.
+    """
+    work = shape.forward(tokens, sites[-1] + 1) + shape.forward(tokens, sites[-1] - sites[0])
+    for site in sites:
+        work += shape.forward(bare, sites[-1] + 1 - site)
+    return work
+
+
+def solve_work(shape: ModelShape, sites: int, edits: int, earlier: int, outside: int) -> Work:
+    """Solving the layers: keys without their share outside the null space, a system of all keys, the update.
+
+    Args:
+        shape: The model.
+        sites: How many layers are edited.
+        edits: Edits of the batch.
+        earlier: Edits before it.
+        outside: Directions outside the null space.
+    """
+    d, o, keys = shape.intermediate, shape.hidden, edits + earlier
+    flops = 4.0 * d * outside * keys + 2.0 * d * keys**2 + keys**3 / 3 + 2.0 * o * d * edits
+    read = 4.0 * d * (outside + keys) + shape.width * o * d
+    return Work(flops, read) * sites
+
+
+def statistics_work(shape: ModelShape, sites: Sequence[int], tokens: int, batch: int) -> Work:
+    """Statistics of preserved keys: passes up to the last site, ``K Kᵀ`` and its eigenvectors for each site.
+
+    Args:
+        shape: The model.
+        sites: The edited layers, ascending.
+        tokens: Tokens of text.
+        batch: Tokens of a pass.
+    """
+    d = shape.intermediate
+    passes = -(-tokens // batch)
+    once = shape.forward(batch, sites[-1] + 1)
+    sums = Work(2.0 * d * d * tokens, 8.0 * d * d * passes)
+    return once * passes + (sums + Work(float(_EIGH) * d**3, 4.0 * d * d)) * len(sites)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes above the weights.
+
+    Attributes:
+        activations: What a step of the targets keeps for its way back.
+        logits: Logits of the predicted positions in float32, their softmax and gradients.
+        preserved: Preserved knowledge of all edited layers: directions outside the null space, and a sample of keys.
+        snapshot: The edited layers as they were before the batch, and before the call.
+        statistics: What collecting statistics needs, once: a sum of products for each layer.
+    """
+
+    activations: int
+    logits: int
+    preserved: int
+    snapshot: int
+    statistics: int
+
+    @property
+    def editing(self) -> int:
+        """The most that is held at once while batches are edited."""
+        return self.activations + self.logits + self.preserved + self.snapshot
+
+
+def memory(
+    shape: ModelShape, first: int, sites: int, tokens: int, predicted: int, outside: int, sample: int = 1000
+) -> Memory:
+    """The memory that editing takes above the weights.
+
+    Args:
+        shape: The model.
+        first: The first layer that is repeated while targets are learned.
+        sites: How many layers are edited.
+        tokens: Tokens that are run at once.
+        predicted: Positions among them whose logits are needed.
+        outside: Directions outside the null space of each layer.
+        sample: Sampled preserved keys of each layer.
+    """
+    d, o = shape.intermediate, shape.hidden
+    return Memory(
+        activations=tokens * (shape.layers - first) * shape.activation_bytes,
+        logits=predicted * shape.vocabulary * _LOGIT_BYTES,
+        preserved=sites * 4 * d * (outside + sample),
+        snapshot=sites * 2 * shape.width * o * d,
+        statistics=sites * 8 * d * d,
+    )

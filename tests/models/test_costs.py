@@ -1,0 +1,140 @@
+"""Formulas of work and memory, against what models of three sizes do."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from aeplus.models.costs import (
+    ModelShape,
+    Work,
+    keys_work,
+    memory,
+    solve_work,
+    statistics_work,
+    targets_work,
+)
+from aeplus.models.decoder import Decoder
+from aeplus.models.replay import Replay
+from aeplus.models.tokens import TokenRow
+from aeplus.targets.keys import KeyReader
+from aeplus.targets.optimizer import TargetOptions, find_targets
+from aeplus.targets.rows import BatchRows
+from counting import Operations
+from tiny import tiny_model
+
+SIZES: list[dict[str, Any]] = [
+    {"hidden_size": 64, "intermediate_size": 224, "num_hidden_layers": 5},
+    {"hidden_size": 96, "intermediate_size": 320, "num_hidden_layers": 6},
+    {"hidden_size": 128, "intermediate_size": 448, "num_hidden_layers": 8},
+]
+CONTEXTS = 2
+
+
+def sized(changes: dict[str, Any]) -> Decoder:
+    return Decoder(tiny_model("llama", **changes))
+
+
+def batch() -> BatchRows:
+    """Four edits: rows of eight tokens, the subject's last the fifth, two tokens of answer."""
+    tokens = torch.arange(4 * CONTEXTS * 8).reshape(-1, 8).remainder(300).tolist()
+    prompts = [TokenRow(tuple(ids), answer=6, mark=4) for ids in tokens]
+    essence = [TokenRow((7 + i, 8, 9), answer=3, mark=0) for i in range(4)]
+    return BatchRows(prompts, essence, CONTEXTS)
+
+
+@pytest.fixture(params=SIZES, ids=lambda size: str(size["hidden_size"]))
+def decoder(request: pytest.FixtureRequest) -> Decoder:
+    return sized(request.param)
+
+
+def test_a_shape_counts_the_weights_of_the_model(decoder: Decoder) -> None:
+    shape = ModelShape.of(decoder)
+    matrices = sum(p.numel() for p in decoder.model.parameters() if p.ndim > 1)
+    assert shape.weight_bytes == pytest.approx(4 * matrices, rel=1e-3)
+    assert ModelShape.of_config(decoder.config, width=4) == shape
+
+
+def test_a_forward_pass_takes_the_operations_counted(decoder: Decoder) -> None:
+    shape, ids = ModelShape.of(decoder), torch.arange(24).reshape(2, 12)
+    with Operations() as counter:
+        decoder.model(input_ids=ids, use_cache=False)
+    assert counter.flops == pytest.approx(shape.forward(24, shape.layers, 24).flops, rel=0.1)
+
+
+def test_a_step_of_targets_takes_the_operations_counted(decoder: Decoder) -> None:
+    shape, rows, first = ModelShape.of(decoder), batch(), 3
+    counted = []
+    for steps in (1, 3, 8):  # the first call tries out how the model can be replayed
+        with Operations() as counter:
+            find_targets(decoder, rows, first - 1, TargetOptions(steps=steps, stop_loss=0.0))
+        counted.append(counter.flops)
+    # Of each row the subject's last token and what follows but the answer's last; one token of the KL term.
+    tokens, predicted = 4 * (CONTEXTS * 3 + 1), 4 * (CONTEXTS * 2 + 1)
+    few, many = (targets_work(shape, first, [tokens] * n, [predicted] * n, 0).flops for n in (3, 8))
+    padded = 4 * (CONTEXTS + 1) * 3 / tokens  # the KL term's rows run with the others
+    assert counted[2] - counted[1] == pytest.approx(padded * (many - few), rel=0.1)
+
+
+def test_keys_take_the_operations_counted(decoder: Decoder) -> None:
+    shape, rows, sites = ModelShape.of(decoder), batch(), decoder.select([1, 2, 3])
+    decoder.freezes_prefix = True
+    with Operations() as counter:
+        reader = KeyReader(decoder, rows, sites)
+        for site in sites:
+            reader.read(site, sites[-1])
+    heads = [len(ids) for ids in rows.up_to_subject()]
+    work = keys_work(shape, [1, 2, 3], sum(heads), sum(heads[::CONTEXTS]))
+    assert 0.9 * work.flops < counter.flops < 1.6 * work.flops
+
+
+def test_a_step_keeps_the_activations_counted(decoder: Decoder) -> None:
+    shape, first = ModelShape.of(decoder), 2
+    replay = Replay(decoder, [list(range(16)), list(range(16, 32))], first, [16, 16])
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    weights = {p.untyped_storage().data_ptr() for p in decoder.model.parameters()}
+    hidden = replay.hidden.clone().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = replay.run(hidden, first, shape.layers)
+    assert output.requires_grad
+    held = sum(size for pointer, size in kept.items() if pointer not in weights)
+    expected = memory(shape, first, 1, 32, 0, 0).activations
+    assert 0.75 * expected < held < 1.25 * expected
+
+
+def test_statistics_take_the_operations_counted(decoder: Decoder) -> None:
+    shape, d = ModelShape.of(decoder), decoder.sites[0].weight.shape[1]
+    keys = torch.randn(40, d)
+    with Operations() as counter:
+        keys.T @ keys
+    without = statistics_work(shape, [1], 40, 40).flops - shape.forward(40, 2).flops - 4 * d**3
+    assert counter.flops == pytest.approx(without)
+
+
+def test_a_solve_grows_with_what_lies_outside_the_null_space() -> None:
+    shape = ModelShape.of_config(LlamaConfig(hidden_size=4096, intermediate_size=14336, num_key_value_heads=8))
+    few, many = (solve_work(shape, 5, 100, 0, r) for r in (1434, 14336))
+    assert many.flops > 4 * few.flops
+    assert many.bytes > 3 * few.bytes
+
+
+def test_the_published_model_has_eight_billion_weights() -> None:
+    config = LlamaConfig(
+        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_key_value_heads=8
+    )
+    shape = ModelShape.of_config(config)
+    assert shape.weight_bytes == pytest.approx(16.06e9, rel=0.01)
+    assert shape.layer_weights == pytest.approx(218e6, rel=0.01)
+
+
+def test_work_overlaps_arithmetic_and_reading() -> None:
+    work = Work(10.0, 100.0) * 2 + Work(4.0, 0.0)
+    assert (work.flops, work.bytes) == (24.0, 200.0)
+    assert work.seconds(24.0, 100.0) == 2.0
+    assert work.seconds(6.0, 1000.0) == 4.0
