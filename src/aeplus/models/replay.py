@@ -18,7 +18,8 @@ from transformers.cache_utils import DynamicCache
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder, EditSite
 from aeplus.models.hooks import on_call
-from aeplus.models.response import Response, Steering, measure_response
+from aeplus.models.probing import measure_response
+from aeplus.models.response import Response, Steering
 from aeplus.models.tokens import pad
 
 
