@@ -23,6 +23,7 @@ from aeplus.module import EditModule
 from aeplus.run.hooks import opened_session
 from aeplus.targets.cache import TargetCache
 from aeplus.trainer import accepted, interruptible, require_one_process, silence_lightning
+from aeplus.utils.paths import sweep
 
 _CALLBACKS = "aeplus.callbacks"
 DEFAULT_CALLBACKS: list[dict[str, Any]] = [
@@ -178,6 +179,9 @@ def _make(trainer: Trainer) -> Path | None:
         folder.mkdir(parents=True)
     except OSError:  # it exists, or whoever writes there first says why it cannot be made
         return None
+    for earlier in folder.parent.iterdir():  # what runs that were killed were writing
+        for place in (earlier, earlier / "journal", earlier / "checkpoints"):
+            sweep(place)
     return folder
 
 
