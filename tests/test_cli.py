@@ -53,7 +53,7 @@ def test_fit_writes_everything_and_validate_measures_it(
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics) == {
         *("method", "model", "seed", "edits", "edits_done", "before", "after"),
-        *("intervals", "batches", "leakage", "measures", "seconds"),
+        *("intervals", "hits", "batches", "leakage", "measures", "seconds"),
     }
     assert metrics["method"] == "alphaedit_plus"
     assert [batch["edits"] for batch in metrics["batches"]] == [3, 3, 1]

@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments end, resumed, with the weights of one that was not; see benchmarks/kills.py."""
+"""Runs killed at random moments end, resumed, with the weights of one that nobody killed (benchmarks/kills.py)."""
 
 import os
 import subprocess

@@ -73,6 +73,11 @@ def compare_parser() -> CommandParser:
         nargs="+",
     )
     parser.option(
+        "--against",
+        "METHOD",
+        "compare every method with this one, edit by edit, and give a 95 % interval of the difference of their Scores",
+    )
+    parser.option(
         "--out",
         "FOLDER",
         "where compare.md, compare.csv, targets and the runs' folders are written",

@@ -116,6 +116,14 @@ class PromptMean(Metric):
             low, high = self.scale * low, self.scale * high
         return {"value": value, "low": low, "high": high, "count": count}
 
+    def hits(self) -> dict[str, list[float]]:
+        """By edit: ``edits``, their indices; ``hits``, the sum of the values of each; ``prompts``, its number."""
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+            values, edits = self._state(self.values).cpu().double(), self._state(self.edits).cpu().long()
+        names, places = edits.unique(return_inverse=True)
+        sums = torch.zeros(len(names), dtype=torch.float64).index_add_(0, places, values)
+        return {"edits": names.tolist(), "hits": sums.tolist(), "prompts": torch.bincount(places).tolist()}
+
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Draws the value, or given values as a curve; returns figure and axes."""
         return self._plot(val, ax)

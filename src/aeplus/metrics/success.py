@@ -185,6 +185,11 @@ class Score(Metric):
         found = {name: getattr(self, name).interval(samples, confidence, seed) for name in (*ASPECTS, *PARTS)}
         return {name: interval for name, interval in found.items() if name in ASPECTS or interval["count"]}
 
+    def hits(self) -> dict[str, dict[str, list[float]]]:
+        """The three aspects by edit, those that have prompts; see :meth:`~aeplus.metrics.mean.PromptMean.hits`."""
+        found = {name: getattr(self, name).hits() for name in ASPECTS}
+        return {name: hits for name, hits in found.items() if hits["edits"]}
+
     def reset(self) -> None:
         """Forgets everything counted."""
         super().reset()

@@ -31,6 +31,8 @@ class RunReport:
         after: The same after the last committed batch.
         intervals: 95 % bootstrap intervals of ``before`` and ``after``, but for the Score: for each of the three
             ``value``, ``low``, ``high`` and over how many prompts, ``count``.
+        hits: ``after`` by edit, for the three: ``edits``, their indices from 0; ``hits``, how many of its prompts are
+            answered right; ``prompts``, how many it has. Empty before the end.
         batches: One entry per committed batch.
         leakage: ``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` of all edits together, mean over the layers.
         measures: What :class:`~aeplus.callbacks.evaluation.EvaluationWriter` measured: ``before``, ``batches`` by
@@ -46,6 +48,7 @@ class RunReport:
     before: dict[str, float | None] = field(default_factory=lambda: dict(_UNMEASURED))
     after: dict[str, float | None] = field(default_factory=lambda: dict(_UNMEASURED))
     intervals: dict[str, dict[str, Any]] = field(default_factory=lambda: {"before": {}, "after": {}})
+    hits: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     batches: list[dict[str, Any]] = field(default_factory=list)
     leakage: float | None = None
     measures: dict[str, Any] = field(default_factory=dict)
@@ -55,6 +58,8 @@ class RunReport:
         """Takes what was measured on all edits, with its intervals."""
         setattr(self, when, score.summary())
         self.intervals[when] = score.intervals(seed=self.seed)
+        if when == "after":
+            self.hits = score.hits()
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values."""

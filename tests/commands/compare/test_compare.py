@@ -135,6 +135,24 @@ def test_a_comparison_keeps_figures_only(compared: Path) -> None:
     assert [name for name in names if name.startswith("events.")]
 
 
+def test_every_method_against_one(workplace: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare(workplace, out, *BOTH, "--against", "alphaedit") == 0
+    assert "Score against alphaedit" in capsys.readouterr().out
+    table = (out / "compare.md").read_text().split("Against alphaedit:")[1]
+    (row,) = [line for line in table.splitlines() if line.startswith("| alphaedit_plus")]
+    difference = float(row.split("|")[2])
+    scores: dict[str, list[float]] = {}
+    for line in csv.DictReader((out / "compare.csv").read_text().splitlines()):
+        scores.setdefault(line["method"], []).append(float(line["score"]))
+    means = {method: sum(values) / len(values) for method, values in scores.items()}
+    assert difference == pytest.approx(means["alphaedit_plus"] - means["alphaedit"], abs=0.051)
+
+
+def test_against_a_method_that_does_not_run(workplace: Path, here: Path) -> None:
+    with pytest.raises(InputError, match=r"expected --against one of the methods \(alphaedit.*, got 'rect'; name it"):
+        compare(workplace, here / "out", *BOTH, "--against", "rect")
+
+
 def test_targets_of_the_first_batch_are_found_once(compared: Path) -> None:
     firsts = [metrics(compared / "out" / "alphaedit_plus" / f"seed_{seed}")["batches"][0] for seed in (0, 1)]
     # The second method finds those of the second batch anew, unless its first batch was edited as AlphaEdit does.

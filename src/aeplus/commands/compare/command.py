@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from aeplus.commands.compare.against import Against, check_against
 from aeplus.commands.compare.outcome import (
     TABLES,
     Outcome,
@@ -77,6 +78,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     settings = base.settings
     for name in TABLES:
         check_output(out / name, "--out")
+    check_against(options.against, [spec.label for spec in specs])
     runs = plan(specs, seeds, out, settings)
     counts = sorted({count_edits(run.settings["data"]) for run in runs if run.label == specs[0].label})
     model_settings = settings["model"]
@@ -85,6 +87,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         runs, model, tokenizer, Decoder(model, model_settings.get("site")).select(model_settings["layers"]), out
     )
     edits = f"{' or '.join(map(str, counts))} in batches of {settings['data']['batch_size']}"
+    comparison.against = Against(options.against, {(run.label, run.seed): run.folder for run in runs})
     comparison.title = f"Edits: {edits} (%)"
     comparison.notes = {
         "command": f"`{command}`",
@@ -152,6 +155,7 @@ class Comparison:
 
     Attributes:
         outcomes: The outcomes of the runs so far.
+        against: Compares the methods with one of them.
         title: The title of the table in the terminal.
         notes: The notes below the table in Markdown.
     """
@@ -160,6 +164,7 @@ class Comparison:
         self.runs, self.model, self.tokenizer, self.sites, self.out = runs, model, tokenizer, sites, out
         self.outcomes: list[Outcome] = []
         self.title = "Comparison (%)"
+        self.against = Against(None, {})
         self.notes: dict[str, str] = {}
         self._cache = TargetCache(out / "targets")
         self._unedited: dict[tuple[Any, ...], Any] = {}
@@ -180,13 +185,14 @@ class Comparison:
                 self._cached.append(outcome.seconds)
             self.outcomes.append(outcome)
             notes = {**self.notes, "asked": ways_note(self.outcomes), **self._progress()}
-            ways = ways_markdown(self.outcomes, self._methods())
-            write_tables(self.out, self._rows(), self.outcomes, notes, ways)
+            more = ways_markdown(self.outcomes, self._methods()) + self.against.markdown(self.outcomes, self._methods())
+            write_tables(self.out, self._rows(), self.outcomes, notes, more)
 
     def show(self) -> None:
         """Prints the table and the paths of all files."""
         print_outcomes(self._rows(), self.title)
         print_ways(self.outcomes, self._methods())
+        self.against.show(self.outcomes, self._methods())
         for label, name in (("table", "compare.md"), ("data", "compare.csv")):
             print_line(f"{label}: {self.out / name}")
         print_line(f"TensorBoard: tensorboard --logdir {self.out}")

@@ -1,0 +1,72 @@
+"""The third table of a comparison: each method against one of them, edit by edit."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from aeplus.commands.compare.outcome import Outcome
+from aeplus.errors import InputError
+from aeplus.metrics.paired import Hits, score_difference
+from aeplus.utils.jsonl import read_json
+from aeplus.utils.tables import markdown_table, print_table
+
+_HEADER = ["method", "Score, difference", "95 % interval", "runs"]
+_LEGEND = "Points of Score; edits drawn with replacement within each run, the same for both methods (paired bootstrap)."
+
+
+def check_against(against: str | None, methods: Sequence[str]) -> None:
+    """Checks that the method to compare with is among those that run.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if against is not None and against not in methods:
+        msg = f"expected --against one of the methods ({', '.join(methods)}), got {against!r}; name it as in --methods."
+        raise InputError(msg)
+
+
+class Against:
+    """Compares the methods of a comparison with one of them.
+
+    Args:
+        method: Its label; ``None`` to compare nothing.
+        folders: Where the runs are, by method and seed.
+    """
+
+    def __init__(self, method: str | None, folders: Mapping[tuple[str, int], Path]) -> None:
+        self._method, self._folders = method, folders
+
+    def rows(self, outcomes: Sequence[Outcome], methods: Sequence[str]) -> list[list[str]]:
+        """A row for every other method that has run with seeds that this one has run with.
+
+        Args:
+            outcomes: The outcomes of the runs so far.
+            methods: Labels in the order of the rows.
+        """
+        done = {(o.method, o.seed) for o in outcomes if o.error is None}
+        rows = []
+        for method in methods:
+            seeds = [seed for label, seed in sorted(done) if label == method and (self._method, seed) in done]
+            if self._method is None or method == self._method or not seeds:
+                continue
+            found = score_difference(
+                [self._hits(method, seed) for seed in seeds], [self._hits(self._method, seed) for seed in seeds]
+            )
+            interval = f"{found['low']:+.1f} to {found['high']:+.1f}"
+            rows.append([method, f"{found['value']:+.1f}", interval, str(len(seeds))])
+        return rows
+
+    def markdown(self, outcomes: Sequence[Outcome], methods: Sequence[str]) -> str:
+        """The table as Markdown, with line breaks around it; nothing where there is none."""
+        rows = self.rows(outcomes, methods)
+        if not rows:
+            return ""
+        return f"\nAgainst {self._method}:\n\n{markdown_table(_HEADER, rows, left=_HEADER[:1])}\n{_LEGEND}\n"
+
+    def show(self, outcomes: Sequence[Outcome], methods: Sequence[str]) -> None:
+        """Prints the table, where there is one."""
+        if rows := self.rows(outcomes, methods):
+            print_table(f"Score against {self._method}", _HEADER, rows, left=_HEADER[:1])
+
+    def _hits(self, method: str, seed: int) -> Hits:
+        hits: Hits = read_json(self._folders[method, seed] / "metrics.json")["hits"]
+        return hits

@@ -1,0 +1,89 @@
+"""Two runs on the same edits compared: the difference of their Scores, with a paired bootstrap interval."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from aeplus.metrics.mean import Interval
+
+Hits = Mapping[str, Mapping[str, Sequence[float]]]
+"""By aspect: ``edits``, their indices; ``hits``, the prompts answered right of each; ``prompts``, how many it has."""
+
+_AT_ONCE = 4_000_000  # numbers drawn at once
+
+
+def score_difference(
+    ours: Sequence[Hits], theirs: Sequence[Hits], samples: int = 10_000, confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """How much higher one method's Score is than another's, with a percentile interval (Efron, 1979), in points.
+
+    Both methods have made the same runs, one per seed. Edits are drawn with replacement within each run, the same for
+    both, since the two succeed and fail on the same edits together; a Score is the mean of the aspects, and the mean
+    over the runs is compared.
+
+    Args:
+        ours: Each run's hits, see :meth:`~aeplus.metrics.success.Score.hits`.
+        theirs: The other method's, run by run.
+        samples: Number of differences to draw.
+        confidence: The share of them within the interval.
+        seed: Seed of the drawing; the global random state is unchanged.
+
+    Returns:
+        ``value``, ``low``, ``high``, and ``count``, the edits drawn from.
+
+    Raises:
+        ValueError: If the two have other runs, or runs of other prompts.
+
+    Example:
+        >>> better = {"efficacy": {"edits": [0, 1], "hits": [1, 1], "prompts": [1, 1]}}
+        >>> worse = {"efficacy": {"edits": [0, 1], "hits": [0, 0], "prompts": [1, 1]}}
+        >>> score_difference([better], [worse])
+        {'value': 100.0, 'low': 100.0, 'high': 100.0, 'count': 2}
+    """
+    generator = torch.Generator().manual_seed(seed)
+    value, drawn, count = 0.0, torch.zeros(samples, dtype=torch.float64), 0
+    for own, other in zip(ours, theirs, strict=True):
+        hits, other_hits, prompts = _matrices(own, other)  # [aspects, edits]
+        edits = prompts.shape[1]
+        weights = torch.ones(1, edits, dtype=torch.float64)
+        value += float(_score(hits, prompts, weights) - _score(other_hits, prompts, weights)) / len(ours)
+        for start in range(0, samples, step := max(1, _AT_ONCE // edits)):
+            size = min(step, samples - start)
+            places = torch.randint(edits, (size, edits), generator=generator)
+            weights = torch.zeros(size, edits, dtype=torch.float64)
+            weights.scatter_add_(1, places, torch.ones(size, edits, dtype=torch.float64))
+            difference = _score(hits, prompts, weights) - _score(other_hits, prompts, weights)
+            drawn[start : start + size] += difference / len(ours)
+        count += edits
+    tail = (1 - confidence) / 2
+    low, high = drawn.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return {"value": value, "low": low, "high": high, "count": count}
+
+
+def _matrices(own: Hits, other: Hits) -> tuple[Tensor, Tensor, Tensor]:
+    asked = [{name: (tuple(of["edits"]), tuple(of["prompts"])) for name, of in run.items()} for run in (own, other)]
+    if asked[0] != asked[1]:
+        msg = "expected two runs on the same prompts, got others; compare runs of the same edits."
+        raise ValueError(msg)
+    names = sorted({edit for of in own.values() for edit in of["edits"]})
+    place = {edit: i for i, edit in enumerate(names)}
+
+    def matrix(run: Hits, what: str) -> Tensor:
+        values = torch.zeros(len(run), len(names), dtype=torch.float64)
+        for row, of in zip(values, run.values(), strict=True):
+            row[[place[edit] for edit in of["edits"]]] = torch.tensor(of[what], dtype=torch.float64)
+        return values
+
+    return matrix(own, "hits"), matrix(other, "hits"), matrix(own, "prompts")
+
+
+def _score(hits: Tensor, prompts: Tensor, weights: Tensor) -> Tensor:
+    """The mean over the aspects, in percent, where each edit counts ``weights [s, n]`` times; ``[s]``.
+
+    An aspect of which no prompt is drawn is left out of the mean.
+    """
+    asked = weights @ prompts.T  # [s, aspects]
+    shares = (weights @ hits.T) / asked.clamp(min=1)
+    known = asked > 0
+    return 100 * (shares * known).sum(1) / known.sum(1)
