@@ -25,7 +25,7 @@ from aeplus.commands.tune import search, trials
 from aeplus.data import datamodule
 from aeplus.data import paraphrase as rewriter
 from aeplus.data.validation import ValidationSet
-from aeplus.edits import EditRequest, Probe, held_out_prompts
+from aeplus.edits import PARAPHRASES, EditRequest, Probe, held_out_prompts
 from aeplus.methods import batch as builder
 from aeplus.preserved import statistics
 from aeplus.run import session as run_session
@@ -53,6 +53,8 @@ def version(number: int) -> list[dict[str, Any]]:
             "subject": subject,
             "target_new": TARGETS[i % len(TARGETS)],
             "rephrase": [f"{mark}a in {subject} is"],
+            "openings": [f"{mark}k the capital of {subject}"],
+            "statements": [f"{mark}l of {subject} is"],
             "neighborhood": [{"prompt": f"{mark}b of Peru is", "answer": f"{mark}c"}, f"{mark}d of Peru is"],
             "axes": [
                 {"prompt": f"{mark}e of {subject} is", "answer": f"{mark}f", "axis": "logic", "aliases": [f"{mark}g"]}
@@ -183,9 +185,9 @@ def look(workplace: Path, number: int) -> str:
 
 def test_versions_differ_in_every_test() -> None:
     one, two = (set(held_out_prompts(map(read, version(number)))) for number in (1, 2))
-    assert len(one) == len(two) == 3 * len(SUBJECTS) + 2
+    assert len(one) == len(two) == 5 * len(SUBJECTS) + 2
     assert not one & two
-    fields = ("rephrase", "neighborhood", "axes", "generation", "aliases", "target_true")
+    fields = (*PARAPHRASES, "neighborhood", "axes", "generation", "aliases", "target_true")
     for first, second in zip(map(read, version(1)), map(read, version(2)), strict=True):
         assert all(getattr(first, name) != getattr(second, name) for name in fields)
         assert first.without_tests() == second.without_tests()

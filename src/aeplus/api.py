@@ -129,6 +129,8 @@ class EditOptions(TypedDict, total=False):
     context_length: int
     chunk_tokens: int
     joint: bool
+    norm: Literal["free", "anchor"]
+    anchor: dict[int, float] | None
     precision: Literal["full", "bfloat16"]
 
     corpus: str

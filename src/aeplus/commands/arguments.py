@@ -208,8 +208,12 @@ def alphaset_parser() -> CommandParser:
     parser.option(
         "--k0",
         "FILE",
-        "facts as the model knows them, in the same formats (target_true, else target_new, is true)",
+        "facts as the model knows them, in the same formats (target_true, else target_new, is true); or corpus, for "
+        "sentences of --corpus whose last word the model predicts",
         required=True,
+    )
+    parser.option(
+        "--k0-count", "N", "facts to draw with --k0 corpus (default: 4 times those AlphaSet1 takes)", kind=int
     )
     parser.option("--model", "NAME", MODEL, required=True)
     parser.option("--layers", "LIST", "the layers that will be edited, such as 4,5,6,7,8", required=True)
@@ -233,9 +237,14 @@ def alphaset_parser() -> CommandParser:
     )
     add_residual_options(parser)
     parser.option(
-        "--corpus", "NAME", "also measure s(k, K0) against keys of this text: wiki-sample, a file or a data set"
+        "--corpus",
+        "NAME",
+        "also measure s(k, K0) against keys of this text, wiki-sample, a file or a data set, and |P k| / |k| with the "
+        "K0 facts in its C",
     )
     parser.option("--corpus-tokens", "N", "tokens of it to read", 50_000)
+    parser.option("--facts-weight", "N", "how much a K0 fact counts in C, as model.preserved.facts_weight", 0.01)
+    parser.option("--threshold", "N", "the null space of C, as model.method.threshold", 0.02)
     _add_rewriter(parser, "the language model that rewrites (default: the model)")
     return parser
 

@@ -4,6 +4,7 @@ Notation: ``n`` edits, ``d`` inputs of a layer.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from aeplus.edits import EditRequest
 from aeplus.models.decoder import Decoder, EditSite
+from aeplus.models.replay import response_of
+from aeplus.targets.anchor import mlp_outputs
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.optimizer import TargetOptions, find_targets
 from aeplus.targets.rows import BatchRows, batch_rows
@@ -93,10 +96,45 @@ def read_residuals(
     Raises:
         InputError: If something is not finite.
     """
-    norms: list[Tensor] = []
+    return [norms for norms, _ in read_lengths(decoder, batches, layer, options, progress, label)]
+
+
+def read_lengths(
+    decoder: Decoder,
+    batches: Sequence[BatchRows],
+    layer: int,
+    options: TargetOptions,
+    progress: Progress,
+    label: str = "targets",
+    *,
+    anchor: bool = False,
+) -> list[tuple[Tensor, Tensor | None]]:
+    """‖r‖ as :func:`read_residuals`, and ‖v*‖, the length of the MLP's output at the targets.
+
+    Args:
+        decoder: The model.
+        batches: Rows from :func:`stream_rows`.
+        layer: The layer.
+        options: How targets are optimized; they are not anchored.
+        progress: Where progress is shown.
+        label: Its label.
+        anchor: Whether ‖v*‖ is asked for, which is none where the layer does not add its MLP's output as it is.
+
+    Returns:
+        For each batch ``[n]`` twice.
+
+    Raises:
+        InputError: If something is not finite.
+    """
+    found: list[tuple[Tensor, Tensor | None]] = []
+    free = replace(options, norm="free")
+    site = next(site for site in decoder.sites if site.layer == layer)
+    plain = anchor and response_of(decoder, site).plain
     with progress.task(label, sum(rows.edits for rows in batches)) as advance:
         for rows in batches:
-            targets = find_targets(decoder, rows, layer, options)
-            norms.append((targets.values - targets.initial).norm(dim=0))
+            targets = find_targets(decoder, rows, layer, free)
+            moved = targets.values - targets.initial
+            lengths = (mlp_outputs(decoder, rows, layer).T.to(moved) + moved).norm(dim=0) if plain else None
+            found.append((moved.norm(dim=0), lengths))
             advance(rows.edits)
-    return norms
+    return found

@@ -24,6 +24,7 @@ from aeplus.errors import InputError, require_not_negative, require_positive, re
 from aeplus.models.decoder import Decoder, at_least_float32
 from aeplus.models.replay import Replay, response_of
 from aeplus.models.response import Steering
+from aeplus.targets.anchor import anchored, mlp_outputs
 from aeplus.targets.packing import TargetPart, bundle_parts, joint_groups, target_parts, tokens_at_once
 from aeplus.targets.rows import BatchRows
 
@@ -54,6 +55,10 @@ class TargetOptions:
         joint: Edits of a batch that have one key, such as several facts of one subject, share one target, learned for
             all of them together (MEMIT-Merge, https://arxiv.org/abs/2502.07322); otherwise each has a target of its
             own, and the update can only reach their mean.
+        norm: ``anchor`` gives the MLP's output at every target the length that ``anchor`` has for the layer (NAS,
+            https://arxiv.org/abs/2602.02543); ``free`` leaves it. For streams of thousands.
+        anchor: For each layer at which targets are learned, the mean length on the clean model, such as ``{8: 5.1}``;
+            ``aeplus inspect`` prints it.
         precision: ``bfloat16`` runs the layers above the last edited one in bfloat16, but not δ, the head and the
             loss: faster where the processor multiplies bfloat16 natively. ``full`` runs them in the model's dtype,
             as does a model in half precision always.
@@ -70,6 +75,8 @@ class TargetOptions:
     context_length: int = 10
     chunk_tokens: int = 4096
     joint: bool = True
+    norm: Literal["free", "anchor"] = "free"
+    anchor: dict[int, float] | None = None
     precision: Literal["full", "bfloat16"] = "full"
 
     def __post_init__(self) -> None:
@@ -79,9 +86,43 @@ class TargetOptions:
         if self.stop not in ("loss", "rank"):
             msg = f"expected targets.stop loss or rank, got {self.stop!r}; choose one of these."
             raise InputError(msg)
+        if self.norm not in ("free", "anchor"):
+            msg = f"expected targets.norm free or anchor, got {self.norm!r}; choose one of these."
+            raise InputError(msg)
+        self._check_anchor()
         if self.precision not in ("full", "bfloat16"):
             msg = f"expected targets.precision full or bfloat16, got {self.precision!r}; choose one of these."
             raise InputError(msg)
+
+    def _check_anchor(self) -> None:
+        how = "write for example {8: 5.1}, as aeplus inspect prints it"
+        if self.anchor is None:
+            if self.norm == "anchor":
+                msg = f"expected targets.anchor with targets.norm anchor, got none; {how}."
+                raise InputError(msg)
+            return
+        try:
+            lengths = {int(layer): float(length) for layer, length in self.anchor.items()}  # JSON has texts for layers
+        except (AttributeError, TypeError, ValueError):
+            lengths = {}
+        if not lengths or not all(0 < length < float("inf") for length in lengths.values()):
+            msg = f"expected targets.anchor to have a length above 0 for each layer, got {self.anchor!r}; {how}."
+            raise InputError(msg)
+        object.__setattr__(self, "anchor", lengths)
+
+    def length(self, layer: int) -> float:
+        """The anchor of a layer.
+
+        Raises:
+            InputError: If it has none.
+        """
+        if layer not in (self.anchor or {}):
+            msg = (
+                f"expected targets.anchor to have layer {layer}, at which targets are learned, got {self.anchor}; add "
+                f"it, as aeplus inspect with model.layers [{layer}] prints it."
+            )
+            raise InputError(msg)
+        return (self.anchor or {})[layer]
 
 
 @dataclass(frozen=True)
@@ -91,7 +132,7 @@ class Targets:
     Attributes:
         values: ``v*`` ``[o, n]``.
         initial: The hidden states before the edit, ``v0`` ``[o, n]``.
-        loss: Loss of each edit at its target, ``[n]``.
+        loss: Loss of each edit at its target, before the target is anchored, ``[n]``.
         steps: Gradient steps each edit took, ``[n]``.
         converged: Which edits stopped by themselves, by loss or rank, ``[n]``.
     """
@@ -126,6 +167,7 @@ def find_targets(
     Raises:
         InputError: If the model's forward pass cannot be replayed, or its hidden states are not finite.
     """
+    anchor = options.length(layer) if options.norm == "anchor" else None
     first, groups = layer + 1, joint_groups(rows, options.joint)
     at_once = tokens_at_once(decoder, rows, first, options.chunk_tokens)
     parts, initial = target_parts(decoder, rows, first, at_once, groups)
@@ -196,7 +238,11 @@ def find_targets(
         steps += active
         if looks and sum(still) < running:
             parts, running = [kept for kept in (part.keep(active) for part in parts) if kept is not None], sum(still)
-    values = (initial + delta.detach())[target_of].T
+    found = initial + delta.detach()
+    if anchor is not None:
+        edits = [groups.index(g) for g in range(n)]
+        found = anchored(found, initial, mlp_outputs(decoder, rows, layer)[edits].to(initial), anchor)
+    values = found[target_of].T
     initial = initial[target_of].T
     return Targets(values.contiguous(), initial.contiguous(), loss[target_of], steps[target_of], ~active[target_of])
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from aeplus.commands.alphaset import command
+from aeplus.commands.alphaset import command, sentences
 from aeplus.commands.main import main
+from aeplus.commands.stream_keys import read_keys, stream_rows
 from aeplus.data.paraphrase import similarity
 from aeplus.data.readers import read_requests
 from aeplus.edits import normal
@@ -17,8 +18,10 @@ from aeplus.functional import conflict
 from aeplus.models.decoder import Decoder
 from aeplus.models.hooks import on_input
 from aeplus.models.tokens import encode
+from aeplus.preserved.statistics import PreservedOptions, load_or_collect
 from aeplus.targets.optimizer import TargetOptions, find_targets
 from aeplus.targets.rows import batch_rows
+from aeplus.utils.progress import Progress
 from tiny import tiny_model, tiny_tokenizer
 
 NAMES = ("alphaset1", "alphaset2", "alphaset3")
@@ -92,6 +95,7 @@ def test_sizes_and_parts(work: Path) -> None:
     assert sorted(path.name for path in (work / "out").iterdir() if path.suffix) == [
         *(f"{name}.{ending}" for name in NAMES for ending in ("card.json", "jsonl")),
         "card.json",
+        "k0.jsonl",
     ]
 
 
@@ -209,7 +213,8 @@ def test_the_same_seed_makes_the_same_files(work: Path, tiny: None, capsys: pyte
     assert build(work, "other", *SIZES, "--seed", "1") == 0
     for path in (work / "out").glob("[a-z]*.*"):
         assert path.read_bytes() == (work / "again" / path.name).read_bytes()
-        assert path.read_bytes() != (work / "other" / path.name).read_bytes()
+        same = path.read_bytes() == (work / "other" / path.name).read_bytes()
+        assert same == (path.name == "k0.jsonl")  # the facts are those of the file, whatever the seed
 
 
 def test_a_copy_of_the_files_elsewhere_makes_the_same(work: Path, tiny: None, tmp_path: Path) -> None:
@@ -254,6 +259,50 @@ def test_a_language_model_rewrites_and_text_adds_to_k0(work: Path, tiny: None, w
     )
 
 
+def test_k0_facts_enter_c_with_weight(work: Path, tiny: None, workplace: Path) -> None:
+    """‖P k‖ / ‖k‖ of each record, against a dense C with the facts in it."""
+    corpus = ["--corpus", str(workplace / "text.txt"), "--corpus-tokens", "512", "--threshold", "0.003"]
+    assert build(work, "light", *SIZES, *corpus, "--facts-weight", "1e-9") == 0
+    assert build(work, "heavy", *SIZES, *corpus, "--facts-weight", "3") == 0
+    decoder, tokenizer = Decoder(tiny_model()), tiny_tokenizer()
+    sites = decoder.select([0, 1, 2])
+    options = PreservedOptions(str(workplace / "text.txt"), 512, window=128)
+    texts = load_or_collect(decoder, tokenizer, sites, options, Progress())
+    facts = stream_rows(decoder, tokenizer, read_requests(work / "heavy" / "k0.jsonl"), [""], 9)
+    known = read_keys(decoder, sites, facts, Progress())
+    records = read(work / "heavy" / "alphaset1.jsonl")
+    edits = stream_rows(decoder, tokenizer, read_requests(work / "heavy" / "alphaset1.jsonl"), [""], 8)
+    shares = []
+    for statistics, k0, keys in zip(texts, known, read_keys(decoder, sites, edits, Progress()), strict=True):
+        values, vectors = statistics.spectrum.values.double(), statistics.spectrum.vectors.double()
+        covariance = (vectors * values) @ vectors.T + 3 * k0.double() @ k0.double().T
+        values, vectors = torch.linalg.eigh(covariance)
+        null = vectors[:, values < 0.003]
+        shares.append((null.T @ keys.double()).norm(dim=0) / keys.double().norm(dim=0))
+    assert [r["free"] for r in records] == pytest.approx(torch.stack(shares).mean(0).tolist(), abs=2e-3)
+    free = [json.loads((work / name / "card.json").read_text())["averages"]["alphaset1"] for name in ("light", "heavy")]
+    assert free[1]["conflict"]["free"] < free[0]["conflict"]["free"]
+    assert "free" not in read(work / "out" / "alphaset1.jsonl")[0]
+
+
+def test_k0_facts_out_of_sentences(work: Path, tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"Town{a}{b} Hill" for a in "abcdef" for b in "ghij"]
+    lines = [f"{name} is a small place that lies in {('Italy', 'France')[i % 2]}." for i, name in enumerate(names)]
+    (tmp_path / "text.txt").write_text("\n\n".join([*lines, "The rest of it says nothing of any use to a reader."]))
+    monkeypatch.setattr(
+        sentences, "answer_probabilities", lambda _, rows: [0.9 if i % 4 else None for i in range(len(rows))]
+    )
+    corpus = ["--corpus", str(tmp_path / "text.txt"), "--corpus-tokens", "256", "--k0-count", "10"]
+    words = ["--edits", str(work / "pool.jsonl"), "--k0", "corpus", "--model", "tiny", "--layers", "0,1"]
+    assert main(["build-alphaset", *words, "--steps", "2", "--out", str(tmp_path / "out"), *SIZES, *corpus]) == 0
+    facts = read_requests(tmp_path / "out" / "k0.jsonl")
+    assert len(facts) == 10
+    assert all(f"{fact.question} {fact.target_new}." in lines for fact in facts)
+    changed = [r for r in read(tmp_path / "out" / "alphaset1.jsonl") if r["part"] == "conflict"]
+    true = {fact.subject: fact.target_new for fact in facts}
+    assert all({r["target_new"], true[r["subject"]]} == {"Italy", "France"} for r in changed)
+
+
 def test_too_little_is_reported_before_the_model_is_loaded(
     work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -273,6 +322,8 @@ def test_too_little_is_reported_before_the_model_is_loaded(
         ([*SIZES, "--layers", "a"], "expected layers after --layers, got 'a'"),
         ([*SIZES, "--layers", "0,9"], "expected layers from 0 to 3"),
         ([*SIZES, "--candidates", "0"], "expected --candidates to be at least 1"),
+        ([*SIZES, "--facts-weight", "0"], "expected --facts-weight above 0, got 0.0; choose another number."),
+        ([*SIZES, "--k0-count", "0"], "expected --k0-count above 0, got 0; choose another number."),
         ([*SIZES, "--steps", "0"], "expected targets.steps above 0, got 0"),
         ([*SIZES, "--corpus", "/none"], "expected a text file"),
     ],

@@ -64,7 +64,8 @@ def test_a_stream_asks_nothing_that_it_edits(kind: str) -> None:
 
 
 def test_sides_share_no_subject_whatever_the_seed() -> None:
-    requests = pool_requests(200)
+    others = tuple(Probe(f"The capital of Land{number:03}x is") for number in range(200))
+    requests = [replace(request, neighborhood=others) for request in pool_requests(200)]
     tuning, test = make_pool(requests, "tuning"), make_pool(requests, "test")
     subjects = [{record.subject for record in part.records} for part in (tuning, test)]
     assert not subjects[0] & subjects[1]
@@ -267,3 +268,15 @@ def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], options
 def test_the_facts_file() -> None:
     assert command.facts_path(Path("a/b.jsonl")) == Path("a/b.facts.jsonl")
     assert command.facts_path(Path("b")) == Path("b.facts.jsonl")
+
+
+def test_neighbors_of_the_other_side_only_where_the_own_are_too_few() -> None:
+    requests = [request for request in pool_requests(60) if request.prompt == FORMS["capital"]]
+    pool = make_pool(requests, "test")
+    few = build_stream("plain", pool, Draw(10)).edits
+    assert not any(is_tuning(probe.prompt.split()[3]) for edit in few for probe in edit.neighborhood)
+    all_but_two = build_stream("plain", pool, Draw(len(pool.records) - 2)).edits
+    for edit in all_but_two:
+        asked = [is_tuning(probe.prompt.split()[3]) for probe in edit.neighborhood]
+        assert asked == [False, False, *[True] * (len(asked) - 2)]
+        assert len(asked) == min(5, 2 + len(pool.spare))

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from aeplus.data.paraphrase import Rewriter, gives_away, paraphrases
@@ -128,19 +128,23 @@ class Answers:
 
     Args:
         records: Records whose targets may serve.
+        kind: What answers have in common that may replace each other.
     """
 
-    def __init__(self, records: Iterable[EditRequest]) -> None:
+    def __init__(
+        self, records: Iterable[EditRequest], kind: Callable[[EditRequest], str] = lambda record: normal(record.prompt)
+    ) -> None:
+        self._kind = kind
         self._by_form: dict[str, dict[str, str]] = {}
         for record in records:
-            form = self._by_form.setdefault(normal(record.prompt), {})
+            form = self._by_form.setdefault(kind(record), {})
             form.setdefault(normal(record.target_new), record.target_new)
 
     def others(self, fact: EditRequest) -> list[str]:
         """Answers to the fact's form of prompt that are not its own, ignoring case."""
         own = {normal(answer) for answer in (fact.target_new, fact.target_true, *fact.aliases) if answer}
         own.add(normal(fact.subject))
-        return [answer for key, answer in self._by_form.get(normal(fact.prompt), {}).items() if key not in own]
+        return [answer for key, answer in self._by_form.get(self._kind(fact), {}).items() if key not in own]
 
     def changed(self, fact: EditRequest, seed: int) -> EditRequest | None:
         """The fact with another answer; ``None`` where there is no other, or the prompt is too long to be rewritten.
@@ -180,17 +184,29 @@ class Material:
         return Supply(len(self.pool), len(self.prior_changes), len(self.fact_changes))
 
 
-def gather(pool: Iterable[EditRequest], facts: Iterable[EditRequest], seed: int) -> Material:
-    """The material of a pool of edits and a file of preserved facts; ``seed`` draws the changed answers."""
+def gather(
+    pool: Iterable[EditRequest],
+    facts: Iterable[EditRequest],
+    seed: int,
+    kind: Callable[[EditRequest], str] | None = None,
+) -> Material:
+    """The material of a pool of edits and of preserved facts.
+
+    Args:
+        pool: The edits.
+        facts: The preserved facts.
+        seed: Draws the changed answers.
+        kind: What answers of facts have in common that may replace each other; by default the form of prompt.
+    """
     known = [as_present(fact) for fact in one_per_subject(facts)]
     edits = one_per_subject(pool, {normal(fact.subject) for fact in known})
     answers = Answers([*known, *edits])
 
-    def changes(records: list[EditRequest]) -> list[Change]:
+    def changes(records: list[EditRequest], answers: Answers = answers) -> list[Change]:
         pairs = ((record, answers.changed(record, seed)) for record in records)
         return [(record, change) for record, change in pairs if change is not None]
 
-    return Material(edits, known, changes(known), changes(edits))
+    return Material(edits, known, changes(known, Answers(known, kind) if kind else answers), changes(edits))
 
 
 def rewritten(changes: Sequence[Change], rewriter: Rewriter, own_tests: bool, progress: Progress) -> list[Change]:

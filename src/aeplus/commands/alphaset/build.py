@@ -13,8 +13,8 @@ from aeplus.commands.alphaset.answers import Change, Material, Sizes, rewritten
 from aeplus.commands.alphaset.measure import (
     Keys,
     Measurer,
+    Space,
     chosen_keys,
-    joined_keys,
     mutual_conflict,
     pair_conflict,
     preserved_conflict,
@@ -54,12 +54,14 @@ class ConflictSet:
         records: The records.
         conflict_preserved: s(k, K0) of each.
         conflict_prior: s(k, Kp) of each with all records before it.
+        free: ‖P k‖ / ‖k‖ of each, where C is known.
     """
 
     name: str
     records: list[Record]
     conflict_preserved: list[float]
     conflict_prior: list[float]
+    free: list[float] | None = None
 
 
 class SetBuilder:
@@ -83,21 +85,24 @@ class SetBuilder:
         self._material, self._measurer, self._rewriter = material, measurer, rewriter
         self._candidates, self._rng = candidates, random.Random(seed)
         self.measured = 0
+        self._space: Space | None = None
 
-    def build(self, sizes: Sizes, text_keys: Keys | None = None) -> list[ConflictSet]:
+    def build(self, sizes: Sizes, space: Space | None = None) -> list[ConflictSet]:
         """The three sets.
 
         Args:
             sizes: Their sizes.
-            text_keys: Further keys of preserved knowledge, of ordinary text.
+            space: Statistics of ordinary text, whose keys are preserved knowledge too; the K0 facts enter its C.
 
         Raises:
             InputError: If there is too little to make them of, or a prompt is too long for the model.
         """
         self._material.supply.check(sizes)
         preserved = self._measurer.keys(self._material.facts, "K0")
-        if text_keys is not None:
-            preserved = joined_keys(preserved, [k.to(p) for k, p in zip(text_keys, preserved, strict=True)])
+        if space is not None:
+            space = space.with_facts(preserved)
+            preserved = space.keys
+        self._space = space
         first = self._against_facts(sizes.conflict[0], preserved)
         priors, rewrites = self._against_priors(sizes.conflict[1])
         largest, fill = self._largest(sizes, {record.request.question for record in priors}, preserved)
@@ -183,7 +188,8 @@ class SetBuilder:
 
     def _measured(self, name: str, records: list[Record], preserved: Keys) -> ConflictSet:
         keys = [torch.stack(layer, 1) for layer in zip(*(record.keys for record in records), strict=True)]
-        return ConflictSet(name, records, preserved_conflict(keys, preserved), prior_conflict(keys))
+        free = None if self._space is None else self._space.free(keys)
+        return ConflictSet(name, records, preserved_conflict(keys, preserved), prior_conflict(keys), free)
 
 
 def _largest(values: Sequence[float], count: int) -> list[int]:

@@ -16,6 +16,8 @@ from aeplus.utils.paths import whole_file
 from aeplus.utils.tables import print_table
 
 QUANTITIES = {"conflict_preserved": "s(k, K0)", "conflict_prior": "s(k, Kp)", "residual_norm": "‖r‖"}
+FREE = {"free": "‖P k‖ / ‖k‖"}
+"""A further quantity, where C is known."""
 GROUPS = ("conflict", "fill", "all")
 """Records with conflict, all others, and both."""
 _BINS = 20
@@ -23,10 +25,14 @@ _DIGITS = 4
 
 
 def measured_values(conflict_set: ConflictSet) -> dict[str, list[float]]:
-    """For each quantity its values, one per record."""
-    residuals = [record.residual_norm for record in conflict_set.records]
-    values = (conflict_set.conflict_preserved, conflict_set.conflict_prior, residuals)
-    return {name: [round(v, _DIGITS) for v in part] for name, part in zip(QUANTITIES, values, strict=True)}
+    """For each quantity that was measured its values, one per record."""
+    values = {
+        "conflict_preserved": conflict_set.conflict_preserved,
+        "conflict_prior": conflict_set.conflict_prior,
+        "residual_norm": [record.residual_norm for record in conflict_set.records],
+        **({} if conflict_set.free is None else {"free": conflict_set.free}),
+    }
+    return {name: [round(v, _DIGITS) for v in part] for name, part in values.items()}
 
 
 def set_card(conflict_set: ConflictSet, longest: float, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,7 +51,7 @@ def set_card(conflict_set: ConflictSet, longest: float, settings: Mapping[str, A
     }
     values = measured_values(conflict_set)
     averages = {g: {n: _mean([v[i] for i in members]) for n, v in values.items()} for g, members in groups.items()}
-    tops = {"conflict_preserved": 1.0, "conflict_prior": 1.0, "residual_norm": longest}
+    tops = {"conflict_preserved": 1.0, "conflict_prior": 1.0, "residual_norm": longest, "free": 1.0}
     histograms = {
         name: {
             "edges": [round(tops[name] * b / _BINS, _DIGITS) for b in range(_BINS + 1)],
@@ -63,15 +69,20 @@ def set_card(conflict_set: ConflictSet, longest: float, settings: Mapping[str, A
     }
 
 
-SET_FILES = (*(f"alphaset{n}{ending}" for n in (1, 2, 3) for ending in (".jsonl", ".card.json")), "card.json")
+K0_FILE = "k0.jsonl"
+"""The K0 facts, for ``model.preserved.facts``."""
+SET_FILES = (*(f"alphaset{n}{ending}" for n in (1, 2, 3) for ending in (".jsonl", ".card.json")), "card.json", K0_FILE)
 """What :func:`write_sets` writes."""
 
 
-def write_sets(sets: Sequence[ConflictSet], folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes ``alphaset1.jsonl`` with ``alphaset1.card.json``, and so on, and ``card.json`` on all of them.
+def write_sets(
+    sets: Sequence[ConflictSet], facts: Sequence[EditRequest], folder: Path, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Writes ``alphaset1.jsonl`` with ``alphaset1.card.json``, and so on, ``card.json`` on all of them, and K0.
 
     Args:
         sets: The sets.
+        facts: The K0 facts.
         folder: Where to write.
         settings: How the sets were made.
 
@@ -86,15 +97,15 @@ def write_sets(sets: Sequence[ConflictSet], folder: Path, settings: Mapping[str,
     for conflict_set in sets:
         card = set_card(conflict_set, longest, settings)
         averages[conflict_set.name] = card["averages"]
-        numbers = [
-            dict(zip(QUANTITIES, v, strict=True)) for v in zip(*measured_values(conflict_set).values(), strict=True)
-        ]
+        measured = measured_values(conflict_set)
+        numbers = [dict(zip(measured, v, strict=True)) for v in zip(*measured.values(), strict=True)]
         lines = [
-            {**as_record(record.request), "part": record.part, **measured}
-            for record, measured in zip(conflict_set.records, numbers, strict=True)
+            {**as_record(record.request), "part": record.part, **own}
+            for record, own in zip(conflict_set.records, numbers, strict=True)
         ]
         write_jsonl(folder / f"{conflict_set.name}.jsonl", lines)
         _write_card(folder / f"{conflict_set.name}.card.json", card)
+    write_jsonl(folder / K0_FILE, [as_record(fact.without_tests()) for fact in facts])
     overall = {"averages": averages, **settings}
     _write_card(folder / "card.json", overall)
     return overall
@@ -102,11 +113,12 @@ def write_sets(sets: Sequence[ConflictSet], folder: Path, settings: Mapping[str,
 
 def print_averages(averages: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
     """Prints the averages as a table: a row per set, with conflict / fill / all."""
+    measured = {**QUANTITIES, **(FREE if all("free" in groups["all"] for groups in averages.values()) else {})}
     rows = [
-        [name, *(" / ".join(f"{groups[g][q]:.3f}" for g in GROUPS) for q in QUANTITIES)]
+        [name, *(" / ".join(f"{groups[g][q]:.3f}" for g in GROUPS) for q in measured)]
         for name, groups in averages.items()
     ]
-    print_table(f"Averages ({' / '.join(GROUPS)})", ["set", *QUANTITIES.values()], rows, left=("set",))
+    print_table(f"Averages ({' / '.join(GROUPS)})", ["set", *measured.values()], rows, left=("set",))
 
 
 def records_digest(requests: Sequence[EditRequest]) -> str:

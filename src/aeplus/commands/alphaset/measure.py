@@ -1,6 +1,7 @@
 """The three quantities that measure how hard an edit is: s(k, K0), s(k, Kp) and ‖r‖."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from aeplus import functional as fn
 from aeplus.commands.stream_keys import read_keys, read_residuals, stream_rows
 from aeplus.edits import EditRequest
 from aeplus.models.decoder import Decoder, EditSite
+from aeplus.preserved.facts import with_statements
+from aeplus.preserved.statistics import LayerStatistics, PreservedOptions
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.targets.rows import BatchRows
 from aeplus.utils.progress import Progress
@@ -17,6 +20,38 @@ from aeplus.utils.progress import Progress
 _BARE = [""]  # no contexts: the prompt alone
 Keys = list[Tensor]
 """The keys of some edits at every edited layer, ``[d, n]`` each, on the CPU."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Preserved knowledge with its second moment C, and so with a null space.
+
+    Attributes:
+        statistics: Of each layer, on the CPU.
+        weight: How much a fact counts in C, as ``model.preserved.facts_weight``.
+        threshold: τ of the null space.
+    """
+
+    statistics: list[LayerStatistics]
+    weight: float = PreservedOptions.facts_weight
+    threshold: float = 0.02
+
+    @property
+    def keys(self) -> Keys:
+        """The sampled keys, those of facts last."""
+        return [statistics.keys for statistics in self.statistics]
+
+    def with_facts(self, keys: Keys) -> "Space":
+        """The same with facts in C and among the keys, as ``model.preserved.facts`` puts them there."""
+        return replace(self, statistics=with_statements(self.statistics, keys, self.weight))
+
+    def free(self, keys: Keys) -> list[float]:
+        """‖P k‖ / ‖k‖ of each edit, mean over the layers."""
+        shares = []
+        for statistics, own in zip(self.statistics, keys, strict=True):
+            spectrum = statistics.to(own.device, own.dtype).spectrum
+            shares.append(fn.null_share(own, spectrum, fn.null_space_filter(spectrum, self.threshold)))
+        return _means(shares)
 
 
 class Measurer:
@@ -95,11 +130,6 @@ def pair_conflict(keys: Keys, others: Keys) -> list[float]:
 def chosen_keys(keys: Keys, indices: Sequence[int]) -> Keys:
     """The keys of some of the edits."""
     return [k[:, list(indices)] for k in keys]
-
-
-def joined_keys(*parts: Keys) -> Keys:
-    """The keys of several groups of edits, one after the other."""
-    return [torch.cat(layer, 1) for layer in zip(*parts, strict=True)]
 
 
 def _cosines(keys: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.cli import LightningArgumentParser
 
 from aeplus.commands.fit import BaseCLI
@@ -22,6 +23,7 @@ from aeplus.models.decoder import Decoder, Snapshot
 from aeplus.models.loading import LOADING, load_model
 from aeplus.module import EditModule
 from aeplus.run.session import EditSession
+from aeplus.targets.anchor import anchor_length
 from aeplus.trainer import silence_lightning
 from aeplus.utils.jsonl import write_jsonl
 from aeplus.utils.paths import check_output, whole_file
@@ -93,6 +95,11 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         "duplicates": str(sum(bool(f.doubles) for f in findings)),
         "edits with tokenization warnings": str(sum(bool(f.notes) for f in findings)),
     }
+    lengths = [f.length for f in findings if f.length is not None]
+    if lengths:
+        anchor = anchor_length(torch.tensor(lengths))
+        facts["targets.anchor"] = f"{{{session.sites[-1].layer}: {anchor:.4g}}}, from {len(lengths)} edits"
+        print_line(f"targets.anchor: {facts['targets.anchor']}")
     print_findings(findings, options.rows, f"{facts['edits']}, on {facts['model']}, the most conflicting first")
     _write(Path(options.out), findings, facts)
     return 0

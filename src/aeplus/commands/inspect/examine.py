@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from aeplus.commands.inspect.findings import Finding, clashes, token_notes
-from aeplus.commands.stream_keys import read_keys, read_residuals, stream_rows
+from aeplus.commands.stream_keys import read_keys, read_lengths, stream_rows
 from aeplus.edits import EditRequest
 from aeplus.functional import nearest, null_share, null_space_filter
 from aeplus.methods.closed_form import residual_threshold
@@ -66,9 +66,12 @@ def examine(
         preserved = with_excerpts(preserved, named, facts, contexts)
     keys = read_keys(decoder, sites, batches, progress)
     free = _free(session, keys, contexts)
-    norms = None
+    norms, lengths = None, None
     if targets and method.update == "closed_form":
-        norms = read_residuals(decoder, batches, sites[-1].layer, options, progress)
+        found = read_lengths(decoder, batches, sites[-1].layer, options, progress, anchor=True)
+        norms = [norm for norm, _ in found]
+        known = [length for _, length in found if length is not None]
+        lengths = torch.cat(known).tolist() if known else None
     answers = _answers(session, requests, length, progress)
     smoothed = None if norms is None else _smoothed(method, norms)
     residuals = None if norms is None else torch.cat(norms).tolist()
@@ -91,6 +94,7 @@ def examine(
             s_batch=with_batch.s[i],
             nearest_batch=with_batch.number(i),
             residual=None if residuals is None else residuals[i],
+            length=None if lengths is None else lengths[i],
             smoothed=None if smoothed is None else smoothed[i],
             answer=answers[i],
             contradictions=same[i][0],

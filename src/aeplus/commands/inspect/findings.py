@@ -141,6 +141,8 @@ class Finding:
         tokens: Prompt and target as tokens, readable; the tokens of one character have its number of parts.
         subject_token: Index of the token that ends the subject, where the edit is made.
         target_token: Index of the target's first token.
+        length: ‖v*‖, of the MLP's output at the last edited layer; ``None`` if no targets were optimized, or the layer
+            does not add it as it is.
     """
 
     edit: int
@@ -167,6 +169,7 @@ class Finding:
     tokens: list[str] = field(default_factory=list)
     subject_token: int = 0
     target_token: int = 0
+    length: float | None = None
 
     @property
     def place(self) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from aeplus.commands.alphaset.answers import Answers
 from aeplus.commands.stream.pool import TESTS, Edited, Pool, opened, with_tests
-from aeplus.edits import EditRequest
+from aeplus.edits import EditRequest, normal
 from aeplus.errors import InputError
 
 Residuals = Callable[[Sequence[EditRequest]], Sequence[float]]
@@ -157,12 +157,12 @@ def _preserved(pool: Pool, draw: Draw) -> Chosen:
 def _named_facts(pool: Pool, chosen: Chosen, seed: int) -> list[EditRequest]:
     """The further facts of the edited subjects, as they are."""
     edited = {record.question for _, record in chosen}
-    subjects = {record.subject for _, record in chosen}
+    subjects = {normal(record.subject) for _, record in chosen}
     return [
         replace(fact.without_tests(), target_new=str(fact.target_true), fact="")
         for group in pool.by_subject(seed)
         for fact in group
-        if fact.subject in subjects and fact.question not in edited
+        if normal(fact.subject) in subjects and fact.question not in edited
     ]
 
 

@@ -4,6 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from aeplus.data.paraphrase import inside_sentence
 from aeplus.edits import SLOT, EditRequest, Probe, normal
@@ -28,10 +29,27 @@ class Pool:
     Attributes:
         records: Those that may be edited, one per fact.
         spare: Others, whose prompts may serve as neighbors where the records are too few.
+        barred: Subjects about which nothing may be asked.
     """
 
     records: list[EditRequest]
     spare: list[EditRequest]
+    barred: frozenset[str] = frozenset()
+
+    @cached_property
+    def _by_form(self) -> dict[str, list[EditRequest]]:
+        """The records by their form of prompt, then the spare ones."""
+        found: dict[str, list[EditRequest]] = defaultdict(list)
+        for record in (*self.records, *self.spare):
+            found[normal(record.prompt)].append(record)
+        return found
+
+    @cached_property
+    def _of_subject(self) -> dict[str, list[EditRequest]]:
+        found: dict[str, list[EditRequest]] = defaultdict(list)
+        for record in self.records:
+            found[normal(record.subject)].append(record)
+        return found
 
     def ordered(self, seed: int) -> list[EditRequest]:
         """The records in an order of the seed, which depends neither on their number nor on their order."""
@@ -66,14 +84,13 @@ class Pool:
             edited: What the stream edits.
             seed: Seed of the draw.
         """
-        own = [probe for probe in record.neighborhood if edited.keeps(probe, record.subject)]
+        asked = [probe for probe in record.neighborhood if edited.keeps(probe, record.subject)]
+        own = [probe for probe in asked if not any(other in normal(probe.prompt) for other in self.barred)]
         have = {normal(probe.prompt) for probe in own if not record.is_subject_of(probe.prompt)}
         more = [probe for probe in self._alike(record, edited, seed) if normal(probe.prompt) not in have]
         own += more[: max(0, NEIGHBORS - len(have))]
         same = [
-            Probe(other.question)
-            for other in self.records
-            if normal(other.subject) == normal(record.subject) and _another_fact(other, record)
+            Probe(other.question) for other in self._of_subject[normal(record.subject)] if _another_fact(other, record)
         ]
         kept = {normal(probe.prompt): probe for probe in (*own, *same) if edited.keeps(probe, record.subject)}
         kept.pop(normal(edit.question), None)
@@ -81,17 +98,10 @@ class Pool:
 
     def _alike(self, record: EditRequest, edited: "Edited", seed: int) -> list[Probe]:
         """Prompts of the same form: of the records while there are any, else of the spare ones."""
-        found: dict[str, EditRequest] = {}
-        for part in (self.records, self.spare):
-            same = [
-                other
-                for other in part
-                if normal(other.prompt) == normal(record.prompt) and normal(other.subject) not in edited.subjects
-            ]
-            same.sort(key=lambda other: _digest(f"{seed} {record.question} {other.question}"))
-            for other in same:
-                found.setdefault(other.question, other)
-        return [Probe(other.question) for other in found.values()]
+        spare = {id(other) for other in self.spare}
+        alike = [o for o in self._by_form[normal(record.prompt)] if normal(o.subject) not in edited.subjects]
+        alike.sort(key=lambda o: (id(o) in spare, _digest(f"{seed} {record.question} {o.question}")))
+        return [Probe(question) for question in dict.fromkeys(other.question for other in alike)]
 
 
 @dataclass(frozen=True)
@@ -142,11 +152,15 @@ def make_pool(requests: Sequence[EditRequest], split: str = "test") -> Pool:
         facts.setdefault(request.fact_key, replace(request, case="", axes=() if request.case else request.axes))
     tuning = [fact for fact in facts.values() if is_tuning(fact.subject)]
     test = [fact for fact in facts.values() if not is_tuning(fact.subject)]
-    records, spare = {"test": (test, tuning), "tuning": (tuning, []), "all": (list(facts.values()), [])}[split]
-    if not records:
+    pools = {
+        "test": Pool(test, tuning),
+        "tuning": Pool(tuning, [], frozenset(normal(fact.subject) for fact in test)),
+        "all": Pool(list(facts.values()), []),
+    }
+    if not pools[split].records:
         msg = f"expected records of the split {split!r}, got none among {len(facts)} facts; give a larger file."
         raise InputError(msg)
-    return Pool(records, spare)
+    return pools[split]
 
 
 def is_tuning(subject: str) -> bool:
