@@ -3,10 +3,13 @@
     python benchmarks/growth.py --edits 5000 --method alphaedit_plus
 
 A tiny random Llama (d = 256, two edited layers), targets cut short, batches of 50, one thread. For the first batch and
-then every 500 edits: seconds of a batch by phase, and the journal's bytes.
+then every 500 edits: seconds of a batch by phase, what the process holds in memory, and the journal's bytes; at the end
+the median of the last ten batches against that of the third to twelfth, from when validation's sample is whole and
+nothing is loaded any more.
 """
 
 import argparse
+import statistics
 import tempfile
 import time
 import warnings
@@ -49,17 +52,35 @@ class Watch(EditCallback):
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.done, self.began = folder, 0, time.perf_counter()
+        self.seconds: list[dict[str, float]] = []
+
+    def on_unedited_model(self, trainer: Any, module: Any) -> None:
+        """Starts the clock of the first batch."""
+        self.began = time.perf_counter()
 
     def on_batch_committed(self, trainer: Any, module: Any, commit: BatchCommit) -> None:
         """Takes the time from the last commit to this one."""
         self.done += len(commit.requests)
         now = time.perf_counter()
+        self.seconds.append({"batch": now - self.began, **commit.report["seconds"]})
         if self.done == SIZE or self.done % 500 == 0:
             seconds = commit.report["seconds"]
             size = sum(path.stat().st_size for path in self.folder.glob("*"))
             phases = " | ".join(f"{seconds[name]:.3f}" for name in ("targets", "solve", "validate"))
-            print(f"| {self.done} | {now - self.began:.3f} | {phases} | {size / 1e6:.1f} |", flush=True)
+            held = int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+            print(f"| {self.done} | {now - self.began:.3f} | {phases} | {held:.0f} | {size / 1e6:.1f} |", flush=True)
         self.began = time.perf_counter()
+
+    def growth(self) -> str:
+        """The last batches against the first, by phase."""
+        lines = []
+        for name in ("batch", "targets", "solve", "validate"):
+            first, last = (
+                statistics.median(seconds[name] for seconds in part)
+                for part in (self.seconds[2:12], self.seconds[-10:])
+            )
+            lines.append(f"{name} {first:.3f} -> {last:.3f} s ({last / first:.2f} times)")
+        return ", ".join(lines)
 
 
 def main() -> None:
@@ -85,13 +106,15 @@ def main() -> None:
         corpus.write_text("\n\n".join(" ".join(WORDS[i] for i in row) for row in words), encoding="utf-8")
         print(f"{options.method}, d = 256, batches of {SIZE}, one thread")
         print(
-            "| edits | s a batch | targets | solve | validate | journal [MB] |\n| --- | --- | --- | --- | --- | --- |"
+            "| edits | s a batch | targets | solve | validate | resident [MB] | journal [MB] |\n"
+            "| --- | --- | --- | --- | --- | --- | --- |"
         )
+        watch = Watch(journal)
         aeplus.edit(
             *(LlamaForCausalLM(config), tokenizer(), records(options.edits), options.method),
             layers=[1, 2],
             batch_size=SIZE,
-            callbacks=[Watch(journal)],
+            callbacks=[watch],
             journal=journal,
             corpus=str(corpus),
             tokens=8000,
@@ -102,6 +125,7 @@ def main() -> None:
             threshold=0.8,
             threshold_kind="dimensions",
         )
+        print(watch.growth())
 
 
 if __name__ == "__main__":
