@@ -6,6 +6,11 @@ A tiny random Llama (d = 256, two edited layers), targets cut short, batches of 
 then every 500 edits: seconds of a batch, its seconds of the processor (which others on the machine disturb less) and
 those of its phases, what the process holds in memory, and the journal's bytes. At the end the median of the last ten
 batches against that of the third to twelfth: from when validation's sample is whole and all code is loaded.
+
+    python benchmarks/growth.py --solve-only
+
+Of every closed-form method the solve of one such layer alone, with its report, for two candidates: seconds of the
+processor after 0 to 10,000 earlier edits with random keys.
 """
 
 import argparse
@@ -21,6 +26,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import aeplus
 from aeplus.callbacks import BatchCommit, EditCallback
+from aeplus.functional import Spectrum
+from aeplus.methods.earlier import EarlierKeys
+from aeplus.methods.layer import LayerSolver
+from aeplus.methods.method import named_method
+from aeplus.methods.registry import METHODS
+from aeplus.preserved.statistics import LayerStatistics
 
 SIZE = 50
 WORDS = [f"{a}{b}" for a in "bdfgklmnprst" for b in "aeiou"]
@@ -85,15 +96,49 @@ class Watch(EditCallback):
         return ", ".join(lines)
 
 
+def solve_only() -> None:
+    """Times the solve of one layer by the number of earlier edits."""
+    d, o = 256, 64
+    counts = (0, 250, 500, 2500, 5000, 10_000)
+    text = torch.randn(d, 4000) * torch.linspace(0.05, 2, d)[:, None]
+    known = LayerStatistics(Spectrum.from_covariance(text @ text.T / 4000), text[:, :2048].contiguous(), 4000)
+    weight = torch.randn(o, d) / 10
+    print("| method [ms] | " + " | ".join(map(str, counts)) + " |\n| --- |" + " --- |" * len(counts))
+    for name in sorted(METHODS):
+        method = named_method(name)
+        if method.update != "closed_form":
+            continue
+        if method.filter == "null_space":
+            method = named_method(name, threshold=0.8, threshold_kind="dimensions")
+        row = []
+        for count in counts:
+            earlier, seconds = EarlierKeys([torch.randn(d, SIZE) for _ in range(count // SIZE)]), []
+            for _ in range(5):
+                residual, keys = torch.randn(o, SIZE), torch.randn(d, SIZE)
+                began = time.process_time()
+                solver = LayerSolver(0, method, known, weight, earlier)
+                for _ in range(2):
+                    solver.report(solver.solve(residual, keys), residual, keys)
+                seconds.append(time.process_time() - began)
+                if count:
+                    earlier.append(keys)
+            row.append(min(seconds[1:]))
+        print(f"| {name} | " + " | ".join(f"{1000 * s:.0f}" for s in row) + " |", flush=True)
+
+
 def main() -> None:
     """Runs one method."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--edits", type=int, default=5000)
     parser.add_argument("--method", default="alphaedit_plus")
+    parser.add_argument("--solve-only", action="store_true", help="time the solve alone, for every closed-form method")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     warnings.filterwarnings("ignore")
+    if options.solve_only:
+        solve_only()
+        return
     config = LlamaConfig(
         vocab_size=80,
         hidden_size=64,

@@ -222,6 +222,7 @@ class EditSession:
                 self.journal = source
             else:
                 self.journal = Store(source.chain.copy(folder, resume.records))
+                resume.move(folder)
             self._settings = settings
             try:
                 yield
