@@ -3,10 +3,18 @@
     python benchmarks/growth.py --edits 5000 --method alphaedit_plus
 
 A tiny random Llama (d = 256, two edited layers), targets cut short, batches of 50, one thread. For the first batch and
-then every 500 edits: seconds of a batch by phase, and the journal's bytes.
+then every 500 edits: seconds of a batch, its seconds of the processor (which others on the machine disturb less) and
+those of its phases, what the process holds in memory, and the journal's bytes. At the end the median of the last ten
+batches against that of the third to twelfth: from when validation's sample is whole and all code is loaded.
+
+    python benchmarks/growth.py --solve-only
+
+Of every closed-form method the solve of one such layer alone, with its report, for two candidates: seconds of the
+processor after 0 to 10,000 earlier edits with random keys.
 """
 
 import argparse
+import statistics
 import tempfile
 import time
 import warnings
@@ -18,6 +26,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import aeplus
 from aeplus.callbacks import BatchCommit, EditCallback
+from aeplus.functional import Spectrum
+from aeplus.methods.earlier import EarlierKeys
+from aeplus.methods.layer import LayerSolver
+from aeplus.methods.method import named_method
+from aeplus.methods.registry import METHODS
+from aeplus.preserved.statistics import LayerStatistics
 
 SIZE = 50
 WORDS = [f"{a}{b}" for a in "bdfgklmnprst" for b in "aeiou"]
@@ -48,18 +62,68 @@ class Watch(EditCallback):
     """Prints a line for the first batch and every 500 edits."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.done, self.began = folder, 0, time.perf_counter()
+        self.folder, self.done, self.began = folder, 0, (time.perf_counter(), time.process_time())
+        self.seconds: list[dict[str, float]] = []
+
+    def on_unedited_model(self, trainer: Any, module: Any) -> None:
+        """Starts the clock of the first batch."""
+        self.began = time.perf_counter(), time.process_time()
 
     def on_batch_committed(self, trainer: Any, module: Any, commit: BatchCommit) -> None:
         """Takes the time from the last commit to this one."""
         self.done += len(commit.requests)
-        now = time.perf_counter()
+        wall, processor = time.perf_counter() - self.began[0], time.process_time() - self.began[1]
+        self.seconds.append({"batch": wall, "processor": processor, **commit.report["seconds"]})
         if self.done == SIZE or self.done % 500 == 0:
             seconds = commit.report["seconds"]
             size = sum(path.stat().st_size for path in self.folder.glob("*"))
             phases = " | ".join(f"{seconds[name]:.3f}" for name in ("targets", "solve", "validate"))
-            print(f"| {self.done} | {now - self.began:.3f} | {phases} | {size / 1e6:.1f} |", flush=True)
-        self.began = time.perf_counter()
+            held = int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+            print(
+                f"| {self.done} | {wall:.3f} | {processor:.3f} | {phases} | {held:.0f} | {size / 1e6:.1f} |", flush=True
+            )
+        self.began = time.perf_counter(), time.process_time()
+
+    def growth(self) -> str:
+        """The last batches against the first, by phase."""
+        lines = []
+        for name in ("batch", "processor", "targets", "solve", "validate"):
+            first, last = (
+                statistics.median(seconds[name] for seconds in part)
+                for part in (self.seconds[2:12], self.seconds[-10:])
+            )
+            lines.append(f"{name} {first:.3f} -> {last:.3f} s ({last / first:.2f} times)")
+        return ", ".join(lines)
+
+
+def solve_only() -> None:
+    """Times the solve of one layer by the number of earlier edits."""
+    d, o = 256, 64
+    counts = (0, 250, 500, 2500, 5000, 10_000)
+    text = torch.randn(d, 4000) * torch.linspace(0.05, 2, d)[:, None]
+    known = LayerStatistics(Spectrum.from_covariance(text @ text.T / 4000), text[:, :2048].contiguous(), 4000)
+    weight = torch.randn(o, d) / 10
+    print("| method [ms] | " + " | ".join(map(str, counts)) + " |\n| --- |" + " --- |" * len(counts))
+    for name in sorted(METHODS):
+        method = named_method(name)
+        if method.update != "closed_form":
+            continue
+        if method.filter == "null_space":
+            method = named_method(name, threshold=0.8, threshold_kind="dimensions")
+        row = []
+        for count in counts:
+            earlier, seconds = EarlierKeys([torch.randn(d, SIZE) for _ in range(count // SIZE)]), []
+            for _ in range(5):
+                residual, keys = torch.randn(o, SIZE), torch.randn(d, SIZE)
+                began = time.process_time()
+                solver = LayerSolver(0, method, known, weight, earlier)
+                for _ in range(2):
+                    solver.report(solver.solve(residual, keys), residual, keys)
+                seconds.append(time.process_time() - began)
+                if count:
+                    earlier.append(keys)
+            row.append(min(seconds[1:]))
+        print(f"| {name} | " + " | ".join(f"{1000 * s:.0f}" for s in row) + " |", flush=True)
 
 
 def main() -> None:
@@ -67,10 +131,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--edits", type=int, default=5000)
     parser.add_argument("--method", default="alphaedit_plus")
+    parser.add_argument("--solve-only", action="store_true", help="time the solve alone, for every closed-form method")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     warnings.filterwarnings("ignore")
+    if options.solve_only:
+        solve_only()
+        return
     config = LlamaConfig(
         vocab_size=80,
         hidden_size=64,
@@ -85,13 +153,15 @@ def main() -> None:
         corpus.write_text("\n\n".join(" ".join(WORDS[i] for i in row) for row in words), encoding="utf-8")
         print(f"{options.method}, d = 256, batches of {SIZE}, one thread")
         print(
-            "| edits | s a batch | targets | solve | validate | journal [MB] |\n| --- | --- | --- | --- | --- | --- |"
+            "| edits | s a batch | of the processor | targets | solve | validate | resident [MB] | journal [MB] |\n"
+            "| --- | --- | --- | --- | --- | --- | --- | --- |"
         )
+        watch = Watch(journal)
         aeplus.edit(
             *(LlamaForCausalLM(config), tokenizer(), records(options.edits), options.method),
             layers=[1, 2],
             batch_size=SIZE,
-            callbacks=[Watch(journal)],
+            callbacks=[watch],
             journal=journal,
             corpus=str(corpus),
             tokens=8000,
@@ -102,6 +172,7 @@ def main() -> None:
             threshold=0.8,
             threshold_kind="dimensions",
         )
+        print(watch.growth())
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 
@@ -63,3 +65,18 @@ def test_error_texts() -> None:
         Spectrum.from_covariance(-C)
     with pytest.raises(InputError, match=r"got values \[6\] and vectors \[6, 4\]; pass all eigenvectors"):
         Spectrum(torch.ones(6), torch.ones(6, 4))
+
+
+@pytest.mark.parametrize("mask", ["head", "scattered", "none", "all"])
+def test_coordinates_and_combinations_by_blocks(mask: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["aeplus.functional.spectrum"], "_BLOCK", 3)
+    vectors = torch.linalg.qr(torch.randn(11, 11)).Q
+    chosen = {"head": torch.arange(11) < 7, "scattered": torch.arange(11) % 2 == 0}.get(
+        mask, torch.full((11,), mask == "all")
+    )
+    spectrum, columns = Spectrum(torch.rand(11).sort().values, vectors), torch.randn(11, 4, dtype=torch.float64)
+    inside = vectors[:, chosen].double()
+    found = spectrum.coordinates(chosen, columns)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, inside.T @ columns)
+    torch.testing.assert_close(spectrum.combine(chosen, found), inside @ found)

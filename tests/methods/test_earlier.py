@@ -1,5 +1,6 @@
 """Keys of earlier edits: kept side by side, and a batch's update from more of them than there are inputs."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -200,6 +201,27 @@ def test_conflicts_cost_a_factorization_and_no_square_of_the_number_of_keys() ->
     few, many = (cost("alphaedit_plus", count, relax="none", smooth=False) for count in (10, 300))
     assert few.factorizations == many.factorizations == 1
     assert many.entries <= 301 * N * D  # a copy of the keys at most; a few thousand at a time where there are more
+
+
+@pytest.mark.parametrize("parts", [{"relax": "none", "prior": "equal"}, {"relax": "aligned", "prior": "conflict"}])
+def test_no_batch_makes_a_matrix_of_the_size_of_the_eigenbasis(
+    parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the eigenbasis, in float32, a block is cast at a time; what is solved in float64 has the batch's size."""
+    for module in ("spectrum", "leakage"):
+        monkeypatch.setattr(sys.modules[f"aeplus.functional.{module}"], "_BLOCK", 8)
+    size = 96
+    keys = randn(size, 300, seed=7)
+    spectrum = Spectrum.from_covariance(keys @ keys.T / 300)
+    stats = LayerStatistics(spectrum, keys[:, :20], 300)
+    method = named_method("alphaedit_plus", **{**NUMBERS, "threshold": 0.9, **parts, "smooth": False})
+    weight, residual, new = randn(OUT, size, seed=1), randn(OUT, N, seed=2), randn(size, N, seed=3)
+    earlier = EarlierKeys([randn(size, N, seed=4)])
+    with Largest() as seen:
+        solver = LayerSolver(0, method, stats, weight, earlier)
+        solver.report(solver.solve(residual, new), residual, new)
+    assert solver.statistics.spectrum.vectors is spectrum.vectors
+    assert seen.entries < size * size / 4
 
 
 def test_the_basis_of_learned_edits_grows_by_each_batch_once() -> None:

@@ -1,5 +1,6 @@
 """What a checkpoint or a journal refuses to be resumed with."""
 
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,12 @@ def test_a_journal_that_edits_were_taken_out_of_since(path: Path, tmp_path: Path
     Store.open(tmp_path).leave_out_last(1)
     with pytest.raises(InputError, match=r"got one that edits were taken out of since; go on from the journal instead"):
         Resume.from_checkpoint(content, path, SETTINGS)
+
+
+def test_a_copied_journal_needs_the_old_folder_no_more(path: Path, tmp_path: Path) -> None:
+    checkpoint(path, batches=2)
+    resume = Resume(Store.open(tmp_path))
+    resume.journal.chain.copy(tmp_path / "copy", 2)
+    resume.move(tmp_path / "copy")
+    shutil.rmtree(tmp_path / "journal")
+    assert [entry.updates[5].dense().sum() for entry in resume.entries] == [6, 6]

@@ -21,7 +21,7 @@ class System:
         residual: `R` in the working dtype, `[o, n]`.
         keys: `K` in the working dtype, `[d, N]`; the first `n` columns are the new keys.
         filter: `f` in the working dtype, `[d]`.
-        spectrum: Spectrum of `C`, in its own dtype.
+        spectrum: Spectrum of `C`, in its own dtype: of its vectors no more than a block is ever cast.
         ridge: λ.
         relaxation: `Q` in the working dtype, `[d, r]`, where `F = U diag(f) Uᵀ + Q Qᵀ`.
         forbidden: `B` in the working dtype, `[d, q]`, where `F` is that minus `B Bᵀ`.
@@ -44,18 +44,6 @@ class System:
         """New edits `n`."""
         return self.residual.shape[1]
 
-    def columns(self, mask: Tensor) -> Tensor:
-        """The eigenvectors that `mask [d]` selects, in the working dtype, `[d, count]`."""
-        index = mask.nonzero().flatten()
-        vectors = self.spectrum.vectors
-        count = index.numel()
-        if count and int(index[-1] - index[0]) == count - 1:
-            # filters are mostly steps along the spectrum: a view avoids copying up to [d, d]
-            selected = vectors[:, int(index[0]) : int(index[0]) + count]
-        else:
-            selected = vectors[:, index]
-        return selected.to(self.keys.dtype)
-
     def filtered_keys(self) -> Tensor:
         """`F K`, `[d, N]`, through as few eigenvectors as the filter allows."""
         filtered = self._spectral_keys()
@@ -67,15 +55,25 @@ class System:
 
     def _spectral_keys(self) -> Tensor:
         """`U diag(f) Uᵀ K`, `[d, N]`."""
-        support = self.filter != 0
+        support, spectrum, keys = self.filter != 0, self.spectrum, self.keys
         if bool(((self.filter == 0) | (self.filter == 1)).all()):
             if 2 * int(support.sum()) > support.numel():
-                outside = self.columns(~support)
-                return self.keys - outside @ (outside.T @ self.keys)
-            inside = self.columns(support)
-            return inside @ (inside.T @ self.keys)
-        inside = self.columns(support)
-        return inside @ (self.filter[support, None] * (inside.T @ self.keys))
+                return keys - spectrum.combine(~support, spectrum.coordinates(~support, keys))
+            return spectrum.combine(support, spectrum.coordinates(support, keys))
+        return spectrum.combine(support, self.filter[support, None] * spectrum.coordinates(support, keys))
+
+    def root(self, columns: Tensor) -> Tensor:
+        """`A X` of `X [d, n]`, with `A = [diag(√f) U_sᵀ; Qᵀ]` and `F = Aᵀ A`, `[s, n]`."""
+        support = self.filter != 0
+        mapped = self.filter[support].sqrt()[:, None] * self.spectrum.coordinates(support, columns)
+        return mapped if self.relaxation is None else torch.cat([mapped, self.relaxation.T @ columns])
+
+    def unroot(self, coordinates: Tensor) -> Tensor:
+        """`Aᵀ Y` of `Y [s, n]`, `[d, n]`."""
+        support = self.filter != 0
+        count = int(support.sum())
+        columns = self.spectrum.combine(support, self.filter[support].sqrt()[:, None] * coordinates[:count])
+        return columns if self.relaxation is None else columns + self.relaxation @ coordinates[count:]
 
 
 def factor(gram: Tensor, shift: float) -> Tensor:

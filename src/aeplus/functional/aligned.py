@@ -103,7 +103,7 @@ def aligned_basis(
     values = spectrum.values.to(dtype)[outside].clamp(min=0)[:, None]
     weights = ((values + floors) / floors) ** -power  # in units of c, so that no power overflows
     basis = _orthonormal(weights * part)
-    return (spectrum.vectors[:, outside].to(dtype) @ basis).to(keys.dtype)
+    return spectrum.combine(outside, basis).to(keys.dtype)
 
 
 def aligned_floor(
@@ -183,7 +183,7 @@ def _coordinates(keys: Tensor, spectrum: Spectrum, filter: Tensor) -> Tensor:
     """`Uᵀ k` where the filter is 0, and 0 where it is not, `[d, n]`."""
     outside = filter == 0
     coordinates = torch.zeros_like(keys)
-    coordinates[outside] = spectrum.vectors[:, outside].to(keys.dtype).T @ keys
+    coordinates[outside] = spectrum.coordinates(outside, keys)
     return coordinates
 
 

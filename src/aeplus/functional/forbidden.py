@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from aeplus.functional._checks import check_finite, check_shape, working_dtype
+from aeplus.functional._system import System
 from aeplus.functional.basis import extend_basis
 from aeplus.functional.spectrum import Spectrum
 
@@ -37,11 +37,10 @@ def forbidden_directions(
     check_shape("filter", filter, (d,), "one factor per eigenvector, [d]")
     check_finite("prior_keys", prior_keys)
     dtype = working_dtype(prior_keys, spectrum.values, filter)
-    support = filter != 0
-    basis, root = spectrum.vectors[:, support].to(dtype), filter[support].to(dtype).sqrt()[:, None]
     if relaxation is not None:
         check_shape("relaxation", relaxation, (d, None), "one direction of d inputs per column, [d, r]")
-        basis = torch.cat([basis, relaxation.to(dtype)], 1)
-        root = torch.cat([root, root.new_ones(relaxation.shape[1], 1)])
-    used = root * (basis.T @ prior_keys.to(dtype))  # F^½ Kp in the coordinates of the support, [s, m]
-    return basis @ (root * extend_basis(used[:, :0], used, 1.0))
+        relaxation = relaxation.to(dtype)
+    wide = prior_keys.to(dtype)
+    system = System(wide[:0, :0], wide, filter.to(dtype), spectrum, 1.0, relaxation)
+    used = system.root(wide)  # F^½ Kp in the coordinates of the support, [s, m]
+    return system.unroot(extend_basis(used[:, :0], used, 1.0))

@@ -158,15 +158,9 @@ def _dual(system: System) -> Tensor:
 
 def _primal(system: System) -> Tensor:
     """`Z1ᵀ (Z Zᵀ + λ I)⁻¹ A`, `[n, d]`, with `A = [diag(√f) U_sᵀ; Qᵀ]`, `F = Aᵀ A` and `Z = A K`."""
-    support = system.filter != 0
-    root = system.filter[support].sqrt()[:, None]
-    basis = system.columns(support)
-    if system.relaxation is not None:
-        basis = torch.cat([basis, system.relaxation], 1)
-        root = torch.cat([root, root.new_ones(system.relaxation.shape[1], 1)])
-    mapped = root * (basis.T @ system.keys)  # Z [s, N]
+    mapped = system.root(system.keys)  # Z [s, N]
     gram = mapped @ mapped.T
     if system.moment is not None:
-        gram += root * (system.strength * (basis.T @ system.moment @ basis)) * root.T
+        gram += system.strength * system.root(system.root(system.moment).T)
     lower = factor(gram, system.ridge)
-    return (basis @ (root * torch.cholesky_solve(mapped[:, : system.edits].contiguous(), lower))).T
+    return system.unroot(torch.cholesky_solve(mapped[:, : system.edits].contiguous(), lower)).T

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from aeplus.errors import InputError
 from aeplus.functional._checks import check_finite, check_floating, working_dtype
 
+_BLOCK = 1024  # eigenvectors cast at a time: a product with all d of them needs no second [d, d]
 _TOLERANCE = 1e-4  # of the largest entry: the error of float32 products, even in a float64 matrix
 
 
@@ -92,3 +94,33 @@ class Spectrum:
     def to(self, *args: Any, **kwargs: Any) -> Spectrum:
         """Move or cast both tensors, with the arguments of `torch.Tensor.to`."""
         return Spectrum(self.values.to(*args, **kwargs), self.vectors.to(*args, **kwargs))
+
+    def coordinates(self, mask: Tensor, columns: Tensor) -> Tensor:
+        """`U_mᵀ X`, the coordinates of `X [d, n]` on the eigenvectors that `mask [d]` selects, `[count, n]`.
+
+        In the dtype of `X`; the eigenvectors stay in theirs.
+        """
+        parts = [block.to(columns.dtype).T @ columns for block in self._blocks(mask)]
+        return torch.cat(parts) if len(parts) != 1 else parts[0]
+
+    def combine(self, mask: Tensor, coordinates: Tensor) -> Tensor:
+        """`U_m A`, columns with the coordinates `A [count, n]` on the eigenvectors that `mask [d]` selects, `[d, n]`.
+
+        In the dtype of `A`; the eigenvectors stay in theirs.
+        """
+        total, start = None, 0
+        for block in self._blocks(mask):
+            part = block.to(coordinates.dtype) @ coordinates[start : start + block.shape[1]]
+            total, start = part if total is None else total.add_(part), start + block.shape[1]
+        return coordinates.new_zeros(self.dimension, coordinates.shape[1]) if total is None else total
+
+    def _blocks(self, mask: Tensor) -> Iterator[Tensor]:
+        index = mask.nonzero().flatten()
+        if not index.numel():
+            yield self.vectors[:, :0]
+            return
+        for some in index.split(_BLOCK):
+            first, last = int(some[0]), int(some[-1])
+            # filters are mostly steps along the spectrum: a view copies nothing
+            together = last - first == len(some) - 1
+            yield self.vectors[:, first : last + 1] if together else self.vectors[:, some]

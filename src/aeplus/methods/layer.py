@@ -395,7 +395,7 @@ def measure(
         aligned: The directions of P̃ that are no eigenvectors, ``[d, r]``.
     """
     keys, residual, update = keys.to(weight), residual.to(weight), update.to(weight)
-    preserved = fn.conflict(keys, statistics.keys)
+    preserved = fn.conflict(keys.to(statistics.keys), statistics.keys).to(weight)
     prior = prior.to(weight)
     none = weight.new_zeros(())
     rank = none if added is None else added.sum().to(none)

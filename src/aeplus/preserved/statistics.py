@@ -76,13 +76,13 @@ class LayerStatistics:
     keys: Tensor
     tokens: int
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> "LayerStatistics":
-        """The same on a device and in a dtype."""
-        return LayerStatistics(
-            Spectrum(self.spectrum.values.to(device, dtype), self.spectrum.vectors.to(device, dtype)),
-            self.keys.to(device, dtype),
-            self.tokens,
-        )
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "LayerStatistics":
+        """The same on a device, with eigenvalues in a dtype.
+
+        Eigenvectors and keys stay in theirs: the functions that use them cast a part at a time.
+        """
+        values = self.spectrum.values.to(device, dtype or self.spectrum.values.dtype)
+        return LayerStatistics(Spectrum(values, self.spectrum.vectors.to(device)), self.keys.to(device), self.tokens)
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class Recording:
                 self.journal = source
             else:
                 self.journal = Store(source.chain.copy(folder, resume.records))
+                resume.move(folder)
             self._settings = settings
             try:
                 yield

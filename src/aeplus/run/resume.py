@@ -40,7 +40,8 @@ class Resume:
     def __init__(self, journal: Store, records: int | None = None) -> None:
         chain = journal.chain
         self.journal, self.records = journal, len(chain.records) if records is None else records
-        self.entries: Entries = Store(chain.first(self.records)).entries()
+        self._store = Store(chain.first(self.records))
+        self.entries: Entries = self._store.entries()
         self._fingerprint = chain.header["fingerprint"]
         self._layers = chain.header["layers"]
         self._names = list(chain.header["weights"])
@@ -83,6 +84,14 @@ class Resume:
             )
             raise InputError(msg)
         return cls(journal, count)
+
+    def move(self, folder: Path) -> None:
+        """Reads updates from a copy of the journal from now on, so that the run needs no other folder than its own.
+
+        Args:
+            folder: The copy's.
+        """
+        self._store.chain.folder = folder
 
     @property
     def requests(self) -> list[EditRequest]:
