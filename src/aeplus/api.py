@@ -109,6 +109,7 @@ class EditOptions(TypedDict, total=False):
     smoothing_steps: int
     smoothing_share: float
     smoothing_threshold: float | None
+    smoothing_mode: Literal["parallel", "sequential"]
     keep_share: float
     main_energy: float
     main_strength: float

@@ -25,7 +25,17 @@ from aeplus.data.fitting import Reader, find_problems, refuse
 from aeplus.data.readers import read_requests
 from aeplus.edits import EditRequest, prompt_joins
 from aeplus.errors import InputError
-from aeplus.evaluation.questions import Baseline, PromptItem, edit_items, evaluate, grade, tokenize_items
+from aeplus.evaluation.questions import (
+    Baseline,
+    PromptItem,
+    Question,
+    Success,
+    edit_items,
+    evaluate,
+    grade,
+    grade_variants,
+    tokenize_items,
+)
 from aeplus.methods.batch import BatchBuilder, BatchEdit, Candidate
 from aeplus.methods.layer import SITES, base_filter
 from aeplus.methods.method import Method
@@ -151,6 +161,7 @@ class EditSession:
         self._notify, self._progress = notify, progress or Progress()
         self._batch: BatchEdit | None = None
         self._builder: BatchBuilder | None = None
+        self._ahead: tuple[BatchEdit, list[PromptItem], list[Success]] | None = None
         self._prepared = self._finished = False
         self._adapted: tuple[Stream, bool] | None = None
         self._joins: dict[str, str] = {}
@@ -476,12 +487,29 @@ class EditSession:
             :func:`~aeplus.evaluation.questions.grade`.
         """
         began = time.perf_counter()
-        asked = tokenize_items(self.tokenizer, self._with_joins(items), self.baseline, self.decoder.context_length)
-        summary = grade(self.decoder, asked)
+        prompts = self._with_joins(items)
+        summary = self._scored_ahead(prompts)
+        if summary is None:
+            summary = grade(self.decoder, self._asked(prompts))
         self._seconds["validate"] += time.perf_counter() - began
         if self._batch is not None:
             self._batch.scores[self.iteration] = summary
         return summary
+
+    def _asked(self, prompts: Sequence[PromptItem]) -> list[Question]:
+        return tokenize_items(self.tokenizer, prompts, self.baseline, self.decoder.context_length)
+
+    def _scored_ahead(self, prompts: list[PromptItem]) -> dict[str, float | None] | None:
+        """The present candidate's scores, where all candidates are scored in one pass, with the first that is asked."""
+        if self._batch is None:
+            return None
+        if self._ahead is None or self._ahead[0] is not self._batch:
+            with self._batch.variants() as variants:
+                if variants is None:
+                    return None
+                found = grade_variants(self.decoder, self._asked(prompts), variants)
+                self._ahead = self._batch, prompts, found
+        return self._ahead[2][self.iteration] if self._ahead[1] == prompts else None
 
     def _with_joins(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> list[PromptItem]:
         """Validation prompts with the rule by which their edit's prompt and answer are joined."""
