@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from aeplus.callbacks.smoothing import SmoothingStop
 from aeplus.calls import alone, check_call
@@ -26,7 +25,7 @@ from aeplus.module import EditModule
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.committed.store import Store
 from aeplus.targets.optimizer import TargetOptions
-from aeplus.trainer import interruptible, quiet_lightning
+from aeplus.trainer import alone_in_cluster, interruptible, quiet_lightning
 from aeplus.utils.paths import expanded, locked
 
 
@@ -277,7 +276,7 @@ def _trainer(device: torch.device, callbacks: list[Callback]) -> Trainer:
         enable_model_summary=False,
         enable_progress_bar=False,
         callbacks=callbacks,
-        plugins=[LightningEnvironment()],  # whatever a cluster has set, this is one process
+        plugins=alone_in_cluster(),
     )
 
 
