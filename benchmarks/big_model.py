@@ -235,6 +235,7 @@ class Bench:
             threshold=0.9,
             threshold_kind="dimensions",
             smoothing_steps=10,
+            smoothing_mode=self.options.smoothing_mode,
         )
         result.undo()
         return result.metrics
@@ -331,6 +332,7 @@ def main() -> None:
     parser.add_argument("--method", default="alphaedit")
     parser.add_argument("--tokens", type=int, help="tokens of preserved text; by default 100,000, or 6,000 on a CPU")
     parser.add_argument("--plus", action="store_true", help="time AlphaEdit+ too, T = 10, every candidate of a batch")
+    parser.add_argument("--smoothing-mode", choices=("parallel", "sequential"), default="parallel")
     parser.add_argument("--reference", type=int, default=0, help="time the plain optimizer on so many edits too")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     options = parser.parse_args()

@@ -79,13 +79,13 @@ def counted_tokens(layers: torch.nn.ModuleList) -> Iterator[list[int]]:
     tokens = [0] * len(layers)
 
     def hook(index: int) -> Callable[..., None]:
-        def count(_: Any, args: Any, kwargs: Any) -> None:
+        def count(_: Any, args: Any, kwargs: Any, __: Any) -> None:
             hidden = args[0] if args else kwargs["hidden_states"]
             tokens[index] += hidden.shape[0] * hidden.shape[1]
 
         return count
 
-    handles = [layer.register_forward_pre_hook(hook(i), with_kwargs=True) for i, layer in enumerate(layers)]
+    handles = [layer.register_forward_hook(hook(i), with_kwargs=True) for i, layer in enumerate(layers)]
     try:
         yield tokens
     finally:

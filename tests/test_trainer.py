@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 from lightning import Trainer
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from aeplus.commands.main import main
 from aeplus.errors import InputError
 from aeplus.module import EditModule
-from aeplus.trainer import check_trainer, require_one_process
+from aeplus.trainer import alone_in_cluster, check_trainer, require_one_process
 
 
 def trainer(folder: Path, **options: Any) -> Trainer:
@@ -70,6 +72,44 @@ def test_a_launcher_of_several_processes_is_refused(
     for name in variables:
         monkeypatch.setenv(name, "1")
     require_one_process()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "x"},
+        {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "x", "SLURM_PROCID": "3", "SLURM_LOCALID": "3", "SLURM_NODEID": "1"},
+        {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "NODE_RANK": "1"},
+    ],
+)
+def test_a_job_of_several_tasks_does_not_change_what_one_process_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(rank_zero_only, "rank", 3)  # as read when Lightning is imported
+    require_one_process()
+    made = trainer(tmp_path, plugins=alone_in_cluster())
+    check_trainer(made)
+    assert (made.world_size, made.global_rank, made.is_global_zero) == (1, 0, True)
+    assert rank_zero_only.rank == 0
+
+
+def test_the_command_line_runs_alone_in_a_cluster(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4", "SLURM_JOB_NAME": "x"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["fit", f"--config={workplace}/tiny.yaml", "--data.limit=3"]) == 0
+    assert list(tmp_path.glob("lightning_logs/edits/*/metrics.json"))
+
+
+def test_a_cluster_environment_that_is_asked_for_stays() -> None:
+    environment, other = SLURMEnvironment(auto_requeue=False), object()
+    assert alone_in_cluster([other, environment]) == [other, environment]
+    assert alone_in_cluster(environment) == [environment]
+    assert alone_in_cluster(other)[0] is other
 
 
 @pytest.mark.parametrize(

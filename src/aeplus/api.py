@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from aeplus.callbacks.smoothing import SmoothingStop
 from aeplus.calls import alone, check_call
@@ -26,7 +25,7 @@ from aeplus.module import EditModule
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.committed.store import Store
 from aeplus.targets.optimizer import TargetOptions
-from aeplus.trainer import interruptible, quiet_lightning
+from aeplus.trainer import alone_in_cluster, interruptible, quiet_lightning
 from aeplus.utils.paths import expanded, locked
 
 
@@ -109,6 +108,7 @@ class EditOptions(TypedDict, total=False):
     smoothing_steps: int
     smoothing_share: float
     smoothing_threshold: float | None
+    smoothing_mode: Literal["parallel", "sequential"]
     keep_share: float
     main_energy: float
     main_strength: float
@@ -278,7 +278,7 @@ def _trainer(device: torch.device, callbacks: list[Callback]) -> Trainer:
         enable_model_summary=False,
         enable_progress_bar=False,
         callbacks=callbacks,
-        plugins=[LightningEnvironment()],  # whatever a cluster has set, this is one process
+        plugins=alone_in_cluster(),
     )
 
 

@@ -5,10 +5,12 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from lightning import Trainer
+from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from aeplus.errors import InputError, Terminated
 
@@ -77,6 +79,22 @@ def require_one_process() -> None:
                 f"expected one process, got {number}, each of which would edit the same model; start it by {launcher}."
             )
             raise InputError(msg)
+
+
+def alone_in_cluster(plugins: Any = None) -> list[Any]:
+    """Plugins of a trainer whose process is no other's: whatever a cluster has set, it is the only one.
+
+    A job of several tasks, or what a launcher has left in the environment, says nothing of a process that was started
+    by itself; Lightning would take it for one of several, refuse its devices, or keep it from writing files.
+
+    Args:
+        plugins: Those that were asked for, one or several; a cluster environment among them stays.
+    """
+    chosen = [] if plugins is None else list(plugins) if isinstance(plugins, list | tuple) else [plugins]
+    if any(isinstance(plugin, ClusterEnvironment) for plugin in chosen):
+        return chosen
+    cast(Any, rank_zero_only).rank = 0  # read from the environment when Lightning was imported
+    return [*chosen, LightningEnvironment()]
 
 
 _LOGGERS = ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric")

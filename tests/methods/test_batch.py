@@ -8,6 +8,7 @@ import torch
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.functional import Spectrum, prior_weights
+from aeplus.methods import closed_form
 from aeplus.methods.batch import BatchEdit
 from aeplus.methods.closed_form import ClosedForm
 from aeplus.methods.method import Method, named_method
@@ -23,7 +24,7 @@ NUMBERS: dict[str, Any] = {"ridge": 0.1, "threshold": 0.5, "threshold_kind": "di
 
 
 def make(kind: str, method: Method) -> tuple[Decoder, Any, Targets]:
-    decoder = Decoder(tiny_model(kind))
+    decoder = Decoder(tiny_model(kind, attention="eager" if kind == "gemma2" else "sdpa"))
     sites = decoder.select([1, 2])
     d = sites[0].weight.shape[1]
     rows = batch_rows(tiny_tokenizer(), REQUESTS, ["", "You. "])
@@ -136,3 +137,55 @@ def test_nan_residual_takes_everything_back() -> None:
 def test_bad_methods(numbers: dict[str, Any], text: str) -> None:
     with pytest.raises(InputError, match=text):
         named_method("alphaedit_plus", **numbers)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("targets", ["last", "own", "forward"])
+def test_candidates_found_in_one_pass_are_those_found_one_by_one(
+    kind: str, targets: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = named_method("alphaedit_plus", **NUMBERS, smoothing_steps=4, targets=targets)
+    decoder, batch, _ = make(kind, method)
+    together = BatchEdit(batch.snapshot, batch.editor, parallel=True)
+    start = weights(decoder)
+    for at_once in (10**6, 100):  # all candidates side by side, and a few at a time
+        monkeypatch.setattr(closed_form, "_TOKENS", at_once)
+        for iteration in (0, 1, 4):
+            expected = batch.candidate(iteration)
+            edited = weights(decoder)
+            found = together.candidate(iteration)
+            for one, two in zip(weights(decoder), edited, strict=True):
+                torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+            for one, two in zip(found.layers, expected.layers, strict=True):
+                torch.testing.assert_close(one.keys, two.keys, rtol=1e-4, atol=1e-5)
+                assert one.report.as_dict() == pytest.approx(two.report.as_dict(), rel=1e-3, abs=1e-6)
+    together.rollback()
+    assert all(torch.equal(a, b) for a, b in zip(weights(decoder), start, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers"),
+    [("llama", {"treatment": "sparsify"}), ("gemma2", {}), ("llama", {"smooth": False})],
+)
+def test_where_one_pass_will_not_do_candidates_come_one_by_one(kind: str, numbers: dict[str, Any]) -> None:
+    decoder, batch, _ = make(kind, named_method("alphaedit_plus", **NUMBERS, **{"smoothing_steps": 2, **numbers}))
+    assert batch.editor.propose_all() is None
+    together = BatchEdit(batch.snapshot, batch.editor, parallel=True)
+    together.candidate(0)
+    with together.variants() as variants:
+        assert variants is None
+    edited = weights(decoder)
+    batch.candidate(0)
+    assert all(torch.equal(a, b) for a, b in zip(weights(decoder), edited, strict=True))
+
+
+def test_while_all_candidates_are_scored_the_model_is_as_the_batch_found_it() -> None:
+    decoder, batch, _ = make("llama", named_method("alphaedit_plus", **NUMBERS, smoothing_steps=2))
+    together, start = BatchEdit(batch.snapshot, batch.editor, parallel=True), weights(decoder)
+    together.candidate(0)
+    edited = weights(decoder)
+    with together.variants() as variants:
+        assert variants is not None
+        assert len(variants) == 3
+        assert all(torch.equal(a, b) for a, b in zip(weights(decoder), start, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(weights(decoder), edited, strict=True))

@@ -142,7 +142,7 @@ def test_a_file_that_holds_no_method(here: Path, content: str | None, text: str)
 def test_which_numbers_act() -> None:
     always = {"double"}
     null_space = {"threshold", "threshold_kind", "ridge", *always}
-    smoothing = {"smoothing_steps", "smoothing_share", "smoothing_threshold", "selection"}
+    smoothing = {"smoothing_steps", "smoothing_share", "smoothing_threshold", "smoothing_mode", "selection"}
     aligned = {"aligned_share", "aligned_left", "aligned_power", "aligned_floor", "aligned_leakage"}
     expected = {
         "memit": {"alpha", *always},
@@ -193,8 +193,8 @@ def test_numbers_that_do_not_act_change_nothing() -> None:
         "threshold": 0.3, "alpha": 7.0, "ridge": 0.7, "own_ridge": 0.9, "prior_strength": 3.0, "epsilon": 0.5,
         "aligned_share": 0.9, "aligned_left": 0.3, "aligned_power": 2.0, "aligned_floor": 0.1, "aligned_leakage": 0.5,
         "relative": True, "max_rank": 1, "max_leakage": 0.1, "max_growth": 3.0, "smoothing_steps": 4,
-        "smoothing_share": 0.9, "smoothing_threshold": 0.1, "keep_share": 0.1, "main_energy": 0.9,
-        "main_strength": 0.1, "restrain_base": 2.0,
+        "smoothing_share": 0.9, "smoothing_threshold": 0.1, "smoothing_mode": "sequential", "keep_share": 0.1,
+        "main_energy": 0.9, "main_strength": 0.1, "restrain_base": 2.0,
         "restrain_every": 1,
     }  # fmt: skip
     numbers = {f.name for f in fields(Method)} - {*SWITCHES, "name", "double", "gradient", "threshold_kind", "feedback"}

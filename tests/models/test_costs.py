@@ -22,6 +22,8 @@ from aeplus.targets.keys import KeyReader
 from aeplus.targets.optimizer import TargetOptions, find_targets
 from aeplus.targets.rows import BatchRows
 from counting import Operations
+from scaling import scaling_tables
+from small import ROOT
 from tiny import tiny_model
 
 SIZES: list[dict[str, Any]] = [
@@ -89,9 +91,11 @@ def test_keys_take_the_operations_counted(decoder: Decoder) -> None:
     assert 0.9 * work.flops < counter.flops < 1.6 * work.flops
 
 
-def test_a_step_keeps_the_activations_counted(decoder: Decoder) -> None:
+@pytest.mark.parametrize("prefix", [0, 48])
+def test_a_step_keeps_the_activations_counted(decoder: Decoder, prefix: int) -> None:
     shape, first = ModelShape.of(decoder), 2
-    replay = Replay(decoder, [list(range(16)), list(range(16, 32))], first, [16, 16])
+    rows = [[(i + j) % 300 for i in range(prefix + 16)] for j in range(2)]
+    replay = Replay(decoder, rows, first, [16, 16])
     kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -104,7 +108,7 @@ def test_a_step_keeps_the_activations_counted(decoder: Decoder) -> None:
         output = replay.run(hidden, first, shape.layers)
     assert output.requires_grad
     held = sum(size for pointer, size in kept.items() if pointer not in weights)
-    expected = memory(shape, first, 1, 32, 0, 0).activations
+    expected = memory(shape, first, 1, 32, 0, 0, 2 * prefix).activations
     assert 0.75 * expected < held < 1.25 * expected
 
 
@@ -138,3 +142,17 @@ def test_work_overlaps_arithmetic_and_reading() -> None:
     assert (work.flops, work.bytes) == (24.0, 200.0)
     assert work.seconds(24.0, 100.0) == 2.0
     assert work.seconds(6.0, 1000.0) == 4.0
+
+
+def test_the_tables_of_the_documentation_are_the_formulas() -> None:
+    text = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    assert text.split("<!-- scaling -->\n")[1].split("\n<!-- /scaling -->")[0] == scaling_tables()
+
+
+def test_more_tokens_fit_more_memory() -> None:
+    shape = ModelShape(32, 4096, 14336, 128256, 218_103_808, 1_050_673_152, 2)
+    few, many = (shape.tokens_within(free, 23, 0.4) for free in (2**30, 2**32))
+    assert 3.9 < many / few < 4.1
+    held = memory(shape, 9, 5, many, many * 2 // 5, 0)
+    assert held.activations + held.logits == pytest.approx(2**32, rel=0.01)
+    assert shape.tokens_within(0, 23, 0.4) == 1

@@ -22,7 +22,7 @@ from aeplus.methods.method import Method
 from aeplus.module import EditModule
 from aeplus.run.hooks import opened_session
 from aeplus.targets.cache import TargetCache
-from aeplus.trainer import accepted, interruptible, require_one_process, silence_lightning
+from aeplus.trainer import accepted, alone_in_cluster, interruptible, require_one_process, silence_lightning
 from aeplus.utils.paths import sweep
 
 _CALLBACKS = "aeplus.callbacks"
@@ -92,8 +92,9 @@ class EditCLI(LightningCLI):
             InputError: If it is refused.
         """
         require_one_process()
+        asked = self._get(self.config_init, "trainer", default={}).get("plugins")
         with accepted(Exception):
-            return super().instantiate_trainer(**kwargs)
+            return super().instantiate_trainer(**{"plugins": alone_in_cluster(asked), **kwargs})
 
     @contextmanager
     def _running(self) -> Iterator[None]:

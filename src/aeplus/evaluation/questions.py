@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from aeplus.edits import EditRequest, broken_cases, still_holding
 from aeplus.metrics.success import ASPECTS, PARTS, Score
 from aeplus.models.decoder import Decoder
-from aeplus.models.predict import AnswerScore, predict, score_answers
+from aeplus.models.predict import AnswerScore, predict, score_answers, score_variants
 from aeplus.models.tokens import TokenRow, encode
+from aeplus.models.variants import Variants
 
 Success = dict[str, float | None]
 """Efficacy, Generalization, Specificity and Score in percent, ``None`` where there is no prompt; and their parts."""
@@ -267,12 +268,36 @@ def grade(decoder: Decoder, questions: Sequence[Question], batch_tokens: int = 1
     Returns:
         Efficacy, Generalization, Specificity, Score and probability; ``None`` where there is no prompt.
     """
-    rows = {
+    rows = _graded_rows(questions)
+    return _summary(questions, dict(zip(rows, score_answers(decoder, list(rows.values()), batch_tokens), strict=True)))
+
+
+def grade_variants(
+    decoder: Decoder, questions: Sequence[Question], variants: Variants, batch_tokens: int = 2048
+) -> list[Success]:
+    """What :func:`grade` says of each of several variants of the model, from one pass.
+
+    Args:
+        decoder: The model.
+        questions: The questions.
+        variants: What the variants add to the weights as they are.
+        batch_tokens: Tokens run at once, those of all variants together.
+    """
+    rows = _graded_rows(questions)
+    scores = score_variants(decoder, list(rows.values()), variants, batch_tokens)
+    return [_summary(questions, dict(zip(rows, own, strict=True))) for own in scores]
+
+
+def _graded_rows(questions: Iterable[Question]) -> dict[TokenRow, TokenRow]:
+    """The rows of the questions, with the expected answer where a row has none."""
+    return {
         row: row if row.answer_ids else replace(row, ids=(*row.ids, *expected))
         for question in questions
         for row, expected in zip(question.rows, question.expected, strict=True)
     }
-    found = dict(zip(rows, score_answers(decoder, list(rows.values()), batch_tokens), strict=True))
+
+
+def _summary(questions: Sequence[Question], found: Mapping[TokenRow, AnswerScore]) -> Success:
     predictions = {row: score.predicted for row, score in found.items()}
     summary = update_score(Score(), questions, predictions).summary()
     return {**summary, "probability": _probability(questions, found)}

@@ -5,7 +5,8 @@ leaves the model exactly as it was.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,12 +15,13 @@ from torch import Tensor
 
 from aeplus.edits import EditRequest
 from aeplus.functional import LowRankUpdate
-from aeplus.methods.closed_form import ClosedForm
+from aeplus.methods.closed_form import ClosedForm, Proposal
 from aeplus.methods.gradient import GradientEditor, sample_previous
 from aeplus.methods.layer import LayerEdit
 from aeplus.methods.registry import Part
 from aeplus.methods.treatments import prepared
 from aeplus.models.decoder import Decoder, EditSite, Snapshot
+from aeplus.models.variants import Variants
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.optimizer import TargetOptions, Targets, find_targets
 from aeplus.targets.rows import BatchRows, batch_rows
@@ -39,18 +41,30 @@ class Editor(Protocol):
     def propose(self, iteration: int) -> list[LayerEdit]:
         """Edits the model, which is as the batch found it, and reports how."""
 
+    def propose_all(self) -> list[Proposal] | None:
+        """The edits of all iterations, without editing the model; ``None`` where they have to come one by one."""
 
-@dataclass(frozen=True)
+
 class Candidate:
     """One smoothing iteration's edit of all layers.
 
-    Attributes:
+    Args:
         iteration: ``t``; 0 is the most smoothed.
-        layers: One edit per site.
+        edits: One edit per site, or a proposal that measures them when they are asked for.
     """
 
-    iteration: int
-    layers: list[LayerEdit]
+    def __init__(self, iteration: int, edits: Sequence[LayerEdit] | Proposal) -> None:
+        self.iteration, self._edits = iteration, edits
+
+    @property
+    def layers(self) -> list[LayerEdit]:
+        """One edit per site."""
+        return self._edits.edits if isinstance(self._edits, Proposal) else list(self._edits)
+
+    @property
+    def updates(self) -> list[LowRankUpdate]:
+        """The update of each site."""
+        return self._edits.updates if isinstance(self._edits, Proposal) else [edit.update for edit in self._edits]
 
 
 class BatchEdit:
@@ -60,6 +74,7 @@ class BatchEdit:
         snapshot: The edited weights as the batch finds them.
         editor: What proposes its edits.
         shared_keys: The edits that have one key, each group by their numbers in the batch.
+        parallel: Find all candidates in one pass where that can be done; otherwise one after the other.
 
     Attributes:
         current: The candidate that the model holds.
@@ -67,8 +82,16 @@ class BatchEdit:
         seconds: What proposing took.
     """
 
-    def __init__(self, snapshot: Snapshot, editor: Editor, shared_keys: Sequence[Sequence[int]] = ()) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        editor: Editor,
+        shared_keys: Sequence[Sequence[int]] = (),
+        parallel: bool = False,
+    ) -> None:
         self.snapshot, self.editor, self.shared_keys = snapshot, editor, shared_keys
+        self._parallel = parallel
+        self._found: list[Proposal] | None = None  # of all candidates
         self.current: Candidate | None = None
         self.scores: dict[int, dict[str, float | None]] = {}
         self.seconds = 0.0
@@ -100,13 +123,34 @@ class BatchEdit:
         began = time.perf_counter()
         self.rollback()
         try:
-            edits = self.editor.propose(iteration)
+            if self._parallel and iteration == 0:
+                self._found = self.editor.propose_all()
+            if self._found is not None:
+                candidate = Candidate(iteration, self._found[iteration])
+                self._add(candidate)
+            else:
+                candidate = Candidate(iteration, self.editor.propose(iteration))
         except BaseException:
             self.rollback()
             raise
         self.seconds += time.perf_counter() - began
-        self.current, self.scores[iteration] = Candidate(iteration, edits), {}
+        self.current, self.scores[iteration] = candidate, {}
         return self.current
+
+    @contextmanager
+    def variants(self) -> Iterator[Variants | None]:
+        """All candidates as variants of the model, which is within the block as the batch found it.
+
+        ``None``, and the model as it is, where the candidates are found one after the other.
+        """
+        if self._found is None or self.current is None:
+            yield None
+            return
+        self.rollback()
+        try:
+            yield Variants(self.snapshot.sites, [proposal.updates for proposal in self._found])
+        finally:
+            self.apply(self.current)
 
     def rollback(self) -> None:
         """Puts back the weights that the batch found."""
@@ -116,8 +160,11 @@ class BatchEdit:
     def apply(self, candidate: Candidate) -> None:
         """Sets the model to a candidate made before."""
         self.rollback()
-        for site, edit in zip(self.snapshot.sites, candidate.layers, strict=True):
-            site.add(edit.update)
+        self._add(candidate)
+
+    def _add(self, candidate: Candidate) -> None:
+        for site, update in zip(self.snapshot.sites, candidate.updates, strict=True):
+            site.add(update)
 
 
 class BatchBuilder:
@@ -180,7 +227,7 @@ class BatchBuilder:
         self.learning_seconds = self.spared_seconds = 0.0
         rows, snapshot = self._rows(requests, self._contexts), Snapshot(self._sites)
         editor = UPDATES[self._method.update].run(self, Batch(requests, edited, rows, snapshot, prior_keys, removed))
-        return BatchEdit(snapshot, editor, rows.shared_keys)
+        return BatchEdit(snapshot, editor, rows.shared_keys, self._method.smoothing_mode == "parallel")
 
     def closed_form(self, batch: "Batch") -> Editor:
         """The closed form, with targets learned or taken from the cache."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from aeplus.methods.layer import LayerEdit, LayerSolver, stored
 from aeplus.methods.registry import Part
 from aeplus.methods.treatments import TREATMENTS
 from aeplus.models.decoder import Decoder, EditSite, Snapshot
+from aeplus.models.variants import Variants, variant_parts
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.optimizer import Targets
@@ -22,6 +24,7 @@ from aeplus.targets.rows import BatchRows
 if TYPE_CHECKING:
     from aeplus.methods.method import Method
 
+_TOKENS = 8192  # that run side by side
 _ENOUGH = 0.05  # share of the way that may be left where layers that normalize share it
 
 Find = Callable[[int], Targets]
@@ -126,6 +129,42 @@ TARGETS: dict[str, Part[Callable[["Method", Sequence[EditSite], Learning], list[
 """``method.targets``: the target of each site; a rule may write the sites below meanwhile."""
 
 
+@dataclass(frozen=True)
+class Solved:
+    """One layer's update, with what it was solved from: residual ``[o, n]`` and keys ``[d, n]``."""
+
+    solver: LayerSolver
+    update: fn.LowRankUpdate
+    residual: Tensor
+    keys: Tensor
+
+    def measured(self) -> LayerEdit:
+        """The edit with its report, for which the solver solves it once more."""
+        self.solver.solve(self.residual, self.keys)
+        return LayerEdit(self.update, self.keys, self.solver.report(self.update, self.residual, self.keys))
+
+
+class Proposal:
+    """The edits of one iteration, measured only when they are asked for.
+
+    Args:
+        solved: One for each site.
+    """
+
+    def __init__(self, solved: Sequence[Solved]) -> None:
+        self._solved = solved
+
+    @property
+    def updates(self) -> list[fn.LowRankUpdate]:
+        """The update of each site."""
+        return [layer.update for layer in self._solved]
+
+    @cached_property
+    def edits(self) -> list[LayerEdit]:
+        """The edit of each site, with what was measured."""
+        return [layer.measured() for layer in self._solved]
+
+
 class ClosedForm:
     """Proposes closed-form edits of a batch.
 
@@ -208,6 +247,44 @@ class ClosedForm:
             for site, edit in zip(self._sites, edits, strict=True):
                 site.add(edit.update)
         return edits
+
+    @torch.no_grad()
+    def propose_all(self) -> list["Proposal"] | None:
+        """The edits of every smoothing iteration, all in one pass; the model is left as the batch found it.
+
+        Iterations differ by updates of low rank, so the rows run side by side, each with ``W x + A (B x)``.
+
+        Returns:
+            One proposal for each iteration, equal to what :meth:`propose` gives but for rounding; ``None`` where they
+            cannot run like that: there is only one, updates are treated, or layers normalize what they put out.
+
+        Raises:
+            InputError: If a residual is not finite.
+        """
+        if self.iterations == 1 or TREATMENTS[self._method.treatment].run.each is not None:
+            return None
+        if self._reader.curved(self._sites):
+            return None
+        parts = variant_parts(self.iterations, self._reader.tokens, _TOKENS)
+        return [proposal for part in parts for proposal in self._edit_beside(part)]
+
+    def _edit_beside(self, iterations: range) -> list["Proposal"]:
+        """The edits of some iterations, whose rows run side by side."""
+        self._reader.restart()
+        wide: KeyReader | None = None
+        solved: list[list[Solved]] = [[] for _ in iterations]
+        for i, (site, solver, target) in enumerate(zip(self._sites, self._solvers, self._targets, strict=True)):
+            if i == 0:  # nothing below is edited yet
+                read = [self._reader.read(site, target.at, every=target.every)] * len(iterations)
+            else:
+                wide = wide or self._reader.beside(len(iterations))
+                below = Variants(self._sites[:i], [[layer.update for layer in own] for own in solved])
+                read = wide.read_each(site, target.at, below, every=target.every)
+            sharing = self._sites[i : i + target.parts]
+            for own, iteration, (keys, values) in zip(solved, iterations, read, strict=True):
+                residual = self._reader.change(sharing, target.values_at(iteration), values)
+                own.append(Solved(solver, stored(solver.solve(residual, keys), site.weight), residual, keys))
+        return [Proposal(own) for own in solved]
 
     def _edit_layers(self, iteration: int, *, together: bool = True) -> tuple[list[LayerEdit], float]:
         """Edits the layers from below to above.

@@ -329,6 +329,9 @@ class GradientEditor:
         self.converged = self._edit.converged
         self.residual_norms = torch.zeros_like(self._edit.loss)
 
+    def propose_all(self) -> None:
+        """Nothing: there is one iteration."""
+
     @torch.no_grad()
     def propose(self, iteration: int) -> list[LayerEdit]:
         """Edits the model, which must be as the batch found it; keys are read when all layers are edited."""

@@ -37,7 +37,7 @@ SWITCHES = (*TABLES, "selection", "smooth")
 
 _PROJECTORS = ("null_space", "null_soft")  # filters with directions left out, which P̃ can add
 
-_SMOOTHING = ("smoothing_steps", "smoothing_share", "smoothing_threshold", "selection")
+_SMOOTHING = ("smoothing_steps", "smoothing_share", "smoothing_threshold", "smoothing_mode", "selection")
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,8 @@ class Method:
         smoothing_share: Share of a batch's edits to smooth, those with the largest residuals. In a batch of one there
             is no such share, and nothing is smoothed.
         smoothing_threshold: τ_r: smooth edits whose residual norm is above this, instead of a share.
+        smoothing_mode: ``parallel``: all iterations of a batch are found and scored in one pass, where they can be;
+            ``sequential``: one after the other, each put into the weights first.
         keep_share: Share of an update's entries that ``sparsify`` keeps.
         main_energy: Share of the weight's energy that its main directions hold, for ``sphere`` and ``revive``.
         main_strength: How much of an update ``sphere`` takes out of them: 0.5 for AlphaEdit, 0.8 for MEMIT, RECT and
@@ -180,6 +182,7 @@ class Method:
     smoothing_steps: int = 10
     smoothing_share: float = 0.2
     smoothing_threshold: float | None = None
+    smoothing_mode: Literal["parallel", "sequential"] = "parallel"
     keep_share: float = 0.4
     main_energy: float = 0.5
     main_strength: float = 0.5
@@ -297,7 +300,8 @@ class Method:
 def switch_choices() -> dict[str, list[str]]:
     """What each field that is chosen by name may be."""
     named = {name: list(table) for name, table in TABLES.items()}
-    return {**named, "selection": ["best", "converge"], "threshold_kind": list(get_args(FilterKind))}
+    modes = {"selection": ["best", "converge"], "smoothing_mode": ["parallel", "sequential"]}
+    return {**named, **modes, "threshold_kind": list(get_args(FilterKind))}
 
 
 def method_switches(method: str | NamedMethod) -> dict[str, Any]:

@@ -112,6 +112,16 @@ class ModelShape:
         """
         return self.width * (3 * self.intermediate + 5 * self.hidden) + 2 * 4 * self.hidden
 
+    def held(self, tokens: float, layers: int, attended: float = 0.0) -> float:
+        """Bytes that some tokens keep in some layers for the way back.
+
+        Args:
+            tokens: The tokens.
+            layers: The layers.
+            attended: Cached tokens that they attend to, of all rows together: their keys and values for every head.
+        """
+        return layers * (tokens * self.activation_bytes + attended * 2 * self.width * self.hidden)
+
     @property
     def part_tokens(self) -> int:
         """How many tokens cost as much on a GPU as one more pass, there and back: its launches, weights read again."""
@@ -119,15 +129,17 @@ class ModelShape:
         once = launches * launch + 2 * self.width * self.layer_weights / bandwidth
         return round(once / (4 * self.layer_weights / speed))
 
-    def tokens_within(self, free: float, layers: int, predicted: float) -> int:
+    def tokens_within(self, free: float, layers: int, predicted: float, attended: float = 0.0) -> int:
         """How many tokens can go through some layers, there and back, in some bytes of memory; at least one.
 
         Args:
             free: Bytes.
             layers: The layers.
-            predicted: The share of the tokens whose logits are needed.
+            predicted: Positions whose logits are needed, for each token.
+            attended: Cached tokens, for each token.
         """
-        return max(1, int(free / (layers * self.activation_bytes + predicted * self.vocabulary * _LOGIT_BYTES)))
+        each = self.held(1.0, layers, attended) + predicted * self.vocabulary * _LOGIT_BYTES
+        return max(1, int(free / each))
 
     def forward(self, tokens: int, layers: int, predicted: int = 0) -> Work:
         """One pass of some tokens through some layers, and of predicted positions through the head."""
@@ -231,7 +243,14 @@ class Memory:
 
 
 def memory(
-    shape: ModelShape, first: int, sites: int, tokens: int, predicted: int, outside: int, sample: int = 1000
+    shape: ModelShape,
+    first: int,
+    sites: int,
+    tokens: int,
+    predicted: int,
+    outside: int,
+    attended: int = 0,
+    sample: int = 1000,
 ) -> Memory:
     """The memory that editing takes above the weights.
 
@@ -242,11 +261,12 @@ def memory(
         tokens: Tokens that are run at once.
         predicted: Positions among them whose logits are needed.
         outside: Directions outside the null space of each layer.
+        attended: Cached tokens that they attend to.
         sample: Sampled preserved keys of each layer.
     """
     d, o = shape.intermediate, shape.hidden
     return Memory(
-        activations=tokens * (shape.layers - first) * shape.activation_bytes,
+        activations=round(shape.held(tokens, shape.layers - first, attended)),
         logits=predicted * shape.vocabulary * _LOGIT_BYTES,
         preserved=sites * 4 * d * (outside + sample),
         snapshot=sites * 2 * shape.width * o * d,

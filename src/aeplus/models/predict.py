@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from aeplus.models.decoder import Decoder, at_least_float32
 from aeplus.models.tokens import TokenRow, encode, pad
+from aeplus.models.variants import Variants, variant_parts
 
 T = TypeVar("T")
 
@@ -56,20 +57,46 @@ def score_answers(decoder: Decoder, rows: Sequence[TokenRow], batch_tokens: int 
         rows: Prompts with answers; a row without an answer asks for the next token.
         batch_tokens: Tokens run at once.
     """
+    return _read_logits(decoder, rows, batch_tokens, _answer_scores)
 
-    def read(batch: Sequence[TokenRow], logits: Tensor, counts: list[int]) -> list[AnswerScore]:
-        best = logits.argmax(-1)
-        given = torch.tensor([token for row in batch for token in (row.answer_ids or (-1,))], device=logits.device)
-        target = torch.where(given < 0, best, given)
-        # Without a copy of all log-probabilities, which would be as large as the logits.
-        chosen = at_least_float32(logits.gather(1, target[:, None])[:, 0]) - at_least_float32(logits).logsumexp(-1)
-        sizes = torch.tensor(counts, device=logits.device)
-        owners = torch.arange(len(counts), device=logits.device).repeat_interleave(sizes)
-        means = chosen.new_zeros(len(counts)).index_add_(0, owners, chosen) / sizes
-        pairs = zip(_split(best, counts), means.tolist(), strict=True)
-        return [AnswerScore(predicted, log_prob) for predicted, log_prob in pairs]
 
-    return _read_logits(decoder, rows, batch_tokens, read)
+@torch.no_grad()
+def score_variants(
+    decoder: Decoder, rows: Sequence[TokenRow], variants: Variants, batch_tokens: int = 2048
+) -> list[list[AnswerScore]]:
+    """The same for each of several variants of the model, all in one pass.
+
+    Args:
+        decoder: The model.
+        rows: Prompts with answers; a row without an answer asks for the next token.
+        variants: What the variants add to the weights as they are.
+        batch_tokens: Tokens run at once, those of all variants together.
+    """
+    found: list[list[AnswerScore]] = [[] for _ in range(len(variants))]
+    distinct = {(row.ids, row.answer): row for row in rows}
+    ordered = sorted(distinct.values(), key=lambda row: len(row.ids))
+    for part in variant_parts(len(variants), max(map(len, distinct), default=1), batch_tokens):
+        some, count = variants.some(part.start, part.stop), len(part)
+        with some.applied():
+            for batch in batches(ordered, max(1, batch_tokens // count)):
+                scores = _answer_scores(list(batch) * count, *_logits_of(decoder, batch, count))
+                for number, place in enumerate(part):
+                    found[place] += scores[number * len(batch) : (number + 1) * len(batch)]
+    places = {(row.ids, row.answer): place for place, row in enumerate(ordered)}
+    return [[own[places[row.ids, row.answer]] for row in rows] for own in found]
+
+
+def _answer_scores(batch: Sequence[TokenRow], logits: Tensor, counts: list[int]) -> list[AnswerScore]:
+    best = logits.argmax(-1)
+    given = torch.tensor([token for row in batch for token in (row.answer_ids or (-1,))], device=logits.device)
+    target = torch.where(given < 0, best, given)
+    # Without a copy of all log-probabilities, which would be as large as the logits.
+    chosen = at_least_float32(logits.gather(1, target[:, None])[:, 0]) - at_least_float32(logits).logsumexp(-1)
+    sizes = torch.tensor(counts, device=logits.device)
+    owners = torch.arange(len(counts), device=logits.device).repeat_interleave(sizes, output_size=len(given))
+    means = chosen.new_zeros(len(counts)).index_add_(0, owners, chosen) / sizes
+    pairs = zip(_split(best, counts), means.tolist(), strict=True)
+    return [AnswerScore(predicted, log_prob) for predicted, log_prob in pairs]
 
 
 def answer_probabilities(decoder: Decoder, rows: Sequence[TokenRow], batch_tokens: int = 1024) -> list[float | None]:
@@ -122,13 +149,21 @@ def _read_logits(
     distinct = {(row.ids, row.answer): row for row in rows}
     results: dict[tuple[tuple[int, ...], int], T] = {}
     for batch in batches(sorted(distinct.values(), key=lambda row: len(row.ids)), batch_tokens):
-        hidden = decoder.forward(*pad([row.ids for row in batch], "right"))
-        # The token at position p is predicted at position p - 1; without an answer, the last position predicts.
-        spans = [range(row.answer - 1, len(row.ids) - (row.answer < len(row.ids))) for row in batch]
-        index = [i for i, span in enumerate(spans) for _ in span], [p for span in spans for p in span]
-        values = read(batch, decoder.readout(hidden[index]), [len(span) for span in spans])
+        values = read(batch, *_logits_of(decoder, batch))
         results.update(zip([(row.ids, row.answer) for row in batch], values, strict=True))
     return [results[row.ids, row.answer] for row in rows]
+
+
+def _logits_of(decoder: Decoder, batch: Sequence[TokenRow], times: int = 1) -> tuple[Tensor, list[int]]:
+    """Logits ``[positions, vocabulary]`` that predict the rows' answers, the rows run several times; and each's count.
+
+    The token at position p is predicted at position p - 1; without an answer, the last position predicts.
+    """
+    rows = list(batch) * times
+    hidden = decoder.forward(*pad([row.ids for row in rows], "right"))
+    spans = [range(row.answer - 1, len(row.ids) - (row.answer < len(row.ids))) for row in rows]
+    index = [i for i, span in enumerate(spans) for _ in span], [p for span in spans for p in span]
+    return decoder.readout(hidden[index]), [len(span) for span in spans]
 
 
 def batches(rows: list[TokenRow], batch_tokens: int, more: int = 0) -> Iterator[list[TokenRow]]:

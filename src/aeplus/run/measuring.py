@@ -7,13 +7,16 @@ from aeplus.evaluation.questions import (
     Baseline,
     PromptItem,
     Question,
+    Success,
     edit_items,
     evaluate,
     grade,
+    grade_variants,
     tokenize_items,
 )
 from aeplus.metrics.success import Score
 from aeplus.models.decoder import Decoder
+from aeplus.models.variants import Variants
 from aeplus.run.batches import Stream
 from aeplus.run.reading import Reading
 from aeplus.run.unedited import UneditedModel
@@ -62,9 +65,13 @@ class Measuring:
         """Efficacy, Generalization, Specificity and Score of some edits on their own test prompts."""
         return evaluate(self._decoder, self._asked(edit_items(requests, self._data.overlap)))
 
-    def grade(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> dict[str, float | None]:
+    def grade(self, items: Sequence[PromptItem]) -> Success:
         """The same of validation prompts, in percent; see :func:`~aeplus.evaluation.questions.grade`."""
-        return grade(self._decoder, self._asked(self._reading.with_joins(items)))
+        return grade(self._decoder, self._asked(items))
 
-    def _asked(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> list[Question]:
+    def grade_variants(self, items: Sequence[PromptItem], variants: Variants) -> list[Success]:
+        """The same of several variants of the model in one pass."""
+        return grade_variants(self._decoder, self._asked(items), variants)
+
+    def _asked(self, items: Sequence[PromptItem]) -> list[Question]:
         return tokenize_items(self._reading.tokenizer, items, self.baseline, self._decoder.context_length)

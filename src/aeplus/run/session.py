@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
-from aeplus.evaluation.questions import PromptItem
+from aeplus.evaluation.questions import PromptItem, Success
 from aeplus.methods.batch import BatchBuilder, BatchEdit, Candidate
 from aeplus.methods.layer import SITES, base_filter
 from aeplus.methods.method import Method
@@ -140,6 +140,7 @@ class EditSession:
         self._notify, self._progress = notify, progress or Progress()
         self._batch: BatchEdit | None = None
         self._builder: BatchBuilder | None = None
+        self._ahead: tuple[BatchEdit, list[PromptItem], list[Success]] | None = None
         self._prepared = self._finished = False
 
     @property
@@ -367,11 +368,25 @@ class EditSession:
             :func:`~aeplus.evaluation.questions.grade`.
         """
         began = time.perf_counter()
-        summary = self.measuring.grade(items)
+        prompts = self._reading.with_joins(items)
+        summary = self._scored_ahead(prompts)
+        if summary is None:
+            summary = self.measuring.grade(prompts)
         self._seconds["validate"] += time.perf_counter() - began
         if self._batch is not None:
             self._batch.scores[self.iteration] = summary
         return summary
+
+    def _scored_ahead(self, prompts: list[PromptItem]) -> dict[str, float | None] | None:
+        """The present candidate's scores, where all candidates are scored in one pass, with the first that is asked."""
+        if self._batch is None:
+            return None
+        if self._ahead is None or self._ahead[0] is not self._batch:
+            with self._batch.variants() as variants:
+                if variants is None:
+                    return None
+                self._ahead = self._batch, prompts, self.measuring.grade_variants(prompts, variants)
+        return self._ahead[2][self.iteration] if self._ahead[1] == prompts else None
 
     def settle(self, score: float | None) -> bool:
         """Hands the present candidate's score to the selection; whether the batch is ready to be committed.

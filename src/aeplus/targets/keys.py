@@ -4,6 +4,7 @@ The rows end at the subject's last token and are run once up to the first edited
 run again as it is edited, so a key always depends on the current weights below, prefix tokens included.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from aeplus.models.decoder import Decoder, EditSite, at_least_float32
 from aeplus.models.hooks import on_input
 from aeplus.models.replay import Replay, freezes_prefix, response_of
+from aeplus.models.variants import Variants
 from aeplus.targets.rows import BatchRows
 
 _SWEEPS = 16
@@ -70,6 +72,39 @@ class KeyReader:
             return keys, self._mean(self._last(self._all.run(self._hidden, site.layer, at.layer + 1), self._columns))
         values = self._bare.run(self._hidden[self._bare_rows], site.layer, at.layer + 1)
         return keys, self._last(values, self._bare_columns).T.contiguous()
+
+    def beside(self, count: int) -> "KeyReader":
+        """The same rows several times, to be read with :meth:`read_each`, one time for each variant of the weights."""
+        wide = copy.copy(self)
+        rows = torch.arange(len(self._columns), device=self._columns.device).repeat(count)
+        wide._all, wide._columns = self._all.select(rows), self._columns[rows]
+        wide._bare_rows = torch.arange(0, len(rows), self.contexts, device=rows.device)
+        wide._bare, wide._bare_columns = wide._all.select(wide._bare_rows), wide._columns[wide._bare_rows]
+        wide.restart()
+        return wide
+
+    def read_each(
+        self, site: EditSite, at: EditSite, variants: Variants, *, every: bool = False
+    ) -> list[tuple[Tensor, Tensor]]:
+        """What :meth:`read` gives for each variant of the sites below.
+
+        Args:
+            site: As for :meth:`read`.
+            at: As for :meth:`read`.
+            variants: As many as the reader holds the rows.
+            every: As for :meth:`read`.
+        """
+        with variants.applied():
+            keys, values = self.read(site, at, every=every)
+        count = len(variants)
+        return [
+            (k.contiguous(), v.contiguous()) for k, v in zip(keys.chunk(count, 1), values.chunk(count, 1), strict=True)
+        ]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows, with padding."""
+        return self._all.hidden.shape[0] * self._all.hidden.shape[1]
 
     @torch.no_grad()
     def follow(self, delta: Tensor) -> list[Tensor]:

@@ -231,8 +231,9 @@ def tokens_at_once(
         free = _free_bytes
     tokens = sum(len(row.ids) - 1 - row.mark for row in rows.prompts)
     asked = sum(len(row.answer_ids) for row in rows.prompts)
+    cached = len(rows.prompts) * max(row.mark for row in rows.prompts)  # padded to the longest prefix
     budget = min(_MOST_MEMORY, _MEMORY_SHARE * free(decoder.device))
-    fit = ModelShape.of(decoder).tokens_within(budget, len(decoder.layers) - first, asked / max(1, tokens))
+    fit = ModelShape.of(decoder).tokens_within(budget, len(decoder.layers) - first, asked / tokens, cached / tokens)
     return min(chunk_tokens, fit)
 
 

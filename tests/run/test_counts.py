@@ -1,0 +1,136 @@
+"""What a batch costs, counted: passes, tokens, layers, factorizations, bytes that are made or converted.
+
+The bounds are what it takes today; they keep what has been gained.
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from aeplus.data.datamodule import EditDataModule
+from aeplus.data.readers import requests_from_records
+from aeplus.methods.method import named_method
+from aeplus.models.decoder import Decoder
+from aeplus.preserved.statistics import PreservedOptions
+from aeplus.run.session import EditSession
+from aeplus.targets import optimizer
+from aeplus.targets.optimizer import TargetOptions
+from counting import Operations, counted_tokens
+from small import LEARNING, records
+from tiny import tiny_model, tiny_tokenizer
+
+LAYERS, FIRST, LAST = 6, 1, 2
+EDITS, STEPS, SMOOTHING = 4, 9, 5
+
+
+@dataclass
+class Counts:
+    """Of one phase: operators, and the tokens that ran through each layer."""
+
+    operations: Operations
+    tokens: list[int]
+
+
+def phases(method: str, **options: Any) -> tuple[dict[str, Counts], EditSession]:
+    """The second batch of a run, phase by phase: targets, candidates, validation."""
+    model = tiny_model("llama", num_hidden_layers=LAYERS)
+    numbers = {name: LEARNING[name] for name in ("ridge", "prior_strength", "threshold", "threshold_kind")}
+    session = EditSession(
+        *(model, tiny_tokenizer(), [FIRST, LAST], named_method(method, **numbers, **options)),
+        TargetOptions(steps=STEPS, contexts=1, context_length=4, stop_loss=0.0),
+        PreservedOptions(corpus=LEARNING["corpus"], tokens=600, window=32),
+    )
+    data = EditDataModule(batch_size=EDITS, preserved_count=2, snippet_corpus=LEARNING["corpus"])
+    data.attach(requests_from_records(records() + records()[:1])).setup("fit")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        session.prepare(data)
+        session.edit_batch(data.validation_items)
+    found: dict[str, Counts] = {}
+    layers = Decoder(model).layers
+
+    def count(phase: str, run: Any) -> None:
+        with Operations() as operations, counted_tokens(layers) as tokens:
+            run()
+        if phase in found:
+            before = found[phase]
+            before.operations.waits += operations.waits
+            before.operations.factorizations += operations.factorizations
+            before.tokens = [a + b for a, b in zip(before.tokens, tokens, strict=True)]
+        else:
+            found[phase] = Counts(operations, tokens)
+
+    count("targets", session.begin)
+    for _ in range(session.batch.iterations):
+        count("candidates", session.candidate)
+        count("validation", lambda: session.validate(data.validation_items()))
+    count("commit", session.commit)
+    return found, session
+
+
+@pytest.fixture(scope="module")
+def plain() -> dict[str, Counts]:
+    return phases("alphaedit")[0]
+
+
+def test_each_step_of_targets_runs_the_layers_above_only(plain: dict[str, Counts]) -> None:
+    tokens = plain["targets"].tokens
+    below, above = tokens[:FIRST], tokens[LAST + 1 :]
+    # Recording: every row once, for targets to the top and for keys to the last edited layer.
+    assert max(below) <= 380
+    # The recording for targets, a check, and nine steps of twelve rows from the subject's last token on.
+    assert len(set(above)) == 1
+    assert above[0] <= 348
+
+
+def test_targets_wait_for_the_device_once_a_step(plain: dict[str, Counts], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(optimizer._CHECK_EVERY, "cpu", 4)
+    waits = plain["targets"].operations.waits
+    seldom = phases("alphaedit")[0]["targets"].operations.waits
+    assert waits["tolist"] - seldom["tolist"] == STEPS - 3  # steps 4, 8 and the last
+    assert sum(seldom.values()) < 40
+
+
+def test_keys_are_read_in_the_edited_layers_only(plain: dict[str, Counts]) -> None:
+    tokens = plain["candidates"].tokens
+    assert tokens[:FIRST] == [0] * FIRST
+    assert tokens[LAST + 1 :] == [0] * (LAYERS - LAST - 1)
+    assert max(tokens) > 0
+
+
+def test_a_layer_is_factorized_once_a_candidate(plain: dict[str, Counts]) -> None:
+    assert plain["candidates"].operations.factorizations == {"linalg_cholesky_ex": 2}
+    for phase in ("targets", "validation", "commit"):
+        assert not plain[phase].operations.factorizations
+
+
+def test_a_validation_is_one_pass(plain: dict[str, Counts]) -> None:
+    tokens = plain["validation"].tokens
+    assert len(set(tokens)) == 1
+    waits = plain["validation"].operations.waits
+    assert waits["tolist"] <= 4
+
+
+def test_smoothing_runs_all_candidates_together() -> None:
+    options = {"smoothing_steps": SMOOTHING}
+    (one, session), (many, _) = (
+        phases("alphaedit_plus", smoothing_mode=m, **options) for m in ("parallel", "sequential")
+    )
+    assert session.report.batches[-1]["smoothing_iterations"] == SMOOTHING + 1
+    # The same tokens are scored, with less padding, in few passes, with the first candidate.
+    assert max(one["validation"].tokens) <= max(many["validation"].tokens)
+    assert one["validation"].operations.waits["tolist"] <= 4
+    assert many["validation"].operations.waits["tolist"] >= 2 * (SMOOTHING + 1)
+    # The first edited layer is read once for all of them.
+    assert one["candidates"].tokens[FIRST] < many["candidates"].tokens[FIRST]
+    assert one["candidates"].tokens[LAST] <= many["candidates"].tokens[LAST]
+    # Once for each candidate and layer; the committed one is measured at the end.
+    assert one["candidates"].operations.factorizations == {"linalg_cholesky_ex": 2 * (SMOOTHING + 1)}
+    assert one["commit"].operations.factorizations == {"linalg_cholesky_ex": 2}
+
+
+def test_what_a_batch_sends_to_the_device_grows_with_its_tokens_only(plain: dict[str, Counts]) -> None:
+    sent = sum(counts.operations.created for counts in plain.values())
+    assert sent < 40_000  # token ids, masks and positions
