@@ -146,6 +146,24 @@ def test_config_metrics_logs_and_resuming(workplace: Path, tmp_path: Path, monke
     assert late["after"] == whole["after"]
 
 
+@pytest.mark.parametrize("most", [0, 1])
+def test_retention_asks_a_bounded_sample_of_earlier_edits(most: int) -> None:
+    writer = EvaluationWriter(protocols=["strict"], retention_sample=most)
+    model, whole = tiny_model("llama"), EvaluationWriter(protocols=["strict"])
+    asked = []
+    for one in (writer, whole):
+        result = aeplus.edit(model, tiny_tokenizer(), EDITS, "alphaedit", callbacks=[one], **OPTIONS)
+        asked.append(result.metrics["measures"]["retention"]["matrix"])
+        result.undo()
+    few, every = ([[value is not None for value in row] for row in matrix] for matrix in asked)
+    for number, (row, full) in enumerate(zip(few, every, strict=True)):
+        assert sum(row[:number]) == min(most, sum(full[:number]))
+        assert row[number] == full[number]
+    assert all(a in (None, b) for few, full in zip(*asked, strict=True) for a, b in zip(few, full, strict=True))
+    with pytest.raises(InputError, match="expected EvaluationWriter's retention_sample of 0 or more, got -1"):
+        EvaluationWriter(retention_sample=-1)
+
+
 def test_without_retention() -> None:
     writer = EvaluationWriter(retention=False, protocols=["strict"])
     result = aeplus.edit(tiny_model("llama"), tiny_tokenizer(), EDITS[:1], callbacks=[writer], **OPTIONS)

@@ -3,6 +3,7 @@
 The scores before and after, which every run has, are measured by :mod:`aeplus.run.session`.
 """
 
+import random
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -32,17 +33,20 @@ class EvaluationWriter(EditCallback):
 
     Args:
         every: Measure after every N batches too; 0 for the start and the end only.
-        retention: Ask every previous edit again after each batch.
+        retention: Ask previous edits again after each batch.
+        retention_sample: How many of them at most, drawn anew for each batch, so that a batch after thousands of edits
+            costs as much as an early one; the last batch's own edits are asked beside them.
         **options: The fields of :class:`~aeplus.evaluation.suite.SuiteOptions`. ``corpus`` and ``skip_tokens`` are
             those of ``model.preserved`` unless given. Where a chat template is used, and no protocols are given,
             ``contains`` is added to the usual ones: a chat answers in a sentence.
     """
 
-    def __init__(self, every: int = 0, retention: bool = True, **options: Any) -> None:
-        if every < 0:
-            msg = f"expected EvaluationWriter's every of 0 or more, got {every}; choose another number."
-            raise InputError(msg)
-        self.every, self.retention = every, retention
+    def __init__(self, every: int = 0, retention: bool = True, retention_sample: int = 1000, **options: Any) -> None:
+        for name, number in (("every", every), ("retention_sample", retention_sample)):
+            if number < 0:
+                msg = f"expected EvaluationWriter's {name} of 0 or more, got {number}; choose another number."
+                raise InputError(msg)
+        self.every, self.retention, self.retention_sample = every, retention, retention_sample
         self.options = SuiteOptions(**options)
         self._chosen = "protocols" in options
         self._clear()
@@ -133,9 +137,13 @@ class EvaluationWriter(EditCallback):
         self._saved = state_dict
 
     def _ask_again(self, session: EditSession, index: int) -> None:
-        """Strict success on each edit so far to which no later one gives another answer."""
+        """Strict success on edits so far to which no later one gives another answer, of earlier batches on a sample."""
         batch_of = [b for b, entry in enumerate(session.entries) for _ in entry.edits]
         current = holding_numbered(session.data.edited)
+        earlier = [number for number, _ in current if batch_of[number] < index]
+        if len(earlier) > self.retention_sample:
+            drawn = set(random.Random(f"{session.seed} {index}").sample(earlier, self.retention_sample))
+            current = [(number, edit) for number, edit in current if number in drawn or batch_of[number] == index]
         items = [PromptItem("", edit.question, edit.target_new, edit.aliases, n, edit.join) for n, edit in current]
         asked = tokenize_items(session.tokenizer, items, {}, session.decoder.context_length)
         predictions = predict_all(session.decoder, asked, self.options.batch_tokens)
