@@ -96,21 +96,17 @@ SHAPES: dict[str, tuple[dict[str, Any], list[int]]] = {
 """Config and edited layers of each shape."""
 
 PHASES = ("fixed", "statistics", "targets", "keys", "solve", "validate", "other")
-CPU_SCALE = 8
+CPU_SCALE = 16
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 def scaled(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with an eighth of the widths and a quarter of the depth, for a machine without an accelerator."""
+    """The config with a sixteenth of the widths and all layers, for a machine without an accelerator."""
     small = dict(config)
-    for name in ("hidden_size", "intermediate_size", "n_embd", "num_attention_heads", "n_head", "vocab_size"):
+    widths = ("hidden_size", "intermediate_size", "n_embd", "num_attention_heads", "n_head", "num_key_value_heads")
+    for name in (*widths, "vocab_size"):
         if name in small:
-            small[name] //= CPU_SCALE
-    for name in ("num_hidden_layers", "n_layer"):
-        if name in small:
-            small[name] = max(12, small[name] // 4)
-    if "num_key_value_heads" in small:
-        small["num_key_value_heads"] = max(1, small["num_key_value_heads"] // CPU_SCALE)
+            small[name] = max(1, small[name] // CPU_SCALE)
     return small
 
 
@@ -205,7 +201,7 @@ class Bench:
         config, self.layers = SHAPES[options.shapes]
         full = self.device.type != "cpu" or options.shapes in ("smollm2", "tiny")
         config = config if full else scaled(config)
-        self.notes = [] if full else ["scaled down for a CPU: an eighth of the widths, fewer layers"]
+        self.notes = [] if full else [f"scaled down for a CPU: 1/{CPU_SCALE} of the widths and of the vocabulary"]
         torch.manual_seed(0)
         made = AutoConfig.for_model(**copy.deepcopy(config))
         with self.device:

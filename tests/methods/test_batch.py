@@ -189,3 +189,19 @@ def test_while_all_candidates_are_scored_the_model_is_as_the_batch_found_it() ->
         assert len(variants) == 3
         assert all(torch.equal(a, b) for a, b in zip(weights(decoder), start, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(weights(decoder), edited, strict=True))
+
+
+def test_the_first_layer_is_read_once_for_all_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, batch, _ = make("llama", named_method("alphaedit_plus", **NUMBERS, smoothing_steps=4))
+    monkeypatch.setattr(closed_form, "_TOKENS", 2 * batch.editor._reader.tokens)  # two candidates at a time
+    read: list[int] = []
+    original = KeyReader.read
+
+    def note(reader: KeyReader, site: Any, at: Any, **options: Any) -> Any:
+        read.append(site.layer)
+        return original(reader, site, at, **options)
+
+    monkeypatch.setattr(KeyReader, "read", note)
+    assert len(batch.editor.propose_all()) == 5
+    assert read.count(1) == 1
+    assert read.count(2) == 3

@@ -44,10 +44,9 @@ def test_one_pass_chooses_as_many_do() -> None:
         assert mine["committed_iteration"] == theirs["committed_iteration"]
         for left, right in zip(mine["candidates"], theirs["candidates"], strict=True):
             assert left == pytest.approx(right, rel=1e-4)
-        for name in ("residual_norm", "leakage", "conflict_prior", "rank"):
-            assert mine[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-8)
+        assert mine["layers"] == theirs["layers"]
     for name, weight in one.model.state_dict().items():
-        torch.testing.assert_close(weight, many.model.state_dict()[name], rtol=1e-4, atol=1e-5)
+        assert torch.equal(weight, many.model.state_dict()[name]), name
 
 
 def test_other_prompts_than_the_first_candidates_are_asked_of_the_model_itself() -> None:

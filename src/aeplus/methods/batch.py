@@ -137,6 +137,22 @@ class BatchEdit:
         self.current, self.scores[iteration] = candidate, {}
         return self.current
 
+    @torch.no_grad()
+    def final(self) -> Candidate:
+        """The candidate to commit, in the model.
+
+        Where all were found in one pass it is found once more by itself, so that what is committed is bit for bit what
+        it would be had they come one by one.
+        """
+        if self._found is None:
+            return self.chosen
+        began, iteration = time.perf_counter(), self.chosen.iteration
+        self.rollback()
+        self.current = self._kept = Candidate(iteration, self.editor.propose(iteration))
+        self._found = None
+        self.seconds += time.perf_counter() - began
+        return self.current
+
     @contextmanager
     def variants(self) -> Iterator[Variants | None]:
         """All candidates as variants of the model, which is within the block as the batch found it.

@@ -265,18 +265,24 @@ class ClosedForm:
             return None
         if self._reader.curved(self._sites):
             return None
-        parts = variant_parts(self.iterations, self._reader.tokens, _TOKENS)
-        return [proposal for part in parts for proposal in self._edit_beside(part)]
-
-    def _edit_beside(self, iterations: range) -> list["Proposal"]:
-        """The edits of some iterations, whose rows run side by side."""
         self._reader.restart()
+        target = self._targets[0]
+        first = self._reader.read(self._sites[0], target.at, every=target.every)  # nothing below is edited yet
+        parts = variant_parts(self.iterations, self._reader.tokens, _TOKENS)
+        return [proposal for part in parts for proposal in self._edit_beside(part, first)]
+
+    def _edit_beside(self, iterations: range, first: tuple[Tensor, Tensor]) -> list["Proposal"]:
+        """The edits of some iterations, whose rows run side by side.
+
+        Args:
+            iterations: The iterations.
+            first: Keys and values of the first site.
+        """
         wide: KeyReader | None = None
         solved: list[list[Solved]] = [[] for _ in iterations]
         for i, (site, solver, target) in enumerate(zip(self._sites, self._solvers, self._targets, strict=True)):
-            if i == 0:  # nothing below is edited yet
-                read = [self._reader.read(site, target.at, every=target.every)] * len(iterations)
-            else:
+            read = [first] * len(iterations)
+            if i > 0:
                 wide = wide or self._reader.beside(len(iterations))
                 below = Variants(self._sites[:i], [[layer.update for layer in own] for own in solved])
                 read = wide.read_each(site, target.at, below, every=target.every)

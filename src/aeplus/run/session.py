@@ -417,7 +417,7 @@ class EditSession:
         self._check_candidate()
         batch, data = self.batch, self.data
         assert self._builder is not None
-        chosen, requests = batch.chosen, data.current
+        chosen, requests = batch.final(), data.current
         if self._restraint.due(len(self.entries) + 1, last=data.cursor + len(requests) >= len(data.requests)):
             updates = {site.layer: self.entries.updates(site) for site in self.sites}
             chosen = Candidate(chosen.iteration, self._restraint.restrain(updates, chosen.layers))
