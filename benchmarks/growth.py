@@ -27,9 +27,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import aeplus
 from aeplus.callbacks import BatchCommit, EditCallback
 from aeplus.functional import Spectrum
+from aeplus.methods.compositions import named_method
 from aeplus.methods.earlier import EarlierKeys
 from aeplus.methods.layer import LayerSolver
-from aeplus.methods.method import named_method
 from aeplus.methods.registry import METHODS
 from aeplus.preserved.statistics import LayerStatistics
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from aeplus.data.datamodule import EditDataModule
-from aeplus.methods.method import named_method
+from aeplus.methods.compositions import named_method
 from aeplus.metrics.success import Score
 from aeplus.models.decoder import Decoder, EditSite, Snapshot
 from aeplus.models.loading import load_model

@@ -15,7 +15,7 @@ from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.functional import Spectrum
 from aeplus.methods.closed_form import ClosedForm
-from aeplus.methods.method import named_method
+from aeplus.methods.compositions import named_method
 from aeplus.models.decoder import Decoder, EditSite, Snapshot
 from aeplus.models.replay import Replay, freezes_prefix, response_of
 from aeplus.preserved.statistics import LayerStatistics

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from aeplus.methods.method import Method, named_method
+from aeplus.methods.compositions import named_method
+from aeplus.methods.method import Method
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.targets.optimizer import TargetOptions
 

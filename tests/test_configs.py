@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from aeplus.commands.main import main
-from aeplus.methods.method import METHODS, method_switches
+from aeplus.methods.compositions import method_switches
+from aeplus.methods.method import METHODS
 from small import ROOT, records
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))

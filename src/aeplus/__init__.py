@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from aeplus import functional
     from aeplus.api import EditResult, edit
     from aeplus.journal import Journal
-    from aeplus.methods.method import Method, register_method
+    from aeplus.methods.compositions import register_method
+    from aeplus.methods.method import Method
     from aeplus.methods.registry import METHODS
 
     __version__: str
@@ -20,7 +21,7 @@ _HOMES = {
     "EditResult": "aeplus.api",
     "Journal": "aeplus.journal",
     "Method": "aeplus.methods.method",
-    "register_method": "aeplus.methods.method",
+    "register_method": "aeplus.methods.compositions",
     "METHODS": "aeplus.methods.registry",
 }
 

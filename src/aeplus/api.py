@@ -18,7 +18,8 @@ from aeplus.data.datamodule import EditDataModule
 from aeplus.data.readers import requests_from_records
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
-from aeplus.methods.method import GradientOptions, Method, find_composition, named_method
+from aeplus.methods.compositions import find_composition, named_method
+from aeplus.methods.method import GradientOptions, Method
 from aeplus.models.checks import check_model, check_tokenizer
 from aeplus.models.decoder import Decoder, EditSite, Snapshot
 from aeplus.module import EditModule

@@ -18,8 +18,9 @@ from aeplus.functional import (
     relax_filter,
     solve_update,
 )
+from aeplus.methods.compositions import named_method
 from aeplus.methods.layer import LayerSolver
-from aeplus.methods.method import Method, named_method
+from aeplus.methods.method import Method
 from aeplus.preserved.statistics import LayerStatistics
 
 IDENTITY = torch.eye(24, dtype=torch.float64)

@@ -11,7 +11,8 @@ from aeplus.functional import Spectrum, prior_weights
 from aeplus.methods import closed_form
 from aeplus.methods.batch import BatchEdit
 from aeplus.methods.closed_form import ClosedForm
-from aeplus.methods.method import Method, named_method
+from aeplus.methods.compositions import named_method
+from aeplus.methods.method import Method
 from aeplus.models.decoder import Decoder, Snapshot
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.keys import KeyReader

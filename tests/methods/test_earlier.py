@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aeplus.functional import Spectrum, extend_basis, weighted_moment
+from aeplus.methods.compositions import named_method
 from aeplus.methods.earlier import EarlierKeys
 from aeplus.methods.layer import LayerSolver
-from aeplus.methods.method import named_method
 from aeplus.preserved.statistics import LayerStatistics
 
 D, OUT, N = 24, 10, 4

@@ -9,7 +9,7 @@ from torch import Tensor
 from aeplus.functional import Spectrum
 from aeplus.methods.batch import BatchEdit
 from aeplus.methods.closed_form import ClosedForm
-from aeplus.methods.method import named_method
+from aeplus.methods.compositions import named_method
 from aeplus.models.decoder import Decoder, Snapshot
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.optimizer import Targets

@@ -16,8 +16,9 @@ from aeplus import METHODS, Method, register_method
 from aeplus.commands.main import main
 from aeplus.errors import InputError
 from aeplus.functional import null_space_filter
-from aeplus.methods.layer import FILTERS
-from aeplus.methods.method import SWITCHES, find_composition, method_switches, named_method
+from aeplus.methods.compositions import find_composition, method_switches, named_method
+from aeplus.methods.method import SWITCHES
+from aeplus.methods.parts import FILTERS
 from aeplus.methods.registry import Part, methods_table
 from small import LEARNING, ROOT, records
 from tiny import tiny_model, tiny_tokenizer

@@ -11,7 +11,7 @@ import pytest
 
 from aeplus.data.datamodule import EditDataModule
 from aeplus.data.readers import requests_from_records
-from aeplus.methods.method import named_method
+from aeplus.methods.compositions import named_method
 from aeplus.models.decoder import Decoder
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.session import EditSession

@@ -7,7 +7,7 @@ import torch
 
 from aeplus.data.datamodule import EditDataModule
 from aeplus.data.readers import requests_from_records
-from aeplus.methods.method import named_method
+from aeplus.methods.compositions import named_method
 from aeplus.run.session import EditSession
 from small import LEARNING, learning_options, records
 from tiny import tiny_model, tiny_tokenizer

@@ -14,7 +14,7 @@ from aeplus.data.readers import requests_from_records
 from aeplus.data.validation import ValidationSet
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
-from aeplus.methods.method import named_method
+from aeplus.methods.compositions import named_method
 from aeplus.run.batches import Stream
 from aeplus.run.session import EditSession
 from small import LEARNING, learning_options, records

@@ -14,7 +14,7 @@ from aeplus.edits import still_holding
 from aeplus.errors import InputError
 from aeplus.evaluation.questions import edit_success
 from aeplus.methods.closed_form import residual_threshold
-from aeplus.methods.layer import base_filter
+from aeplus.methods.parts import base_filter
 from aeplus.models.predict import collect_hidden
 from aeplus.run.batches import BatchCommit
 from aeplus.run.hooks import EditCallback, EditingModule, session_of

@@ -109,6 +109,6 @@ def method_flags(arguments: Sequence[str]) -> list[str]:
 def _method_config(name: str) -> str:
     import yaml
 
-    from aeplus.methods.method import method_switches
+    from aeplus.methods.compositions import method_switches
 
     return str(yaml.safe_dump({"model": {"method": method_switches(name)}}))

@@ -17,7 +17,7 @@ from aeplus.edits import EditRequest
 from aeplus.functional import LowRankUpdate
 from aeplus.methods.closed_form import ClosedForm, Proposal
 from aeplus.methods.gradient import GradientEditor, sample_previous
-from aeplus.methods.layer import LayerEdit
+from aeplus.methods.measured import LayerEdit
 from aeplus.methods.registry import Part
 from aeplus.methods.treatments import prepared
 from aeplus.models.decoder import Decoder, EditSite, Snapshot

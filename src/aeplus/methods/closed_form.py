@@ -11,7 +11,8 @@ from torch import Tensor
 from aeplus import functional as fn
 from aeplus.errors import InputError
 from aeplus.methods.earlier import EarlierKeys
-from aeplus.methods.layer import LayerEdit, LayerSolver, stored
+from aeplus.methods.layer import LayerSolver, stored
+from aeplus.methods.measured import LayerEdit
 from aeplus.methods.registry import Part
 from aeplus.methods.treatments import TREATMENTS
 from aeplus.models.decoder import Decoder, EditSite, Snapshot

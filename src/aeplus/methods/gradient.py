@@ -32,7 +32,8 @@ from aeplus.edits import EditRequest, still_holding
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate, project_out
 from aeplus.methods.earlier import EarlierKeys
-from aeplus.methods.layer import LayerEdit, measure, solving_dtype, stored
+from aeplus.methods.layer import solving_dtype, stored
+from aeplus.methods.measured import LayerEdit, measure
 from aeplus.models.decoder import Decoder, EditSite, Snapshot, at_least_float32
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.keys import KeyReader

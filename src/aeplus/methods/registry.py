@@ -136,7 +136,7 @@ METHODS: dict[str, NamedMethod] = {
         NamedMethod("blue_plus", "BLUE with the three AlphaEdit+ components", *_PLUS_PAPER, {**_PLUS, **_BLUE}),
     )
 }
-"""The named methods, as in ``configs/method``. :func:`~aeplus.methods.method.register_method` adds one's own."""
+"""The named methods, as in ``configs/method``. :func:`~aeplus.methods.compositions.register_method` adds one's own."""
 
 
 _SHIPPED = tuple(METHODS)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from aeplus import functional as fn
 from aeplus.functional import LowRankUpdate
-from aeplus.methods.layer import LayerEdit, solving_dtype, stored
+from aeplus.methods.layer import solving_dtype, stored
+from aeplus.methods.measured import LayerEdit
 from aeplus.methods.registry import Part
 from aeplus.models.decoder import EditSite
 

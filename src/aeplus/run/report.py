@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from aeplus.methods.layer import LayerReport
+from aeplus.methods.measured import LayerReport
 from aeplus.utils.jsonl import write_json
 from aeplus.utils.tables import Row, print_line, print_table
 

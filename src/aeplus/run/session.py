@@ -20,8 +20,8 @@ from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.evaluation.questions import PromptItem, Success
 from aeplus.methods.batch import BatchBuilder, BatchEdit, Candidate
-from aeplus.methods.layer import SITES, base_filter
 from aeplus.methods.method import Method
+from aeplus.methods.parts import SITES, base_filter
 from aeplus.methods.treatments import Restraint, added_last
 from aeplus.models.checks import check_model, check_tokenizer
 from aeplus.models.decoder import Decoder, EditSite

@@ -6,7 +6,8 @@ import pytest
 
 from aeplus.commands.compare.specs import parse_seeds, parse_specs
 from aeplus.errors import InputError
-from aeplus.methods.method import METHODS, Method, method_switches
+from aeplus.methods.compositions import method_switches
+from aeplus.methods.method import METHODS, Method
 
 
 def numbers() -> dict[str, Any]:

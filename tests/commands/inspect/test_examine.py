@@ -17,7 +17,7 @@ from aeplus.commands.inspect.findings import Clash, Finding, most_conflicting
 from aeplus.commands.inspect.report import html_page
 from aeplus.commands.main import main
 from aeplus.data.readers import requests_from_records
-from aeplus.methods.method import named_method
+from aeplus.methods.compositions import named_method
 from aeplus.module import EditModule
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.targets.optimizer import TargetOptions

@@ -12,7 +12,8 @@ from jsonargparse import ArgumentParser
 
 from aeplus.commands.lists import split_list
 from aeplus.errors import InputError
-from aeplus.methods.method import GradientOptions, Method, find_composition, method_switches, switch_choices
+from aeplus.methods.compositions import find_composition, method_switches
+from aeplus.methods.method import GradientOptions, Method, switch_choices
 from aeplus.methods.registry import METHODS, check_new_name
 
 _GROUPS = {"gradient": GradientOptions}

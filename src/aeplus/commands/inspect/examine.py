@@ -17,8 +17,8 @@ from aeplus.commands.stream_keys import read_keys, read_lengths, stream_rows
 from aeplus.edits import EditRequest
 from aeplus.functional import nearest, null_share, null_space_filter
 from aeplus.methods.closed_form import residual_threshold
-from aeplus.methods.layer import FILTERS
 from aeplus.methods.method import Method
+from aeplus.methods.parts import FILTERS
 from aeplus.models.generate import generate
 from aeplus.models.tokens import readable
 from aeplus.preserved.facts import statement_keys, with_excerpts

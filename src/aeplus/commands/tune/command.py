@@ -11,7 +11,7 @@ from aeplus.commands.tune.search import TUNED, search, stages, start
 from aeplus.commands.tune.trials import TrialRunner, TuneCLI
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
-from aeplus.methods.method import find_composition, named_method
+from aeplus.methods.compositions import find_composition, named_method
 from aeplus.methods.registry import METHODS, NamedMethod, shipped_methods
 from aeplus.models.loading import LOADING, load_model
 from aeplus.trainer import silence_lightning

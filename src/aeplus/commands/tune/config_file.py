@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from aeplus.commands.tune.search import Result, Trial, Values, half_converged, value_text
-from aeplus.methods.method import GradientOptions, Method, method_switches
+from aeplus.methods.compositions import method_switches
+from aeplus.methods.method import GradientOptions, Method
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.utils.tables import Row, markdown_table, print_table, with_notes

@@ -18,7 +18,8 @@ from aeplus.commands.fit import BaseCLI
 from aeplus.commands.tune.search import Result, Values
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
-from aeplus.methods.method import GradientOptions, Method, method_switches
+from aeplus.methods.compositions import method_switches
+from aeplus.methods.method import GradientOptions, Method
 from aeplus.methods.registry import NamedMethod
 from aeplus.metrics.success import ASPECTS
 from aeplus.models.decoder import Decoder, Snapshot

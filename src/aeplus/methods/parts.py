@@ -1,0 +1,168 @@
+"""The parts that a method chooses from for each layer: which layers, the filter, its relaxation, the prior.
+
+A part is an entry of one of the tables :data:`SITES`, :data:`FILTERS`, :data:`RELAXATIONS` and :data:`PRIORS`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from aeplus import functional as fn
+from aeplus.methods.registry import Part
+
+if TYPE_CHECKING:
+    from aeplus.methods.method import Method
+
+SITES: dict[str, Part[Callable[[list[int]], list[int]]]] = {
+    "all": Part(lambda layers: layers),
+    "ends": Part(lambda layers: sorted({layers[0], layers[-1]}) if layers else []),
+}
+"""``method.sites``: which of the layers are edited."""
+
+_MIXED = ("threshold", "threshold_kind", "alpha", "ridge")
+
+
+def _mixed(method: "Method", spectrum: fn.Spectrum, make: Callable[..., Tensor]) -> Tensor:
+    """A filter with both a null space and a price."""
+    return make(spectrum, method.threshold, method.alpha, method.solver_ridge, kind=method.threshold_kind)
+
+
+FILTERS: dict[str, Part[Callable[["Method", fn.Spectrum], Tensor]]] = {
+    "null_space": Part(
+        lambda method, spectrum: fn.null_space_filter(spectrum, method.threshold, kind=method.threshold_kind),
+        ("threshold", "threshold_kind", "ridge"),
+    ),
+    "covariance": Part(lambda method, spectrum: fn.ridge_filter(spectrum, method.alpha), ("alpha",)),
+    "soft": Part(
+        lambda method, spectrum: fn.soft_filter(spectrum, method.alpha, method.solver_ridge), ("alpha", "ridge")
+    ),
+    "null_soft": Part(lambda method, spectrum: _mixed(method, spectrum, fn.null_soft_filter), _MIXED),
+    "priced": Part(lambda method, spectrum: _mixed(method, spectrum, fn.priced_filter), _MIXED),
+}
+"""``method.filter``: the spectral filter ``f [d]`` before any relaxation. Without ``ridge`` it holds its own λ."""
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """A filter that has been widened by P̃.
+
+    Attributes:
+        filter: The spectral filter, with the eigenvectors that joined it, ``[d]``.
+        directions: Further directions Q, so that ``P̃`` holds ``Q Qᵀ``, ``[d, r]``; ``None`` for no others.
+    """
+
+    filter: Tensor
+    directions: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Widening:
+    """What P̃ is found from: the first residual ``[o, n]`` and keys ``[d, n]`` of a batch at a layer.
+
+    Attributes:
+        residual: ``R``.
+        keys: ``K1``.
+        spectrum: Spectrum of C.
+        base: The filter to widen, ``[d]``.
+        weight: ``W [o, d]``.
+        priors: Previous keys with their weights, as the solver takes them.
+    """
+
+    residual: Tensor
+    keys: Tensor
+    spectrum: fn.Spectrum
+    base: Tensor
+    weight: Tensor
+    priors: dict[str, Any]
+
+
+def _searched(method: "Method", found: Widening, **bounds: Any) -> Relaxed:
+    """Eigenvectors of C, by ascending eigenvalue, while they pay (Algorithm 1)."""
+    bounds["weight"] = found.weight if bounds.get("max_leakage") is not None else None
+    widened, _ = fn.relax_filter(
+        found.residual,
+        found.keys,
+        found.spectrum,
+        found.base,
+        method.solver_ridge,
+        method.epsilon,
+        relative=method.relative,
+        **found.priors,
+        **bounds,
+    )
+    return Relaxed(widened)
+
+
+def _bounded(method: "Method", found: Widening) -> Relaxed:
+    bounds = {name: getattr(method, name) for name in ("max_rank", "max_leakage", "max_growth")}
+    return _searched(method, found, **bounds)
+
+
+def _aligned(method: "Method", found: Widening) -> Relaxed:
+    """A direction for each edit whose key lies mostly outside the null space."""
+    problem, power = (found.keys, found.spectrum, found.base), method.aligned_power
+    floor: float | Tensor | None = method.aligned_floor
+    if floor is None:
+        bound: dict[str, Any] = {}
+        if method.aligned_leakage is not None:
+            most = method.aligned_leakage * fn.preserved_energy(found.weight, found.spectrum)
+            bound = {"residual_norms": found.residual.norm(dim=0), "max_leakage": most}
+        floor = fn.aligned_floor(*problem, method.solver_ridge, method.aligned_left, power, **bound)
+    return Relaxed(found.base, fn.aligned_basis(*problem, share=method.aligned_share, power=power, floor=floor))
+
+
+RELAXATIONS: dict[str, Part[Callable[["Method", Widening], Relaxed] | None]] = {
+    "none": Part(None),
+    "aligned": Part(_aligned, ("aligned_share", "aligned_left", "aligned_power", "aligned_floor", "aligned_leakage")),
+    "bounded": Part(_bounded, ("epsilon", "relative", "max_rank", "max_leakage", "max_growth")),
+    "paper": Part(_searched, ("epsilon", "relative")),
+}
+"""``method.relax``: how the filter is widened by P̃; ``None`` for not at all."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Previous edits as a prior sees them.
+
+    Attributes:
+        conflict: Finds the largest |cosine| of each with the batch's keys, s(kp, K1), ``[m]``.
+        rewritten: Which of them are of a fact that the batch edits again, ``[m]``.
+    """
+
+    conflict: Callable[[], Tensor]
+    rewritten: Tensor
+
+
+@dataclass(frozen=True)
+class Prior:
+    """How previous edits are kept.
+
+    Attributes:
+        weigh: Their weights ``Λp [m]``; ``None`` where they are not part of the system.
+        forbids: Updates must be 0 on their keys, instead of being penalized there.
+    """
+
+    weigh: Callable[[Earlier], Tensor] | None = None
+    forbids: bool = False
+
+
+PRIORS: dict[str, Part[Prior]] = {
+    "none": Part(Prior()),
+    "equal": Part(Prior(lambda earlier: torch.ones_like(earlier.rewritten, dtype=torch.float32)), ("prior_strength",)),
+    "conflict": Part(Prior(lambda earlier: 1 - earlier.conflict()), ("prior_strength",)),
+    "resolve": Part(Prior(lambda earlier: (~earlier.rewritten).float()), ("prior_strength",)),
+    "hard": Part(Prior(forbids=True)),
+}
+"""``method.prior``: the weights ``Λp [m]`` of previous edits, or that they forbid directions."""
+
+
+def base_filter(method: "Method", spectrum: fn.Spectrum) -> Tensor:
+    """The filter ``[d]`` before any relaxation.
+
+    Raises:
+        InputError: If the threshold leaves no null space or no constraint.
+    """
+    return FILTERS[method.filter].run(method, spectrum)
