@@ -63,8 +63,8 @@ def test_error_texts() -> None:
         Spectrum.from_covariance(C.triu())
     with pytest.raises(InputError, match="covariance without negative eigenvalues, got a smallest one of"):
         Spectrum.from_covariance(-C)
-    with pytest.raises(InputError, match=r"got values \[6\] and vectors \[6, 4\]; pass all eigenvectors"):
-        Spectrum(torch.ones(6), torch.ones(6, 4))
+    with pytest.raises(InputError, match=r"got values \[6\] and vectors \[6, 7\]; pass eigenvectors"):
+        Spectrum(torch.ones(6), torch.ones(6, 7))
 
 
 @pytest.mark.parametrize("mask", ["head", "scattered", "none", "all"])

@@ -56,6 +56,8 @@ class System:
     def _spectral_keys(self) -> Tensor:
         """`U diag(f) Uᵀ K`, `[d, N]`."""
         support, spectrum, keys = self.filter != 0, self.spectrum, self.keys
+        if spectrum.missing:
+            return self._beside_constant(self.filter, keys)
         if bool(((self.filter == 0) | (self.filter == 1)).all()):
             if 2 * int(support.sum()) > support.numel():
                 return keys - spectrum.combine(~support, spectrum.coordinates(~support, keys))
@@ -63,17 +65,43 @@ class System:
         return spectrum.combine(support, self.filter[support, None] * spectrum.coordinates(support, keys))
 
     def root(self, columns: Tensor) -> Tensor:
-        """`A X` of `X [d, n]`, with `A = [diag(√f) U_sᵀ; Qᵀ]` and `F = Aᵀ A`, `[s, n]`."""
-        support = self.filter != 0
-        mapped = self.filter[support].sqrt()[:, None] * self.spectrum.coordinates(support, columns)
+        """`A X` of `X [d, n]`, with `A = [diag(√f) U_sᵀ; Qᵀ]` and `F = Aᵀ A`, `[s, n]`.
+
+        Where the spectrum does not hold all eigenvectors, `U diag(√f) Uᵀ` is in place of `diag(√f) U_sᵀ`, and `s` is
+        `d` (and Q's columns).
+        """
+        if self.spectrum.missing:
+            mapped = self._beside_constant(self.filter.sqrt(), columns)
+        else:
+            support = self.filter != 0
+            mapped = self.filter[support].sqrt()[:, None] * self.spectrum.coordinates(support, columns)
         return mapped if self.relaxation is None else torch.cat([mapped, self.relaxation.T @ columns])
 
     def unroot(self, coordinates: Tensor) -> Tensor:
         """`Aᵀ Y` of `Y [s, n]`, `[d, n]`."""
-        support = self.filter != 0
-        count = int(support.sum())
-        columns = self.spectrum.combine(support, self.filter[support].sqrt()[:, None] * coordinates[:count])
+        if self.spectrum.missing:
+            count = self.spectrum.dimension
+            columns = self._beside_constant(self.filter.sqrt(), coordinates[:count])
+        else:
+            support = self.filter != 0
+            count = int(support.sum())
+            columns = self.spectrum.combine(support, self.filter[support].sqrt()[:, None] * coordinates[:count])
         return columns if self.relaxation is None else columns + self.relaxation @ coordinates[count:]
+
+    def _beside_constant(self, factors: Tensor, columns: Tensor) -> Tensor:
+        """`U diag(g) Uᵀ X` of `X [d, n]`, where `g` is one number on the eigenvectors that are not held, `[d, n]`."""
+        spectrum = self.spectrum
+        constant = factors[0]
+        if bool((factors[: spectrum.missing] != constant).any()):
+            message = (
+                "expected a filter that is one number on the eigenvectors that the spectrum does not hold, got others; "
+                "keep all (preserved.keep: all), or use filter null_space or priced."
+            )
+            raise InputError(message)
+        other = factors != constant
+        return constant * columns + spectrum.combine(
+            other, (factors[other] - constant)[:, None] * spectrum.coordinates(other, columns)
+        )
 
 
 def factor(gram: Tensor, shift: float) -> Tensor:

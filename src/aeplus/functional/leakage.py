@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import torch
 from torch import Tensor
 
 from aeplus.functional._checks import check_shape, working_dtype
@@ -40,20 +43,27 @@ def leakage(update: LowRankUpdate, spectrum: Spectrum, weight: Tensor) -> Tensor
 
 
 def preserved_moment(matrix: Tensor, spectrum: Spectrum) -> Tensor:
-    """`A C Aᵀ` of `A [r, d]`, `[r, r]`."""
-    moment = matrix.new_zeros(matrix.shape[0], matrix.shape[0])
-    for start in range(0, spectrum.dimension, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        scaled = matrix @ spectrum.vectors[:, block].to(matrix.dtype)
-        moment += (scaled * spectrum.values[block].to(matrix.dtype)) @ scaled.T
+    """`A C Aᵀ` of `A [r, d]`, `[r, r]`; eigenvectors that the spectrum does not hold count at their mean eigenvalue."""
+    rest = spectrum.rest.to(matrix.dtype)
+    moment = rest * (matrix @ matrix.T) if spectrum.missing else matrix.new_zeros(matrix.shape[0], matrix.shape[0])
+    for vectors, values in _blocks(spectrum, matrix.dtype):
+        scaled = matrix @ vectors
+        moment += (scaled * (values - rest)) @ scaled.T
     return moment
 
 
 def preserved_energy(matrix: Tensor, spectrum: Spectrum) -> Tensor:
-    """`tr(A C Aᵀ)` of `A [o, d]`, a scalar."""
-    energy = matrix.new_zeros(())
-    for start in range(0, spectrum.dimension, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        scaled = matrix @ spectrum.vectors[:, block].to(matrix.dtype)
-        energy += (scaled.square().sum(0) * spectrum.values[block].to(matrix.dtype)).sum()
+    """`tr(A C Aᵀ)` of `A [o, d]`, a scalar; eigenvectors that are not held count as in :func:`preserved_moment`."""
+    rest = spectrum.rest.to(matrix.dtype)
+    energy = rest * matrix.square().sum() if spectrum.missing else matrix.new_zeros(())
+    for vectors, values in _blocks(spectrum, matrix.dtype):
+        energy += ((matrix @ vectors).square().sum(0) * (values - rest)).sum()
     return energy
+
+
+def _blocks(spectrum: Spectrum, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+    """The eigenvectors that are held, some at a time, with their eigenvalues."""
+    values = spectrum.values[spectrum.missing :]
+    for start in range(0, len(values), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        yield spectrum.vectors[:, block].to(dtype), values[block].to(dtype)

@@ -99,7 +99,7 @@ def relax_filter(
     start, size = 0, 1
     while start < len(candidates):
         index = candidates[start : start + size]
-        projected = system.keys.T @ spectrum.vectors[:, index].to(dtype)  # g of this block, [N, b]
+        projected = system.keys.T @ spectrum.columns(index).to(dtype)  # g of this block, [N, b]
         steps = _rank_one_steps(inverse, projected)
         decrease = ridge * (root @ steps[:n]).square().sum(0)
         after = objective - decrease.cumsum(0)

@@ -141,7 +141,8 @@ def solve_update(
             raise InputError(message)
         form = "dual"
     if form == "auto":
-        inner = int((filter != 0).sum()) + (0 if relaxation is None else relaxation.shape[1])
+        support = spectrum.dimension if spectrum.missing else int((filter != 0).sum())
+        inner = support + (0 if relaxation is None else relaxation.shape[1])
         form = "dual" if system.keys.shape[1] <= inner else "primal"
     right = _dual(system) if form == "dual" else _primal(system)
     # a copy: an update that is kept must not change when its caller reuses the residual

@@ -20,12 +20,16 @@ _TOLERANCE = 1e-4  # of the largest entry: the error of float32 products, even i
 class Spectrum:
     """Eigenvalues and eigenvectors of the preserved keys' second moment `C = U diag(σ) Uᵀ`.
 
+    A filter that is constant on a null space needs the eigenvectors outside it only. A spectrum may hold just those of
+    its `k` largest eigenvalues; what needs another eigenvector raises, and a sum over all of them takes the others at
+    their mean eigenvalue.
+
     Attributes:
         values: Eigenvalues σ, ascending and not negative, `[d]`.
-        vectors: Eigenvectors U, one per column, `[d, d]`.
+        vectors: Eigenvectors U, one per column, `[d, d]`, or `[d, k]` for those of the largest eigenvalues.
 
     Raises:
-        InputError: If `vectors` is not `[d, d]` for the `d` of `values`.
+        InputError: If `vectors` is not `[d, k]` with `k ≤ d` for the `d` of `values`.
     """
 
     values: Tensor
@@ -33,10 +37,11 @@ class Spectrum:
 
     def __post_init__(self) -> None:
         d = self.values.numel()
-        if self.values.dim() != 1 or self.vectors.shape != (d, d):
+        shape = self.vectors.shape
+        if self.values.dim() != 1 or len(shape) != 2 or shape[0] != d or shape[1] > d:
             message = (
-                f"expected a spectrum of values [d] and vectors [d, d], got values {list(self.values.shape)} "
-                f"and vectors {list(self.vectors.shape)}; pass all eigenvectors of one matrix, in columns."
+                f"expected a spectrum of values [d] and vectors [d, d], or [d, k] of the largest, got values "
+                f"{list(self.values.shape)} and vectors {list(shape)}; pass eigenvectors of one matrix, in columns."
             )
             raise InputError(message)
 
@@ -91,6 +96,28 @@ class Spectrum:
         """Inputs `d` of the edited linear."""
         return self.values.numel()
 
+    @property
+    def missing(self) -> int:
+        """How many eigenvectors, those of the smallest eigenvalues, are not held."""
+        return self.dimension - self.vectors.shape[1]
+
+    @property
+    def rest(self) -> Tensor:
+        """The mean eigenvalue of the eigenvectors that are not held, a scalar; 0 if all are."""
+        return self.values[: self.missing].mean() if self.missing else self.values.new_zeros(())
+
+    def leading(self, count: int) -> Spectrum:
+        """The same with the eigenvectors of the `count` largest eigenvalues only, in memory of their own."""
+        return Spectrum(self.values, self.vectors[:, self.vectors.shape[1] - count :].clone())
+
+    def columns(self, index: Tensor) -> Tensor:
+        """The eigenvectors of some indices `[n]`, `[d, n]`.
+
+        Raises:
+            InputError: If one of them is not held.
+        """
+        return self.vectors[:, self._held(index)]
+
     def to(self, *args: Any, **kwargs: Any) -> Spectrum:
         """Move or cast both tensors, with the arguments of `torch.Tensor.to`."""
         return Spectrum(self.values.to(*args, **kwargs), self.vectors.to(*args, **kwargs))
@@ -115,7 +142,7 @@ class Spectrum:
         return coordinates.new_zeros(self.dimension, coordinates.shape[1]) if total is None else total
 
     def _blocks(self, mask: Tensor) -> Iterator[Tensor]:
-        index = mask.nonzero().flatten()
+        index = self._held(mask.nonzero().flatten())
         if not index.numel():
             yield self.vectors[:, :0]
             return
@@ -124,3 +151,14 @@ class Spectrum:
             # filters are mostly steps along the spectrum: a view copies nothing
             together = last - first == len(some) - 1
             yield self.vectors[:, first : last + 1] if together else self.vectors[:, some]
+
+    def _held(self, index: Tensor) -> Tensor:
+        """Where eigenvectors stand in `vectors`."""
+        if self.missing and index.numel() and int(index.min()) < self.missing:
+            held = self.vectors.shape[1]
+            message = (
+                f"expected a spectrum with the eigenvector of eigenvalue {float(self.values[index.min()]):.3g}, got "
+                f"the {held} largest of {self.dimension}; keep all (preserved.keep: all), or use another filter."
+            )
+            raise InputError(message)
+        return index - self.missing if self.missing else index

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from aeplus import functional as fn
+from aeplus.errors import InputError
 from aeplus.methods.registry import Part
+from aeplus.preserved.statistics import Kept
 
 if TYPE_CHECKING:
     from aeplus.methods.method import Method
@@ -43,6 +45,8 @@ FILTERS: dict[str, Part[Callable[["Method", fn.Spectrum], Tensor]]] = {
     "priced": Part(lambda method, spectrum: _mixed(method, spectrum, fn.priced_filter), _MIXED),
 }
 """``method.filter``: the spectral filter ``f [d]`` before any relaxation. Without ``ridge`` it holds its own λ."""
+
+_EVEN_INSIDE = ("null_space", "priced")  # filters that are 1 on the whole null space
 
 
 @dataclass(frozen=True)
@@ -166,3 +170,29 @@ def base_filter(method: "Method", spectrum: fn.Spectrum) -> Tensor:
         InputError: If the threshold leaves no null space or no constraint.
     """
     return FILTERS[method.filter].run(method, spectrum)
+
+
+def kept_eigenvectors(method: "Method", keep: str) -> Kept | None:
+    """Which eigenvectors of preserved knowledge a run of a method holds; ``None`` for all.
+
+    Args:
+        method: The composition.
+        keep: ``all``, or ``outside`` its null space.
+
+    Raises:
+        InputError: If the method needs more than those outside.
+    """
+    if keep == "all":
+        return None
+    if method.update != "closed_form" or method.filter not in _EVEN_INSIDE:
+        got = f"filter: {method.filter}" if method.update == "closed_form" else f"update: {method.update}"
+        msg = (
+            f"expected filter {' or '.join(_EVEN_INSIDE)} for preserved.keep: outside, got {got}, which needs the "
+            "eigenvectors inside the null space too; set keep: all."
+        )
+        raise InputError(msg)
+
+    def count(spectrum: fn.Spectrum) -> int:
+        return int((fn.null_space_filter(spectrum, method.threshold, kind=method.threshold_kind) == 0).sum())
+
+    return Kept(f"outside_{method.threshold:g}_{method.threshold_kind}", count)

@@ -7,9 +7,9 @@ Notation: ``d`` inputs of an edited weight, ``s`` sampled keys, ``b`` rows of ``
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -42,6 +42,8 @@ class PreservedOptions:
         sample: Number of keys kept for s(k, K0).
         batch: Rows run at once.
         seed: Seed of the key sample.
+        keep: Which eigenvectors of ``C`` are held, in memory and on disk: ``all``, or those ``outside`` the method's
+            null space. Edits are the same; reported leakage then takes the null space at its mean eigenvalue.
         facts: A file of facts that must survive, in any format of edits; the present answer is ``target_new`` (or the
             format's own field). Their keys enter C and the sample for s(k, K0).
         facts_weight: How much each of them counts in C: the share of all the text that it weighs as much as.
@@ -53,6 +55,7 @@ class PreservedOptions:
     sample: int = 2048
     batch: int = 8
     seed: int = 0
+    keep: Literal["all", "outside"] = "all"
     facts: str | None = None
     facts_weight: float = 0.01
 
@@ -60,6 +63,9 @@ class PreservedOptions:
         require_types(self, "preserved")
         require_positive(self, "preserved", "tokens", "window", "sample", "batch", "facts_weight")
         require_seed(self.seed, "preserved.seed")
+        if self.keep not in ("all", "outside"):
+            msg = f"expected preserved.keep all or outside, got {self.keep!r}; choose one of these."
+            raise InputError(msg)
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,27 @@ class LayerStatistics:
         """
         values = self.spectrum.values.to(device, dtype or self.spectrum.values.dtype)
         return LayerStatistics(Spectrum(values, self.spectrum.vectors.to(device)), self.keys.to(device), self.tokens)
+
+    def leading(self, count: int) -> "LayerStatistics":
+        """The same with the eigenvectors of the ``count`` largest eigenvalues only."""
+        return replace(self, spectrum=self.spectrum.leading(count))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which eigenvectors of a layer's statistics are held.
+
+    Attributes:
+        name: What decides it, for the names of files.
+        count: How many, those of the largest eigenvalues, of a layer's spectrum.
+    """
+
+    name: str
+    count: Callable[[Spectrum], int]
+
+    def of(self, statistics: LayerStatistics) -> LayerStatistics:
+        """A layer's statistics with these only."""
+        return statistics.leading(self.count(statistics.spectrum))
 
 
 @dataclass(frozen=True)
@@ -112,6 +139,7 @@ def load_or_collect(
     options: PreservedOptions,
     progress: Progress,
     fingerprint: str | None = None,
+    kept: Kept | None = None,
 ) -> list[LayerStatistics]:
     """Statistics of the given sites, from the cache if it holds them.
 
@@ -125,6 +153,7 @@ def load_or_collect(
         options: The corpus, and how much of it to read.
         progress: Shows the tokens read.
         fingerprint: The weights' fingerprint, if it has been computed already.
+        kept: Which eigenvectors are held; all by default. A file with all of them serves too.
 
     Raises:
         InputError: If the corpus or a cache file cannot be read, or the keys are not finite.
@@ -132,13 +161,24 @@ def load_or_collect(
     fingerprint = fingerprint or weights_fingerprint(decoder.model)
     corpus = text_fingerprint(_corpus_fingerprint(options), token_ids(tokenizer, _TOKENIZED))
     folder = cache_dir() / "statistics" / fingerprint / corpus
-    paths = {site.layer: folder / f"layer_{site.layer}.safetensors" for site in sites}
-    missing = [site for site in sites if not paths[site.layer].is_file()]
+    whole = {site.layer: folder / f"layer_{site.layer}.safetensors" for site in sites}
+    parts = (
+        whole
+        if kept is None
+        else {layer: path.with_suffix(f".{kept.name}{path.suffix}") for layer, path in whole.items()}
+    )
+    missing = [site for site in sites if not (parts[site.layer].is_file() or whole[site.layer].is_file())]
     if missing:
         collected = collect(decoder, tokenizer, missing, options, progress)
         for site, statistics in zip(missing, collected, strict=True):
-            _save(paths[site.layer], statistics, f"{fingerprint} {corpus} {site.layer}")
-    return [_load(paths[site.layer], f"{fingerprint} {corpus} {site.layer}") for site in sites]
+            own = statistics if kept is None else kept.of(statistics)
+            _save(parts[site.layer], own, f"{fingerprint} {corpus} {site.layer}")
+    found = []
+    for site in sites:
+        of_part = parts[site.layer].is_file()
+        statistics = _load((parts if of_part else whole)[site.layer], f"{fingerprint} {corpus} {site.layer}")
+        found.append(statistics if of_part or kept is None else kept.of(statistics))
+    return found
 
 
 def collect(

@@ -7,7 +7,7 @@ from aeplus.data.readers import read_requests
 from aeplus.edits import EditRequest
 from aeplus.models.decoder import Decoder, EditSite
 from aeplus.preserved.facts import Statement, statement_keys, with_statements
-from aeplus.preserved.statistics import LayerStatistics, PreservedOptions, energy_of, load_or_collect
+from aeplus.preserved.statistics import Kept, LayerStatistics, PreservedOptions, energy_of, load_or_collect
 from aeplus.run.committed.entries import Entries
 from aeplus.utils.progress import Progress
 
@@ -35,6 +35,7 @@ def preserved_statistics(
     contexts: Sequence[str],
     progress: Progress,
     fingerprint: str | None = None,
+    kept: Kept | None = None,
 ) -> list[LayerStatistics]:
     """Statistics of preserved knowledge for each edited layer, with the facts that must survive.
 
@@ -47,16 +48,18 @@ def preserved_statistics(
         contexts: Prefixes behind which a fact must survive.
         progress: Where to show how far it is.
         fingerprint: The unedited weights' fingerprint, if it has been computed already.
+        kept: Which eigenvectors are held; all by default. With facts, the cache holds all.
 
     Raises:
         InputError: If the corpus, the file of facts or a cache file cannot be used.
     """
     facts = named_statements(options, preserve)  # a bad file is reported before the work
-    statistics = load_or_collect(decoder, tokenizer, sites, options, progress, fingerprint)
+    run = decoder, tokenizer, sites, options, progress, fingerprint
     if not facts:
-        return statistics
+        return load_or_collect(*run, kept)
     keys = statement_keys(decoder, tokenizer, sites, facts, contexts)
-    return with_statements(statistics, keys, options.facts_weight / len(contexts))
+    found = with_statements(load_or_collect(*run), keys, options.facts_weight / len(contexts))
+    return found if kept is None else [kept.of(statistics) for statistics in found]
 
 
 class LeakageMeter:

@@ -21,7 +21,7 @@ from aeplus.errors import InputError
 from aeplus.evaluation.questions import PromptItem, Success
 from aeplus.methods.batch import BatchBuilder, BatchEdit, Candidate
 from aeplus.methods.method import Method
-from aeplus.methods.parts import SITES, base_filter
+from aeplus.methods.parts import SITES, base_filter, kept_eigenvectors
 from aeplus.methods.treatments import Restraint, added_last
 from aeplus.models.checks import check_model, check_tokenizer
 from aeplus.models.decoder import Decoder, EditSite
@@ -245,7 +245,8 @@ class EditSession:
             InputError: If the corpus, the file of facts or a cache file cannot be used.
         """
         run = self.decoder, self.tokenizer, self.sites, self.preserved, self._preserve
-        return preserved_statistics(*run, contexts, self._progress, self.unedited.fingerprint)
+        kept = kept_eigenvectors(self.method, self.preserved.keep)
+        return preserved_statistics(*run, contexts, self._progress, self.unedited.fingerprint, kept)
 
     def statements(self) -> list[Statement]:
         """The facts that must survive, as statements.

@@ -1,0 +1,61 @@
+"""Statistics that hold only the directions outside the null space: the same edits, less memory and disk."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import aeplus
+from aeplus.errors import InputError
+from small import LEARNING, records
+from tiny import tiny_model, tiny_tokenizer
+
+OPTIONS = {**LEARNING, "batch_size": 3, "contexts": 1, "smoothing_steps": 2}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AEPLUS_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def edited(method: str, keep: str, **more: object) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+    model = tiny_model("llama")
+    result = aeplus.edit(model, tiny_tokenizer(), records(), method, keep=keep, **{**OPTIONS, **more})
+    return {name: weight.clone() for name, weight in model.state_dict().items()}, result.metrics
+
+
+@pytest.mark.parametrize("method", ["alphaedit", "alphaedit_plus", "alphaedit_plus_paper", "rect"])
+def test_edits_are_the_same(cache: Path, method: str) -> None:
+    filters = {"filter": "priced", "relax": "none"} if method == "rect" else {}
+    outside, measured = edited(method, "outside", **filters)
+    files = {path.name: path.stat().st_size for path in cache.rglob("layer_*")}
+    assert all("outside_0.8_dimensions" in name for name in files)
+    everything, expected = edited(method, "all", **filters)
+    sizes = {path.name: path.stat().st_size for path in cache.rglob("layer_?.safetensors")}
+    assert sum(files.values()) < sum(sizes.values())
+    for name, weight in everything.items():
+        torch.testing.assert_close(outside[name], weight, atol=1e-6, rtol=1e-5)
+    assert measured["after"] == expected["after"]
+    assert outside.keys() == everything.keys()
+    leaked, whole = measured["leakage"], expected["leakage"]
+    assert leaked == pytest.approx(whole, rel=1.0)  # type: ignore[arg-type]  # of one size, not the same
+    again, _ = edited(method, "outside", **filters)  # now the whole file is there too
+    assert all(torch.equal(again[name], weight) for name, weight in outside.items())
+
+
+def test_facts_are_added_to_the_whole(cache: Path) -> None:
+    fact = {"prompt": "The capital of {} is", "subject": "Peru", "target_new": "Lima"}
+    outside, _ = edited("alphaedit", "outside", preserve=[fact])
+    everything, _ = edited("alphaedit", "all", preserve=[fact])
+    for name, weight in everything.items():
+        torch.testing.assert_close(outside[name], weight, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("method", "got"), [("encore", "filter: soft"), ("kde", "update: gradient")])
+def test_methods_that_need_the_null_space(cache: Path, method: str, got: str) -> None:
+    text = f"expected filter null_space or priced for preserved.keep: outside, got {got}, which needs"
+    with pytest.raises(InputError, match=text):
+        edited(method, "outside")
+    with pytest.raises(InputError, match=r"expected preserved\.keep all or outside, got 'none'"):
+        edited(method, "none")
