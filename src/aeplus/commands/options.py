@@ -3,6 +3,7 @@
 from aeplus.commands.parser import CommandParser
 
 ANY_FORMAT = "a file or hub id in any format that aeplus fit reads"
+FIT_OPTIONS = "Every option of aeplus fit is accepted (aeplus fit --help lists them), except --ckpt_path"
 MODEL = "hub id, folder, .gguf file or smollm2-135m"
 
 
@@ -27,3 +28,11 @@ def add_residual_options(parser: CommandParser) -> None:
         0.5,
     )
     parser.option("--clamp", "N", "maximum norm of the residual, relative to the hidden state", 0.75)
+
+
+def add_rewriter(parser: CommandParser, model: str) -> None:
+    """The options of :func:`~aeplus.commands.rewriting.named_rewriter`, and the seed."""
+    text = "templates, or lm for a language model whose output is checked"
+    parser.option("--rewriter", "NAME", text, "templates", choices=("templates", "lm"))
+    parser.option("--rewriter-model", "NAME", model)
+    parser.option("--seed", "N", "seed of every choice", 0)

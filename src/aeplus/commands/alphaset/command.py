@@ -29,7 +29,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     """Builds AlphaSet for a model.
 
     Args:
-        options: See :func:`~aeplus.commands.arguments.alphaset_parser`.
+        options: See :func:`~aeplus.commands.alphaset.arguments.alphaset_parser`.
         rest: Empty.
         command: The command line.
 

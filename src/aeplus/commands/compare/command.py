@@ -60,7 +60,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     """Runs every method with every seed that is not cached, and writes and prints the tables.
 
     Args:
-        options: See :func:`~aeplus.commands.arguments.compare_parser`.
+        options: See :func:`~aeplus.commands.compare.arguments.compare_parser`.
         rest: Options of ``aeplus fit``.
         command: The command line, for the notes below the table.
 

@@ -60,7 +60,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     """Examines the edits, prints the table and writes JSON Lines, the page and the figures.
 
     Args:
-        options: See :func:`~aeplus.commands.arguments.inspect_parser`.
+        options: See :func:`~aeplus.commands.inspect.arguments.inspect_parser`.
         rest: Options of ``aeplus fit``.
         command: The command line.
 

@@ -23,7 +23,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     """Searches, writes the YAML and the table, and prints the table.
 
     Args:
-        options: See :func:`~aeplus.commands.arguments.tune_parser`.
+        options: See :func:`~aeplus.commands.tune.arguments.tune_parser`.
         rest: Options of ``aeplus fit``.
         command: The command line, for the notes.
 
