@@ -111,10 +111,9 @@ def ended(child: int, seconds: float | None) -> int | None:
     return None if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
 
 
-def weights(folder: Path) -> bytes:
-    """The saved model of the last run in a folder."""
-    (found,) = folder.rglob("model/model.safetensors")
-    return found.read_bytes()
+def weights(folder: Path) -> set[bytes]:
+    """The saved models in a folder: of the last run, and of one that was killed when it had saved its own."""
+    return {path.read_bytes() for path in folder.rglob("model/model.safetensors")}
 
 
 def resumed(words: list[str], folder: Path, by_journal: bool) -> list[str]:
