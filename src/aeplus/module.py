@@ -30,9 +30,9 @@ from aeplus.run.selection import WATCHED
 from aeplus.run.session import EditSession
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions
-from aeplus.trainer import check_trainer
+from aeplus.trainer import check_trainer, ranks_of
 from aeplus.utils.paths import expanded
-from aeplus.utils.progress import BarProgress
+from aeplus.utils.progress import BarProgress, Progress
 
 
 class EditModule(LightningModule):
@@ -159,7 +159,8 @@ class EditModule(LightningModule):
                 seed=options["seed"],
                 name=options["model"],
                 notify=self._notify,
-                progress=BarProgress(),
+                progress=BarProgress() if self.trainer.is_global_zero else Progress(),
+                ranks=ranks_of(self.trainer),
                 **self._shared,
             )
 
