@@ -7,7 +7,7 @@ from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.preserved import statistics as module
 from aeplus.preserved.corpus import read_texts
-from aeplus.preserved.statistics import PreservedOptions, collect_moments, load_or_collect
+from aeplus.preserved.statistics import PreservedOptions, collect, collect_moments, load_or_collect
 from aeplus.utils.progress import Progress
 from tiny import tiny_model, tiny_tokenizer
 
