@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,13 +15,15 @@ from lightning.pytorch.plugins.environments import ClusterEnvironment, Lightning
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import distributed
 
 from aeplus.errors import InputError, Terminated
 from aeplus.utils.ranks import Ranks
 
 _TORCHRUN = "TORCHELASTIC_RUN_ID"
 _LAUNCHER = "AEPLUS_LAUNCHER"  # the process that has started this one
-_GRACE = 4.0  # seconds that a process has to report what has ended all
+_GRACE = 4.0  # seconds that the first process has to report what has happened on all
+_PATIENCE = 60.0  # seconds that a process which was lost has to end
 
 # Option of the trainer → its value without effect, and why another has none here, or a wrong one.
 _FIXED: dict[str, tuple[Any, str]] = {
@@ -144,19 +147,26 @@ def ended_together(trainer: Any) -> Iterator[None]:
         if trainer.world_size == 1:
             raise
         started = getattr(trainer.strategy.launcher, "procs", [])
+        lost = _lost_another(error)
         if not started:
-            time.sleep(_GRACE)
+            time.sleep(_PATIENCE if lost else _GRACE)  # whoever has started it ends it meanwhile
+            print(file=sys.stderr)  # below the first process's progress
             raise
-        failed = None if isinstance(error, InputError) else _status_of_failed(started)
+        failed = _status_of_failed(started) if lost else None
         trainer.strategy.launcher.kill(signal.SIGKILL)
         if failed is not None:
             raise SystemExit(failed) from None
         raise
 
 
+def _lost_another(error: BaseException) -> bool:
+    """Whether an error says that another process has gone, which has its own reason."""
+    return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
 def _status_of_failed(started: Sequence[Any]) -> int | None:
-    """The status of a process that has failed, or fails within the next seconds."""
-    until = time.monotonic() + _GRACE / 2
+    """The status of a process that has failed; one that was lost is on its way out."""
+    until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
         for process in started:
             if status := process.poll():
