@@ -151,6 +151,7 @@ class EditModule(LightningModule):
         if self.language_model is None:
             self.language_model, self.tokenizer = load_model(*(options[name] for name in LOADING))
         if not hasattr(self, "session"):
+            ranks = ranks_of(self._trainer)
             self.session = EditSession(
                 *(self.language_model, self.tokenizer, options["layers"]),
                 *(options["method"], options["targets"], options["preserved"]),
@@ -159,8 +160,8 @@ class EditModule(LightningModule):
                 seed=options["seed"],
                 name=options["model"],
                 notify=self._notify,
-                progress=BarProgress() if self.trainer.is_global_zero else Progress(),
-                ranks=ranks_of(self.trainer),
+                progress=BarProgress() if ranks.leads else Progress(),
+                ranks=ranks,
                 **self._shared,
             )
 

@@ -71,9 +71,9 @@ def _check_strategy(strategy: Any) -> None:
         raise InputError(msg)
 
 
-def ranks_of(trainer: Any) -> Ranks:
-    """The processes of a trainer's run, once it has begun."""
-    return Ranks() if trainer.world_size == 1 else Ranks.of_group()
+def ranks_of(trainer: Any | None) -> Ranks:
+    """The processes of a trainer's run, once it has begun; none but this one where there is no trainer."""
+    return Ranks() if trainer is None or trainer.world_size == 1 else Ranks.of_group()
 
 
 @contextmanager

@@ -26,10 +26,10 @@ from aeplus.targets.cache import TargetCache
 from aeplus.trainer import (
     accepted,
     alone_in_cluster,
+    check_trainer,
     ended_together,
     forget_other_launchers,
     interruptible,
-    require_processes,
     silence_lightning,
 )
 from aeplus.utils.paths import sweep
@@ -104,7 +104,7 @@ class EditCLI(LightningCLI):
         asked = self._get(self.config_init, "trainer", default={}).get("plugins")
         with accepted(Exception):
             trainer = super().instantiate_trainer(**{"plugins": alone_in_cluster(asked), **kwargs})
-        require_processes(trainer.num_devices)
+        check_trainer(trainer)
         if not trainer.is_global_zero:
             warnings.simplefilter("ignore")  # the first process says it
         return trainer
