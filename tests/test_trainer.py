@@ -1,17 +1,19 @@
 """What a trainer is refused for, before anything else is done."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lightning import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from aeplus.commands.main import main
 from aeplus.errors import InputError
 from aeplus.module import EditModule
-from aeplus.trainer import alone_in_cluster, check_trainer, require_one_process
+from aeplus.trainer import alone_in_cluster, check_trainer, forget_other_launchers, require_processes
 
 
 def trainer(folder: Path, **options: Any) -> Trainer:
@@ -24,9 +26,16 @@ def trainer(folder: Path, **options: Any) -> Trainer:
     [
         (
             {"num_nodes": 2},
-            "expected a trainer with one device, got 2; set trainer.devices: 1 and trainer.num_nodes: 1",
+            "expected a trainer on one machine, got 2; set trainer.num_nodes: 1.",
         ),
-        ({"devices": 3}, "expected a trainer with one device, got 3"),
+        (
+            {"devices": 2, "strategy": "ddp_spawn"},
+            "expected trainer.strategy ddp for several devices, got one that starts processes by spawn, from which no",
+        ),
+        (
+            {"devices": 2, "strategy": ModelParallelStrategy()},
+            "expected trainer.strategy ddp for several devices, got ModelParallelStrategy, which divides a model among",
+        ),
         (
             {"accumulate_grad_batches": 2},
             "expected trainer.accumulate_grad_batches 1, got 2, as a batch is edited as a",
@@ -52,6 +61,37 @@ def test_a_plain_trainer_is_accepted(tmp_path: Path) -> None:
     check_trainer(trainer(tmp_path, gradient_clip_val=0))
 
 
+def test_several_devices_are_accepted_with_a_process_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = trainer(tmp_path, devices=2)
+    check_trainer(pair)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_trainer(pair)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(InputError, match=r"expected 2 processes for trainer.devices 2, got 3; start it by torchrun"):
+        check_trainer(pair)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    with pytest.raises(InputError, match=r"expected one process, got 2; start it by srun --ntasks 1."):
+        check_trainer(pair)
+
+
+def test_variables_of_another_launcher_start_nothing_and_wait_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE")
+    monkeypatch.delenv("AEPLUS_LAUNCHER", raising=False)
+    for name in names:
+        monkeypatch.setenv(name, "1")
+    forget_other_launchers()
+    assert not os.environ.keys() & set(names)
+    assert os.environ["AEPLUS_LAUNCHER"] == str(os.getpid())
+    for marker, value in (("AEPLUS_LAUNCHER", str(os.getppid())), ("TORCHELASTIC_RUN_ID", "x")):
+        monkeypatch.setenv(marker, value)
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        forget_other_launchers()
+        assert os.environ["LOCAL_RANK"] == "1"
+
+
 @pytest.mark.parametrize(
     ("variables", "text"),
     [
@@ -68,10 +108,10 @@ def test_a_launcher_of_several_processes_is_refused(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=text):
-        require_one_process()
+        require_processes()
     for name in variables:
         monkeypatch.setenv(name, "1")
-    require_one_process()
+    require_processes()
 
 
 @pytest.mark.parametrize(
@@ -88,7 +128,7 @@ def test_a_job_of_several_tasks_does_not_change_what_one_process_does(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(rank_zero_only, "rank", 3)  # as read when Lightning is imported
-    require_one_process()
+    require_processes()
     made = trainer(tmp_path, plugins=alone_in_cluster())
     check_trainer(made)
     assert (made.world_size, made.global_rank, made.is_global_zero) == (1, 0, True)

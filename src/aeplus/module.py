@@ -30,9 +30,9 @@ from aeplus.run.selection import WATCHED
 from aeplus.run.session import EditSession
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions
-from aeplus.trainer import check_trainer
+from aeplus.trainer import check_trainer, ranks_of
 from aeplus.utils.paths import expanded
-from aeplus.utils.progress import BarProgress
+from aeplus.utils.progress import BarProgress, Progress
 
 
 class EditModule(LightningModule):
@@ -151,6 +151,7 @@ class EditModule(LightningModule):
         if self.language_model is None:
             self.language_model, self.tokenizer = load_model(*(options[name] for name in LOADING))
         if not hasattr(self, "session"):
+            ranks = ranks_of(self._trainer)
             self.session = EditSession(
                 *(self.language_model, self.tokenizer, options["layers"]),
                 *(options["method"], options["targets"], options["preserved"]),
@@ -159,7 +160,8 @@ class EditModule(LightningModule):
                 seed=options["seed"],
                 name=options["model"],
                 notify=self._notify,
-                progress=BarProgress(),
+                progress=BarProgress() if ranks.leads else Progress(),
+                ranks=ranks,
                 **self._shared,
             )
 

@@ -2,17 +2,28 @@
 
 import logging
 import os
+import signal
+import sys
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 from lightning import Trainer
 from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import distributed
 
 from aeplus.errors import InputError, Terminated
+from aeplus.utils.ranks import Ranks
+
+_TORCHRUN = "TORCHELASTIC_RUN_ID"
+_LAUNCHER = "AEPLUS_LAUNCHER"  # the process that has started this one
+_GRACE = 4.0  # seconds that the first process has to report what has happened on all
+_PATIENCE = 60.0  # seconds that a process which was lost has to end
 
 # Option of the trainer → its value without effect, and why another has none here, or a wrong one.
 _FIXED: dict[str, tuple[Any, str]] = {
@@ -26,21 +37,43 @@ _FIXED: dict[str, tuple[Any, str]] = {
 
 
 def check_trainer(trainer: Any) -> None:
-    """One process on one device, and none of the options that belong to training.
+    """One process for each device, all of one machine, and none of the options that belong to training.
 
     Raises:
         InputError: If the trainer has others.
     """
-    devices = trainer.num_devices * trainer.num_nodes
-    if devices > 1:
-        msg = f"expected a trainer with one device, got {devices}; set trainer.devices: 1 and trainer.num_nodes: 1."
+    if trainer.num_nodes > 1:
+        msg = f"expected a trainer on one machine, got {trainer.num_nodes}; set trainer.num_nodes: 1."
         raise InputError(msg)
-    require_one_process()
+    if trainer.num_devices > 1:
+        _check_strategy(trainer.strategy)
+    require_processes(trainer.num_devices)
     for name, (plain, why) in _FIXED.items():
         value = getattr(trainer, name, plain)
         if value != plain and not (name == "gradient_clip_val" and value == 0):
             msg = f"expected trainer.{name} {plain}, got {value}, as {why}; leave it out."
             raise InputError(msg)
+
+
+def _check_strategy(strategy: Any) -> None:
+    """Processes that each hold the whole model are Lightning's DDP, started as commands of their own."""
+    if not isinstance(strategy, DDPStrategy):
+        msg = (
+            f"expected trainer.strategy ddp for several devices, got {type(strategy).__name__}, which divides a model "
+            "among them; set ddp, or trainer.devices: 1."
+        )
+        raise InputError(msg)
+    if strategy._start_method != "popen":
+        msg = (
+            f"expected trainer.strategy ddp for several devices, got one that starts processes by "
+            f"{strategy._start_method}, from which no edited model comes back; set ddp."
+        )
+        raise InputError(msg)
+
+
+def ranks_of(trainer: Any | None) -> Ranks:
+    """The processes of a trainer's run, once it has begun; none but this one where there is no trainer."""
+    return Ranks() if trainer is None or trainer.world_size == 1 else Ranks.of_group()
 
 
 @contextmanager
@@ -63,26 +96,87 @@ def accepted(kind: type[Exception] = MisconfigurationException) -> Iterator[None
         raise InputError(msg) from error
 
 
-def require_one_process() -> None:
-    """A launcher that starts several processes would have each edit the same model.
+def require_processes(devices: int = 1) -> None:
+    """A launcher that starts more processes than work together would have each edit the same model.
+
+    Args:
+        devices: How many work together. Lightning starts them itself, or ``torchrun`` does.
 
     Raises:
-        InputError: If ``torchrun`` or ``srun`` has started several.
+        InputError: If ``torchrun`` has started another number of processes, or ``srun`` several.
     """
-    for marker, count, launcher in (
-        ("TORCHELASTIC_RUN_ID", "WORLD_SIZE", "torchrun --nproc-per-node 1"),
-        ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "srun --ntasks 1"),
+    for marker, count, launcher, expected in (
+        (_TORCHRUN, "WORLD_SIZE", "torchrun --nproc-per-node", devices),
+        ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "srun --ntasks", 1),
     ):
         number = os.environ.get(count, "1")
-        if marker in os.environ and number.isdecimal() and int(number) > 1:
-            msg = (
-                f"expected one process, got {number}, each of which would edit the same model; start it by {launcher}."
-            )
-            raise InputError(msg)
+        if marker not in os.environ or not number.isdecimal() or int(number) == expected:
+            continue
+        needed = "one process" if expected == 1 else f"{expected} processes for trainer.devices {devices}"
+        what = ", each of which would edit the same model" if devices == 1 else ""
+        msg = f"expected {needed}, got {number}{what}; start it by {launcher} {expected}."
+        raise InputError(msg)
+
+
+def forget_other_launchers() -> None:
+    """Leaves out what a launcher has put into the environment for other processes than this one.
+
+    Lightning would wait for processes that nobody has started. For a process of a command's own, whose environment no
+    caller uses.
+    """
+    if _TORCHRUN in os.environ or os.environ.get(_LAUNCHER) == str(os.getppid()):
+        return
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE"):
+        os.environ.pop(name, None)
+    os.environ[_LAUNCHER] = str(os.getpid())  # what Lightning starts inherits it
+
+
+@contextmanager
+def ended_together(trainer: Any) -> Iterator[None]:
+    """Whatever ends the block on one process of a run ends all, and is reported where it has happened.
+
+    A process that waits for another cannot be interrupted, so it is killed, as Lightning does it. The process that has
+    started the others ends them; one of the others gives it the time to report first what has happened on all.
+
+    Raises:
+        SystemExit: If another process has ended, with its status; it has reported why.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if trainer.world_size == 1:
+            raise
+        started = getattr(trainer.strategy.launcher, "procs", [])
+        lost = _lost_another(error)
+        if not started:
+            time.sleep(_PATIENCE if lost else _GRACE)  # whoever has started it ends it meanwhile
+            print(file=sys.stderr)  # below the first process's progress
+            raise
+        failed = _status_of_failed(started) if lost else None
+        trainer.strategy.launcher.kill(signal.SIGKILL)
+        if failed is not None:
+            raise SystemExit(failed) from None
+        raise
+
+
+def _lost_another(error: BaseException) -> bool:
+    """Whether an error says that another process has gone, which has its own reason."""
+    return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def _status_of_failed(started: Sequence[Any]) -> int | None:
+    """The status of a process that has failed; one that was lost is on its way out."""
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        for process in started:
+            if status := process.poll():
+                return int(status)
+        time.sleep(0.05)
+    return None
 
 
 def alone_in_cluster(plugins: Any = None) -> list[Any]:
-    """Plugins of a trainer whose process is no other's: whatever a cluster has set, it is the only one.
+    """Plugins of a trainer whose processes, if it is not the only one, are started by Lightning or torchrun.
 
     A job of several tasks, or what a launcher has left in the environment, says nothing of a process that was started
     by itself; Lightning would take it for one of several, refuse its devices, or keep it from writing files.
@@ -93,12 +187,13 @@ def alone_in_cluster(plugins: Any = None) -> list[Any]:
     chosen = [] if plugins is None else list(plugins) if isinstance(plugins, list | tuple) else [plugins]
     if any(isinstance(plugin, ClusterEnvironment) for plugin in chosen):
         return chosen
-    cast(Any, rank_zero_only).rank = 0  # read from the environment when Lightning was imported
+    cast(Any, rank_zero_only).rank = 0  # read from the environment when Lightning was imported; DDP sets its own
     return [*chosen, LightningEnvironment()]
 
 
 _LOGGERS = ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric")
 _ABOUT_TRAINING = (
+    "when logging on epoch level in distributed setting",
     "does not have many workers",
     "isinstance\\(treespec",
     "The dirpath has changed",

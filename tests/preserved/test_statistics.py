@@ -7,7 +7,7 @@ from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.preserved import statistics as module
 from aeplus.preserved.corpus import read_texts
-from aeplus.preserved.statistics import PreservedOptions, collect, load_or_collect
+from aeplus.preserved.statistics import PreservedOptions, collect, collect_moments, load_or_collect
 from aeplus.utils.progress import Progress
 from tiny import tiny_model, tiny_tokenizer
 
@@ -57,9 +57,9 @@ def test_cache_is_used_and_never_for_another_model(
 
     def counted(decoder: Decoder, tokenizer: object, sites: list, *rest: object) -> object:
         passes.append([site.layer for site in sites])
-        return collect(decoder, tokenizer, sites, *rest)  # type: ignore[arg-type]
+        return collect_moments(decoder, tokenizer, sites, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "collect", counted)
+    monkeypatch.setattr(module, "collect_moments", counted)
     tokenizer = tiny_tokenizer()
 
     def load(seed: int, layers: list[int]) -> list[module.LayerStatistics]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 
-from aeplus.callbacks.report import run_folder
+from aeplus.callbacks.report import log_folder, run_folder
 from aeplus.errors import InputError
 from aeplus.evaluation.capabilities.items import TaskItems, load_tasks
 from aeplus.evaluation.capabilities.measure import measure_capabilities, print_capabilities
@@ -16,7 +16,7 @@ from aeplus.run.hooks import EditCallback, EditingModule, session_of
 from aeplus.run.session import EditSession
 from aeplus.utils.jsonl import write_json
 from aeplus.utils.paths import check_output
-from aeplus.utils.progress import BarProgress
+from aeplus.utils.progress import BarProgress, Progress
 
 
 class CapabilitiesWriter(EditCallback):
@@ -62,8 +62,10 @@ class CapabilitiesWriter(EditCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Reads the items, so that a damaged file is reported before the work."""
         self.results = []
+        folder = run_folder(trainer)
         if stage == "fit":
-            check_output(run_folder(trainer) / "capabilities.json", "the run's")
+            if trainer.is_global_zero:
+                check_output(folder / "capabilities.json", "the run's")
             self._items = load_tasks(self.tasks, self.data, self.options)
 
     def on_unedited_model(self, trainer: Trainer, module: EditingModule) -> None:
@@ -91,11 +93,12 @@ class CapabilitiesWriter(EditCallback):
 
     def _measure(self, trainer: Trainer, session: EditSession, step: int) -> None:
         began = time.perf_counter()
-        measured = measure_capabilities(session.decoder, session.tokenizer, self._items, self.options, BarProgress())
+        progress = BarProgress() if trainer.is_global_zero else Progress()
+        measured = measure_capabilities(session.decoder, session.tokenizer, self._items, self.options, progress)
         self.results.append({"step": step, "seconds": time.perf_counter() - began, "tasks": measured})
         values = {f"capabilities/{task}/{name}": v for task, values in measured.items() for name, v in values.items()}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=step)
-        if trainer.is_global_zero and trainer.log_dir is not None:
+        if trainer.is_global_zero and log_folder(trainer) is not None:
             options = {"data": self.data, **asdict(self.options)}
             write_json(run_folder(trainer) / "capabilities.json", {"options": options, "results": self.results})

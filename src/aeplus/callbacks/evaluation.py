@@ -17,6 +17,7 @@ from aeplus.callbacks.report import JournalWriter
 from aeplus.errors import InputError
 from aeplus.evaluation.questions import PromptItem, holding_numbered, metric_inputs, predict_all, tokenize_items
 from aeplus.evaluation.suite import Suite, SuiteOptions
+from aeplus.metrics.mean import WHOLE
 from aeplus.metrics.retention import Retention, retention_curve, success_matrix
 from aeplus.metrics.success import exact_match
 from aeplus.run.batches import BatchCommit
@@ -85,7 +86,7 @@ class EvaluationWriter(EditCallback):
         if not self.retention or self._retention is not None:
             return
         done = len(session.entries)
-        self._retention = Retention(done + session.data.batches)
+        self._retention = Retention(done + session.data.batches, **WHOLE)
         if (hits := self._saved.get("hits")) is not None:
             self._retention.hits[:done, :done] = hits[:done, :done]
             self._retention.total[:done, :done] = self._saved["total"][:done, :done]

@@ -68,8 +68,9 @@ class FigureWriter(EditCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Makes sure that nothing of the user's is in the way."""
-        if stage == "fit":
-            check_output(run_folder(trainer) / FILE, "the run's")
+        folder = run_folder(trainer)
+        if stage == "fit" and trainer.is_global_zero:
+            check_output(folder / FILE, "the run's")
 
     def on_unedited_model(self, trainer: Trainer, module: EditingModule) -> None:
         """Measures each edit and reads hidden states."""
@@ -192,12 +193,16 @@ class FigureWriter(EditCallback):
     def _write(self, trainer: Trainer, session: EditSession, hidden: dict[str, Any] | None = None) -> None:
         from aeplus.figures.from_run import DATA
 
+        if not trainer.is_global_zero:
+            return
         folder = run_folder(trainer)
         write_records(self._records, folder)
         data = {"spectra": self._spectra(session) if self._wanted("spectrum") else [], "hidden": hidden}
         write_json(folder / DATA, data, indent=None)
 
     def _draw(self, trainer: Trainer, step: int) -> None:
+        if not trainer.is_global_zero:
+            return
         from aeplus.figures import save_figure
         from aeplus.figures.from_run import figures_of_run
 

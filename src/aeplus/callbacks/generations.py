@@ -54,7 +54,7 @@ class GenerationWriter(EditCallback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prints before and after, now that every callback has saved what it has."""
-        if stage == "fit" and self.table and self._after:
+        if stage == "fit" and self.table and self._after and trainer.is_global_zero:
             rows = zip(self._prompts, self._targets, self._before, self._after, strict=True)
             cells = [[text.replace("\n", " ") for text in row] for row in rows]
             print_table("Generations", _HEADER, cells, left=_HEADER)

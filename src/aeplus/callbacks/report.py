@@ -6,6 +6,7 @@ It asks the session to :meth:`~aeplus.run.session.EditSession.finish`, which mea
 import sys
 import time
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -18,10 +19,23 @@ from aeplus.run.report import print_summary
 from aeplus.run.session import EditSession
 from aeplus.utils.paths import check_output
 
+_LOGS: "WeakKeyDictionary[Trainer, str | None]" = WeakKeyDictionary()
+
+
+def log_folder(trainer: Trainer) -> str | None:
+    """Where the run's logger writes, if it writes files.
+
+    Lightning asks process 0 for it, which all have to do together. It is asked once, in ``setup``, so that one process
+    can know it by itself, whatever happens to the others.
+    """
+    if trainer not in _LOGS:
+        _LOGS[trainer] = trainer.log_dir
+    return _LOGS[trainer]
+
 
 def run_folder(trainer: Trainer) -> Path:
     """The run's folder, ``lightning_logs/<name>/version_N``."""
-    return Path(trainer.log_dir or trainer.default_root_dir)
+    return Path(log_folder(trainer) or trainer.default_root_dir)
 
 
 class JournalWriter(EditCallback):
@@ -39,6 +53,7 @@ class JournalWriter(EditCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Starts the clock, and makes sure that nothing of the user's is in the way."""
         self._began = time.perf_counter()
+        log_folder(trainer)
         if stage == "fit" and trainer.is_global_zero:
             check_output(run_folder(trainer) / "metrics.json", "the run's")
             if self.save_model:
@@ -57,14 +72,14 @@ class JournalWriter(EditCallback):
         session = session_of(pl_module)
         session.finish()
         self.write(trainer, session)
-        if self.save_model:
+        if self.save_model and trainer.is_global_zero:
             edited = edited_weights(session.sites)
             save_model(session.model, session.tokenizer, run_folder(trainer) / "model", edited)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prints the table, now that everything is saved."""
         session = opened_session(pl_module)
-        if stage == "fit" and self.table and session is not None:
+        if stage == "fit" and self.table and session is not None and trainer.is_global_zero:
             folder = run_folder(trainer)
             print_summary(session.report, folder, folder / "model" if self.save_model else None)
 
@@ -74,6 +89,8 @@ class JournalWriter(EditCallback):
         if session is None or not hasattr(session, "data"):
             return
         session.rollback()
+        if not trainer.is_global_zero:
+            return
         committed = len(session.entries)
         interrupted = isinstance(exception, KeyboardInterrupt | SIGTERMException)
         if not committed and not interrupted:
@@ -92,6 +109,6 @@ class JournalWriter(EditCallback):
 
     def write(self, trainer: Trainer, session: EditSession) -> None:
         """Writes ``metrics.json`` as the report now is; for callbacks that add to it."""
-        if trainer.is_global_zero and trainer.log_dir is not None:
+        if trainer.is_global_zero and log_folder(trainer) is not None:
             session.report.seconds["total"] = time.perf_counter() - self._began
             session.report.write(run_folder(trainer) / "metrics.json")

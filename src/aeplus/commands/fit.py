@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,15 @@ from aeplus.methods.method import Method
 from aeplus.module import EditModule
 from aeplus.run.hooks import opened_session
 from aeplus.targets.cache import TargetCache
-from aeplus.trainer import accepted, alone_in_cluster, interruptible, require_one_process, silence_lightning
+from aeplus.trainer import (
+    accepted,
+    alone_in_cluster,
+    check_trainer,
+    ended_together,
+    forget_other_launchers,
+    interruptible,
+    silence_lightning,
+)
 from aeplus.utils.paths import sweep
 
 _CALLBACKS = "aeplus.callbacks"
@@ -91,17 +100,21 @@ class EditCLI(LightningCLI):
         Raises:
             InputError: If it is refused.
         """
-        require_one_process()
+        forget_other_launchers()
         asked = self._get(self.config_init, "trainer", default={}).get("plugins")
         with accepted(Exception):
-            return super().instantiate_trainer(**{"plugins": alone_in_cluster(asked), **kwargs})
+            trainer = super().instantiate_trainer(**{"plugins": alone_in_cluster(asked), **kwargs})
+        check_trainer(trainer)
+        if not trainer.is_global_zero:
+            warnings.simplefilter("ignore")  # the first process says it
+        return trainer
 
     @contextmanager
     def _running(self) -> Iterator[None]:
         """A run that is refused before it has edited anything leaves no folder."""
         folder = _make(self.trainer)
         try:
-            with interruptible(self.trainer), accepted():
+            with ended_together(self.trainer), interruptible(self.trainer), accepted():
                 yield
         except InputError:
             session = opened_session(self.model)
@@ -111,7 +124,7 @@ class EditCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Reports numbers given on the command line that the method does not use."""
-        if isinstance(self._arguments, list):
+        if isinstance(self._arguments, list) and self.trainer.is_global_zero:
             method: Method = self.model.options["method"]
             for name in method.idle(method_flags(self._arguments)):
                 print(f"aeplus: --model.method.{name} changes nothing: {method.name} does not use it", file=sys.stderr)
@@ -146,7 +159,8 @@ class EditCLI(LightningCLI):
         """Prints what was measured."""
         from aeplus.run.report import print_validation
 
-        print_validation(self.trainer.callback_metrics)
+        if self.trainer.is_global_zero:
+            print_validation(self.trainer.callback_metrics)
 
 
 def run(args: Sequence[str]) -> None:
@@ -172,8 +186,8 @@ COMPARISON_CALLBACKS: list[dict[str, Any]] = [
 
 
 def _make(trainer: Trainer) -> Path | None:
-    """Makes the run's folder; ``None`` if another process has."""
-    if trainer.log_dir is None or cast(Any, trainer).fast_dev_run:
+    """Makes the run's folder; ``None`` if another process has, or does."""
+    if not trainer.is_global_zero or trainer.log_dir is None or cast(Any, trainer).fast_dev_run:
         return None
     folder = Path(trainer.log_dir)
     try:
@@ -220,6 +234,21 @@ class BaseCLI(EditCLI):
             seed_everything_default=False,
             auto_configure_optimizers=False,
         )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Makes the trainer, of a single device.
+
+        Raises:
+            InputError: If it is refused, or has several: each of their processes would make all runs.
+        """
+        trainer = super().instantiate_trainer(**kwargs)
+        if trainer.num_devices > 1:
+            msg = (
+                f"expected one device for several runs, got {trainer.num_devices}; set trainer.devices: 1, or make "
+                "each run by aeplus fit."
+            )
+            raise InputError(msg)
+        return trainer
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from aeplus.errors import InputError
 from aeplus.metrics.drift import NextTokenDivergence, TextPerplexity
+from aeplus.metrics.mean import WHOLE
 from aeplus.models.decoder import Decoder
 from aeplus.models.predict import next_token_log_probs, score_answers
 from aeplus.models.tokens import TokenRow, encode, token_ids
@@ -99,7 +100,7 @@ class DriftMeter:
             ``perplexity``, ``perplexity_before``, their ``ratio``, the held-out ``tokens``, and ``kl`` in nats.
         """
         perplexity = self._perplexity()
-        divergence = NextTokenDivergence()
+        divergence = NextTokenDivergence(**WHOLE)
         divergence.update(self._unedited, self._log_probs())
         return {
             "perplexity": perplexity,
@@ -110,7 +111,7 @@ class DriftMeter:
         }
 
     def _perplexity(self) -> float:
-        metric = TextPerplexity()
+        metric = TextPerplexity(**WHOLE)
         scores = score_answers(self._decoder, self._rows, self._batch_tokens)
         metric.update([score.log_prob for score in scores], [len(row.answer_ids) for row in self._rows])
         return float(metric.compute())

@@ -7,7 +7,7 @@ from typing import Any
 from aeplus.edits import EditRequest
 from aeplus.evaluation.questions import PromptItem, holding_numbered
 from aeplus.evaluation.references import References
-from aeplus.metrics.mean import Interval
+from aeplus.metrics.mean import WHOLE, Interval
 from aeplus.metrics.success import ASPECTS, PARTS
 from aeplus.metrics.text import Consistency, Fluency, GenerationSuccess, NamingSuccess
 from aeplus.models.decoder import Decoder
@@ -54,7 +54,7 @@ def measure_generation(
     texts = generate(decoder, tokenizer, [item.prompt for item in known], *shared)
     intervals: dict[str, Any] = {}
     for name in (*ASPECTS, *PARTS):
-        metric = CRITERIA[criterion]()
+        metric = CRITERIA[criterion](**WHOLE)
         own = [row for row in zip(known, texts, answers, strict=True) if name in row[0].names]
         if own or name in ASPECTS:
             metric.update([text for _, text, _ in own], [a for *_, a in own], [item.edit for item, *_ in own])
@@ -106,14 +106,14 @@ def measure_fluency(
     by_edit: dict[int, list[str]] = defaultdict(list)
     for (number, prompt, join), text in zip(pairs, texts, strict=True):
         by_edit[number].append(joined(prompt, text, join))
-    entropy = Fluency()
+    entropy = Fluency(**WHOLE)
     for number, own in by_edit.items():
         entropy.update(own, [number] * len(own))
     consistency: Interval = {"value": None, "low": None, "high": None, "count": 0}
     named = [(number, references[edit.target_new]) for number, edit in edits if number in by_edit]
     known = [(number, text) for number, text in named if text is not None]
     if known:
-        metric = Consistency(references.documents)
+        metric = Consistency(references.documents, **WHOLE)
         metric.update([" ".join(by_edit[n]) for n, _ in known], [text for _, text in known], [n for n, _ in known])
         consistency = metric.interval(*sampling)
     return {"entropy": entropy.interval(*sampling), "consistency": consistency}

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from aeplus.edits import EditRequest, broken_cases, still_holding
+from aeplus.metrics.mean import WHOLE
 from aeplus.metrics.success import ASPECTS, PARTS, Score
 from aeplus.models.decoder import Decoder
 from aeplus.models.predict import AnswerScore, predict, score_answers, score_variants
@@ -250,7 +251,7 @@ def update_score(score: Score, questions: Sequence[Question], predictions: Predi
 
 def evaluate(decoder: Decoder, questions: Sequence[Question]) -> Score:
     """The Score (with its three parts) over some questions."""
-    return update_score(Score(), questions, predict_all(decoder, questions))
+    return update_score(Score(**WHOLE), questions, predict_all(decoder, questions))
 
 
 def grade(decoder: Decoder, questions: Sequence[Question], batch_tokens: int = 1024) -> Success:
@@ -299,7 +300,7 @@ def _graded_rows(questions: Iterable[Question]) -> dict[TokenRow, TokenRow]:
 
 def _summary(questions: Sequence[Question], found: Mapping[TokenRow, AnswerScore]) -> Success:
     predictions = {row: score.predicted for row, score in found.items()}
-    summary = update_score(Score(), questions, predictions).summary()
+    summary = update_score(Score(**WHOLE), questions, predictions).summary()
     return {**summary, "probability": _probability(questions, found)}
 
 
@@ -332,4 +333,4 @@ def edit_success(
     limit = decoder.context_length
     by_edit = [tokenize_items(tokenizer, edit_items([edit], dropped), baseline, limit) for edit in requests]
     predictions = predict_all(decoder, chain.from_iterable(by_edit))
-    return [update_score(Score(), own, predictions).summary() for own in by_edit]
+    return [update_score(Score(**WHOLE), own, predictions).summary() for own in by_edit]

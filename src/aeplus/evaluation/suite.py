@@ -29,7 +29,7 @@ from aeplus.evaluation.questions import (
 )
 from aeplus.evaluation.references import References, corpus_references, read_references
 from aeplus.metrics.magnitude import MagnitudeScore
-from aeplus.metrics.mean import Interval
+from aeplus.metrics.mean import WHOLE, Interval
 from aeplus.metrics.success import AxisSuccess, Score, TokenAccuracy
 from aeplus.metrics.text import require_sklearn
 from aeplus.models.decoder import Decoder
@@ -160,9 +160,9 @@ class Suite:
         predictions = {row: answer.predicted for row, answer in answers.items()}
         results: dict[str, Any] = {"edits": len(holding_numbered(requests))}
         if "strict" in protocols:
-            results["strict"] = self._success(Score(), questions, predictions)
+            results["strict"] = self._success(Score(**WHOLE), questions, predictions)
         if "tokens" in protocols:
-            results["tokens"] = self._success(Score(TokenAccuracy), questions, predictions)
+            results["tokens"] = self._success(Score(TokenAccuracy, **WHOLE), questions, predictions)
         if "magnitude" in protocols:
             results["magnitude"] = self._magnitude(requests, pairs, answers)
         shared = options.batch_tokens, options.sampling
@@ -198,7 +198,7 @@ class Suite:
         return {**score.intervals(*self.options.sampling), "score": score.summary()["score"]}
 
     def _axes(self, questions: Sequence[Question], predictions: Predictions) -> dict[str, Interval]:
-        metric = AxisSuccess(sorted({question.item.aspect for question in questions}))
+        metric = AxisSuccess(sorted({question.item.aspect for question in questions}), **WHOLE)
         for axis in metric.axes:
             metric.update(axis, *metric_inputs([q for q in questions if q.item.aspect == axis], predictions))
         return metric.intervals(*self.options.sampling)
@@ -209,7 +209,7 @@ class Suite:
         pairs: Mapping[str, Sequence[AnswerPair]],
         answers: Mapping[TokenRow, AnswerScore],
     ) -> dict[str, Any]:
-        metric = MagnitudeScore()
+        metric = MagnitudeScore(**WHOLE)
         for aspect, part in pairs.items():
             target = torch.tensor([answers[pair.target].log_prob for pair in part])
             other = torch.tensor([answers[pair.other].log_prob for pair in part])

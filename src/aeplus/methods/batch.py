@@ -7,7 +7,7 @@ leaves the model exactly as it was.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -25,6 +25,7 @@ from aeplus.models.variants import Variants
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.optimizer import TargetOptions, Targets, find_targets
 from aeplus.targets.rows import BatchRows, batch_rows
+from aeplus.utils.ranks import Ranks
 
 if TYPE_CHECKING:
     from aeplus.methods.method import Method
@@ -65,6 +66,22 @@ class Candidate:
     def updates(self) -> list[LowRankUpdate]:
         """The update of each site."""
         return self._edits.updates if isinstance(self._edits, Proposal) else [edit.update for edit in self._edits]
+
+    def agreed(self, ranks: Ranks) -> "Candidate":
+        """The same on every process, to the last bit, whatever device each has solved it on: that of process 0.
+
+        Args:
+            ranks: The processes that have solved it.
+        """
+        if ranks.alone:
+            return self
+        edits = []
+        for edit in self.layers:
+            update = edit.update
+            mask = None if update.mask is None else ranks.first_tensor(update.mask)
+            factors = LowRankUpdate(ranks.first_tensor(update.left), ranks.first_tensor(update.right), mask)
+            edits.append(replace(edit, update=factors, keys=ranks.first_tensor(edit.keys)))
+        return Candidate(self.iteration, edits)
 
 
 class BatchEdit:

@@ -11,6 +11,14 @@ from torchmetrics.utilities.data import dim_zero_cat
 _AT_ONCE = 4_000_000  # indices drawn at once, 32 MB
 
 
+def _nobody() -> bool:
+    return False
+
+
+WHOLE: dict[str, Any] = {"distributed_available_fn": _nobody}
+"""Options of a metric that sees everything on every rank, and must not be summed up over the ranks once more."""
+
+
 def bootstrap(
     values: Tensor, groups: Tensor, samples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:

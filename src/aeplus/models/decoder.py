@@ -21,6 +21,7 @@ from aeplus.functional import LowRankUpdate
 from aeplus.models.checks import check_weight
 from aeplus.models.finding import find_layers, find_sites, named_sites, text_config
 from aeplus.models.response import Response
+from aeplus.utils.ranks import Ranks
 
 # The hooks of upcast modules, which outlive the sites: each Decoder of a model makes sites of its own.
 _UPCAST: WeakKeyDictionary[nn.Module, tuple[RemovableHandle, ...]] = WeakKeyDictionary()
@@ -110,6 +111,7 @@ class Decoder:
         site: The module to edit where inspection does not find it, such as ``model.layers.{}.mlp.down_proj``, with
             ``{}`` in place of the layer's number.
         editable: Whether there must be something to edit; otherwise the model is only run, and has no sites.
+        ranks: The processes that have this model too and share what it is asked; by default it is asked alone.
 
     Attributes:
         sites: The edit sites, ascending; of every layer, but for models in which only some layers have an MLP.
@@ -120,8 +122,11 @@ class Decoder:
             mixture of experts and no site is named; the message lists its module lists or projections.
     """
 
-    def __init__(self, model: Any, site: str | None = None, *, editable: bool = True) -> None:
+    def __init__(
+        self, model: Any, site: str | None = None, *, editable: bool = True, ranks: Ranks | None = None
+    ) -> None:
         self.model = model
+        self.ranks = ranks or Ranks()
         self.config = text_config(model)
         self.layers = find_layers(model)
         self.backbone = _backbone(model, self.layers)

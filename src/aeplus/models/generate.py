@@ -22,8 +22,8 @@ def generate(
 ) -> list[str]:
     """Greedy continuations of some prompts.
 
-    Prompts of similar length run together, padded on the left, each distinct one once. In float32 the texts are those
-    of one prompt at a time.
+    Prompts of similar length run together, padded on the left, each distinct one once, a share of them on each process
+    that has the model. In float32 the texts are those of one prompt at a time.
 
     Args:
         decoder: The model.
@@ -41,24 +41,31 @@ def generate(
     rows = dict(zip(asked, encoded, strict=True))
     _check_room(decoder, rows, length)
     distinct = {row.ids: row for row in rows.values()}
-    continuations: dict[tuple[int, ...], str] = {}
+    ordered = sorted(distinct.values(), key=lambda row: len(row.ids))
     stops, padding = _special(decoder, tokenizer)
-    for batch in batches(sorted(distinct.values(), key=lambda row: len(row.ids)), batch_tokens, more=length):
-        ids, mask = pad([row.ids for row in batch], "left", padding)
-        output = decoder.model.generate(
-            input_ids=ids.to(decoder.device),
-            attention_mask=mask.to(decoder.device),
-            max_new_tokens=length,
-            pad_token_id=padding,
-            # A checkpoint's own settings may ask for sampling, beams or penalties.
-            do_sample=False,
-            num_beams=1,
-            repetition_penalty=1.0,
-            no_repeat_ngram_size=0,
-        )
-        for row, tokens in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
-            end = next((index for index, token in enumerate(tokens) if token in stops), len(tokens))
-            continuations[row.ids] = tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()
+
+    def continued(share: Sequence[TokenRow]) -> list[str]:
+        texts = []
+        for batch in batches(share, batch_tokens, more=length):
+            ids, mask = pad([row.ids for row in batch], "left", padding)
+            output = decoder.model.generate(
+                input_ids=ids.to(decoder.device),
+                attention_mask=mask.to(decoder.device),
+                max_new_tokens=length,
+                pad_token_id=padding,
+                # A checkpoint's own settings may ask for sampling, beams or penalties.
+                do_sample=False,
+                num_beams=1,
+                repetition_penalty=1.0,
+                no_repeat_ngram_size=0,
+            )
+            for tokens in output[:, ids.shape[1] :].tolist():
+                end = next((index for index, token in enumerate(tokens) if token in stops), len(tokens))
+                texts.append(tokenizer.decode(tokens[:end], skip_special_tokens=True).strip())
+        return texts
+
+    found = decoder.ranks.split(ordered, continued)
+    continuations = {row.ids: text for row, text in zip(ordered, found, strict=True)}
     return [continuations[rows[prompt].ids] for prompt in prompts]
 
 

@@ -1,6 +1,6 @@
 """What a model predicts after prompts, under teacher forcing, and its hidden states.
 
-Equal rows run once.
+Equal rows run once. Processes that share the model (``decoder.ranks``) share the rows, and all get every result.
 """
 
 import math
@@ -72,18 +72,23 @@ def score_variants(
         variants: What the variants add to the weights as they are.
         batch_tokens: Tokens run at once, those of all variants together.
     """
-    found: list[list[AnswerScore]] = [[] for _ in range(len(variants))]
     distinct = {(row.ids, row.answer): row for row in rows}
     ordered = sorted(distinct.values(), key=lambda row: len(row.ids))
-    for part in variant_parts(len(variants), max(map(len, distinct), default=1), batch_tokens):
-        some, count = variants.some(part.start, part.stop), len(part)
-        with some.applied():
-            for batch in batches(ordered, max(1, batch_tokens // count)):
-                scores = _answer_scores(list(batch) * count, *_logits_of(decoder, batch, count))
-                for number, place in enumerate(part):
-                    found[place] += scores[number * len(batch) : (number + 1) * len(batch)]
+
+    def score(share: Sequence[TokenRow]) -> list[tuple[AnswerScore, ...]]:
+        found: list[list[AnswerScore]] = [[] for _ in range(len(variants))]
+        for part in variant_parts(len(variants), max(map(len, distinct), default=1), batch_tokens):
+            some, count = variants.some(part.start, part.stop), len(part)
+            with some.applied():
+                for batch in batches(share, max(1, batch_tokens // count)):
+                    scores = _answer_scores(list(batch) * count, *_logits_of(decoder, batch, count))
+                    for number, place in enumerate(part):
+                        found[place] += scores[number * len(batch) : (number + 1) * len(batch)]
+        return list(zip(*found, strict=True))
+
+    scored = decoder.ranks.split(ordered, score)
     places = {(row.ids, row.answer): place for place, row in enumerate(ordered)}
-    return [[own[places[row.ids, row.answer]] for row in rows] for own in found]
+    return [[scored[places[row.ids, row.answer]][variant] for row in rows] for variant in range(len(variants))]
 
 
 def _answer_scores(batch: Sequence[TokenRow], logits: Tensor, counts: list[int]) -> list[AnswerScore]:
@@ -147,10 +152,13 @@ def _read_logits(
 ) -> list[T]:
     """Runs each distinct row once and has ``read`` make results of the logits ``[positions, vocabulary]``."""
     distinct = {(row.ids, row.answer): row for row in rows}
-    results: dict[tuple[tuple[int, ...], int], T] = {}
-    for batch in batches(sorted(distinct.values(), key=lambda row: len(row.ids)), batch_tokens):
-        values = read(batch, *_logits_of(decoder, batch))
-        results.update(zip([(row.ids, row.answer) for row in batch], values, strict=True))
+    ordered = sorted(distinct.values(), key=lambda row: len(row.ids))
+
+    def ask(share: Sequence[TokenRow]) -> list[T]:
+        return [value for batch in batches(share, batch_tokens) for value in read(batch, *_logits_of(decoder, batch))]
+
+    answers = decoder.ranks.split(ordered, ask)
+    results = {(row.ids, row.answer): answer for row, answer in zip(ordered, answers, strict=True)}
     return [results[row.ids, row.answer] for row in rows]
 
 
@@ -166,7 +174,7 @@ def _logits_of(decoder: Decoder, batch: Sequence[TokenRow], times: int = 1) -> t
     return decoder.readout(hidden[index]), [len(span) for span in spans]
 
 
-def batches(rows: list[TokenRow], batch_tokens: int, more: int = 0) -> Iterator[list[TokenRow]]:
+def batches(rows: Sequence[TokenRow], batch_tokens: int, more: int = 0) -> Iterator[Sequence[TokenRow]]:
     """Splits rows, sorted by length, where padding to the longest (and ``more`` tokens each) would exceed the bound."""
     start = 0
     for stop in range(1, len(rows) + 1):
@@ -196,21 +204,24 @@ def collect_hidden(
     """
     rows = encode(tokenizer, prompts, limit=decoder.context_length)
     distinct = sorted({row.ids: row for row in rows}.values(), key=lambda row: len(row.ids))
-    last: dict[tuple[int, ...], Tensor] = {}
     states: list[Tensor] = []
 
     def receive(_: nn.Module, __: Any, output: Any) -> None:
         states.append(output[0] if isinstance(output, tuple | list) else output)
 
-    handle = decoder.layers[layer].register_forward_hook(receive)
-    try:
-        for batch in batches(distinct, batch_tokens):
+    def read(share: Sequence[TokenRow]) -> list[Tensor]:
+        last: list[Tensor] = []
+        for batch in batches(share, batch_tokens):
             states.clear()
             decoder.forward(*pad([row.ids for row in batch], "right"))
             hidden = at_least_float32(states[0])
             index = torch.tensor([len(row.ids) - 1 for row in batch], device=hidden.device)
-            chosen = hidden[torch.arange(len(batch), device=hidden.device), index].cpu()
-            last.update(zip((row.ids for row in batch), chosen, strict=True))
+            last += hidden[torch.arange(len(batch), device=hidden.device), index].cpu()
+        return last
+
+    handle = decoder.layers[layer].register_forward_hook(receive)
+    try:
+        found = dict(zip((row.ids for row in distinct), decoder.ranks.split(distinct, read), strict=True))
     finally:
         handle.remove()
-    return torch.stack([last[row.ids] for row in rows])
+    return torch.stack([found[row.ids] for row in rows])

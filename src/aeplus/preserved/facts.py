@@ -81,7 +81,7 @@ def statement_keys(
         part = torch.arange(len(batch), device=decoder.device)
 
         def receive(
-            index: int, inputs: Tensor, batch: list[TokenRow] = batch, part: Tensor = part, marks: Tensor = marks
+            index: int, inputs: Tensor, batch: Sequence[TokenRow] = batch, part: Tensor = part, marks: Tensor = marks
         ) -> None:
             found[index].update(zip(batch, at_least_float32(inputs[part, marks]), strict=True))
 

@@ -113,6 +113,25 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """The second moment of the preserved keys of one layer.
+
+    Attributes:
+        covariance: ``C`` ``[d, d]``, in float64.
+        keys: A uniform sample of the preserved keys, ``[d, s]``.
+        tokens: Number of tokens that ``C`` is the mean of.
+    """
+
+    covariance: Tensor
+    keys: Tensor
+    tokens: int
+
+    def statistics(self) -> LayerStatistics:
+        """The same with the eigenvectors of ``C``, whose decomposition is most of the work of a wide layer."""
+        return LayerStatistics(Spectrum.from_covariance(self.covariance), self.keys, self.tokens)
+
+
+@dataclass(frozen=True)
 class Excerpts:
     """Sampled keys of preserved text.
 
@@ -162,17 +181,22 @@ def load_or_collect(
     corpus = text_fingerprint(_corpus_fingerprint(options), token_ids(tokenizer, _TOKENIZED))
     folder = cache_dir() / "statistics" / fingerprint / corpus
     whole = {site.layer: folder / f"layer_{site.layer}.safetensors" for site in sites}
-    parts = (
-        whole
-        if kept is None
-        else {layer: path.with_suffix(f".{kept.name}{path.suffix}") for layer, path in whole.items()}
-    )
-    missing = [site for site in sites if not (parts[site.layer].is_file() or whole[site.layer].is_file())]
-    if missing:
-        collected = collect(decoder, tokenizer, missing, options, progress)
-        for site, statistics in zip(missing, collected, strict=True):
+    parts = whole
+    if kept is not None:
+        parts = {layer: path.with_suffix(f".{kept.name}{path.suffix}") for layer, path in whole.items()}
+    layers = decoder.ranks.first([layer for layer in whole if not (parts[layer].is_file() or whole[layer].is_file())])
+    missing = [site for site in sites if site.layer in layers]
+
+    def save(share: Sequence[tuple[EditSite, Moment]]) -> list[None]:
+        for site, moment in share:
+            statistics = moment.statistics()
             own = statistics if kept is None else kept.of(statistics)
             _save(parts[site.layer], own, f"{fingerprint} {corpus} {site.layer}")
+        return [None] * len(share)
+
+    if missing:
+        moments = collect_moments(decoder, tokenizer, missing, options, progress)
+        decoder.ranks.split(list(zip(missing, moments, strict=True)), save)
     found = []
     for site in sites:
         of_part = parts[site.layer].is_file()
@@ -184,9 +208,21 @@ def load_or_collect(
 def collect(
     decoder: Decoder, tokenizer: Any, sites: Sequence[EditSite], options: PreservedOptions, progress: Progress
 ) -> list[LayerStatistics]:
-    """Computes the statistics of several layers in one pass over the text.
+    """Computes the statistics of several layers; see :func:`collect_moments`.
 
-    Products are computed in float32 (a GPU's and a CPU's fast path) and summed in float64.
+    Raises:
+        InputError: If the corpus cannot be read or is too short, or the keys are not finite.
+    """
+    return [moment.statistics() for moment in collect_moments(decoder, tokenizer, sites, options, progress)]
+
+
+def collect_moments(
+    decoder: Decoder, tokenizer: Any, sites: Sequence[EditSite], options: PreservedOptions, progress: Progress
+) -> list[Moment]:
+    """Sums up the keys of several layers in one pass over the text.
+
+    Products are computed in float32 (a GPU's and a CPU's fast path) and summed in float64. Processes that share the
+    model (``decoder.ranks``) share the text, and all get the whole.
 
     Raises:
         InputError: If the corpus cannot be read or is too short, or the keys are not finite.
@@ -205,7 +241,7 @@ def collect(
     name = "statistics of preserved knowledge"
     sample = _sample_keys(decoder, tokenizer, sites, options, progress, name, read, add)
     return [
-        LayerStatistics(Spectrum.from_covariance(_finite(total / max(count, 1), site)), keys, count)
+        Moment(_finite(decoder.ranks.summed(total).div_(max(count, 1)), site), keys, count)
         for total, keys, site in zip(totals, sample, sites, strict=True)
     ]
 
@@ -246,7 +282,8 @@ def _sample_keys(
 ) -> list[Tensor]:
     """Runs the text once up to the deepest site and keeps a uniform sample of the keys.
 
-    The sample is a reservoir: each token draws a random number, and those with the largest are kept.
+    The sample is a reservoir: each token draws a random number, and those with the largest are kept. Of processes that
+    share the model, each runs every n-th batch; the others' keys are zeros to it, until all are added up at the end.
 
     Args:
         decoder: The model.
@@ -257,7 +294,7 @@ def _sample_keys(
         name: Name of the progress bar.
         read: Called with each batch of token ids ``[b, t]`` and with the indices of the tokens that are kept, ``[s]``,
             into the previous sample followed by the batch.
-        add: Called with a site's number and its keys of each batch, ``[b * t, d]`` in float32.
+        add: Called with a site's number and its keys of each batch that this process runs, ``[b * t, d]`` in float32.
 
     Returns:
         For each site the keys of the same ``s`` tokens, ``[d, s]``.
@@ -271,7 +308,7 @@ def _sample_keys(
     draws = torch.zeros(0)
     sample = [torch.zeros(0, site.weight.shape[1], device=device) for site in sites]
     with progress.task(name, options.tokens) as advance:
-        for ids in token_windows(tokenizer, options):
+        for number, ids in enumerate(token_windows(tokenizer, options)):
             drawn = torch.cat([draws, torch.rand(ids.numel(), generator=generator)])
             draws, kept = drawn.topk(min(options.sample, len(drawn)))
             read(ids, kept)
@@ -282,10 +319,15 @@ def _sample_keys(
                     add(index, keys)
                 sample[index] = torch.cat([sample[index], keys])[kept.to(device)]
 
-            with on_input(modules, receive, stop=True):
-                decoder.forward(ids)
+            if number % decoder.ranks.count == decoder.ranks.number:
+                with on_input(modules, receive, stop=True):
+                    decoder.forward(ids)
+            else:
+                for index, keys in enumerate(sample):
+                    added = keys.new_zeros(ids.numel(), keys.shape[1])
+                    sample[index] = torch.cat([keys, added])[kept.to(device)]
             advance(ids.numel())
-    return [keys.T.contiguous() for keys in sample]
+    return [decoder.ranks.summed(keys).T.contiguous() for keys in sample]
 
 
 def _finite(matrix: Tensor, site: EditSite) -> Tensor:

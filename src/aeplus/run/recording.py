@@ -1,33 +1,38 @@
 """A run's journal as it is written: every batch that is committed, before anything else hears of it."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from aeplus.models.decoder import EditSite
 from aeplus.models.loading import DType
+from aeplus.run.committed.chain import Chain, Record
 from aeplus.run.committed.entries import Entry
 from aeplus.run.committed.store import Store, header_of, weights_digests
 from aeplus.run.resume import Resume
 from aeplus.run.unedited import UneditedModel
 from aeplus.utils.paths import locked
+from aeplus.utils.ranks import Ranks
 
 
 class Recording:
     """Writes a run's batches to a journal, while :meth:`keep` lasts.
 
+    Of several processes that make the run together one writes; the others read from the same file system.
+
     Args:
         unedited: The model as it was.
         sites: The edited layers.
+        ranks: The processes; by default there is no other.
 
     Attributes:
         journal: Where batches are written; ``None`` where they are not.
         numbers: The numbers that this run's batches have in it.
     """
 
-    def __init__(self, unedited: UneditedModel, sites: Sequence[EditSite]) -> None:
-        self._unedited, self._sites = unedited, sites
+    def __init__(self, unedited: UneditedModel, sites: Sequence[EditSite], ranks: Ranks | None = None) -> None:
+        self._unedited, self._sites, self._ranks = unedited, sites, ranks or Ranks()
         self.journal: Store | None = None
         self.numbers: list[int] = []
         self._settings: dict[str, Any] = {}
@@ -44,22 +49,29 @@ class Recording:
         Raises:
             InputError: If the folder has a journal of other edits, is in use, or cannot be written.
         """
-        with locked(folder, "the journal"):
-            if resume is None:
-                model = settings["model"]
-                header = header_of(self._sites, self._unedited.fingerprint, model, self._dtype(model))
-                self.journal = Store.create(folder, header)
-            elif (source := resume.journal).folder.resolve() == folder.resolve():
-                source.leave_out_last(sum(record.number > resume.records for record, _ in source.active))
-                self.journal = source
-            else:
-                self.journal = Store(source.chain.copy(folder, resume.records))
+        with locked(folder, "the journal") if self._ranks.leads else nullcontext():
+            chain = self._opened(folder, settings, resume).chain if self._ranks.leads else Chain(folder, {})
+            header, records = self._ranks.first((chain.header, chain.records))
+            self.journal = Store(chain if self._ranks.leads else Chain(folder, header, records))
+            if resume is not None and resume.journal.folder.resolve() != folder.resolve():
                 resume.move(folder)
             self._settings = settings
             try:
                 yield
             finally:
                 self.journal = None
+
+    def _opened(self, folder: Path, settings: dict[str, Any], resume: Resume | None) -> Store:
+        """The journal that the run's batches come into."""
+        if resume is None:
+            model = settings["model"]
+            header = header_of(self._sites, self._unedited.fingerprint, model, self._dtype(model))
+            return Store.create(folder, header)
+        source = resume.journal
+        if source.folder.resolve() == folder.resolve():
+            source.leave_out_last(sum(record.number > resume.records for record, _ in source.active))
+            return source
+        return Store(source.chain.copy(folder, resume.records))
 
     def append(self, entry: Entry) -> Entry:
         """Writes a batch that the model holds already, if a journal is kept.
@@ -69,7 +81,11 @@ class Recording:
         """
         if self.journal is None:
             return entry
-        record = self.journal.append(entry, self._settings, weights_digests(self._sites))
+        leads = self._ranks.leads
+        written = self.journal.append(entry, self._settings, weights_digests(self._sites)) if leads else None
+        record = cast("Record", self._ranks.first(written))
+        if not leads:
+            self.journal.chain.records.append(record)
         self.numbers.append(record.number)
         return self.journal.kept(record, entry)
 

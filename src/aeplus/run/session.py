@@ -39,6 +39,7 @@ from aeplus.run.unedited import UneditedModel
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.targets.rows import sample_contexts
 from aeplus.utils.progress import Progress
+from aeplus.utils.ranks import Ranks
 
 if TYPE_CHECKING:
     from aeplus.run.resume import Resume
@@ -66,6 +67,8 @@ class EditSession:
         preserve: Facts that must survive, beside those of ``preserved.facts``; the present answer is ``target_new``.
         target_cache: Where targets are kept that other runs need too; none by default.
         unedited_cache: Where runs of one model keep what they find out about it unedited; none by default.
+        ranks: The processes that make this run together, each with the same model; by default there is no other. Every
+            method is then called by all of them.
 
     Attributes:
         decoder: The model taken apart.
@@ -105,6 +108,7 @@ class EditSession:
         preserve: Sequence[EditRequest] = (),
         target_cache: "TargetCache | None" = None,
         unedited_cache: dict[tuple[Hashable, ...], Any] | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.model = model
         self.method, self.target_options, self.preserved, self.seed = method, targets, preserved, seed
@@ -120,7 +124,7 @@ class EditSession:
         check_model(model)
         check_tokenizer(tokenizer, model)
         model.requires_grad_(False).eval()
-        self.decoder = Decoder(model, site)
+        self.decoder = Decoder(model, site, ranks=ranks)
         self.sites: list[EditSite] = self.decoder.select(SITES[method.sites].run(list(layers)))
         if edited_dtype == "float32":
             for edited in self.sites:
@@ -134,7 +138,7 @@ class EditSession:
         self._preserve = list(preserve)
         self._target_cache = target_cache
         self.unedited = UneditedModel(self.decoder, unedited_cache)
-        self.recording = Recording(self.unedited, self.sites)
+        self.recording = Recording(self.unedited, self.sites, self.decoder.ranks)
         self._reading = Reading(self.decoder, tokenizer)
         self.measuring = Measuring(self.decoder, self._reading)
         self._notify, self._progress = notify, progress or Progress()
@@ -232,7 +236,9 @@ class EditSession:
         options = self.target_options
         return self.unedited.once(
             ("contexts", options.contexts, options.context_length, self.seed),
-            lambda: sample_contexts(self.model, self.tokenizer, options.contexts, options.context_length, self.seed),
+            lambda: self.decoder.ranks.first(
+                sample_contexts(self.model, self.tokenizer, options.contexts, options.context_length, self.seed)
+            ),
         )
 
     def load_statistics(self, contexts: Sequence[str]) -> list[LayerStatistics]:
@@ -422,6 +428,7 @@ class EditSession:
         if self._restraint.due(len(self.entries) + 1, last=data.cursor + len(requests) >= len(data.requests)):
             updates = {site.layer: self.entries.updates(site) for site in self.sites}
             chosen = Candidate(chosen.iteration, self._restraint.restrain(updates, chosen.layers))
+        chosen = chosen.agreed(self.decoder.ranks)
         if chosen is not batch.current:
             batch.apply(chosen)
         self._seconds["solve"] = batch.seconds

@@ -6,6 +6,8 @@ direction and has the length that targets have on the clean model.
 Notation: ``n`` targets, ``o`` hidden size.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -81,7 +83,7 @@ def mlp_outputs(decoder: Decoder, rows: BatchRows, layer: int) -> Tensor:
     prompts = rows.prompts[:: rows.contexts]
     for batch in batches(sorted(set(prompts), key=lambda row: len(row.ids)), _BATCH_TOKENS):
 
-        def receive(_: int, inputs: Tensor, batch: list[TokenRow] = batch) -> None:
+        def receive(_: int, inputs: Tensor, batch: Sequence[TokenRow] = batch) -> None:
             part = torch.arange(len(batch), device=inputs.device)
             marks = torch.tensor([row.mark for row in batch], device=inputs.device)
             found.update(zip(batch, inputs[part, marks], strict=True))

@@ -10,7 +10,7 @@ Notation: ``n`` edits, ``o`` hidden size.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -155,18 +155,54 @@ def find_targets(
 ) -> Targets:
     """Optimizes the targets of a batch of edits at the output of ``layer``.
 
+    Processes that share the model (``decoder.ranks``) share the edits, those with a joint target together, and all get
+    every target.
+
     Args:
         decoder: The model; its parameters must not require gradients.
         rows: The batch's token rows.
         layer: The last edited layer.
         options: How to optimize.
-        progress: Called with (step, steps, edits converged) after each step, on a GPU after every fourth.
+        progress: Called with (step, steps, edits converged) after each step, on a GPU after every fourth; where edits
+            are shared, with those of this process.
         reachable: Where the layer normalizes what its MLP puts out, keep targets to what it can put out: each step
             of the optimizer ends at the nearest such point. Elsewhere every target can be reached.
 
     Raises:
         InputError: If the model's forward pass cannot be replayed, or its hidden states are not finite.
     """
+    if decoder.ranks.alone:
+        return _learned(decoder, rows, layer, options, progress, reachable)
+    members: dict[int, list[int]] = {}
+    for edit, group in enumerate(joint_groups(rows, options.joint)):
+        members.setdefault(group, []).append(edit)
+    heads = rows.up_to_subject()
+    ordered = sorted(members.values(), key=lambda edits: sum(len(heads[edit * rows.contexts]) for edit in edits))
+
+    def learn(share: Sequence[list[int]]) -> list[dict[str, Tensor]]:
+        if not share:
+            return []
+        edits = sorted(edit for group in share for edit in group)
+        found = _learned(decoder, rows.some(edits), layer, options, progress, reachable)
+        places = [[edits.index(edit) for edit in group] for group in share]
+        return [{name: part[..., place].cpu() for name, part in vars(found).items()} for place in places]
+
+    found = decoder.ranks.split(ordered, learn)
+    order = torch.tensor([edit for group in ordered for edit in group]).argsort()
+    device = next(decoder.layers[layer].parameters()).device
+    parts = {name: torch.cat([part[name] for part in found], -1)[..., order].to(device) for name in found[0]}
+    return Targets(**parts)
+
+
+def _learned(
+    decoder: Decoder,
+    rows: BatchRows,
+    layer: int,
+    options: TargetOptions,
+    progress: Callable[[int, int, int], None] | None,
+    reachable: bool,
+) -> Targets:
+    """The targets of a batch, or of a share of it."""
     anchor = options.length(layer) if options.norm == "anchor" else None
     first, groups = layer + 1, joint_groups(rows, options.joint)
     at_once = tokens_at_once(decoder, rows, first, options.chunk_tokens)

@@ -82,6 +82,16 @@ class BatchRows:
             members.setdefault(first, []).append(edit)
         return [edits for edits in members.values() if len(edits) > 1]
 
+    def some(self, edits: Sequence[int]) -> "BatchRows":
+        """The rows of some edits.
+
+        Args:
+            edits: Their numbers, ascending.
+        """
+        prompts = [row for edit in edits for row in self.prompts[edit * self.contexts :][: self.contexts]]
+        superseded = frozenset(number for number, edit in enumerate(edits) if edit in self.superseded)
+        return BatchRows(prompts, [self.essence[edit] for edit in edits], self.contexts, superseded)
+
     def up_to_subject(self) -> list[tuple[int, ...]]:
         """Each prompt row up to the subject's last token: all that a key depends on."""
         return [row.ids[: row.mark + 1] for row in self.prompts]

@@ -127,18 +127,24 @@ def option_likelihoods(
         prompts: ``n`` prompts with equally many options.
         normalize: The ``mean`` over an option's tokens, or their ``sum``.
         batch_tokens: Tokens run at once.
-        advance: Called with the number of prompts done, batch by batch.
+        advance: Called with the number of prompts that this process has done, batch by batch.
 
     Returns:
         ``[n, options]`` on the CPU, float32.
     """
-    scores = torch.empty(len(prompts), len(prompts[0].options))
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
-    indices = iter(order)
-    for batch in batches([TokenRow(prompts[i].ids, len(prompts[i].ids)) for i in order], batch_tokens):
-        chosen = [next(indices) for _ in batch]
-        scores[chosen] = _batch_likelihoods(decoder, [prompts[i] for i in chosen], normalize).cpu()
-        advance(len(batch))
+
+    def score(share: Sequence[int]) -> list[Tensor]:
+        found: list[Tensor] = []
+        indices = iter(share)
+        for batch in batches([TokenRow(prompts[i].ids, len(prompts[i].ids)) for i in share], batch_tokens):
+            chosen = [prompts[next(indices)] for _ in batch]
+            found += _batch_likelihoods(decoder, chosen, normalize).cpu()
+            advance(len(batch))
+        return found
+
+    scores = torch.empty(len(prompts), len(prompts[0].options))
+    scores[order] = torch.stack(decoder.ranks.split(order, score))
     return scores
 
 
