@@ -20,6 +20,8 @@ from aeplus.methods.closed_form import TARGETS
 from aeplus.methods.layer import FILTERS, PRIORS, RELAXATIONS, SITES
 from aeplus.methods.registry import METHODS, NamedMethod, Part, check_new_name, find_method
 from aeplus.methods.treatments import TREATMENTS
+from aeplus.utils.paths import expanded
+from aeplus.utils.yaml_files import read_yaml
 
 TABLES: dict[str, Mapping[str, Part[Any]]] = {
     "update": UPDATES,
@@ -383,12 +385,11 @@ def find_composition(name: str) -> NamedMethod:
     path = Path(name)
     if name in METHODS or path.suffix not in (".yaml", ".yml"):
         return find_method(name)
+    content = read_yaml(expanded(name), "model: {method: {...}}", _Loader)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
         values = dict(content["model"]["method"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it has no model.method"
-        msg = f"expected a YAML file with model: {{method: {{...}}}}, got {name} ({reason}); correct it."
+    except (KeyError, TypeError, ValueError) as error:
+        msg = f"expected a YAML file with model: {{method: {{...}}}}, got {name} (it has no model.method); correct it."
         raise InputError(msg) from error
     method = NamedMethod(str(values.pop("name", path.stem)), f"from {path}", "", "", values)
     named_method(method)
