@@ -486,7 +486,7 @@ def test_replay_chooses_by_the_rule_that_the_call_was_given(tmp_path: Path, monk
 
 def test_replay_needs_to_see_what_the_rule_watched() -> None:
     settings = {"selection": asdict(SelectionOptions(monitor="validation/own"))}
-    with pytest.raises(InputError, match="expected a monitor out of .* for the mode replay, got 'validation/own' in"):
+    with pytest.raises(InputError, match=r"expected a monitor out of .* for the mode replay, got 'validation/own' in"):
         _choose_alike(SimpleNamespace(), settings, 3)  # type: ignore[arg-type]
     with pytest.warns(UserWarning, match="entry 3 chose its candidates by a rule of its own"):
         _choose_alike(SimpleNamespace(), {"selection": None}, 3)  # type: ignore[arg-type]

@@ -39,8 +39,8 @@ def load_model(
         The model in evaluation mode, without gradients, and the tokenizer.
 
     Raises:
-        InputError: If there is no such model, its folder contains no weights or not all of them, or its tokenizer cannot
-            be used.
+        InputError: If there is no such model, its folder lacks weights, or its tokenizer
+            cannot be used.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 

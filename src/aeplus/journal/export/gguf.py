@@ -19,8 +19,8 @@ def write_gguf(source: Path, target: Path, weights: dict[str, Tensor]) -> None:
         weights: The edited weights ``[o, d]``, by their names in transformers' model.
 
     Raises:
-        InputError: If the package ``gguf`` is missing, or the file is damaged, or has no tensor for a weight, or one of another
-            shape.
+        InputError: If the package ``gguf`` is missing, or the file is damaged, or has no tensor for a weight, or one of
+            another shape.
     """
     try:
         from gguf import GGUFReader, GGUFValueType, GGUFWriter
