@@ -391,7 +391,11 @@ def find_composition(name: str) -> NamedMethod:
     except (KeyError, TypeError, ValueError) as error:
         msg = f"expected a YAML file with model: {{method: {{...}}}}, got {name} (it has no model.method); correct it."
         raise InputError(msg) from error
-    method = NamedMethod(str(values.pop("name", path.stem)), f"from {path}", "", "", values)
+    called = values.pop("name", path.stem)
+    if not isinstance(called, str):
+        msg = f"expected model.method.name in {name} to be a text, got {called!r:.60}; correct it."
+        raise InputError(msg)
+    method = NamedMethod(called, f"from {path}", "", "", values)
     named_method(method)
     return method
 

@@ -228,8 +228,18 @@ class EditSession:
         return self._reading.readable(data, requests, self.contexts())
 
     def contexts(self) -> list[str]:
-        """The sampled contexts."""
-        options = self.target_options
+        """The sampled contexts.
+
+        Raises:
+            InputError: If they do not fit the model.
+        """
+        options, limit = self.target_options, self.decoder.context_length
+        if options.contexts and limit is not None and options.context_length >= limit:
+            msg = (
+                f"expected targets.context_length to fit the context of {limit} tokens, got {options.context_length}; "
+                "lower it."
+            )
+            raise InputError(msg)
         return self.unedited.once(
             ("contexts", options.contexts, options.context_length, self.seed),
             lambda: sample_contexts(self.model, self.tokenizer, options.contexts, options.context_length, self.seed),
