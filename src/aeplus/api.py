@@ -190,7 +190,8 @@ def edit(
         callbacks: Further callbacks.
         journal: Folder of a journal, which every batch is written to as soon as it is committed; see
             :class:`~aeplus.journal.Journal`. If it has one, its edits are put into the model first, which must be the
-            unedited one, and these come after them.
+            unedited one, and these come after them. If something is raised, the call's batches are taken out of it
+            again, as out of the model; only a process that is killed leaves them, for the next call to go on from.
         preserve: Facts that must survive, as records like those of ``edits`` (``target_new`` is the present answer).
             Their keys count as preserved knowledge, each with the weight ``facts_weight``.
         **options: See :class:`EditOptions`.
@@ -199,7 +200,8 @@ def edit(
         Metrics, updates and the way back.
 
     Raises:
-        InputError: If something cannot be used. Whatever is raised, the model is then as it was before the call.
+        InputError: If something cannot be used. Whatever is raised, the model is then as it was before the call, and
+            so are the edits that the journal counts.
     """
     check_call(model, tokenizer, edits, method, layers, site, callbacks, journal, preserve)
     check_model(model)
@@ -226,7 +228,11 @@ def edit(
     )
     stop = SmoothingStop(selection=selection)
     with alone(model):
-        before = _run(module, data, model, decoder.device, sites, [stop, *callbacks])
+        try:
+            before = _run(module, data, model, decoder.device, sites, [stop, *callbacks])
+        except BaseException:
+            module.forget()
+            raise
     session = module.session
     updates = [entry.updates for entry in session.entries[session.resumed :]]
     result = EditResult(session.report.as_dict(), updates, before, _STANDING.setdefault(model, []))

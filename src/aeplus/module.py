@@ -26,7 +26,7 @@ from aeplus.run.committed.entries import plain_edit
 from aeplus.run.committed.store import Store
 from aeplus.run.hooks import EditCallback, opened_session
 from aeplus.run.resume import NOTES, Resume, notes_of, seal
-from aeplus.run.selection import WATCHED
+from aeplus.run.selection import WATCHED, SelectionOptions
 from aeplus.run.session import EditSession
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions
@@ -214,7 +214,9 @@ class EditModule(LightningModule):
         self._prepare()
         if folder is not None:
             facts = [plain_edit(fact) for fact in self._shared.get("preserve", ())]
-            settings = {**self._all_settings, "preserve": facts}
+            select = self.session.select
+            chosen = asdict(select) if isinstance(select, SelectionOptions) else None
+            settings = {**self._all_settings, "preserve": facts, "selection": chosen}
             self._writing.enter_context(self.session.recording.keep(folder, settings, resume))
         if self._data.exhausted:
             self.trainer.should_stop = True  # a finished run was resumed
@@ -233,6 +235,15 @@ class EditModule(LightningModule):
     def teardown(self, stage: str) -> None:
         """Closes the journal."""
         self._writing.close()
+
+    def forget(self) -> None:
+        """Takes what this run has committed out of its journal, if it keeps one: the model does not have it any more.
+
+        If that cannot be written, a warning says which entries are left.
+        """
+        self._writing.close()
+        if (session := opened_session(self)) is not None:
+            session.recording.forget()
 
     def training_step(self, requests: list[EditRequest], batch_idx: int) -> None:
         """One smoothing iteration: a candidate into the model."""

@@ -279,3 +279,23 @@ def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         assert main([command, "--help"]) == 0
         text = capsys.readouterr().out
         assert all(f"  --{option} " in text for option in options.split())
+
+
+def test_edits_of_an_earlier_run_need_not_be_in_it(path: Path) -> None:
+    """A run that goes on from a journal: the file is made for the edits that come after it."""
+    earlier = [replace(edit, subject=f"Old {edit.subject}") for edit in EDITS[:3]]
+    alone = read_validation(path, EDITS)
+    assert read_validation(path, [*earlier, *EDITS], before=3) == ValidationSet(
+        tuple(replace(item, request_index=item.request_index + 3) for item in alone.rewrites),
+        alone.preserved,
+        {index + 3: replace(item, request_index=index + 3) for index, item in alone.firsts.items()},
+    )
+    data = EditDataModule(batch_size=3, validation=str(path)).attach(EDITS)
+    data.follow(earlier)
+    assert (data.cursor, set(data.validation.firsts)) == (3, {index + 3 for index in alone.firsts})
+    again = EditDataModule(batch_size=3, validation=str(path)).attach(EDITS)
+    again.follow([*earlier, *EDITS[:3]])  # it begins with the last of those made
+    assert (again.cursor, set(again.validation.firsts)) == (6, set(data.validation.firsts))
+    tested = replace(earlier[0], axes=(Probe(alone.rewrites[0].prompt),))
+    with pytest.raises(InputError, match="to contain no test prompt of the edits, got an overlap in 1 of its prompts"):
+        read_validation(path, [tested, *EDITS], before=1)

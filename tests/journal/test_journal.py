@@ -4,7 +4,9 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 import aeplus
+from aeplus.callbacks import EditCallback
 from aeplus.errors import InputError
 from aeplus.journal import Journal
+from aeplus.journal.undo import _choose_alike
 from aeplus.models.loading import load_model
+from aeplus.run.selection import Best, Converge, Decision, SelectionOptions
 from journals import METHODS, fit
 from small import LEARNING, records
 from tiny import tiny_model, tiny_tokenizer
@@ -410,3 +415,78 @@ def test_an_edit_that_was_superseded_is_not_asked_for(tmp_path: Path) -> None:
     assert undone.edits == 1
     assert undone.removed[0]["efficacy"] is None
     assert undone.others[0]["efficacy"] is not None
+
+
+class Fails(EditCallback):
+    """Raises once some batches are committed."""
+
+    def __init__(self, error: BaseException, batches: int) -> None:
+        self.error, self.left = error, batches
+
+    def on_batch_committed(self, trainer: object, module: object, commit: object) -> None:
+        self.left -= 1
+        if not self.left:
+            raise self.error
+
+
+QUICK = {**OPTIONS, "steps": 2}
+
+
+@pytest.mark.parametrize(("error", "before"), [(RuntimeError("no"), 3), (KeyboardInterrupt(), 0)])
+def test_a_call_that_fails_leaves_the_journal_with_the_edits_that_it_had(
+    tmp_path: Path, error: BaseException, before: int
+) -> None:
+    tokenizer, folder, model = tiny_tokenizer(), tmp_path / "kept", tiny_model("llama")
+    unedited = weights(model)
+    if before:
+        aeplus.edit(tiny_model("llama"), tokenizer, records()[:before], journal=folder, **QUICK)
+    with pytest.raises(type(error)):
+        aeplus.edit(model, tokenizer, records()[before:], journal=folder, callbacks=[Fails(error, 2)], **QUICK)
+    assert equal(model, unedited)
+    journal = Journal.open(folder)
+    assert sum(line.active for line in journal.log()) == before
+    assert [line.kind for line in journal.log()][-1] == "undo"
+    journal.verify()
+    aeplus.edit(model, tokenizer, records()[before:], journal=folder, **QUICK)  # the next call has nothing left of it
+    assert sum(line.active for line in Journal.open(folder).log()) == len(records())
+    fresh = tiny_model("llama")
+    assert Journal.open(folder).apply(fresh)
+    assert equal(fresh, weights(model))
+
+
+def test_a_journal_that_cannot_be_written_any_more_is_named(tmp_path: Path) -> None:
+    folder, model = tmp_path / "kept", tiny_model("llama")
+
+    class Blocks(Fails):
+        def on_batch_committed(self, trainer: object, module: object, commit: object) -> None:
+            (folder / "000002.json").mkdir()
+            raise self.error
+
+    blocked = Blocks(RuntimeError("no"), 1)
+    with pytest.raises(RuntimeError, match="no"), pytest.warns(UserWarning, match="still counts entries from 1 on"):
+        aeplus.edit(model, tiny_tokenizer(), records(), journal=folder, callbacks=[blocked], **QUICK)
+    assert equal(model, weights(tiny_model("llama")))
+
+
+def test_replay_chooses_by_the_rule_that_the_call_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, tokenizer = tmp_path / "kept", tiny_tokenizer()
+    options = {**OPTIONS, "preserved_count": 3, "snippet_corpus": LEARNING["corpus"]}
+    monkeypatch.setattr(Converge, "observe", lambda self, score: Decision(keep=True, done=True))  # the most smoothed
+    monkeypatch.setattr(Best, "observe", lambda self, score: Decision(keep=True, done=False))  # the last
+    aeplus.edit(tiny_model("llama"), tokenizer, records(), journal=folder, selection="converge", **options)
+    saved = Journal.open(folder).show(3)["settings"]["selection"]
+    assert saved == {"selection": "converge", "tie": 0.0, "patience": 2, "min_delta": 0.02, "monitor": None}
+    model, expected, other = (tiny_model("llama") for _ in range(3))
+    Journal.open(folder).undo(1, mode="replay", model=model, tokenizer=tokenizer)
+    aeplus.edit(expected, tokenizer, records()[3:], selection="converge", **options)
+    assert equal(model, weights(expected))
+    aeplus.edit(other, tokenizer, records()[3:], selection="best", **options)
+    assert not equal(other, weights(expected))
+
+
+def test_replay_needs_to_see_what_the_rule_watched() -> None:
+    settings = {"selection": asdict(SelectionOptions(monitor="validation/own"))}
+    with pytest.raises(InputError, match=r"expected a monitor out of .* for the mode replay, got 'validation/own' in"):
+        _choose_alike(SimpleNamespace(), settings, 3)  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="entry 3 chose its candidates by a rule of its own"):
+        _choose_alike(SimpleNamespace(), {"selection": None}, 3)  # type: ignore[arg-type]

@@ -1,16 +1,14 @@
 """Early stopping of a batch's smoothing: sets the rule of :mod:`aeplus.run.selection` that the session decides by."""
 
 import logging
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
 from aeplus.errors import InputError
 from aeplus.run.hooks import EditingModule, session_of
-from aeplus.run.selection import WATCHED, Best, Converge, Decision, Selection
+from aeplus.run.selection import Decision, Selection, SelectionOptions, Selections
 
 log = logging.getLogger(__name__)
 
@@ -53,20 +51,17 @@ class SmoothingStop(EarlyStopping):
         super().__init__(
             monitor=monitor or "validation/score", min_delta=min_delta, patience=patience, mode="max", strict=False
         )
-        self.selection, self.log_decisions, self._watched = selection, verbose, monitor
-        self._rules: dict[str, Callable[[], Selection]] = {
-            "best": partial(Best, tie, patience),
-            "converge": partial(Converge, min_delta),
-        }
-        for make in self._rules.values():
+        self.selection = selection
+        made = _Logging if verbose else SelectionOptions
+        self._options = {name: made(name, tie, patience, min_delta, monitor) for name in get_args(Selections)}
+        for make in self._options.values():
             make()  # bad numbers are reported before the run
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets how the run chooses its candidates."""
         session = session_of(pl_module)
-        selection = self.selection or session.method.selection
-        rule, self.monitor = self._rules[selection], self._watched or f"validation/{WATCHED[selection]}"
-        session.select = (lambda: _Logged(rule())) if self.log_decisions else rule
+        session.select = options = self._options[self.selection or session.method.selection]
+        self.monitor = options.monitor or f"validation/{options.watched}"
         cast("EditingModule", pl_module).monitor = self.monitor
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -81,6 +76,13 @@ class SmoothingStop(EarlyStopping):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing to load."""
+
+
+class _Logging(SelectionOptions):
+    """Options whose rules log what they decide."""
+
+    def __call__(self) -> Selection:
+        return _Logged(super().__call__())
 
 
 class _Logged:

@@ -9,11 +9,11 @@ from aeplus.errors import InputError
 from aeplus.methods.registry import METHODS
 from aeplus.utils.jsonl import read_utf8
 from aeplus.utils.paths import expanded
+from aeplus.utils.yaml_files import require_moderate
 
 FOLDER = Path(__file__).parents[1] / "configs"
 """Where the shipped configs lie."""
 
-_VALUES, _DEPTH = 100_000, 50
 _FLAGS = ("--config", "-c")
 _METHOD_FLAG = re.compile(r"--model\.method\.(\w+)")
 
@@ -34,10 +34,10 @@ def find_config(name: str) -> str:
         InputError: If there is no such file and no such name.
     """
     if "\n" in name or ":" in name:
-        _require_moderate(name, "the config")
+        require_moderate(name, "the config")
         return name
     if expanded(name).is_file():
-        _require_moderate(read_utf8(expanded(name), "a config"), name)
+        require_moderate(read_utf8(expanded(name), "a config"), name)
         return name
     shipped, plain = shipped_configs(), name.removesuffix(".yaml")
     if plain in shipped:
@@ -51,37 +51,6 @@ def find_config(name: str) -> str:
         "check the path."
     )
     raise InputError(msg)
-
-
-def _require_moderate(text: str, name: str) -> None:
-    """A few lines of YAML can expand to gigabytes, by aliases of aliases."""
-    import yaml  # type: ignore[import-untyped]
-
-    depth, sizes, open_anchors, total = 0, dict[str, int](), list[tuple[str | None, int]](), 0
-    try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            anchor = getattr(event, "anchor", None)
-            if isinstance(event, yaml.AliasEvent):
-                total += sizes.get(str(anchor), 1)
-            elif isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-                open_anchors.append((anchor, total))
-                total += 1
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-                begun, before = open_anchors.pop()
-                if begun is not None:
-                    sizes[begun] = total - before
-            elif isinstance(event, yaml.ScalarEvent):
-                total += 1
-            if total > _VALUES or depth > _DEPTH:
-                msg = (
-                    f"expected a config of at most {_VALUES} values, {_DEPTH} levels deep, got a larger one in {name}; "
-                    "leave out what is not an option."
-                )
-                raise InputError(msg)
-    except yaml.YAMLError:
-        return  # the parser reports it, with its place
 
 
 def expand_configs(arguments: Sequence[str]) -> list[str]:
@@ -107,7 +76,7 @@ def method_flags(arguments: Sequence[str]) -> list[str]:
 
 
 def _method_config(name: str) -> str:
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     from aeplus.methods.compositions import method_switches
 

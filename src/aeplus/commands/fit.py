@@ -22,6 +22,7 @@ from aeplus.errors import InputError
 from aeplus.methods.method import Method
 from aeplus.module import EditModule
 from aeplus.run.hooks import opened_session
+from aeplus.run.resume import read_checkpoint
 from aeplus.targets.cache import TargetCache
 from aeplus.trainer import (
     accepted,
@@ -83,16 +84,8 @@ class EditCLI(LightningCLI):
         self._arguments = args
         super().parse_arguments(parser, expand_configs(args) if isinstance(args, list) else args)
         path = self.config[self.config.subcommand].get("ckpt_path")
-        if path is None:
-            return
-        if not Path(path).is_file():
-            msg = f"expected a checkpoint at {path}, got no such file; give one from lightning_logs/…/checkpoints."
-            raise InputError(msg)
-        try:
-            torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            msg = f"expected an aeplus checkpoint at {path}, got a file that cannot be read; take another."
-            raise InputError(msg) from error
+        if path is not None:
+            read_checkpoint(Path(path))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer.

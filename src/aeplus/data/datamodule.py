@@ -115,6 +115,7 @@ class EditDataModule(LightningDataModule):
         self._made: list[EditRequest] = []  # as they were left by setup or adapt
         self._earlier: list[EditRequest] = []  # made by an earlier run
         self._new: list[EditRequest] = []  # what comes after those, or repeats the last of them
+        self._before = 0  # how many edits of the stream come before those
         self._snippets_due = False
         self.requests: list[EditRequest] = []
         self.joins: dict[str, str] = {}
@@ -135,7 +136,8 @@ class EditDataModule(LightningDataModule):
         """
         new = self._given if self._given is not None else self.read()
         self._earlier, self._new = list(earlier), list(new)
-        self._given, self.requests = [*earlier, *new[continued(earlier, new) :]], []
+        same = continued(earlier, new)
+        self._given, self._before, self.requests = [*earlier, *new[same:]], len(earlier) - same, []
         self.setup("fit")
         self.cursor = len(earlier)
 
@@ -168,10 +170,11 @@ class EditDataModule(LightningDataModule):
         template = ChatTemplate(reader.tokenizer) if self.chat_template else None
         if self.requests is not self._made:  # others were put in their place
             self._read = self._new = self.requests
-            self._earlier = []
+            self._earlier, self._before = [], 0
         kept, requests = usable_edits(self._new, reader, template, self.join, self.skip_unusable)
         if self._earlier:  # as they were made
             same = continued(self._earlier, requests)
+            self._before = len(self._earlier) - same
             kept, requests = [*self._earlier, *kept[same:]], [*self._earlier, *requests[same:]]
         if len(kept) != len(self._read) or template is not None or self._snippets_due:
             asked = [replace(edit, prompt=edit.asked) if edit.asked else edit for edit in kept]
@@ -221,7 +224,7 @@ class EditDataModule(LightningDataModule):
 
     def _validation_set(self, requests: list[EditRequest], corpus: str | None) -> ValidationSet:
         if self.validation_file is not None:
-            return read_validation(Path(self.validation_file), requests)
+            return read_validation(Path(self.validation_file), requests, self._before)
         facts = read_requests(Path(self.preserved)) if self.preserved else []
         validation = build_validation(
             requests,

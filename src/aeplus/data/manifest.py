@@ -81,7 +81,7 @@ def write_validation(
     return manifest
 
 
-def read_validation(path: Path, requests: Sequence[EditRequest]) -> ValidationSet:
+def read_validation(path: Path, requests: Sequence[EditRequest], before: int = 0) -> ValidationSet:
     """Reads a validation set for a stream of edits.
 
     Items of edits that are not in the stream are left out: the stream may be a part of what the file was made for.
@@ -89,6 +89,7 @@ def read_validation(path: Path, requests: Sequence[EditRequest]) -> ValidationSe
     Args:
         path: A file that :func:`write_validation` has written.
         requests: The stream, in its order.
+        before: How many edits of the stream were made by an earlier run, which the file need not know.
 
     Raises:
         InputError: If the file or its manifest is missing or damaged, the two do not match each other or the stream,
@@ -101,15 +102,15 @@ def read_validation(path: Path, requests: Sequence[EditRequest]) -> ValidationSe
             "run aeplus build-validation again."
         )
         raise InputError(msg)
-    known = set(manifest.edits)
-    if unknown := [request for request in requests if prompt_hash(_edit(request)) not in known]:
+    known, own = set(manifest.edits), requests[before:]
+    if unknown := [request for request in own if prompt_hash(_edit(request)) not in known]:
         msg = (
-            f"expected edits that the manifest of {path} was checked against, got {len(unknown)} of {len(requests)} "
+            f"expected edits that the manifest of {path} was checked against, got {len(unknown)} of {len(own)} "
             f"others, the first {unknown[0].question!r}; run aeplus build-validation on these edits."
         )
         raise InputError(msg)
     indices: dict[str, list[int]] = {}
-    for index, request in enumerate(requests):
+    for index, request in enumerate(own, start=before):
         indices.setdefault(_key(request.question, request.target_new), []).append(index)
     items: dict[str, list[ValidationItem]] = {kind: [] for kind in _KINDS}
     for line in lines:
@@ -118,7 +119,7 @@ def read_validation(path: Path, requests: Sequence[EditRequest]) -> ValidationSe
                 items[line["kind"]].append(ValidationItem(index, line["prompt"], line["answer"]))
     if not items["first"] and not items["rewrite"] and any(line["kind"] != "preserved" for line in lines):
         msg = (
-            f"expected paraphrases of the edits in {path}, got none for any of these {len(requests)}; run aeplus "
+            f"expected paraphrases of the edits in {path}, got none for any of these {len(own)}; run aeplus "
             "build-validation on these edits."
         )
         raise InputError(msg)

@@ -26,6 +26,14 @@ def check_settings(settings: dict[str, Any]) -> None:
     if (size := settings["batch_size"]) < 1:
         msg = f"expected data.batch_size of at least 1, got {size}; choose the number of edits in a batch."
         raise InputError(msg)
+    for name in ("validation", "preserved", "snippet_corpus", "subset"):
+        if not isinstance(settings[name], str | None):
+            msg = f"expected data.{name} to be a text, got {settings[name]!r:.60}; correct it."
+            raise InputError(msg)
+    for name in ("shuffle", "skip_unusable", "chat_template"):
+        if not isinstance(settings[name], bool):
+            msg = f"expected data.{name} to be true or false, got {settings[name]!r:.60}; correct it."
+            raise InputError(msg)
     check_join(settings["join"], "data.join")
     if (protocol := settings["protocol"]) not in ("published", "plain"):
         msg = f"expected data.protocol published or plain, got {protocol!r}; choose one of these."

@@ -1,6 +1,5 @@
 """Reference texts of consistency: what text about an answer looks like, from a file or out of a corpus."""
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -67,11 +66,13 @@ def _pairs(path: Path) -> Iterator[tuple[str, str]]:
 
 def _records(path: Path) -> list[Any]:
     content = read_utf8(path, _EXPECTED)
+    lines = [(number, line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
     try:
-        whole = json.loads(content)
-    except ValueError:  # not one value: JSON Lines
-        lines = enumerate(content.split("\n"), start=1)
-        return [parse_json(line, path, number, _EXPECTED) for number, line in lines if line.strip()]
+        whole = parse_json(content, path, 1, _EXPECTED)
+    except InputError:
+        if len(lines) < 2:
+            raise
+        return [parse_json(line, path, number, _EXPECTED) for number, line in lines]  # not one value: JSON Lines
     return whole if isinstance(whole, list) else [whole]
 
 

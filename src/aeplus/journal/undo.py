@@ -19,10 +19,13 @@ from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.committed.chain import Record
 from aeplus.run.committed.entries import Entries, Entry, request_from
 from aeplus.run.committed.store import Store, weights_digests
+from aeplus.run.selection import SelectionOptions
 from aeplus.run.session import EditSession
 from aeplus.targets.optimizer import TargetOptions
 
 Mode = Literal["subtract", "replay"]
+_SOLVING = ("model", "selection")  # the settings that a batch is solved by
+_WATCHED = ("probability", "score", "efficacy", "generalization", "specificity")  # what a rule may see of a candidate
 Takes = dict[int, frozenset[int]]
 """By record, the indices of the edits that are taken out."""
 Active = Sequence[tuple[Record, frozenset[int]]]
@@ -191,7 +194,7 @@ def _replay(journal: Store, entries: Entries, takes: Takes, model: Any, tokenize
         kept.apply(Decoder(model, journal.chain.header["site"]).select(journal.chain.header["layers"]))
         return []
     settings = later[-1][0].content["settings"]
-    if any(record.content["settings"]["model"] != settings["model"] for record, _ in later):
+    if any(record.content["settings"].get(name) != settings.get(name) for record, _ in later for name in _SOLVING):
         warnings.warn(
             f"the entries were made with different settings; those of entry {later[-1][0].number} are used",
             stacklevel=2,
@@ -202,6 +205,7 @@ def _replay(journal: Store, entries: Entries, takes: Takes, model: Any, tokenize
     data.setup("fit")
     preserve = [request_from(fact) for fact in settings.get("preserve", ())]
     session = _session(settings["model"], model, tokenizer, preserve)
+    _choose_alike(session, settings, later[-1][0].number)
     session.prepare(data)
     session.entries = kept
     kept.apply(session.sites)
@@ -212,6 +216,31 @@ def _replay(journal: Store, entries: Entries, takes: Takes, model: Any, tokenize
         session.edit_batch(data.validation_items)
         replayed.append((record, session.entries[-1]))
     return replayed
+
+
+def _choose_alike(session: EditSession, settings: Mapping[str, Any], number: int) -> None:
+    """Chooses candidates as the run did, whatever its callback was set to.
+
+    Raises:
+        InputError: If it watched what only its trainer knew.
+    """
+    chosen = settings.get("selection")
+    if chosen is None:
+        if "selection" in settings:
+            warnings.warn(
+                f"entry {number} chose its candidates by a rule of its own, which the journal does not know; the "
+                "method's is used",
+                stacklevel=2,
+            )
+        return
+    options = SelectionOptions(**chosen)
+    if options.watched not in _WATCHED:
+        msg = (
+            f"expected a monitor out of {', '.join(_WATCHED)} for the mode replay, got {options.monitor!r} in the "
+            f"settings of entry {number}; use the mode subtract."
+        )
+        raise InputError(msg)
+    session.select, session.monitor = options, options.watched
 
 
 def _first(active: Active, takes: Takes) -> int:

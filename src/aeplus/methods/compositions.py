@@ -11,6 +11,8 @@ import yaml  # type: ignore[import-untyped]
 from aeplus.errors import InputError
 from aeplus.methods.method import SWITCHES, GradientOptions, Method
 from aeplus.methods.registry import METHODS, NamedMethod, check_new_name, find_method
+from aeplus.utils.paths import expanded
+from aeplus.utils.yaml_files import read_yaml
 
 
 def method_switches(method: str | NamedMethod) -> dict[str, Any]:
@@ -92,14 +94,17 @@ def find_composition(name: str) -> NamedMethod:
     path = Path(name)
     if name in METHODS or path.suffix not in (".yaml", ".yml"):
         return find_method(name)
+    content = read_yaml(expanded(name), "model: {method: {...}}", _Loader)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
         values = dict(content["model"]["method"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it has no model.method"
-        msg = f"expected a YAML file with model: {{method: {{...}}}}, got {name} ({reason}); correct it."
+    except (KeyError, TypeError, ValueError) as error:
+        msg = f"expected a YAML file with model: {{method: {{...}}}}, got {name} (it has no model.method); correct it."
         raise InputError(msg) from error
-    method = NamedMethod(str(values.pop("name", path.stem)), f"from {path}", "", "", values)
+    called = values.pop("name", path.stem)
+    if not isinstance(called, str):
+        msg = f"expected model.method.name in {name} to be a text, got {called!r:.60}; correct it."
+        raise InputError(msg)
+    method = NamedMethod(called, f"from {path}", "", "", values)
     named_method(method)
     return method
 

@@ -9,6 +9,7 @@ from transformers.pytorch_utils import Conv1D
 from aeplus.errors import InputError
 from aeplus.models.finding import fan, float_matrix
 
+_TEXT = "The capital of France is Paris."
 _PLAIN = "load the model in its original precision, without quantization_config (or dequantize it first)"
 
 
@@ -35,13 +36,23 @@ def check_model(model: Any) -> None:
 
 
 def check_tokenizer(tokenizer: Any, model: Any) -> None:
-    """Every token of the tokenizer has a row in the embedding.
+    """The tokenizer reads text, and every token of it has a row in the embedding.
 
     Raises:
-        InputError: If one has not.
+        InputError: If it does not, or one has not.
     """
+    try:
+        read = list(tokenizer(_TEXT, add_special_tokens=False)["input_ids"])
+        vocabulary = dict(tokenizer.get_vocab())
+    except Exception as error:  # a damaged one can raise anything
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        msg = f"expected a tokenizer that reads text, got an error ({reason}); load the one that belongs to the model."
+        raise InputError(msg) from error
+    if not read:
+        msg = f"expected tokens of {_TEXT!r}, got none; load the tokenizer that belongs to the model."
+        raise InputError(msg)
     rows = model.get_input_embeddings().weight.shape[0]
-    largest = max(tokenizer.get_vocab().values(), default=0)
+    largest = max(vocabulary.values(), default=0)
     if largest >= rows:
         msg = (
             f"expected token ids below the {rows} rows of the model's embedding, got a tokenizer with ids up to "

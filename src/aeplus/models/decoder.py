@@ -275,10 +275,16 @@ class Decoder:
         """What else the model multiplies its logits by, measured: 1 for nearly all.
 
         Raises:
-            InputError: If its logits are not a multiple of what the head makes of the last layer's output.
+            InputError: If it has no head, or its logits are not a multiple of what the head makes of the last layer's
+                output.
         """
         ids = self.probe.to(self.device)
-        own = at_least_float32(self.model(input_ids=ids, use_cache=False).logits)
+        answered = self.model(input_ids=ids, use_cache=False)
+        if not hasattr(answered, "logits"):
+            kind = type(self.model).__name__
+            msg = f"expected a model that predicts tokens, got {kind}, without a head; load AutoModelForCausalLM."
+            raise InputError(msg)
+        own = at_least_float32(answered.logits)
         try:
             logits = self._named_scales(cast(Tensor, self.head(self.forward(ids))))
         except (RuntimeError, TypeError):  # a head that is fed by another layer

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aeplus.errors import InputError
+from aeplus.models.checks import check_tokenizer
 from aeplus.models.decoder import EditSite
 from aeplus.utils.fingerprint import file_fingerprint
 from aeplus.utils.jsonl import read_json, write_json
@@ -38,7 +39,8 @@ def load_model(
         The model in evaluation mode, without gradients, and the tokenizer.
 
     Raises:
-        InputError: If there is no such model, or its folder contains no weights or not all of them.
+        InputError: If there is no such model, its folder lacks weights, or its tokenizer
+            cannot be used.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -72,6 +74,7 @@ def load_model(
         msg = f"expected a model at {name!r} (a hub id, a folder or a .gguf file), got an error ({reason}); check it."
         raise InputError(msg) from error
     _require_whole(name, found)
+    check_tokenizer(tokenizer, model)
     return model.eval().requires_grad_(False), tokenizer
 
 

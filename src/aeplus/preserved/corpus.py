@@ -88,7 +88,12 @@ def _next_page(pages: Iterator[Any], path: Path) -> Any:
 
 
 def _text_file(path: Path) -> Iterator[str]:
-    for block in re.split(r"\n\s*\n", path.read_text(encoding="utf-8", errors="replace")):
+    try:
+        content = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        msg = f"expected a readable text file as corpus, got an error from {path} ({error.strerror}); check it."
+        raise InputError(msg) from error
+    for block in re.split(r"\n\s*\n", content):
         if block.strip():
             yield " ".join(block.split())
 

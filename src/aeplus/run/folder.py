@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml  # type: ignore[import-untyped]
-
 from aeplus.edits import EditRequest, still_holding
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder, Snapshot
@@ -16,8 +13,9 @@ from aeplus.run.committed.chain import HEADER
 from aeplus.run.committed.entries import Entries, request_from
 from aeplus.run.committed.store import Store
 from aeplus.run.records import EditRecord, read_records
-from aeplus.run.resume import NOTES, Resume
+from aeplus.run.resume import NOTES, Resume, read_checkpoint
 from aeplus.utils.fingerprint import weights_fingerprint
+from aeplus.utils.yaml_files import read_yaml
 
 
 @dataclass(frozen=True)
@@ -71,13 +69,8 @@ class RunFolder:
             InputError: If it is not a run folder, or holds neither a checkpoint nor a model.
         """
         try:
-            config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-            options = config["model"]
-            trusted = options.get("trust_remote_code", False)
-            model = (options["model"], options.get("dtype", "auto"), options.get("revision"), trusted)
-            site = options.get("site")
-            method, upcast = options["method"]["name"], options.get("edited_dtype") == "float32"
-        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+            model, site, method, upcast = _options(read_yaml(path / "config.yaml", "a run's config"))
+        except (InputError, KeyError, TypeError, AttributeError) as error:
             msg = (
                 f"expected a run folder with its config.yaml, got {path}, which is not one; give one such as "
                 "lightning_logs/edits/version_0."
@@ -116,6 +109,17 @@ class RunFolder:
             yield
 
 
+def _options(config: Any) -> tuple[tuple[str, Any, str | None, bool], str | None, str, bool]:
+    """How a run's config says that the model is loaded, the site, the method's name and whether it edits in float32."""
+    options = config["model"]
+    model = (options["model"], options.get("dtype", "auto"), options.get("revision"))
+    site, method = options.get("site"), options["method"]["name"]
+    if not all(text is None or isinstance(text, str) for text in (*model, site)) or not isinstance(method, str):
+        msg = "expected texts in a run's config, got others; restore a copy of it."
+        raise InputError(msg)
+    return (*model, options.get("trust_remote_code") is True), site, method, options.get("edited_dtype") == "float32"
+
+
 def labels(runs: Sequence[RunFolder]) -> list[str]:
     """What to call runs: by their methods, with the folder where that is not enough."""
     methods = [run.method for run in runs]
@@ -123,11 +127,7 @@ def labels(runs: Sequence[RunFolder]) -> list[str]:
 
 
 def _checkpoint(path: Path) -> Resume:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        msg = f"expected an aeplus checkpoint at {path}, got a file that cannot be read; take another run."
-        raise InputError(msg) from error
+    content = read_checkpoint(path)
     notes = content.get(NOTES) if isinstance(content, dict) else None
     settings = notes.get("settings", {}) if isinstance(notes, dict) else {}
     return Resume.from_checkpoint(content, path, settings)  # no run is resumed: settings are compared with themselves

@@ -1,10 +1,12 @@
 """A run's journal as it is written: every batch that is committed, before anything else hears of it."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from aeplus.errors import InputError
 from aeplus.models.decoder import EditSite
 from aeplus.models.loading import DType
 from aeplus.run.committed.chain import Chain, Record
@@ -36,6 +38,7 @@ class Recording:
         self.journal: Store | None = None
         self.numbers: list[int] = []
         self._settings: dict[str, Any] = {}
+        self._written: tuple[Path, int] | None = None  # the journal, and the first record that this run may write
 
     @contextmanager
     def keep(self, folder: Path, settings: dict[str, Any], resume: Resume | None = None) -> Iterator[None]:
@@ -56,6 +59,7 @@ class Recording:
             if resume is not None and resume.journal.folder.resolve() != folder.resolve():
                 resume.move(folder)
             self._settings = settings
+            self._written = folder, len(self.journal.chain.records) + 1
             try:
                 yield
             finally:
@@ -88,6 +92,26 @@ class Recording:
             self.journal.chain.records.append(record)
         self.numbers.append(record.number)
         return self.journal.kept(record, entry)
+
+    def forget(self) -> None:
+        """Takes what this run has written out of the journal, as one more entry of it.
+
+        If that cannot be written, a warning says what is left.
+        """
+        if self._written is None:
+            return
+        folder, first = self._written
+        self._written = None
+        try:
+            with locked(folder, "the journal"):
+                store = Store.open(folder)
+                store.leave_out([record.number for record, _ in store.active if record.number >= first])
+        except InputError as error:
+            message = (
+                f"the journal {folder} still counts entries from {first} on, which the model does not have any more "
+                f"({error}); take them out by aeplus undo"
+            )
+            warnings.warn(message, stacklevel=2)
 
     def _dtype(self, settings: dict[str, Any]) -> str:
         """How to load the model again as it is: the checkpoint's dtype need not be that of a loaded model."""

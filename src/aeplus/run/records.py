@@ -71,7 +71,7 @@ def read_records(folder: Path) -> list[EditRecord]:
         InputError: If a line is not a record of aeplus.
     """
     path = folder / FILE
-    if not path.is_file():
+    if not path.exists():
         return []
     names = {field.name for field in fields(EditRecord)}
     records = []

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from aeplus.edits import EditRequest
@@ -19,6 +20,22 @@ NOTES = "aeplus"
 """Where a checkpoint holds what identifies its run."""
 
 _SEALED = (NOTES, "state_dict", "loops", "global_step", "epoch", "optimizer_states", "lr_schedulers")
+
+
+def read_checkpoint(path: Path) -> Any:
+    """The content of a checkpoint of Lightning; no pickle in it is executed.
+
+    Raises:
+        InputError: If there is no such file, or it cannot be read.
+    """
+    if not path.is_file():
+        msg = f"expected a checkpoint at {path}, got no such file; give one from lightning_logs/…/checkpoints."
+        raise InputError(msg)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can raise anything
+        msg = f"expected an aeplus checkpoint at {path}, got a file that cannot be read; take another."
+        raise InputError(msg) from error
 
 
 class Resume:

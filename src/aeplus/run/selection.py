@@ -7,10 +7,12 @@ a name in ``Method.selection``.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
 
 from aeplus.errors import InputError
 
+Selections = Literal["best", "converge"]
 _ROUNDING = 1e-3  # points of a score: scores of the same hits may differ by rounding
 
 
@@ -113,6 +115,48 @@ class Converge:
         settled = self._last is not None and abs(score - self._last) <= self._min_delta
         self._last = score
         return Decision(keep=True, done=settled)
+
+
+@dataclass(frozen=True)
+class SelectionOptions:
+    """A rule for every batch as plain values, which a journal keeps; a call makes the rule of one batch.
+
+    Attributes:
+        selection: ``best`` or ``converge``.
+        tie: See :class:`Best`.
+        patience: See :class:`Best`.
+        min_delta: See :class:`Converge`.
+        monitor: What the rule sees; by default :data:`WATCHED`.
+
+    Raises:
+        InputError: If the selection is unknown; a bad number is refused by the call.
+    """
+
+    selection: Selections = "best"
+    tie: float = 0.0
+    patience: int = 2
+    min_delta: float = 0.02
+    monitor: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.selection not in SELECTIONS:
+            msg = f"expected a selection best or converge, got {self.selection!r}; choose one of these."
+            raise InputError(msg)
+
+    @property
+    def watched(self) -> str:
+        """What the rule sees, by its name in what ``EditSession.validate`` gives."""
+        return (self.monitor or WATCHED[self.selection]).removeprefix("validation/")
+
+    def __call__(self) -> Selection:
+        """The rule of a batch.
+
+        Raises:
+            InputError: If a number is out of range.
+        """
+        if self.selection == "best":
+            return Best(self.tie, self.patience)
+        return Converge(self.min_delta) if self.selection == "converge" else SELECTIONS[self.selection]()
 
 
 SELECTIONS: dict[str, Callable[[], Selection]] = {"best": Best, "converge": Converge}

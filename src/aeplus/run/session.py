@@ -34,7 +34,7 @@ from aeplus.run.preservation import LeakageMeter, named_statements, preserved_st
 from aeplus.run.reading import Reading
 from aeplus.run.recording import Recording
 from aeplus.run.report import RunReport, batch_report
-from aeplus.run.selection import SELECTIONS, WATCHED, Selection
+from aeplus.run.selection import WATCHED, Selection, SelectionOptions
 from aeplus.run.unedited import UneditedModel
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.targets.rows import sample_contexts
@@ -133,7 +133,7 @@ class EditSession:
         self.resumed = 0
         self.uncounted = 0
         self.report = RunReport(method=method.name, model=name, seed=seed)
-        self.select: Callable[[], Selection] = SELECTIONS[method.selection]
+        self.select: Callable[[], Selection] = SelectionOptions(method.selection)
         self.monitor = WATCHED[method.selection]
         self._preserve = list(preserve)
         self._target_cache = target_cache
@@ -232,8 +232,18 @@ class EditSession:
         return self._reading.readable(data, requests, self.contexts())
 
     def contexts(self) -> list[str]:
-        """The sampled contexts."""
-        options = self.target_options
+        """The sampled contexts.
+
+        Raises:
+            InputError: If they do not fit the model.
+        """
+        options, limit = self.target_options, self.decoder.context_length
+        if options.contexts and limit is not None and options.context_length >= limit:
+            msg = (
+                f"expected targets.context_length to fit the context of {limit} tokens, got {options.context_length}; "
+                "lower it."
+            )
+            raise InputError(msg)
         return self.unedited.once(
             ("contexts", options.contexts, options.context_length, self.seed),
             lambda: self.decoder.ranks.first(

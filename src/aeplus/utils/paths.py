@@ -35,6 +35,9 @@ def expanded(path: str | Path) -> Path:
     try:
         found = Path(path).expanduser()
         found.exists()
+        if "\0" in str(found):  # which pathlib calls missing
+            msg = "it contains a null character"
+            raise ValueError(msg)
     except (RuntimeError, OSError, ValueError) as error:
         shown = str(path) if len(str(path)) <= 80 else f"{str(path)[:80]}… ({len(str(path))} characters)"
         reason = getattr(error, "strerror", None) or error

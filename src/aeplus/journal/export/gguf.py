@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from aeplus.errors import InputError
+from aeplus.utils.jsonl import refuse_streams
 
 
 def write_gguf(source: Path, target: Path, weights: dict[str, Tensor]) -> None:
@@ -18,7 +19,8 @@ def write_gguf(source: Path, target: Path, weights: dict[str, Tensor]) -> None:
         weights: The edited weights ``[o, d]``, by their names in transformers' model.
 
     Raises:
-        InputError: If the package ``gguf`` is missing, or the file has no tensor for a weight, or one of another shape.
+        InputError: If the package ``gguf`` is missing, or the file is damaged, or has no tensor for a weight, or one of
+            another shape.
     """
     try:
         from gguf import GGUFReader, GGUFValueType, GGUFWriter
@@ -27,10 +29,16 @@ def write_gguf(source: Path, target: Path, weights: dict[str, Tensor]) -> None:
     except ImportError as error:
         msg = "expected the package gguf, which writes GGUF files, got none; run: pip install gguf."
         raise InputError(msg) from error
-    reader = GGUFReader(source)
-    architecture = str(reader.fields["general.architecture"].contents())
-    known = next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == architecture)
-    names = get_tensor_name_map(known, int(reader.fields[f"{architecture}.block_count"].contents()))
+    refuse_streams(source)
+    try:
+        reader = GGUFReader(source)
+        architecture = str(reader.fields["general.architecture"].contents())
+        known = next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == architecture)
+        names = get_tensor_name_map(known, int(reader.fields[f"{architecture}.block_count"].contents()))
+    except Exception as error:  # a damaged file can raise anything
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        msg = f"expected the base model's GGUF file in {source}, got one that cannot be read ({reason}); take another."
+        raise InputError(msg) from error
     edited = {_named(names, name): weight for name, weight in weights.items()}
     shapes = {tensor.name: [int(size) for size in reversed(tensor.shape)] for tensor in reader.tensors}
     for name, weight in edited.items():
