@@ -4,12 +4,11 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from small import ROOT
 
 NEEDS = ("hub", "gpu", "server", "minutes")
-"""What a marker may name: a package index or hub (or data from there), a GPU, a running server, more than some seconds."""
+"""What a marker may name: a package index or hub (or data from there), a GPU, a server, more than seconds."""
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _SHELL, _OPENING = ("bash", "sh", "shell", "console"), re.compile(r"^( *)(```+|~~~+)\s*([\w+-]*)")
@@ -153,6 +152,3 @@ def files_of_pages() -> dict[str, str]:
         elif block.language == "yaml" and (name := re.search(r"^ {4}name: (\w+)$", block.text, re.MULTILINE)):
             files[f"{name[1]}.yaml"] = block.text
     return files
-
-
-__all__ = ["NEEDS", "PAGES", "Block", "Path", "all_blocks", "blocks_of", "files_of_pages", "shell_commands"]

@@ -9,14 +9,12 @@
 """
 
 import html
+import logging
 import posixpath
 import re
 import sys
 from pathlib import Path
 from typing import Any
-
-from latex2mathml.converter import convert
-from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "src"))
@@ -26,6 +24,7 @@ from aeplus.methods.registry import METHODS  # noqa: E402
 GENERATED = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md", "readme.md": "README.md"}
 """Pages of the site by the file of the repository they are made from."""
 
+_LOG = logging.getLogger("mkdocs.hooks.site")  # a warning ends a strict build
 _PAGES = {source: page for page, source in GENERATED.items()}
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
 _FENCE = re.compile(r"^( *)(```|~~~).*?^\1\2 *$", re.MULTILINE | re.DOTALL)
@@ -54,6 +53,8 @@ def on_config(config: Any) -> Any:
 
 def on_files(files: Any, config: Any) -> Any:
     """Adds the pages that are made from files of the repository."""
+    from mkdocs.structure.files import File
+
     for page, source in GENERATED.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
     return files
@@ -90,11 +91,15 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
     """Formulas as MathML, and references of docstrings as links."""
+    from latex2mathml.converter import convert
 
     def formula(match: re.Match[str]) -> str:
         tag, bracket, latex = match.groups()
         display = "block" if bracket == "[" else "inline"
-        return f'<{tag} class="arithmatex">{convert(html.unescape(latex).strip(), display=display)}</{tag}>'
+        mathml = convert(html.unescape(latex).strip(), display=display)
+        if "\\" in mathml:
+            _LOG.warning("%s: a command of the formula %r is unknown", page.file.src_uri, latex)
+        return f'<{tag} class="arithmatex">{mathml}</{tag}>'
 
     def reference(match: re.Match[str]) -> str:
         short, name = match.groups()

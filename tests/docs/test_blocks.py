@@ -1,7 +1,7 @@
 """Every shell and Python block of README and docs: commands parse, blocks run or say what they need.
 
-Blocks without a marker run here, each in a copy of one folder, on a tiny random model in place of SmolLM2; those that need
-minutes do in the slow tier. A marker is an HTML comment above the block, which no page shows: `<!-- needs: hub -->`.
+Blocks without a marker run here, each in a copy of one folder, on a tiny random model in place of SmolLM2; those that
+need minutes do in the slow tier. A marker is a comment above the block, which no page shows: `<!-- needs: hub -->`.
 """
 
 import glob
@@ -75,7 +75,11 @@ def desk(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that a reader of the documentation has: edits, configs and two runs of a tiny model."""
     folder = tmp_path_factory.mktemp("desk")
     shutil.copytree(workplace / "model", folder / "my-model")
-    for name in ("edits", "tuning", *(f"{kind}_{seed}" for kind in ("edits", "plain", "rewrites") for seed in range(3))):
+    for name in (
+        "edits",
+        "tuning",
+        *(f"{kind}_{seed}" for kind in ("edits", "plain", "rewrites") for seed in range(3)),
+    ):
         shutil.copy(workplace / "edits.jsonl", folder / f"{name}.jsonl")
     facts = [{"prompt": "The language of {}", "subject": name, "target_new": "French"} for name in ("France", "Gaul")]
     (folder / "facts.jsonl").write_text("".join(json.dumps(fact) + "\n" for fact in facts))
@@ -125,7 +129,8 @@ def ids(blocks: list[Block]) -> dict[str, Any]:
 
 def test_blocks_and_their_markers_are_found() -> None:
     page = (
-        "# A\n\n```bash\naeplus log a \\\n    --edits  # more\n```\n\n<!-- needs: hub, gpu -->\n\n    aeplus fit --seed 3\n\n"
+        "# A\n\n```bash\naeplus log a \\\n    --edits  # more\n```\n\n"
+        "<!-- needs: hub, gpu -->\n\n    aeplus fit --seed 3\n\n"
         "1. b\n\n   ~~~python\n   x = 1\n   ~~~\n\nF:\n\n    Δ = R\n"
     )
     found = [(b.line, b.language, b.text, b.needs) for b in blocks_of(page, "a.md")]
@@ -342,7 +347,13 @@ def smaller(words: list[str], here: Path) -> list[str]:
             del found[found.index(option) : found.index(option) + 2]
     more = [] if words[0] == "validate" else [word for pair in SMALLER.items() for word in pair]
     if not {*words} & {*configs}:  # a model by its name: what the config would have said of the rest
-        more = ["--model.preserved.corpus", str(here / "text.txt"), "--data.snippet_corpus", str(here / "text.txt"), *more]
+        more = [
+            "--model.preserved.corpus",
+            str(here / "text.txt"),
+            "--data.snippet_corpus",
+            str(here / "text.txt"),
+            *more,
+        ]
     return [*found, *more, "--trainer.accelerator", "cpu"] if words[0] != "validate" else found
 
 
