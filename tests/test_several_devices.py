@@ -3,8 +3,12 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +29,30 @@ PAIR = ["--trainer.strategy=ddp", "--trainer.devices=2"]
 ALONE = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_PORT", "AEPLUS_LAUNCHER")
 
 
-def start(folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Runs the command in a folder with a cache of its own, within two minutes."""
+def begin(folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """Starts the command in a folder with a cache of its own, and in a group of processes of its own."""
     inherited = {name: value for name, value in os.environ.items() if name not in ALONE}
     paths = os.pathsep.join((str(ROOT / "src"), str(ROOT / "tests")))
     own = {"PYTHONPATH": paths, "AEPLUS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, *launcher, "-m", "aeplus", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=inherited | own, capture_output=True, text=True, timeout=120, check=False
-    )
+    files = {name: (folder / f"{name}.txt").open("w") for name in ("stdout", "stderr")}
+    return subprocess.Popen(command, cwd=folder, env=inherited | own, text=True, start_new_session=True, **files)
+
+
+def end(process: subprocess.Popen[str]) -> int:
+    """The status of a command that ends within three minutes; no process of its group is left."""
+    try:
+        return process.wait(180)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def start(folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end."""
+    status = end(begin(folder, *arguments, launcher=launcher))
+    said = [(folder / f"{name}.txt").read_text() for name in ("stdout", "stderr")]
+    return subprocess.CompletedProcess(arguments, status, *said)
 
 
 def run_of(folder: Path) -> Path:
@@ -137,7 +156,7 @@ def test_other_errors_end_all_and_are_said_once(workplace: Path, tmp_path: Path,
 
 @pytest.mark.slow
 def test_torchrun_starts_the_processes_as_well(workplace: Path, alone: Path, tmp_path: Path) -> None:
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     given = ["fit", f"--config={workplace}/tiny.yaml", *FOUR, *CALLBACKS, witness(tmp_path)]
     done = start(tmp_path, *given, *PAIR, launcher=launcher)
     assert done.returncode == 0, done.stderr
@@ -190,3 +209,20 @@ def test_several_runs_are_refused_on_several_devices(workplace: Path, tmp_path: 
     done = start(tmp_path, "compare", *given)
     assert done.returncode == 2
     assert "expected one device for several runs, got 2; set trainer.devices: 1" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "send", "status"), [(signal.SIGINT, os.killpg, 130), (signal.SIGTERM, os.kill, 143)]
+)
+def test_a_signal_ends_all(
+    workplace: Path, tmp_path: Path, number: int, send: Callable[[int, int], None], status: int
+) -> None:
+    long = ["--data.batch_size=1", "--model.targets.steps=400", "--model.targets.stop_loss=0"]
+    process = begin(tmp_path, "fit", f"--config={workplace}/tiny.yaml", *long, *PAIR)
+    until = time.monotonic() + 120
+    while not list(tmp_path.glob("lightning_logs/edits/*/journal/000001.json")) and time.monotonic() < until:
+        time.sleep(0.1)
+    send(process.pid, number)
+    assert end(process) == status
+    assert "batches committed; resume with --ckpt_path" in (tmp_path / "stderr.txt").read_text()

@@ -30,7 +30,7 @@ from aeplus.run.selection import WATCHED, SelectionOptions
 from aeplus.run.session import EditSession
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions
-from aeplus.trainer import check_trainer, ranks_of
+from aeplus.trainer import check_trainer, end_at_sigterm, ranks_of
 from aeplus.utils.paths import expanded
 from aeplus.utils.progress import BarProgress, Progress
 
@@ -227,6 +227,11 @@ class EditModule(LightningModule):
             return expanded(self._journal)
         writes = trainer.checkpoint_callbacks and not trainer.fast_dev_run
         return Path(trainer.log_dir or trainer.default_root_dir) / "journal" if writes else None
+
+    def on_train_start(self) -> None:
+        """Lightning has set its handlers of signals, which do not suit several processes."""
+        if not self.session.decoder.ranks.alone:
+            end_at_sigterm()
 
     def on_validation_start(self) -> None:
         """The same before ``validate``, without the statistics."""

@@ -4,10 +4,12 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, cast
 
 from lightning import Trainer
@@ -131,6 +133,23 @@ def forget_other_launchers() -> None:
     os.environ[_LAUNCHER] = str(os.getpid())  # what Lightning starts inherits it
 
 
+def end_at_sigterm() -> None:
+    """Makes SIGTERM an exception, as Ctrl-C is, until the run ends.
+
+    Where there are several processes, Lightning's own handler tells the others of it, from within whatever they
+    exchange at that moment, and all would wait for ever.
+
+    Raises:
+        Terminated: When it comes.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
 @contextmanager
 def ended_together(trainer: Any) -> Iterator[None]:
     """Whatever ends the block on one process of a run ends all, and is reported where it has happened.
@@ -234,7 +253,7 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except SystemExit as stop:
-        if trainer.received_sigterm:
+        if trainer.received_sigterm or isinstance(stop.__context__, Terminated):
             raise Terminated from stop
         if trainer.interrupted:
             raise KeyboardInterrupt from stop
