@@ -253,6 +253,7 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except SystemExit as stop:
+        # Until Lightning's own handler is there, that of the command line raises what Lightning takes for Ctrl-C.
         if trainer.received_sigterm or isinstance(stop.__context__, Terminated):
             raise Terminated from stop
         if trainer.interrupted:

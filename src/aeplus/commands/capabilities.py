@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from aeplus.commands.lists import split_list
+from aeplus.commands.options import split_list
 from aeplus.errors import InputError
 from aeplus.evaluation.capabilities.harness import require_harness, run_harness
 from aeplus.evaluation.capabilities.items import load_tasks

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from aeplus.commands.inspect.findings import conflict_order
-from aeplus.commands.lists import split_list
+from aeplus.commands.options import split_list
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate

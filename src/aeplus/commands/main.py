@@ -1,13 +1,15 @@
 """The command line. Nothing heavy is imported until a command needs it, so ``aeplus --help`` answers at once."""
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from io import TextIOWrapper
+from io import BufferedWriter, FileIO, TextIOWrapper
 from shlex import join
 from types import FrameType
+from typing import Any
 
 from aeplus.commands.arguments import COMMANDS
 from aeplus.errors import InputError, Terminated
@@ -102,10 +104,43 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
+class _Output(FileIO):
+    """That nobody reads on (``| head``) ends the printing, not the run."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return memoryview(data).nbytes
+
+
+def _lasting(stream: Any) -> Any:
+    """A stream of the process that neither a character that it lacks nor the end of its reader ends a run by."""
+    if not isinstance(stream, TextIOWrapper):
+        return stream
+    stream.reconfigure(errors="replace")
+    try:
+        number = stream.fileno()
+    except OSError:  # held in memory
+        return stream
+    if number not in (1, 2):
+        return stream
+    stream.flush()
+    output = BufferedWriter(_Output(number, "w", closefd=False))
+    return TextIOWrapper(
+        output,
+        encoding=stream.encoding,
+        errors="replace",
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
 def entry_point() -> None:
     """What the ``aeplus`` command runs."""
     signal.signal(signal.SIGTERM, _terminate)  # an exception, so that what is under way is rolled back
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a character that the terminal lacks must not end a run
+    sys.stdout, sys.stderr = _lasting(sys.stdout), _lasting(sys.stderr)
     sys.exit(main())

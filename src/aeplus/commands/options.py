@@ -1,6 +1,9 @@
-"""Options that several commands have, described once."""
+"""Options that several commands have, described once, and how their lists are read."""
+
+import re
 
 from aeplus.commands.parser import CommandParser
+from aeplus.errors import InputError
 
 ANY_FORMAT = "a file or hub id in any format that aeplus fit reads"
 FIT_OPTIONS = "Every option of aeplus fit is accepted (aeplus fit --help lists them), except --ckpt_path"
@@ -36,3 +39,30 @@ def add_rewriter(parser: CommandParser, model: str) -> None:
     parser.option("--rewriter", "NAME", text, "templates", choices=("templates", "lm"))
     parser.option("--rewriter-model", "NAME", model)
     parser.option("--seed", "N", "seed of every choice", 0)
+
+
+def split_list(text: str) -> list[str]:
+    """The items of a list; empty ones are dropped.
+
+    Example:
+        >>> split_list("alphaedit, memit blue")
+        ['alphaedit', 'memit', 'blue']
+    """
+    return [item for item in re.split(r"[\s,]+", text) if item]
+
+
+def parse_layers(text: str, option: str) -> list[int]:
+    """The layers that an option lists, brackets or not.
+
+    Args:
+        text: The list, such as ``4,5,6`` or ``[4, 5, 6]``.
+        option: The option's name, for the message.
+
+    Raises:
+        InputError: If an item is not a whole number, or there is none.
+    """
+    layers = split_list(re.sub(r"[\[\]]", " ", text))
+    if not layers or not all(layer.isdecimal() for layer in layers):
+        msg = f"expected layers after {option}, got {text!r}; write for example {option} 4,5,6,7,8."
+        raise InputError(msg)
+    return [int(layer) for layer in layers]

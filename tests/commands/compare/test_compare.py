@@ -395,3 +395,19 @@ def test_help_needs_no_torch(here: Path) -> None:
     assert time.perf_counter() - began < 1.0
     for text in ("--methods", "--seeds", "--out", "Every option of aeplus fit is accepted"):
         assert text in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"), [("result.json", '"score": ', '"score": 1'), ("metrics.json", "[", "[1, ")]
+)
+def test_an_altered_result_is_run_again(
+    workplace: Path, here: Path, ran: list[str], name: str, old: str, new: str
+) -> None:
+    words = ["--methods=memit", "--data.limit=1"]
+    assert compare(workplace, here / "out", *words) == 0
+    first = lines(here / "out")
+    path = here / "out" / "memit" / "seed_0" / name
+    path.write_text(path.read_text().replace(old, new))
+    assert compare(workplace, here / "out", *words) == 0
+    assert len(ran) == 2
+    assert [line["score"] for line in lines(here / "out")] == [line["score"] for line in first]

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from aeplus.commands.tune.config_file import ConfigFile, yaml_value
 from aeplus.commands.tune.search import Result, Stage, Trial, Values, best_layers, converging, most_conservative
 from aeplus.errors import InputError
 from aeplus.module import EditModule
+from aeplus.utils.cache import digest
 from small import ROOT, records
 from tiny import tiny_model
 
@@ -465,3 +467,17 @@ def test_out_is_needed_and_help_lists_the_options(here: Path, capsys: pytest.Cap
     said = capsys.readouterr().out
     for option in ("--out", "--overwrite", "--for", "--fixed-layers", "--seed", "--trials"):
         assert f"\n  {option}" in said
+
+
+def test_an_altered_trial_is_not_believed(tmp_path: Path) -> None:
+    result = Result(50.0, 50.0, 50.0, 50.0, leakage=0.1, edits=3, converged=2, loss=0.5, seconds=1.0)
+    saved = {key: {**asdict(result), "seal": digest([key, asdict(result)])} for key in ("a", "b")}
+    path = tmp_path / "trials.json"
+    path.write_text(json.dumps(saved))
+    assert trials._read(path) == {"a": result, "b": result}
+    saved["a"]["score"] = 99.0
+    path.write_text(json.dumps(saved))
+    assert trials._read(path) == {"b": result}
+    for damaged in ("[]", "{", '{"a": 3}', '{"a": {}}'):
+        path.write_text(damaged)
+        assert trials._read(path) == {}

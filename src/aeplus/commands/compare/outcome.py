@@ -91,17 +91,24 @@ def settings_digest(settings: Mapping[str, Any], fingerprint: str) -> str:
 
 
 def cached(folder: Path, key: str) -> Outcome | None:
-    """The outcome of a finished run with the same settings; ``None`` if there is none."""
+    """The outcome of a finished run with the same settings; ``None`` if there is none, or it has been altered."""
     try:
         saved = read_json(folder / _RESULT)
-        return Outcome(**saved["outcome"]) if saved["digest"] == key else None
+        whole = saved["digest"] == key and saved["seal"] == _seal(folder, key, saved["outcome"])
+        return Outcome(**saved["outcome"]) if whole else None
     except (InputError, KeyError, TypeError):  # no result, or a damaged one: the run is repeated
         return None
 
 
 def finish(folder: Path, key: str, outcome: Outcome) -> None:
     """Marks a run as finished, with its outcome."""
-    write_json(folder / _RESULT, {"digest": key, "outcome": asdict(outcome)})
+    content = asdict(outcome)
+    write_json(folder / _RESULT, {"digest": key, "outcome": content, "seal": _seal(folder, key, content)})
+
+
+def _seal(folder: Path, key: str, outcome: Any) -> str:
+    """The digest of what is read back of a finished run: its outcome, and the hits in its ``metrics.json``."""
+    return digest([key, outcome, _content(str(folder / "metrics.json"))])
 
 
 def check_folder(folder: Path) -> None:

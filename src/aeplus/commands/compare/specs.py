@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
 
-from aeplus.commands.lists import split_list
+from aeplus.commands.options import split_list
 from aeplus.errors import InputError
 from aeplus.methods.compositions import find_composition, method_switches
 from aeplus.methods.method import GradientOptions, Method, switch_choices

@@ -4,7 +4,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from aeplus.commands.lists import parse_layers, split_list
+from aeplus.commands.options import parse_layers, split_list
 from aeplus.commands.stream.kinds import Draw, build_stream
 from aeplus.commands.stream.pool import TESTS, make_pool
 from aeplus.data.formats.plain import as_record

@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from aeplus.commands.fit import machine
-from aeplus.commands.lists import parse_layers, split_list
+from aeplus.commands.options import parse_layers, split_list
 from aeplus.commands.tune.config_file import ConfigFile, markdown, print_trials
 from aeplus.commands.tune.search import TUNED, search, stages, start
 from aeplus.commands.tune.trials import TrialRunner, TuneCLI

@@ -29,6 +29,7 @@ from aeplus.run.hooks import EditingModule
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions, Targets
 from aeplus.trainer import interruptible
+from aeplus.utils.cache import digest as seal
 from aeplus.utils.fingerprint import text_fingerprint, weights_fingerprint
 from aeplus.utils.jsonl import read_json, write_json
 
@@ -151,7 +152,8 @@ class TrialRunner:
                 print(f"\ninterrupted: {done}; rerun the same command to continue", file=sys.stderr)
                 raise
             self._finished[digest] = known
-            write_json(self._results, {key: asdict(result) for key, result in self._finished.items()})
+            trials = {key: asdict(result) for key, result in self._finished.items()}
+            write_json(self._results, {key: {**trial, "seal": seal([key, trial])} for key, trial in trials.items()})
         self._done += 1
         return known
 
@@ -221,8 +223,10 @@ def _relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(results: Path) -> dict[str, Result]:
-    """The finished trials of a file; none if it is missing or not a file of trials."""
+    """The finished trials of a file that are as they were written; none if it is missing or not a file of trials."""
     try:
-        return {digest: Result(**result) for digest, result in read_json(results).items()}
-    except (InputError, TypeError, AttributeError):
+        saved = {key: dict(trial) for key, trial in read_json(results).items()}
+        seals = {key: trial.pop("seal") for key, trial in saved.items()}
+        return {key: Result(**trial) for key, trial in saved.items() if seals[key] == seal([key, trial])}
+    except (InputError, TypeError, AttributeError, KeyError, ValueError):
         return {}
