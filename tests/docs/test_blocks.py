@@ -26,8 +26,8 @@ from aeplus.commands.arguments import COMMANDS
 from aeplus.commands.compare.specs import parse_seeds, parse_specs
 from aeplus.commands.configs import shipped_configs
 from aeplus.commands.fit import EditCLI
-from aeplus.commands.lists import split_list
 from aeplus.commands.main import main
+from aeplus.commands.options import split_list
 from aeplus.data.datamodule import EditDataModule
 from aeplus.data.readers import requests_from_records
 from aeplus.methods.compositions import find_composition
