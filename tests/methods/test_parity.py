@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import aeplus
-import aeplus.run.session
+import aeplus.run.preservation
 from aeplus.api import EditResult
 from aeplus.callbacks import EditCallback
 from aeplus.data.readers import requests_from_records
@@ -182,7 +182,7 @@ def exact_basis(monkeypatch: pytest.MonkeyPatch) -> None:
             exact.append(LayerStatistics(spectrum, stored.keys, stored.tokens))
         return exact
 
-    monkeypatch.setattr(aeplus.run.session, "load_or_collect", load)
+    monkeypatch.setattr(aeplus.run.preservation, "load_or_collect", load)
     monkeypatch.setattr(published, "load_or_collect", load)
 
 
