@@ -221,7 +221,7 @@ def test_a_signal_ends_all(
     long = ["--data.batch_size=1", "--model.targets.steps=400", "--model.targets.stop_loss=0"]
     process = begin(tmp_path, "fit", f"--config={workplace}/tiny.yaml", *long, *PAIR)
     until = time.monotonic() + 120
-    while not list(tmp_path.glob("lightning_logs/edits/*/journal/000001.json")) and time.monotonic() < until:
+    while not list(tmp_path.glob("lightning_logs/edits/*/checkpoints/*.ckpt")) and time.monotonic() < until:
         time.sleep(0.1)
     send(process.pid, number)
     assert end(process) == status
