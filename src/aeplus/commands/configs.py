@@ -76,7 +76,7 @@ def method_flags(arguments: Sequence[str]) -> list[str]:
 
 
 def _method_config(name: str) -> str:
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     from aeplus.methods.method import method_switches
 
