@@ -94,6 +94,11 @@ def find_composition(name: str) -> NamedMethod:
     path = Path(name)
     if name in METHODS or path.suffix not in (".yaml", ".yml"):
         return find_method(name)
+    if not expanded(name).exists():
+        msg = (
+            f"expected a YAML file with model: {{method: {{...}}}}, got {name} (No such file or directory); correct it."
+        )
+        raise InputError(msg)
     content = read_yaml(expanded(name), "model: {method: {...}}", _Loader)
     try:
         values = dict(content["model"]["method"])
