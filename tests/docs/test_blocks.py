@@ -397,7 +397,7 @@ def test_the_tutorial_ends_with_the_model_it_began_with(
             capsys.readouterr()
             exec(compile(block.text, str(block), "exec"), {})
             answers = capsys.readouterr().out
-    assert [line.split()[0].strip(".") for line in answers.splitlines() if line.startswith(" ")] == [
+    assert [line.split()[0].strip(".,") for line in answers.splitlines() if line.startswith(" ")] == [
         "Rome",
         "Seoul",
         "Madrid",
