@@ -34,7 +34,7 @@ from aeplus.methods.compositions import find_composition
 from aeplus.methods.registry import METHODS
 from aeplus.models.decoder import Decoder
 from aeplus.module import EditModule
-from blocks import NEEDS, Block, all_blocks, blocks_of, files_of_pages, shell_commands
+from blocks import NEEDS, PAGES, Block, all_blocks, blocks_of, files_of_pages, shell_commands
 from small import LEARNING, ROOT, records
 from tiny import tiny_model, tiny_tokenizer
 
@@ -280,6 +280,19 @@ def _check_pip(words: list[str]) -> None:
         for extra in re.findall(r"\[([\w,-]+)\]$", word):
             assert set(extra.split(",")) <= set(extras), f"expected extras out of {sorted(extras)}, got {word}"
         assert "==" not in word or word in pinned, f"{word} is pinned otherwise in constraints.txt or Makefile"
+
+
+def test_options_that_the_text_names_exist() -> None:
+    known = {"--no-deps", "--index-url", "--base", "--max-lora-rank", "--help", "--version"}  # some of other programs
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        known |= set(re.findall(r'"(--[a-z][\w-]*)"', path.read_text()))
+    parsers = list(Parsed(["fit", "--config", "model/gpt2-xl"])._subcommand_parsers.values())
+    for parser in [*parsers, *(command.parser() for command in COMMANDS.values())]:
+        known |= {option for action in parser._actions for option in action.option_strings}
+    for page in PAGES:
+        prose = re.sub(r"^ *(```|~~~).*?^ *\1", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        named = {option.rstrip(".") for option in re.findall(r"(?<![\w-])--[a-z][\w.-]*", prose)}
+        assert named <= known, f"{page.name}: no command has {', '.join(sorted(named - known))}"
 
 
 # ---- configs
