@@ -34,7 +34,7 @@ from aeplus.methods.compositions import find_composition
 from aeplus.methods.registry import METHODS
 from aeplus.models.decoder import Decoder
 from aeplus.module import EditModule
-from blocks import NEEDS, Block, all_blocks, blocks_of, files_of_pages, shell_commands
+from blocks import NEEDS, PAGES, Block, all_blocks, blocks_of, files_of_pages, shell_commands
 from small import LEARNING, ROOT, records
 from tiny import tiny_model, tiny_tokenizer
 
@@ -282,6 +282,19 @@ def _check_pip(words: list[str]) -> None:
         assert "==" not in word or word in pinned, f"{word} is pinned otherwise in constraints.txt or Makefile"
 
 
+def test_options_that_the_text_names_exist() -> None:
+    known = {"--no-deps", "--index-url", "--base", "--max-lora-rank", "--help", "--version"}  # some of other programs
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        known |= set(re.findall(r'"(--[a-z][\w-]*)"', path.read_text()))
+    parsers = list(Parsed(["fit", "--config", "model/gpt2-xl"])._subcommand_parsers.values())
+    for parser in [*parsers, *(command.parser() for command in COMMANDS.values())]:
+        known |= {option for action in parser._actions for option in action.option_strings}
+    for page in PAGES:
+        prose = re.sub(r"^ *(```|~~~).*?^ *\1", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        named = {option.rstrip(".") for option in re.findall(r"(?<![\w-])--[a-z][\w.-]*", prose)}
+        assert named <= known, f"{page.name}: no command has {', '.join(sorted(named - known))}"
+
+
 # ---- configs
 
 
@@ -397,7 +410,7 @@ def test_the_tutorial_ends_with_the_model_it_began_with(
             capsys.readouterr()
             exec(compile(block.text, str(block), "exec"), {})
             answers = capsys.readouterr().out
-    assert [line.split()[0].strip(".") for line in answers.splitlines() if line.startswith(" ")] == [
+    assert [line.split()[0].strip(".,") for line in answers.splitlines() if line.startswith(" ")] == [
         "Rome",
         "Seoul",
         "Madrid",
