@@ -48,7 +48,7 @@ def test_apply_gives_the_edited_model(run: Path, capsys: pytest.CaptureFixture[s
 def test_undo_and_what_it_says(run: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["undo", str(run), "2", "--edit", "1"]) == 0
     said = capsys.readouterr().out
-    assert "1 edits taken out: entry 4" in said
+    assert "1 edit taken out: entry 4" in said
     assert "aeplus apply" in said
     assert len(re.findall(r"(taken out|all others), (before|after)", said)) == 4
     assert main(["undo", str(run), "1-3", "--mode", "replay", "--out", "plain"]) == 0

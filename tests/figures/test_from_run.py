@@ -56,6 +56,7 @@ def test_every_figure_whose_data_there_are(run: Path) -> None:
     assert [text.get_text() for text in figures_of_run(run, ["score"], bins=2)["score"].axes[0].texts] == ["n=3"] * 2
     assert [text.get_text() for text in found["effort"].axes[0].texts] == ["t = 3\nof 4"]
     assert list(figures_of_run(run, ["retention", "spectrum"])) == ["retention", "spectrum_layer_3", "spectrum_layer_4"]
+    assert figures_of_run(run, []) == {}
     assert set(FIGURES) == {"conflict", "stream", "score", "effort", "spectrum", "hidden", "capabilities", "retention"}
 
 

@@ -39,7 +39,7 @@ def figures_of_run(folder: Path, names: Sequence[str] | None = None, bins: int =
     run = _Run(folder, bins)
     drawn: dict[str, Figure] = {}
     try:
-        for name in names or FIGURES:
+        for name in FIGURES if names is None else names:
             drawn |= FIGURES[name](run)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, InputError):

@@ -75,5 +75,6 @@ def _print(undone: Undone, journal: Journal) -> None:
         for what, pair in (("taken out", undone.removed), ("all others", undone.others))
         for when, summary in zip(("before", "after"), pair, strict=True)
     ]
-    title = f"{undone.edits} edits taken out{how}: entry {undone.number} of {journal.folder} (%)"
+    count = f"{undone.edits} edit{'s' * (undone.edits != 1)}"
+    title = f"{count} taken out{how}: entry {undone.number} of {journal.folder} (%)"
     print_table(title, ["", *(name.capitalize() for name in _NAMES)], rows, left=[""])
