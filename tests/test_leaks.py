@@ -307,8 +307,8 @@ def leak_file(patch: Patch) -> None:
     """The reader of validation files adds a generation prompt."""
     reader = datamodule.read_validation
 
-    def leaking(path: Path, requests: Any) -> ValidationSet:
-        found = reader(path, requests)
+    def leaking(path: Path, requests: Any, before: int = 0) -> ValidationSet:
+        found = reader(path, requests, before)
         return replace(found, preserved=(*found.preserved, Probe(requests[0].generation[0], "Rome")))
 
     patch.setattr(datamodule, "read_validation", leaking)

@@ -14,7 +14,7 @@ from aeplus.edits import EditRequest
 from aeplus.evaluation.capabilities.likelihood import Prompt, option_likelihoods
 from aeplus.functional import LowRankUpdate
 from aeplus.methods.batch import Candidate
-from aeplus.methods.layer import LayerEdit
+from aeplus.methods.measured import LayerEdit
 from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate
 from aeplus.models.predict import collect_hidden, next_token_log_probs, predict, score_answers, score_variants

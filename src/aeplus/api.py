@@ -141,6 +141,7 @@ class EditOptions(TypedDict, total=False):
     batch: int
     facts: str | None
     facts_weight: float
+    keep: Literal["all", "outside"]
 
     neighbors: int
     validation: str | None

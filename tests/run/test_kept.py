@@ -35,7 +35,7 @@ def test_edits_are_the_same(cache: Path, method: str) -> None:
     sizes = {path.name: path.stat().st_size for path in cache.rglob("layer_?.safetensors")}
     assert sum(files.values()) < sum(sizes.values())
     for name, weight in everything.items():
-        torch.testing.assert_close(outside[name], weight, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(outside[name], weight, atol=1e-5, rtol=1e-4)
     assert measured["after"] == expected["after"]
     assert outside.keys() == everything.keys()
     leaked, whole = measured["leakage"], expected["leakage"]
@@ -49,7 +49,7 @@ def test_facts_are_added_to_the_whole(cache: Path) -> None:
     outside, _ = edited("alphaedit", "outside", preserve=[fact])
     everything, _ = edited("alphaedit", "all", preserve=[fact])
     for name, weight in everything.items():
-        torch.testing.assert_close(outside[name], weight, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(outside[name], weight, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("method", "got"), [("encore", "filter: soft"), ("kde", "update: gradient")])

@@ -264,7 +264,7 @@ def table(folder: Path, name: str = "new") -> list[dict[str, str]]:
 
 def without_seconds(folder: Path) -> list[dict[str, Any]]:
     (journal,) = (folder / "lightning_logs" / "tune").glob("*.json")
-    return [{**trial, "seconds": 0} for trial in json.loads(journal.read_text()).values()]
+    return [{**trial, "seconds": 0, "seal": ""} for trial in json.loads(journal.read_text()).values()]
 
 
 def test_the_file_contains_the_chosen_values_and_their_sources(tuned: Path) -> None:
