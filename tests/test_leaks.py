@@ -27,7 +27,7 @@ from aeplus.data import paraphrase as rewriter
 from aeplus.data.validation import ValidationSet
 from aeplus.edits import PARAPHRASES, EditRequest, Probe, held_out_prompts
 from aeplus.methods import batch as builder
-from aeplus.preserved import statistics
+from aeplus.preserved import collection
 from aeplus.run import session as run_session
 from aeplus.run.measuring import Measuring
 from aeplus.targets import cache as target_cache
@@ -322,7 +322,7 @@ def leak_contexts(patch: Patch) -> None:
 def leak_statistics(patch: Patch) -> None:
     """The axes' prompts as preserved text."""
     texts = [record["axes"][0]["prompt"] for record in version(1)]
-    patch.setattr(statistics, "read_texts", lambda _: iter(texts * 100))
+    patch.setattr(collection, "read_texts", lambda _: iter(texts * 100))
 
 
 def leak_sample(patch: Patch) -> None:

@@ -20,7 +20,8 @@ from aeplus.models.generate import generate
 from aeplus.models.predict import collect_hidden, next_token_log_probs, predict, score_answers, score_variants
 from aeplus.models.tokens import encode
 from aeplus.models.variants import Variants
-from aeplus.preserved.statistics import LayerStatistics, PreservedOptions, load_or_collect
+from aeplus.preserved.statistics import LayerStatistics, PreservedOptions
+from aeplus.preserved.stored import load_or_collect
 from aeplus.targets.optimizer import TargetOptions, find_targets
 from aeplus.targets.rows import batch_rows
 from aeplus.utils.progress import Progress

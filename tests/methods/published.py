@@ -13,7 +13,8 @@ from torch import Tensor
 
 from aeplus.edits import EditRequest
 from aeplus.models.decoder import Decoder
-from aeplus.preserved.statistics import PreservedOptions, load_or_collect
+from aeplus.preserved.statistics import PreservedOptions
+from aeplus.preserved.stored import load_or_collect
 from aeplus.targets.optimizer import TargetOptions, find_targets
 from aeplus.targets.rows import BatchRows, batch_rows, sample_contexts
 from aeplus.utils.progress import Progress

@@ -21,7 +21,8 @@ from aeplus.api import EditResult
 from aeplus.callbacks import EditCallback
 from aeplus.data.readers import requests_from_records
 from aeplus.functional import Spectrum
-from aeplus.preserved.statistics import LayerStatistics, PreservedOptions, load_or_collect
+from aeplus.preserved.statistics import LayerStatistics, PreservedOptions
+from aeplus.preserved.stored import load_or_collect
 from aeplus.targets.optimizer import TargetOptions
 from small import records
 from tiny import tiny_model, tiny_tokenizer

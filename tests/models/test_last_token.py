@@ -105,7 +105,8 @@ def test_contexts_are_sampled_without_a_closing_token(monkeypatch: pytest.Monkey
 
 
 def test_statistics_read_no_closing_token(tmp_path: Any) -> None:
-    from aeplus.preserved.statistics import PreservedOptions, token_windows
+    from aeplus.preserved.collection import token_windows
+    from aeplus.preserved.statistics import PreservedOptions
 
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(["The capital of France is Paris."] * 20))

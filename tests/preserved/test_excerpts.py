@@ -6,7 +6,8 @@ import torch
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.models.hooks import on_input
-from aeplus.preserved.statistics import PreservedOptions, collect, collect_excerpts
+from aeplus.preserved.collection import collect, collect_excerpts
+from aeplus.preserved.statistics import PreservedOptions
 from aeplus.utils.progress import Progress
 from tiny import tiny_model, tiny_tokenizer
 

@@ -5,9 +5,11 @@ import torch
 
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
-from aeplus.preserved import statistics as module
+from aeplus.preserved import stored as module
+from aeplus.preserved.collection import collect, collect_moments
 from aeplus.preserved.corpus import read_texts
-from aeplus.preserved.statistics import PreservedOptions, collect, collect_moments, load_or_collect
+from aeplus.preserved.statistics import PreservedOptions
+from aeplus.preserved.stored import load_or_collect
 from aeplus.utils.progress import Progress
 from tiny import tiny_model, tiny_tokenizer
 

@@ -79,37 +79,10 @@ def read_residuals(
     options: TargetOptions,
     progress: Progress,
     label: str = "targets",
-) -> list[Tensor]:
-    """‖r‖ = ‖v* - v0‖ of all edits at a layer, with targets optimized there.
-
-    Args:
-        decoder: The model.
-        batches: Rows from :func:`stream_rows`.
-        layer: The layer.
-        options: How targets are optimized.
-        progress: Where progress is shown.
-        label: Its label.
-
-    Returns:
-        For each batch ``[n]``.
-
-    Raises:
-        InputError: If something is not finite.
-    """
-    return [norms for norms, _ in read_lengths(decoder, batches, layer, options, progress, label)]
-
-
-def read_lengths(
-    decoder: Decoder,
-    batches: Sequence[BatchRows],
-    layer: int,
-    options: TargetOptions,
-    progress: Progress,
-    label: str = "targets",
     *,
     anchor: bool = False,
 ) -> list[tuple[Tensor, Tensor | None]]:
-    """‖r‖ as :func:`read_residuals`, and ‖v*‖, the length of the MLP's output at the targets.
+    """‖r‖ = ‖v* - v0‖ of all edits at a layer, with targets optimized there, and the length ‖v*‖ of the MLP's output.
 
     Args:
         decoder: The model.

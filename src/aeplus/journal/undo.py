@@ -11,7 +11,6 @@ from aeplus.data.datamodule import EditDataModule
 from aeplus.edits import EditRequest, still_holding
 from aeplus.errors import InputError
 from aeplus.evaluation.questions import Success
-from aeplus.evaluation.success import Measure
 from aeplus.journal.base import BaseModel
 from aeplus.methods.method import GradientOptions, Method
 from aeplus.models.decoder import Decoder
@@ -19,6 +18,7 @@ from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.committed.chain import Record
 from aeplus.run.committed.entries import Entries, Entry, request_from
 from aeplus.run.committed.store import Store, weights_digests
+from aeplus.run.measuring import Measure
 from aeplus.run.selection import SelectionOptions
 from aeplus.run.session import EditSession
 from aeplus.targets.optimizer import TargetOptions

@@ -170,6 +170,11 @@ class BatchEdit:
         self.seconds += time.perf_counter() - began
         return self.current
 
+    @property
+    def iteration(self) -> int:
+        """The iteration of the candidate that the model holds, from 0; -1 before the first."""
+        return len(self.scores) - 1
+
     @contextmanager
     def variants(self) -> Iterator[Variants | None]:
         """All candidates as variants of the model, which is within the block as the batch found it.

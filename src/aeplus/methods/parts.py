@@ -195,4 +195,4 @@ def kept_eigenvectors(method: "Method", keep: str) -> Kept | None:
     def count(spectrum: fn.Spectrum) -> int:
         return int((fn.null_space_filter(spectrum, method.threshold, kind=method.threshold_kind) == 0).sum())
 
-    return Kept(f"outside_{method.threshold:g}_{method.threshold_kind}", count)
+    return Kept(f"outside_{method.threshold!r}_{method.threshold_kind}", count)

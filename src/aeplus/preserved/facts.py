@@ -18,7 +18,8 @@ from aeplus.models.decoder import Decoder, EditSite, at_least_float32
 from aeplus.models.hooks import on_input
 from aeplus.models.predict import batches
 from aeplus.models.tokens import TokenRow, encode, pad
-from aeplus.preserved.statistics import Excerpts, LayerStatistics
+from aeplus.preserved.collection import Excerpts
+from aeplus.preserved.statistics import LayerStatistics
 
 _BATCH_TOKENS = 1024
 

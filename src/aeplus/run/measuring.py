@@ -1,8 +1,10 @@
-"""Questions to a run's model: the test prompts of edits, and validation prompts, against what it answered unedited."""
+"""Questions to a model: the test prompts of edits, and validation prompts, against what it answered unedited."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from aeplus.edits import EditRequest, prompt_joins
+from aeplus.data.chat import ChatTemplate
+from aeplus.edits import EditRequest, Probe, prompt_joins
 from aeplus.evaluation.questions import (
     Baseline,
     PromptItem,
@@ -14,12 +16,37 @@ from aeplus.evaluation.questions import (
     grade_variants,
     tokenize_items,
 )
+from aeplus.methods.batch import BatchEdit
 from aeplus.metrics.success import Score
 from aeplus.models.decoder import Decoder
-from aeplus.models.variants import Variants
 from aeplus.run.batches import Stream
 from aeplus.run.reading import Reading
 from aeplus.run.unedited import UneditedModel
+
+
+def asking(tokenizer: Any, requests: Sequence[EditRequest]) -> Any:
+    """The tokenizer for prompts of some edits: one that adds nothing where a chat template has rendered them."""
+    return ChatTemplate(tokenizer).tokenizer() if any(request.asked for request in requests) else tokenizer
+
+
+class Measure:
+    """Success of edits on their own test prompts without a run; what the unedited model answers is asked at once.
+
+    Args:
+        decoder: The model, unedited still.
+        tokenizer: Its tokenizer.
+        requests: All edits that will be asked for.
+    """
+
+    def __init__(self, decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest]) -> None:
+        self._decoder, self._tokenizer = decoder, asking(tokenizer, requests)
+        self._baseline = Baseline(decoder, self._tokenizer, _unanswered(requests), prompt_joins(requests))
+
+    def __call__(self, requests: Sequence[EditRequest]) -> Success:
+        """Efficacy, Generalization, Specificity and Score of some edits, on the model as it is now."""
+        items = edit_items(requests)
+        asked = tokenize_items(self._tokenizer, items, self._baseline, self._decoder.context_length)
+        return evaluate(self._decoder, asked).summary()
 
 
 class Measuring:
@@ -38,6 +65,7 @@ class Measuring:
 
     def __init__(self, decoder: Decoder, reading: Reading) -> None:
         self._decoder, self._reading = decoder, reading
+        self._ahead: tuple[BatchEdit, list[PromptItem], list[Success]] | None = None
 
     def begin(self, data: Stream, unedited: UneditedModel) -> Score:
         """Asks the unedited model what has no answer, and how well it does on the edits' test prompts already.
@@ -51,8 +79,7 @@ class Measuring:
         """
         self._reading.check_tests(data)
         self._data = data
-        probes = [probe for request in data.requests for probe in request.neighborhood]
-        unanswered = [probe.prompt for probe in (*probes, *data.validation.preserved) if probe.answer is None]
+        unanswered = _unanswered(data.requests, data.validation.preserved)
         joins = prompt_joins(data.requests)
         self.baseline = unedited.once(
             ("baseline", *unanswered, *joins.items()),
@@ -65,13 +92,30 @@ class Measuring:
         """Efficacy, Generalization, Specificity and Score of some edits on their own test prompts."""
         return evaluate(self._decoder, self._asked(edit_items(requests, self._data.overlap)))
 
-    def grade(self, items: Sequence[PromptItem]) -> Success:
-        """The same of validation prompts, in percent; see :func:`~aeplus.evaluation.questions.grade`."""
-        return grade(self._decoder, self._asked(items))
+    def grade(
+        self, items: Sequence[tuple[str, str, str | None] | PromptItem], batch: BatchEdit | None = None
+    ) -> Success:
+        """The same of validation prompts, in percent; see :func:`~aeplus.evaluation.questions.grade`.
 
-    def grade_variants(self, items: Sequence[PromptItem], variants: Variants) -> list[Success]:
-        """The same of several variants of the model in one pass."""
-        return grade_variants(self._decoder, self._asked(items), variants)
+        Args:
+            items: The prompts.
+            batch: The batch whose candidate the model holds. Where all its candidates can be asked in one pass, they
+                are, with the first; an answer is used only for the prompts that it was given to.
+        """
+        prompts = self._reading.with_joins(items)
+        if batch is not None and (self._ahead is None or self._ahead[0] is not batch):
+            with batch.variants() as variants:
+                if variants is not None:
+                    self._ahead = batch, prompts, grade_variants(self._decoder, self._asked(prompts), variants)
+        if batch is not None and self._ahead is not None and self._ahead[:2] == (batch, prompts):
+            return self._ahead[2][batch.iteration]
+        return grade(self._decoder, self._asked(prompts))
 
     def _asked(self, items: Sequence[PromptItem]) -> list[Question]:
         return tokenize_items(self._reading.tokenizer, items, self.baseline, self._decoder.context_length)
+
+
+def _unanswered(requests: Iterable[EditRequest], more: Iterable[Probe] = ()) -> list[str]:
+    """Test prompts, and others, of which the unedited model's answer is the right one."""
+    probes = [probe for request in requests for probe in request.neighborhood]
+    return [probe.prompt for probe in (*probes, *more) if probe.answer is None]

@@ -7,7 +7,8 @@ from aeplus.data.readers import read_requests
 from aeplus.edits import EditRequest
 from aeplus.models.decoder import Decoder, EditSite
 from aeplus.preserved.facts import Statement, statement_keys, with_statements
-from aeplus.preserved.statistics import Kept, LayerStatistics, PreservedOptions, energy_of, load_or_collect
+from aeplus.preserved.statistics import Kept, LayerStatistics, PreservedOptions, energy_of
+from aeplus.preserved.stored import load_or_collect
 from aeplus.run.committed.entries import Entries
 from aeplus.utils.progress import Progress
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
-from aeplus.evaluation.questions import PromptItem, Success
+from aeplus.evaluation.questions import PromptItem
 from aeplus.methods.batch import BatchBuilder, BatchEdit, Candidate
 from aeplus.methods.method import Method
 from aeplus.methods.parts import SITES, base_filter, kept_eigenvectors
@@ -28,7 +28,7 @@ from aeplus.models.decoder import Decoder, EditSite
 from aeplus.preserved.facts import Statement
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions
 from aeplus.run.batches import Adaptable, BatchCommit, Stream
-from aeplus.run.committed.entries import Entries, Entry, plain_edit
+from aeplus.run.committed.entries import Entries, Entry
 from aeplus.run.measuring import Measuring
 from aeplus.run.preservation import LeakageMeter, named_statements, preserved_statistics
 from aeplus.run.reading import Reading
@@ -144,7 +144,6 @@ class EditSession:
         self._notify, self._progress = notify, progress or Progress()
         self._batch: BatchEdit | None = None
         self._builder: BatchBuilder | None = None
-        self._ahead: tuple[BatchEdit, list[PromptItem], list[Success]] | None = None
         self._prepared = self._finished = False
 
     @property
@@ -289,7 +288,7 @@ class EditSession:
     @property
     def iteration(self) -> int:
         """The smoothing iteration that the model holds, from 0; -1 between batches."""
-        return len(self._batch.scores) - 1 if self._batch is not None else -1
+        return self._batch.iteration if self._batch is not None else -1
 
     @property
     def in_batch(self) -> bool:
@@ -385,25 +384,11 @@ class EditSession:
             :func:`~aeplus.evaluation.questions.grade`.
         """
         began = time.perf_counter()
-        prompts = self._reading.with_joins(items)
-        summary = self._scored_ahead(prompts)
-        if summary is None:
-            summary = self.measuring.grade(prompts)
+        summary = self.measuring.grade(items, self._batch)
         self._seconds["validate"] += time.perf_counter() - began
         if self._batch is not None:
             self._batch.scores[self.iteration] = summary
         return summary
-
-    def _scored_ahead(self, prompts: list[PromptItem]) -> dict[str, float | None] | None:
-        """The present candidate's scores, where all candidates are scored in one pass, with the first that is asked."""
-        if self._batch is None:
-            return None
-        if self._ahead is None or self._ahead[0] is not self._batch:
-            with self._batch.variants() as variants:
-                if variants is None:
-                    return None
-                self._ahead = self._batch, prompts, self.measuring.grade_variants(prompts, variants)
-        return self._ahead[2][self.iteration] if self._ahead[1] == prompts else None
 
     def settle(self, score: float | None) -> bool:
         """Hands the present candidate's score to the selection; whether the batch is ready to be committed.
@@ -449,12 +434,7 @@ class EditSession:
         layers = [edit.report for edit in chosen.layers]
         scores = [{"score": s.get("score"), "probability": s.get("probability")} for s in batch.scores.values()]
         report = batch_report(len(requests), layers, norms, scores, chosen.iteration, self._seconds)
-        entry = Entry(
-            [plain_edit(request) for request in requests],
-            {e.report.layer: e.update for e in chosen.layers},
-            {e.report.layer: e.keys for e in chosen.layers},
-            report,
-        )
+        entry = Entry.of(requests, chosen.layers, report)
         self.entries.append(self.recording.append(entry).packed())
         self.report.batches.append(report)
         index, converged = len(self.entries) - 1, int(batch.editor.converged.sum())

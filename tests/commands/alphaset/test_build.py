@@ -18,7 +18,8 @@ from aeplus.functional import conflict
 from aeplus.models.decoder import Decoder
 from aeplus.models.hooks import on_input
 from aeplus.models.tokens import encode
-from aeplus.preserved.statistics import PreservedOptions, load_or_collect
+from aeplus.preserved.statistics import PreservedOptions
+from aeplus.preserved.stored import load_or_collect
 from aeplus.targets.optimizer import TargetOptions, find_targets
 from aeplus.targets.rows import batch_rows
 from aeplus.utils.progress import Progress

@@ -18,7 +18,8 @@ from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.models.loading import load_on_device
 from aeplus.preserved.corpus import WIKI_SAMPLE, read_texts
-from aeplus.preserved.statistics import PreservedOptions, load_or_collect
+from aeplus.preserved.statistics import PreservedOptions
+from aeplus.preserved.stored import load_or_collect
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.utils.fingerprint import weights_fingerprint
 from aeplus.utils.paths import check_output

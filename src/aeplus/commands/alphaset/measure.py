@@ -98,8 +98,8 @@ class Measurer:
             InputError: If a prompt is too long, or something is not finite.
         """
         rows, layer = self._rows(requests), self.residual_layer
-        norms = read_residuals(self.decoder, rows, layer, self.targets, self.progress, f"residuals of {label}")
-        return [value for part in norms for value in part.tolist()]
+        found = read_residuals(self.decoder, rows, layer, self.targets, self.progress, f"residuals of {label}")
+        return [value for norms, _ in found for value in norms.tolist()]
 
     def _rows(self, requests: Sequence[EditRequest]) -> list[BatchRows]:
         return stream_rows(self.decoder, self.tokenizer, requests, _BARE, self.batch)

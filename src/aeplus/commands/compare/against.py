@@ -5,6 +5,7 @@ from pathlib import Path
 
 from aeplus.commands.compare.outcome import Outcome
 from aeplus.errors import InputError
+from aeplus.metrics.mean import Interval
 from aeplus.metrics.paired import Hits, score_difference
 from aeplus.utils.jsonl import read_json
 from aeplus.utils.tables import markdown_table, print_table
@@ -34,6 +35,7 @@ class Against:
 
     def __init__(self, method: str | None, folders: Mapping[tuple[str, int], Path]) -> None:
         self._method, self._folders = method, folders
+        self._found: dict[tuple[str, tuple[int, ...]], Interval] = {}
 
     def rows(self, outcomes: Sequence[Outcome], methods: Sequence[str]) -> list[list[str]]:
         """A row for every other method that has run with seeds that this one has run with.
@@ -48,9 +50,7 @@ class Against:
             seeds = [seed for label, seed in sorted(done) if label == method and (self._method, seed) in done]
             if self._method is None or method == self._method or not seeds:
                 continue
-            found = score_difference(
-                [self._hits(method, seed) for seed in seeds], [self._hits(self._method, seed) for seed in seeds]
-            )
+            found = self._difference(method, tuple(seeds))
             interval = f"{found['low']:+.1f} to {found['high']:+.1f}"
             rows.append([method, f"{found['value']:+.1f}", interval, str(len(seeds))])
         return rows
@@ -66,6 +66,14 @@ class Against:
         """Prints the table, where there is one."""
         if rows := self.rows(outcomes, methods):
             print_table(f"Score against {self._method}", _HEADER, rows, left=_HEADER[:1])
+
+    def _difference(self, method: str, seeds: tuple[int, ...]) -> Interval:
+        """How much higher a method's Score is; found once, as the table is written after every run."""
+        assert self._method is not None
+        if (method, seeds) not in self._found:
+            ours, theirs = ([self._hits(name, seed) for seed in seeds] for name in (method, self._method))
+            self._found[method, seeds] = score_difference(ours, theirs)
+        return self._found[method, seeds]
 
     def _hits(self, method: str, seed: int) -> Hits:
         hits: Hits = read_json(self._folders[method, seed] / "metrics.json")["hits"]

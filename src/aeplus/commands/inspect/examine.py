@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from aeplus.commands.inspect.findings import Finding, clashes, token_notes
-from aeplus.commands.stream_keys import read_keys, read_lengths, stream_rows
+from aeplus.commands.stream_keys import read_keys, read_residuals, stream_rows
 from aeplus.edits import EditRequest
 from aeplus.functional import nearest, null_share, null_space_filter
 from aeplus.methods.closed_form import residual_threshold
@@ -21,8 +21,8 @@ from aeplus.methods.method import Method
 from aeplus.methods.parts import FILTERS
 from aeplus.models.generate import generate
 from aeplus.models.tokens import readable
+from aeplus.preserved.collection import collect_excerpts
 from aeplus.preserved.facts import statement_keys, with_excerpts
-from aeplus.preserved.statistics import collect_excerpts
 from aeplus.run.session import EditSession
 from aeplus.targets.rows import BatchRows
 from aeplus.utils.progress import Progress
@@ -68,7 +68,7 @@ def examine(
     free = _free(session, keys, contexts)
     norms, lengths = None, None
     if targets and method.update == "closed_form":
-        found = read_lengths(decoder, batches, sites[-1].layer, options, progress, anchor=True)
+        found = read_residuals(decoder, batches, sites[-1].layer, options, progress, anchor=True)
         norms = [norm for norm, _ in found]
         known = [length for _, length in found if length is not None]
         lengths = torch.cat(known).tolist() if known else None

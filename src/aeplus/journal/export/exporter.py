@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from aeplus.edits import still_holding
 from aeplus.errors import InputError
-from aeplus.evaluation.success import Measure, asking
 from aeplus.journal.base import BaseModel
 from aeplus.journal.export.adapter import PREFIX, Adapter
 from aeplus.journal.export.card import Probe, card
@@ -17,6 +16,7 @@ from aeplus.models.generate import generate
 from aeplus.models.loading import gguf_source, write_model
 from aeplus.run.committed.entries import Entries, request_from
 from aeplus.run.committed.store import Store
+from aeplus.run.measuring import Measure, asking
 from aeplus.utils.fingerprint import weights_fingerprint
 from aeplus.utils.paths import whole_folder
 

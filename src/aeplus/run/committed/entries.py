@@ -16,6 +16,7 @@ from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
 from aeplus.methods.earlier import EarlierKeys
+from aeplus.methods.measured import LayerEdit
 from aeplus.models.decoder import EditSite
 
 
@@ -80,6 +81,12 @@ class Entry:
     updates: Mapping[int, LowRankUpdate]
     keys: dict[int, Tensor]
     report: dict[str, Any]
+
+    @classmethod
+    def of(cls, requests: Sequence[EditRequest], layers: Sequence[LayerEdit], report: dict[str, Any]) -> "Entry":
+        """The entry of a batch, from its edits and the edit of each layer."""
+        updates, keys = ({edit.report.layer: getattr(edit, what) for edit in layers} for what in ("update", "keys"))
+        return cls([plain_edit(request) for request in requests], updates, keys, report)
 
     @property
     def ranks(self) -> dict[int, int]:

@@ -1,0 +1,219 @@
+"""Collects the statistics of preserved knowledge: one pass over the text, for every layer, up to the deepest.
+
+Notation: ``d`` inputs of an edited weight, ``s`` sampled keys, ``b`` rows of ``t`` tokens in a batch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from aeplus.errors import InputError
+from aeplus.functional import Spectrum
+from aeplus.models.decoder import Decoder, EditSite
+from aeplus.models.hooks import on_input
+from aeplus.models.tokens import token_ids
+from aeplus.preserved.corpus import read_texts
+from aeplus.preserved.statistics import LayerStatistics, PreservedOptions
+from aeplus.utils.progress import Progress
+
+_EXCERPT_TOKENS = 16  # the sampled token last
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The second moment of the preserved keys of one layer.
+
+    Attributes:
+        covariance: ``C`` ``[d, d]``, in float64.
+        keys: A uniform sample of the preserved keys, ``[d, s]``.
+        tokens: Number of tokens that ``C`` is the mean of.
+    """
+
+    covariance: Tensor
+    keys: Tensor
+    tokens: int
+
+    def statistics(self) -> LayerStatistics:
+        """The same with the eigenvectors of ``C``, whose decomposition is most of the work of a wide layer."""
+        return LayerStatistics(Spectrum.from_covariance(self.covariance), self.keys, self.tokens)
+
+
+@dataclass(frozen=True)
+class Excerpts:
+    """Sampled keys of preserved text.
+
+    Attributes:
+        keys: For each layer the keys of the same ``s`` tokens, ``[d, s]``.
+        texts: The text before each token, the token itself last.
+    """
+
+    keys: list[Tensor]
+    texts: list[str]
+
+
+def collect(
+    decoder: Decoder, tokenizer: Any, sites: Sequence[EditSite], options: PreservedOptions, progress: Progress
+) -> list[LayerStatistics]:
+    """Computes the statistics of several layers; see :func:`collect_moments`.
+
+    Raises:
+        InputError: If the corpus cannot be read or is too short, or the keys are not finite.
+    """
+    return [moment.statistics() for moment in collect_moments(decoder, tokenizer, sites, options, progress)]
+
+
+def collect_moments(
+    decoder: Decoder, tokenizer: Any, sites: Sequence[EditSite], options: PreservedOptions, progress: Progress
+) -> list[Moment]:
+    """Sums up the keys of several layers in one pass over the text.
+
+    Products are computed in float32 (a GPU's and a CPU's fast path) and summed in float64. Processes that share the
+    model (``decoder.ranks``) share the text, and all get the whole.
+
+    Raises:
+        InputError: If the corpus cannot be read or is too short, or the keys are not finite.
+    """
+    sizes = [site.weight.shape[1] for site in sites]
+    totals = [torch.zeros(d, d, dtype=torch.float64, device=decoder.device) for d in sizes]
+    count = 0
+
+    def add(index: int, keys: Tensor) -> None:
+        totals[index] += (keys.T @ keys).double()
+
+    def read(ids: Tensor, _: Tensor) -> None:
+        nonlocal count
+        count += ids.numel()
+
+    name = "statistics of preserved knowledge"
+    sample = _sample_keys(decoder, tokenizer, sites, options, progress, name, read, add)
+    return [
+        Moment(_finite(decoder.ranks.summed(total).div_(max(count, 1)), site), keys, count)
+        for total, keys, site in zip(totals, sample, sites, strict=True)
+    ]
+
+
+def collect_excerpts(
+    decoder: Decoder, tokenizer: Any, sites: Sequence[EditSite], options: PreservedOptions, progress: Progress
+) -> Excerpts:
+    """Samples keys with their text in one pass over the corpus.
+
+    The tokens are those of the key sample that :func:`collect` takes with the same options, so s(k, K0) is the same.
+
+    Raises:
+        InputError: If the corpus cannot be read or is too short.
+    """
+    texts = torch.zeros(0, _EXCERPT_TOKENS, dtype=torch.long)
+
+    def read(ids: Tensor, kept: Tensor) -> None:
+        nonlocal texts
+        before = pad(ids, (_EXCERPT_TOKENS - 1, 0), value=-1).unfold(1, _EXCERPT_TOKENS, 1).flatten(0, 1)
+        texts = torch.cat([texts, before])[kept]
+
+    keys = _sample_keys(decoder, tokenizer, sites, options, progress, "preserved text", read)
+    rows = [[token for token in row if token >= 0] for row in texts.tolist()]
+    decoded = tokenizer.batch_decode(rows, skip_special_tokens=True)
+    return Excerpts(keys, [" ".join(text.split()) for text in decoded])
+
+
+@torch.no_grad()
+def _sample_keys(
+    decoder: Decoder,
+    tokenizer: Any,
+    sites: Sequence[EditSite],
+    options: PreservedOptions,
+    progress: Progress,
+    name: str,
+    read: Callable[[Tensor, Tensor], None],
+    add: Callable[[int, Tensor], None] | None = None,
+) -> list[Tensor]:
+    """Runs the text once up to the deepest site and keeps a uniform sample of the keys.
+
+    The sample is a reservoir: each token draws a random number, and those with the largest are kept. Of processes that
+    share the model, each runs every n-th batch; the others' keys are zeros to it, until all are added up at the end.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its tokenizer.
+        sites: The edited layers.
+        options: The corpus, and how much of it to read.
+        progress: Shows the tokens read.
+        name: Name of the progress bar.
+        read: Called with each batch of token ids ``[b, t]`` and with the indices of the tokens that are kept, ``[s]``,
+            into the previous sample followed by the batch.
+        add: Called with a site's number and its keys of each batch that this process runs, ``[b * t, d]`` in float32.
+
+    Returns:
+        For each site the keys of the same ``s`` tokens, ``[d, s]``.
+    """
+    device, limit = decoder.device, decoder.context_length
+    if limit is not None and min(options.window, options.tokens) > limit:
+        msg = f"expected preserved.window to fit the context of {limit} tokens, got {options.window}; lower it."
+        raise InputError(msg)
+    generator = torch.Generator().manual_seed(options.seed)
+    modules = [site.module for site in sites]
+    draws = torch.zeros(0)
+    sample = [torch.zeros(0, site.weight.shape[1], device=device) for site in sites]
+    with progress.task(name, options.tokens) as advance:
+        for number, ids in enumerate(token_windows(tokenizer, options)):
+            drawn = torch.cat([draws, torch.rand(ids.numel(), generator=generator)])
+            draws, kept = drawn.topk(min(options.sample, len(drawn)))
+            read(ids, kept)
+
+            def receive(index: int, inputs: Tensor, kept: Tensor = kept) -> None:
+                keys = inputs.reshape(-1, inputs.shape[-1]).float()
+                if add is not None:
+                    add(index, keys)
+                sample[index] = torch.cat([sample[index], keys])[kept.to(device)]
+
+            if number % decoder.ranks.count == decoder.ranks.number:
+                with on_input(modules, receive, stop=True):
+                    decoder.forward(ids)
+            else:
+                for index, keys in enumerate(sample):
+                    added = keys.new_zeros(ids.numel(), keys.shape[1])
+                    sample[index] = torch.cat([keys, added])[kept.to(device)]
+            advance(ids.numel())
+    return [decoder.ranks.summed(keys).T.contiguous() for keys in sample]
+
+
+def _finite(matrix: Tensor, site: EditSite) -> Tensor:
+    if not bool(torch.isfinite(matrix).all()):
+        msg = (
+            f"expected finite keys at layer {site.layer}, got NaN or infinity on ordinary text; check the model's "
+            "weights and dtype."
+        )
+        raise InputError(msg)
+    return matrix
+
+
+def token_windows(tokenizer: Any, options: PreservedOptions) -> Iterator[Tensor]:
+    """Rows of the same number of tokens, ``[batch, window]``, ``options.tokens`` in all.
+
+    Raises:
+        InputError: If the corpus cannot be read or is shorter than one row.
+    """
+    size = min(options.window, options.tokens)
+    rows = max(1, min(options.batch, options.tokens // size))
+    left = options.tokens // size * size
+    pending: list[int] = []
+    for text in read_texts(options.corpus):
+        pending += token_ids(tokenizer, text)
+        while left and len(pending) >= (take := min(rows * size, left)):
+            yield torch.tensor(pending[:take]).view(-1, size)
+            pending = pending[take:]
+            left -= take
+        if not left:
+            return
+    whole = min(len(pending) // size * size, left)
+    if whole:
+        yield torch.tensor(pending[:whole]).view(-1, size)
+    elif left == options.tokens // size * size:
+        msg = (
+            f"expected at least {size} tokens of text in the corpus {options.corpus!r}, got {len(pending)}; choose a "
+            "longer one or lower preserved.window."
+        )
+        raise InputError(msg)

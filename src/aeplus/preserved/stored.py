@@ -1,0 +1,89 @@
+"""Statistics of preserved knowledge in the cache of files; collected where they are not there."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from aeplus.functional import Spectrum
+from aeplus.models.decoder import Decoder, EditSite
+from aeplus.models.tokens import token_ids
+from aeplus.preserved.collection import Moment, collect_moments
+from aeplus.preserved.statistics import Kept, LayerStatistics, PreservedOptions
+from aeplus.utils.cache import load_tensors, save_tensors
+from aeplus.utils.fingerprint import text_fingerprint, text_stamp, weights_fingerprint
+from aeplus.utils.paths import cache_dir
+from aeplus.utils.progress import Progress
+
+_TOKENIZED = "A tokenizer is known by how it cuts 1 sentence: naïve, isn't it?"  # identifies a tokenizer in the cache
+
+
+def load_or_collect(
+    decoder: Decoder,
+    tokenizer: Any,
+    sites: Sequence[EditSite],
+    options: PreservedOptions,
+    progress: Progress,
+    fingerprint: str | None = None,
+    kept: Kept | None = None,
+) -> list[LayerStatistics]:
+    """Statistics of the given sites, from the cache if it holds them.
+
+    The path of a cache file and its metadata contain the weights' fingerprint, the corpus and the layer, so another
+    model's statistics cannot be used by mistake.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its tokenizer.
+        sites: The edited layers.
+        options: The corpus, and how much of it to read.
+        progress: Shows the tokens read.
+        fingerprint: The weights' fingerprint, if it has been computed already.
+        kept: Which eigenvectors are held; all by default. A file with all of them serves too.
+
+    Raises:
+        InputError: If the corpus or a cache file cannot be read, or the keys are not finite.
+    """
+    fingerprint = fingerprint or weights_fingerprint(decoder.model)
+    corpus = text_fingerprint(_corpus_fingerprint(options), token_ids(tokenizer, _TOKENIZED))
+    folder = cache_dir() / "statistics" / fingerprint / corpus
+    whole = {site.layer: folder / f"layer_{site.layer}.safetensors" for site in sites}
+    parts = whole
+    if kept is not None:
+        parts = {layer: path.with_suffix(f".{kept.name}{path.suffix}") for layer, path in whole.items()}
+    layers = decoder.ranks.first([layer for layer in whole if not (parts[layer].is_file() or whole[layer].is_file())])
+    missing = [site for site in sites if site.layer in layers]
+
+    def save(share: Sequence[tuple[EditSite, Moment]]) -> list[None]:
+        for site, moment in share:
+            statistics = moment.statistics()
+            own = statistics if kept is None else kept.of(statistics)
+            _save(parts[site.layer], own, f"{fingerprint} {corpus} {site.layer}")
+        return [None] * len(share)
+
+    if missing:
+        moments = collect_moments(decoder, tokenizer, missing, options, progress)
+        decoder.ranks.split(list(zip(missing, moments, strict=True)), save)
+    found = []
+    for site in sites:
+        of_part = parts[site.layer].is_file()
+        statistics = _load((parts if of_part else whole)[site.layer], f"{fingerprint} {corpus} {site.layer}")
+        found.append(statistics if of_part or kept is None else kept.of(statistics))
+    return found
+
+
+def _corpus_fingerprint(options: PreservedOptions) -> str:
+    return text_fingerprint(
+        options.corpus, text_stamp(options.corpus), options.tokens, options.window, options.sample, options.seed
+    )
+
+
+def _save(path: Path, statistics: LayerStatistics, identity: str) -> None:
+    spectrum = statistics.spectrum
+    tensors = {"values": spectrum.values.float(), "vectors": spectrum.vectors.float(), "keys": statistics.keys.float()}
+    save_tensors(path, tensors, {"identity": identity, "tokens": str(statistics.tokens)})
+
+
+def _load(path: Path, identity: str) -> LayerStatistics:
+    expected = "statistics of this model and corpus"
+    tensors, metadata = load_tensors(path, ("values", "vectors", "keys"), {"identity": identity}, expected)
+    return LayerStatistics(Spectrum(tensors["values"], tensors["vectors"]), tensors["keys"], int(metadata["tokens"]))
