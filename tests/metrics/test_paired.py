@@ -32,7 +32,7 @@ def test_against_a_loop(seed: int, edits: int, runs: int) -> None:
     random = np.random.default_rng(seed)
     ours, theirs = [], []
     for _ in range(runs):
-        prompts = {name: [int(n) for n in random.integers(1, 4, edits)] for name in ("efficacy", "specificity")}
+        prompts = {"efficacy": [1] * edits, "specificity": [int(n) for n in random.integers(0, 3, edits)]}
         ours.append(hits(random, prompts))
         theirs.append(hits(random, prompts))
     found = score_difference(ours, theirs, samples=30, confidence=0.8, seed=seed)
