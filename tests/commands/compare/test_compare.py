@@ -238,12 +238,15 @@ def test_every_seed_has_its_own_edits(workplace: Path, here: Path) -> None:
         (here / f"facts_{seed}.jsonl").write_text(records[6 - seed] + "\n")
         (here / f"edits_{seed}.jsonl").write_text("\n".join(records[seed : seed + count]) + "\n")
     words = ["--seeds=0,1", "--data.path=edits_{seed}.jsonl", "--data.preserved=facts_{seed}.jsonl"]
+    words.append("--model.preserved.facts=facts_{seed}.jsonl")
     assert compare(workplace, here / "out", "--methods=memit", *words) == 0
     for seed, count in enumerate((3, 2)):
         folder = here / "out" / "memit" / f"seed_{seed}"
         assert metrics(folder)["edits"] == count
-        data = yaml.safe_load((folder / "config.yaml").read_text())["data"]
-        assert (data["path"], data["preserved"]) == (f"edits_{seed}.jsonl", f"facts_{seed}.jsonl")
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        data, facts = config["data"], f"facts_{seed}.jsonl"
+        assert (data["path"], data["preserved"]) == (f"edits_{seed}.jsonl", facts)
+        assert config["model"]["preserved"]["facts"] == facts
     assert "edits: 2 or 3 in batches of" in (here / "out" / "compare.md").read_text()
 
 

@@ -34,7 +34,8 @@ def compare_parser() -> CommandParser:
         "--seeds",
         "LIST",
         "seeds separated by commas or spaces, each for model.seed and data.seed (default: 0); {seed} in --data.path "
-        "gives each its own edits (edits_{seed}.jsonl), likewise in --data.validation and --data.preserved",
+        "gives each its own edits (edits_{seed}.jsonl), likewise in --data.validation, --data.preserved and "
+        "--model.preserved.facts",
         ["0"],
         nargs="+",
     )

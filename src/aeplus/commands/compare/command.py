@@ -116,6 +116,7 @@ def plan(specs: Sequence[MethodSpec], seeds: Sequence[int], out: Path, settings:
             own["model"] |= {"method": method, "seed": seed}
             own["data"]["seed"] = seed
             own["data"] |= {name: of_seed(own["data"][name], seed) for name in ("path", "validation", "preserved")}
+            own["model"]["preserved"]["facts"] = of_seed(own["model"]["preserved"]["facts"], seed)
             folder = out / spec.folder / f"seed_{seed}"
             check_folder(folder)
             runs.append(Run(spec.label, seed, folder, own))
