@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from aeplus import edits
 from aeplus.edits import EditRequest, Probe, broken_cases, held_out_prompts, normal, same_answer, still_holding
 from aeplus.errors import InputError
 
@@ -108,3 +109,17 @@ def test_a_subject_may_contain_braces() -> None:
     edit = EditRequest("What does {} return?", "f({})", "x")
     assert edit.question == "What does f({}) return?"
     assert edit.question[: edit.subject_end].endswith("f({})")
+
+
+def test_a_fact_is_named_once_however_often_a_growing_stream_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+
+    def count(text: str) -> str:
+        named.append(text)
+        return text
+
+    monkeypatch.setattr(edits, "normal", count)
+    stream = [EditRequest("{} is in", f"Town {i}", "France") for i in range(4)]
+    for reached in range(1, 5):
+        still_holding(stream[:reached])
+    assert len(named) == 2 * 4  # prompt and subject

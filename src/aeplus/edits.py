@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from aeplus.errors import InputError
 from aeplus.texts import canonical, check_join, find_word
@@ -38,7 +39,7 @@ class Probe:
         return () if self.answer is None else (self.answer, *self.aliases)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EditRequest:
     """One fact to write into the model.
 
@@ -120,7 +121,7 @@ class EditRequest:
         """Whether a prompt contains the edit's subject, as a word."""
         return find_word(normal(prompt), normal(self.subject)) is not None
 
-    @property
+    @cached_property  # every batch asks for those of all edits so far
     def fact_key(self) -> tuple[str, ...]:
         """Equal for edits of the same fact: those with the same ``fact``, else with the same prompt and subject."""
         return ("fact", self.fact) if self.fact else (normal(self.prompt), normal(self.subject))
@@ -143,7 +144,7 @@ def normal(text: str) -> str:
 
 def same_answer(a: str, b: str) -> bool:
     """Whether two answers are equal but for whitespace and Unicode form. Case matters: it changes the tokens."""
-    return canonical(a).split() == canonical(b).split()
+    return a == b or canonical(a).split() == canonical(b).split()
 
 
 def still_holding(requests: Sequence[EditRequest]) -> list[bool]:
