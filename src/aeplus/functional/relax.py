@@ -65,6 +65,10 @@ def relax_filter(
             the starting filter, at least 1. Unlike `max_leakage` it needs no knowledge of the model.
         prior_moment: `Kp Λp Kpᵀ`, `[d, d]`, in place of `prior_keys` and `prior_weights`: the search then works with at
             most `d` columns, however many the previous keys are.
+        search_block: Try so many eigenvectors together: all of them are accepted if together they lower `J` by more
+            than `search_block` times `epsilon` (times the `J` before them, if `relative`) and keep the bounds,
+            otherwise none. The last block may be shorter; its ε is that of a whole one, as in the published code, which
+            takes 10.
 
     Returns:
         The filter with 1 for every accepted eigenvector, `[d]`, in its dtype, and the trace of `J` after each
