@@ -271,7 +271,6 @@ def test_parity_of_the_published_code(bench: Bench, kind: str) -> None:
     run = bench.edited("alphaedit_plus_published", kind, **numbers, selection="best")  # by probabilities, which differ
     reference = bench.published("alphaedit_plus_published", kind, run.committed, epsilon=SHARE, block=5, bound=2.0)
     compare(run, reference, f"alphaedit_plus_published {kind}", 1e-9)
-    print(reference.accepted, run.committed)
     assert any(0 < accepted < candidates for accepted, candidates in reference.accepted)
     assert len({t for batch in run.committed for t in batch}) > 1
 
@@ -284,7 +283,6 @@ def test_parity_of_its_switches_in_algorithm_1(bench: Bench, kind: str, mode: st
     run = bench.edited("alphaedit_plus_paper", kind, **numbers, prior_by_place=True, smoothing_mode=mode)
     reference = bench.published("alphaedit_plus_half", kind, run.committed, epsilon=SHARE, block=5)
     compare(run, reference, f"alphaedit_plus_half {kind}", 1e-9)
-    print(reference.accepted, run.committed)
     assert any(0 < accepted < candidates for accepted, candidates in reference.accepted)
     assert any(t > 0 for t in run.committed)
 
