@@ -43,6 +43,7 @@ class Numbers:
     main_energy: float = 0.5
     main_strength: float = 0.5
     block: int | None = None
+    unsmoothed: bool = False
     bound: float = 0.0
 
 
@@ -55,7 +56,8 @@ class Published:
         layers: ``model.layers``.
         numbers: The methods' numbers; ``threshold`` is a share of the dimensions, ``epsilon`` absolute;
             ``growth`` bounds the leakage of P̃; ``aligned`` are share, power and floor of an aligned P̃; with ``block``
-            P̃ is searched as in the published code, ε a share; edits with ``‖r‖`` above ``bound`` are smoothed there.
+            P̃ is searched as in the published code, ε a share; edits with ``‖r‖`` above ``bound`` are smoothed there;
+            ``unsmoothed`` does it in BLUE+ for the targets themselves.
         targets: How targets are learned.
         preserved: Where ``C`` comes from.
         seed: Seed of the contexts.
@@ -290,7 +292,7 @@ class Published:
 
         targets, current = {lower: self._find(rows, lower)}, {lower: self.plain.values(rows, lower)}
         keys = {lower: self.plain.keys(rows, lower)}
-        for t in (0, last):  # the first finds P_mod, the last is not smoothed
+        for t in (last,) if self.numbers.unsmoothed else (0, last):  # the first finds P_mod, the last is not smoothed
             residual = self._smoothed(targets[lower], current[lower], t) - current[lower]
             whole = self._plus_update(lower, keys[lower], residual, ridge, projectors)
         self._add(lower, whole)
@@ -301,6 +303,9 @@ class Published:
             for layer in (lower, upper):
                 keys[layer] = self.plain.keys(rows, layer)
                 residual = self._smoothed(targets[layer], current[layer], t) - self.plain.values(rows, layer)
+                if self.numbers.unsmoothed:
+                    lacking = targets[layer] - self.plain.values(rows, layer)
+                    self._plus_update(layer, keys[layer], lacking, ridge, projectors)  # finds P_mod, if none has
                 self._add(layer, self._plus_update(layer, keys[layer], residual, ridge, projectors))
         self._remember(keys)
 

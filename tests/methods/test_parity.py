@@ -287,6 +287,14 @@ def test_parity_of_its_switches_in_algorithm_1(bench: Bench, kind: str, mode: st
     assert any(t > 0 for t in run.committed)
 
 
+@pytest.mark.usefixtures("exact_basis")
+def test_parity_of_an_unsmoothed_search_for_targets_of_its_own(bench: Bench) -> None:
+    run = bench.edited("blue_plus", "llama", search_unsmoothed=True)
+    compare(run, bench.published("blue_plus", "llama", run.committed, unsmoothed=True), "blue_plus, unsmoothed", 1e-9)
+    smoothed = bench.edited("blue_plus", "llama")
+    assert not torch.equal(run.plain.weight(LAYERS[0]), smoothed.plain.weight(LAYERS[0]))
+
+
 @pytest.mark.parametrize("method", ["memit", "alphaedit_plus_paper"])
 def test_parity_with_statistics_as_they_are_stored(bench: Bench, method: str) -> None:
     run = bench.edited(method, "llama", seed=0)  # not the runs with the exact basis
