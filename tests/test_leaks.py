@@ -35,7 +35,7 @@ from small import ROOT, TARGETS
 from small import SUBJECTS as NAMES
 
 SUBJECTS = NAMES[:4]  # two batches
-METHODS = {name: f"{ROOT}/configs/method/{name}.yaml" for name in ("alphaedit_plus", "kde")}
+METHODS = {name: f"{ROOT}/configs/method/{name}.yaml" for name in ("alphaedit_plus", "alphaedit_plus_published", "kde")}
 SECRET = "zq"  # begins every word that only tests hold
 FACTS = [{"prompt": "The capital of {}", "subject": name, "target_new": "Rome"} for name in ("Peru", "Chad", "Cuba")]
 
@@ -203,6 +203,12 @@ def read(record: dict[str, Any]) -> EditRequest:
     ("method", "more", "callbacks"),
     [
         pytest.param("alphaedit_plus", [], SAVE, id="automatic validation, smoothing, contexts, statistics"),
+        pytest.param(
+            "alphaedit_plus_published",
+            ["--model.method.smoothing_threshold", "0"],
+            SAVE,
+            id="candidates chosen layer by layer",
+        ),
         pytest.param("kde", [], SAVE, id="earlier edits of KDE"),
         pytest.param(
             "alphaedit_plus",

@@ -96,8 +96,11 @@ class EditOptions(TypedDict, total=False):
     ridge: float
     own_ridge: float | None
     prior_strength: float
+    prior_by_place: bool
     epsilon: float
     relative: bool
+    search_block: int
+    search_unsmoothed: bool
     aligned_share: float
     aligned_left: float
     aligned_power: float
@@ -110,6 +113,7 @@ class EditOptions(TypedDict, total=False):
     smoothing_share: float
     smoothing_threshold: float | None
     smoothing_mode: Literal["parallel", "sequential"]
+    selection_scope: Literal["batch", "layer"]
     keep_share: float
     main_energy: float
     main_strength: float
@@ -164,7 +168,7 @@ def edit(
     layers: Sequence[int] | None = None,
     batch_size: int = 10,
     seed: int = 0,
-    selection: Literal["best", "converge"] | None = None,
+    selection: Literal["best", "converge", "highest"] | None = None,
     edited_dtype: Literal["same", "float32"] = "same",
     site: str | None = None,
     callbacks: Sequence[Callback] = (),
@@ -183,7 +187,8 @@ def edit(
         layers: Layers to edit; by default five from an eighth of the depth on.
         batch_size: Edits in a sequential batch.
         seed: Seed of the contexts and the validation set.
-        selection: Which smoothing candidate is committed, ``best`` or ``converge``; by default the method's.
+        selection: Which smoothing candidate is committed: ``best``, ``converge`` or ``highest``; by default the
+            method's.
         edited_dtype: ``float32`` keeps the edited weights of a model in half precision in float32 from now on: small
             updates are otherwise rounded away.
         site: The module to edit where inspection does not find it, or a mixture of experts leaves a choice, such as

@@ -26,7 +26,7 @@ from aeplus.run.committed.entries import plain_edit
 from aeplus.run.committed.store import Store
 from aeplus.run.hooks import EditCallback, opened_session
 from aeplus.run.resume import NOTES, Resume, notes_of, seal
-from aeplus.run.selection import WATCHED, SelectionOptions
+from aeplus.run.selection import EDITED, WATCHED, SelectionOptions, seen
 from aeplus.run.session import EditSession
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions
@@ -256,13 +256,14 @@ class EditModule(LightningModule):
             # Not when a checkpoint from inside a batch is resumed.
             if self.global_step == len(self.session.entries) - self.session.uncounted:
                 cast(Any, self.optimizers()).step()
-            self.session.begin()
+            self.session.begin(self._data.validation_items)
         self.session.candidate()
 
     def validation_step(self, items: list[Any], batch_idx: int) -> None:
         """Scores the candidate (or, under ``validate``, the model) on the validation set."""
         summary = self.session.validate(items)
-        values = {f"validation/{name}": value for name, value in summary.items() if value is not None}
+        named = {**summary, EDITED: seen(summary, EDITED)} if self.monitor == f"validation/{EDITED}" else summary
+        values = {f"validation/{name}": value for name, value in named.items() if value is not None}
         if not self._fitting:
             edits = self.session.measuring.score(self._data.requests).summary()
             values |= {f"edits/{name}": value for name, value in edits.items() if value is not None}

@@ -14,7 +14,7 @@ from aeplus.run.selection import Best, Converge
 
 def module(selection: str = "best") -> Any:
     """What the callback sees of the module."""
-    session = SimpleNamespace(method=SimpleNamespace(selection=selection), select=None)
+    session = SimpleNamespace(method=SimpleNamespace(selection=selection), select=None, monitor=None)
     return SimpleNamespace(session=session, monitor="validation/score")
 
 
@@ -31,11 +31,15 @@ def test_the_method_says_which_unless_the_callback_does() -> None:
     assert isinstance(rule(SmoothingStop("best"), "converge"), Best)
 
 
-@pytest.mark.parametrize(("selection", "watched"), [("best", "probability"), ("converge", "score")])
+@pytest.mark.parametrize(
+    ("selection", "watched"),
+    [("best", "probability"), ("converge", "score"), ("highest", "efficacy+generalization")],
+)
 def test_the_best_is_found_by_probabilities_and_algorithm_1_compares_hits(selection: str, watched: str) -> None:
     run = module("converge" if selection == "best" else "best")
     SmoothingStop(selection).on_fit_start(SimpleNamespace(), run)  # type: ignore[arg-type]
     assert run.monitor == f"validation/{watched}"
+    assert run.session.monitor == watched
 
 
 def test_its_numbers_reach_the_rule_and_each_batch_starts_anew() -> None:
@@ -66,7 +70,10 @@ def test_verbose_logs_each_decision(caplog: pytest.LogCaptureFixture) -> None:
     [
         ({"patience": 0}, r"expected patience of at least 1 and a tie of at least 0, got patience=0 and tie=0.0"),
         ({"min_delta": -1.0}, "expected a min_delta of at least 0, got -1.0"),
-        ({"selection": "last"}, "expected SmoothingStop's selection best or converge, got 'last'; choose one of these"),
+        (
+            {"selection": "last"},
+            "expected SmoothingStop's selection out of best, converge, highest, got 'last'; choose one of these",
+        ),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], text: str) -> None:

@@ -116,24 +116,24 @@ def leakage(case: Case, delta: Tensor) -> Tensor:
 
 
 def search(
-    case: Case, epsilon: float, relative: bool = False, max_leakage: float | None = None
+    case: Case, epsilon: float, relative: bool = False, max_leakage: float | None = None, block: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Algorithm 1's search, one full solve per eigenvector."""
+    """Algorithm 1's search, one full solve per eigenvector; only at the end of a block it is decided."""
     mask, trace = case.filter.clone(), []
     current = objective(case, alphaedit(case, mask))
-    for index in range(len(mask)):
-        if mask[index]:
-            continue
-        wider = mask.clone()
-        wider[index] = 1
-        delta = alphaedit(case, wider)
-        value = objective(case, delta)
-        if current - value <= epsilon * (current if relative else 1):
+    candidates = [index for index in range(len(mask)) if not mask[index]]
+    for start in range(0, len(candidates), block):
+        wider, values = mask.clone(), []
+        for index in candidates[start : start + block]:
+            wider[index] = 1
+            delta = alphaedit(case, wider)
+            values.append(objective(case, delta))
+        if current - values[-1] <= block * epsilon * (current if relative else 1):
             break
         if max_leakage is not None and leakage(case, delta) > max_leakage:
             break
-        mask, current = wider, value
-        trace.append(value)
+        mask, current = wider, values[-1]
+        trace += values
     return mask, torch.stack(trace) if trace else torch.empty(0, dtype=torch.float64)
 
 

@@ -36,15 +36,63 @@ def test_filter_is_the_brute_force_searchs(case: dense.Case, epsilon: float, rel
     torch.testing.assert_close(trace, values, rtol=1e-9, atol=1e-12)
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    case=dense.cases(),
+    epsilon=st.sampled_from([1e-4, 1e-3, 1e-2, 0.1]),
+    relative=st.booleans(),
+    block=st.integers(2, 11),
+    share=st.none() | st.floats(0.01, 0.99),
+)
+def test_filter_of_a_search_by_blocks_is_the_brute_force_ones(
+    case: dense.Case, epsilon: float, relative: bool, block: int, share: float | None
+) -> None:
+    bound = None
+    if share is not None:
+        ends = (float(dense.leakage(case, dense.alphaedit(case, f))) for f in (case.filter, case.filter * 0 + 1))
+        start, end = ends
+        bound = start + share * (end - start)
+        assume(bound > 0)
+    if not relative:
+        epsilon *= float(case.residual.square().sum())
+    expected, values = dense.search(case, epsilon, relative, bound, block)
+    mask, trace = relax_filter(
+        *case.problem, epsilon, **case.prior, relative=relative, max_leakage=bound, search_block=block
+    )
+    assert torch.equal(mask, expected)
+    torch.testing.assert_close(trace, values, rtol=1e-9, atol=1e-12)
+
+
+def test_a_block_is_accepted_or_refused_as_a_whole() -> None:
+    case = dense.make_case(0, d=40, null=8, n=6, m=9, o=4)  # 32 candidates: three blocks of ten and one of two
+    drops = []
+    whole = relax_filter(*case.problem, 0.0, **case.prior)[1]
+    start = dense.objective(case, dense.alphaedit(case))
+    for before, after in ((start, whole[9]), (whole[9], whole[19]), (whole[19], whole[29]), (whole[29], whole[31])):
+        drops.append(float(before - after))
+    assert drops[3] < min(drops) + 1e-12
+    for epsilon, count in ((0.999 * drops[3] / 10, 32), (1.001 * drops[3] / 10, 30), (1.001 * max(drops) / 10, 0)):
+        mask, trace = relax_filter(*case.problem, epsilon, **case.prior, search_block=10)
+        assert len(trace) == count
+        assert int((mask - case.filter).sum()) == count
+    # of a block cut short by the rank, ε is still that of a whole one
+    assert len(relax_filter(*case.problem, 0.0, **case.prior, search_block=10, max_rank=13)[1]) == 13
+    cut = float(whole[9] - whole[12]) / 10
+    for epsilon, count in ((0.999 * cut, 13), (1.001 * cut, 10)):
+        found = relax_filter(*case.problem, epsilon, **case.prior, search_block=10, max_rank=13)[1]
+        assert len(found) == (count if drops[0] / 10 > epsilon else 0)
+
+
 def test_a_search_longer_than_the_largest_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 1, 2, 4, 8, 8 … candidates must join without a seam."""
     monkeypatch.setattr("aeplus.functional.relax._LARGEST_BLOCK", 8)
     case = dense.make_case(0, d=60, null=8, n=6, m=9, o=4)
-    expected, values = dense.search(case, 1e-7)
-    assert len(values) > 40
-    mask, trace = relax_filter(*case.problem, 1e-7, **case.prior)
-    assert torch.equal(mask, expected)
-    torch.testing.assert_close(trace, values, rtol=1e-9, atol=1e-12)
+    for together in (1, 3):
+        expected, values = dense.search(case, 1e-7, block=together)
+        assert len(values) > 40
+        mask, trace = relax_filter(*case.problem, 1e-7, **case.prior, search_block=together)
+        assert torch.equal(mask, expected)
+        torch.testing.assert_close(trace, values, rtol=1e-9, atol=1e-12)
 
 
 def test_relative_and_absolute_epsilon() -> None:
@@ -141,6 +189,7 @@ def test_dtype_is_kept_and_inputs_stay(dtype: torch.dtype) -> None:
         ({"max_leakage": -0.1}, "max_leakage of at least 0"),
         ({"max_growth": 0.9}, "max_growth of at least 1, got 0.9"),
         ({"max_rank": -1}, "max_rank of at least 0"),
+        ({"search_block": 0}, "search_block of at least 1, got 0; pass 1 to try one eigenvector at a time"),
         ({"weight": torch.ones(5, 16)}, "max_leakage beside weight, got none; pass the bound"),
         (
             {"weight": torch.ones(5, 9), "max_leakage": 1.0},

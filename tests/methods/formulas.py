@@ -114,6 +114,38 @@ def search(
     return projector, vectors.shape[1] - null
 
 
+def search_by_blocks(
+    residual: Tensor,
+    keys: Tensor,
+    vectors: Tensor,
+    null: int,
+    ridge: float,
+    epsilon: float,
+    beta: float,
+    earlier: Tensor,
+    weights: Tensor,
+    block: int,
+) -> tuple[Tensor, int]:
+    """The published code's ``P_mod``: a block joins while ``(J − J') / J > ε · block``; arguments as for the other."""
+
+    def objective(projector: Tensor) -> float:
+        delta = null_space(residual, keys, projector, ridge, beta, earlier, weights)
+        kept = delta @ earlier @ torch.diag(weights.sqrt())
+        fit = residual - delta @ keys
+        return float(fit.square().sum() + beta * kept.square().sum() + ridge * delta.square().sum())
+
+    projector = vectors[:, :null] @ vectors[:, :null].T
+    reached, joined = objective(projector), null
+    while joined < vectors.shape[1]:
+        added = vectors[:, joined : joined + block]
+        wider = projector + added @ added.T
+        value = objective(wider)
+        if not (reached - value) / reached > epsilon * block:
+            break
+        projector, reached, joined = wider, value, joined + added.shape[1]
+    return projector, joined - null
+
+
 def aligned(
     keys: Tensor, covariance: Tensor, vectors: Tensor, null: int, share: float, power: int, floor: float
 ) -> tuple[Tensor, int]:
@@ -149,6 +181,15 @@ def smoothed(targets: Tensor, current: Tensor, t: int, last: int, share: float) 
     result = targets.clone()
     for i, norm in enumerate(norms):
         if norm > threshold:
+            result[:, i] += (last - t) / (2 * last) * (current[:, i] - targets[:, i])
+    return result
+
+
+def smoothed_above(targets: Tensor, current: Tensor, t: int, last: int, bound: float) -> Tensor:
+    """The same for every edit with ``‖r_i‖`` above a number."""
+    result = targets.clone()
+    for i in range(targets.shape[1]):
+        if float((targets[:, i] - current[:, i]).norm()) > bound:
             result[:, i] += (last - t) / (2 * last) * (current[:, i] - targets[:, i])
     return result
 

@@ -42,6 +42,9 @@ class Numbers:
     aligned: tuple[float, int, float] | None = None
     main_energy: float = 0.5
     main_strength: float = 0.5
+    block: int | None = None
+    unsmoothed: bool = False
+    bound: float = 0.0
 
 
 class Published:
@@ -52,7 +55,9 @@ class Published:
         tokenizer: Its tokenizer.
         layers: ``model.layers``.
         numbers: The methods' numbers; ``threshold`` is a share of the dimensions, ``epsilon`` absolute;
-            ``growth`` bounds the leakage of P̃; ``aligned`` are share, power and floor of an aligned P̃.
+            ``growth`` bounds the leakage of P̃; ``aligned`` are share, power and floor of an aligned P̃; with ``block``
+            P̃ is searched as in the published code, ε a share; edits with ``‖r‖`` above ``bound`` are smoothed there;
+            ``unsmoothed`` does it in BLUE+ for the targets themselves.
         targets: How targets are learned.
         preserved: Where ``C`` comes from.
         seed: Seed of the contexts.
@@ -84,8 +89,8 @@ class Published:
         self.accepted: list[tuple[int, int]] = []
         self._errors: dict[int, Tensor] = {}
 
-    def run(self, method: str, requests: Sequence[EditRequest], batch_size: int, committed: Sequence[int]) -> None:
-        """Edits all batches; ``committed`` tells the smoothing iteration that each of them ended with."""
+    def run(self, method: str, requests: Sequence[EditRequest], batch_size: int, committed: Sequence[Any]) -> None:
+        """Edits all batches; ``committed`` tells the iteration that each of them (or of its layers) ended with."""
         edit_batch = getattr(self, method)
         starts = range(0, len(requests), batch_size)
         for done, start in enumerate(starts, 1):
@@ -237,6 +242,47 @@ class Published:
 
     prune_plus = alphaedit_plus = alphaedit_plus_paper
 
+    def alphaedit_plus_published(self, rows: BatchRows, iterations: Sequence[int]) -> None:
+        """The published code: layer after layer, each up to the iteration that was chosen for it."""
+        target, numbers, keys = self._find(rows, self._layers[-1]), self.numbers, {}
+        for i, layer in enumerate(self._layers):
+            keys[layer], current = self.plain.keys(rows, layer), self.plain.values(rows, self._layers[-1])
+            left, beta, earlier = len(self._layers) - i, numbers.prior_strength * (i + 1), self._earlier[layer]
+            weights = formulas.conflict_weights(earlier, keys[layer])
+            vectors, null = self._eigenvectors[layer], self._null(layer)
+            searched = ((target - current) / left, keys[layer], vectors, null, numbers.ridge, numbers.epsilon, beta)
+            assert numbers.block is not None
+            projector, accepted = formulas.search_by_blocks(*searched, earlier, weights, numbers.block)
+            self.accepted.append((accepted, len(vectors) - null))
+            wanted = formulas.smoothed_above(target, current, iterations[i], numbers.smoothing_steps, numbers.bound)
+            solved = ((wanted - current) / left, keys[layer], projector, numbers.ridge, beta, earlier, weights)
+            self._add(layer, formulas.null_space(*solved))
+        self._remember(keys)
+
+    def alphaedit_plus_half(self, rows: BatchRows, iteration: int) -> None:
+        """Its search and its β, but one iteration for all layers, and v0 and ``‖r‖`` of before the batch."""
+        target, current = self._find(rows, self._layers[-1]), self.plain.values(rows, self._layers[-1])
+        before = {layer: self.plain.weight(layer) for layer in self._layers}
+        projectors: dict[int, Tensor] = {}
+
+        def update(layer: int, keys: Tensor, residual: Tensor) -> Tensor:
+            i, earlier, numbers = self._layers.index(layer), self._earlier[layer], self.numbers
+            beta, weights = numbers.prior_strength * (i + 1), formulas.conflict_weights(earlier, keys)
+            if layer not in projectors:
+                lacking = (target - self.plain.values(rows, self._layers[-1])) / (len(self._layers) - i)
+                vectors, null = self._eigenvectors[layer], self._null(layer)
+                searched = (lacking, keys, vectors, null, numbers.ridge, numbers.epsilon, beta, earlier, weights)
+                assert numbers.block is not None
+                projectors[layer], accepted = formulas.search_by_blocks(*searched, numbers.block)
+                self.accepted.append((accepted, len(vectors) - null))
+            return formulas.null_space(residual, keys, projectors[layer], numbers.ridge, beta, earlier, weights)
+
+        keys: dict[int, Tensor] = {}
+        for t in sorted({0, iteration}):
+            self._write(before)
+            keys = self._spread(rows, self._smoothed(target, current, t), update)
+        self._remember(keys)
+
     def blue_plus(self, rows: BatchRows, iteration: int) -> None:
         """BLUE with the three; the upper target is learned once, on top of the lower layer's unsmoothed edit."""
         lower, upper = self._layers[0], self._layers[-1]
@@ -246,7 +292,7 @@ class Published:
 
         targets, current = {lower: self._find(rows, lower)}, {lower: self.plain.values(rows, lower)}
         keys = {lower: self.plain.keys(rows, lower)}
-        for t in (0, last):  # the first finds P_mod, the last is not smoothed
+        for t in (last,) if self.numbers.unsmoothed else (0, last):  # the first finds P_mod, the last is not smoothed
             residual = self._smoothed(targets[lower], current[lower], t) - current[lower]
             whole = self._plus_update(lower, keys[lower], residual, ridge, projectors)
         self._add(lower, whole)
@@ -257,6 +303,9 @@ class Published:
             for layer in (lower, upper):
                 keys[layer] = self.plain.keys(rows, layer)
                 residual = self._smoothed(targets[layer], current[layer], t) - self.plain.values(rows, layer)
+                if self.numbers.unsmoothed:
+                    lacking = targets[layer] - self.plain.values(rows, layer)
+                    self._plus_update(layer, keys[layer], lacking, ridge, projectors)  # finds P_mod, if none has
                 self._add(layer, self._plus_update(layer, keys[layer], residual, ridge, projectors))
         self._remember(keys)
 

@@ -23,6 +23,8 @@ from tiny import tiny_model, tiny_tokenizer
 REQUESTS = [EditRequest("The capital of {}", s, "Paris") for s in ("France", "Rome", "Spain", "Oslo", "Peru")]
 NUMBERS: dict[str, Any] = {"ridge": 0.1, "threshold": 0.5, "threshold_kind": "dimensions", "prior_strength": 1.0}
 
+BY_LAYER = {"selection_scope": "layer", "smoothing_mode": "sequential"}
+
 
 def make(kind: str, method: Method) -> tuple[Decoder, Any, Targets]:
     decoder = Decoder(tiny_model(kind, attention="eager" if kind == "gemma2" else "sdpa"))
@@ -131,6 +133,29 @@ def test_nan_residual_takes_everything_back() -> None:
         ({"update": "gradient"}, "expected no P̃, Λp or smoothing with method.update: gradient"),
         ({"feedback": True}, "expected treatment: sparsify, or restrain with restrain_every of at least 1, for method"),
         ({"max_rank": -1}, "expected method.max_rank of 0 or more, got -1"),
+        ({"search_block": 0}, "expected method.search_block above 0, got 0; choose a positive number"),
+        ({"selection": "last"}, "expected method.selection out of best, converge, highest, got 'last'"),
+        ({"selection_scope": "edit"}, "expected method.selection_scope out of batch, layer, got 'edit'"),
+        (
+            {"selection_scope": "layer"},
+            "expected smoothing_mode: sequential for method.selection_scope: layer, whose candidates come one after "
+            "the other, got parallel; set smoothing_mode: sequential.",
+        ),
+        (
+            {**BY_LAYER, "targets": "own"},
+            "expected targets: last for method.selection_scope: layer, which edits every layer towards one target, got "
+            "own; set selection_scope: batch.",
+        ),
+        (
+            {**BY_LAYER, "sites": "ends"},
+            "expected sites: all for method.selection_scope: layer, which goes from each layer to the next, got ends; "
+            "set selection_scope: batch.",
+        ),
+        (
+            {**BY_LAYER, "treatment": "sparsify"},
+            "expected treatment: none or restrain for method.selection_scope: layer, which scores updates as solved, "
+            "got sparsify; set selection_scope: batch.",
+        ),
         ({"ridge": 0.0}, "expected method.ridge above 0, got 0.0; choose a positive number"),
         ({"smoothing_share": 2.0}, "expected method.smoothing_share between 0 and 1, got 2.0"),
     ],

@@ -46,6 +46,7 @@ NUMBERS: dict[str, Any] = {
 }
 EPSILON = {"gpt2": 0.002, "llama": 0.01}  # where some eigenvectors are accepted and some are not
 TARGETS = {"steps": 6, "learning_rate": 0.5, "clamp": 2.0, "contexts": 2, "context_length": 4}
+SHARE = 5e-3  # of the objective, for each eigenvector of a block
 GROWTH = 1.2
 ALIGNED = {"aligned_power": 2, "aligned_floor": 0.3}
 ALIGNED_SHARE = {"gpt2": 0.21, "llama": 0.6}  # where some edits count as conflicting and some do not
@@ -69,13 +70,14 @@ OFF = {"relax": "none", "prior": "equal", "smooth": False, "prior_strength": 1.0
 
 
 class Iterations(EditCallback):
-    """Which smoothing iteration each batch was committed with."""
+    """Which smoothing iteration each batch, or each of its layers, was committed with."""
 
     def __init__(self) -> None:
-        self.committed: list[int] = []
+        self.committed: list[Any] = []
 
     def on_batch_committed(self, trainer: Any, module: Any, commit: Any) -> None:
-        self.committed.append(commit.candidate.iteration)
+        by_layer = [chosen["iteration"] for chosen in commit.report.get("chosen", ())]
+        self.committed.append(by_layer or commit.candidate.iteration)
 
 
 @dataclass
@@ -83,7 +85,7 @@ class Run:
     """A model edited by the package, and what it was."""
 
     result: EditResult
-    committed: list[int]
+    committed: list[Any]
     plain: PlainModel
     unedited: PlainModel
 
@@ -143,14 +145,14 @@ class Bench:
             self._runs[known] = Run(result, seen.committed, plain, unedited)
         return self._runs[known]
 
-    def published(self, method: str, kind: str, committed: list[int], **changes: Any) -> published.Published:
+    def published(self, method: str, kind: str, committed: list[Any], **changes: Any) -> published.Published:
         """By the reference."""
         again = changes.pop("again", False)
         reference = published.Published(
             PlainModel(model_of(kind), kind),
             tiny_tokenizer(),
             LAYERS,
-            published.Numbers(epsilon=EPSILON[kind], **{**NUMBERS, **changes}),
+            published.Numbers(**{"epsilon": EPSILON[kind], **NUMBERS, **changes}),
             TargetOptions(**TARGETS),
             PreservedOptions(**self.preserved),
         )
@@ -260,6 +262,37 @@ def test_parity_of_the_search_that_a_growth_of_the_leakage_bounds(bench: Bench) 
     reference = bench.published("alphaedit_plus", "llama", run.committed, growth=GROWTH)
     compare(run, reference, "bounded llama", 1e-9)
     assert any(0 < accepted < candidates for accepted, candidates in reference.accepted)
+
+
+@pytest.mark.usefixtures("exact_basis")
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_parity_of_the_published_code(bench: Bench, kind: str) -> None:
+    numbers: dict[str, Any] = {"epsilon": SHARE, "search_block": 5, "smoothing_threshold": 2.0}
+    run = bench.edited("alphaedit_plus_published", kind, **numbers, selection="best")  # by probabilities, which differ
+    reference = bench.published("alphaedit_plus_published", kind, run.committed, epsilon=SHARE, block=5, bound=2.0)
+    compare(run, reference, f"alphaedit_plus_published {kind}", 1e-9)
+    assert any(0 < accepted < candidates for accepted, candidates in reference.accepted)
+    assert len({t for batch in run.committed for t in batch}) > 1
+
+
+@pytest.mark.usefixtures("exact_basis")
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("mode", ["parallel", "sequential"])
+def test_parity_of_its_switches_in_algorithm_1(bench: Bench, kind: str, mode: str) -> None:
+    numbers: dict[str, Any] = {"epsilon": SHARE, "search_block": 5, "relative": True, "search_unsmoothed": True}
+    run = bench.edited("alphaedit_plus_paper", kind, **numbers, prior_by_place=True, smoothing_mode=mode)
+    reference = bench.published("alphaedit_plus_half", kind, run.committed, epsilon=SHARE, block=5)
+    compare(run, reference, f"alphaedit_plus_half {kind}", 1e-9)
+    assert any(0 < accepted < candidates for accepted, candidates in reference.accepted)
+    assert any(t > 0 for t in run.committed)
+
+
+@pytest.mark.usefixtures("exact_basis")
+def test_parity_of_an_unsmoothed_search_for_targets_of_its_own(bench: Bench) -> None:
+    run = bench.edited("blue_plus", "llama", search_unsmoothed=True)
+    compare(run, bench.published("blue_plus", "llama", run.committed, unsmoothed=True), "blue_plus, unsmoothed", 1e-9)
+    smoothed = bench.edited("blue_plus", "llama")
+    assert not torch.equal(run.plain.weight(LAYERS[0]), smoothed.plain.weight(LAYERS[0]))
 
 
 @pytest.mark.parametrize("method", ["memit", "alphaedit_plus_paper"])

@@ -143,22 +143,27 @@ def test_a_file_that_holds_no_method(here: Path, content: str | None, text: str)
 def test_which_numbers_act() -> None:
     always = {"double"}
     null_space = {"threshold", "threshold_kind", "ridge", *always}
-    smoothing = {"smoothing_steps", "smoothing_share", "smoothing_threshold", "smoothing_mode", "selection"}
+    smoothing = {"smoothing_steps", "smoothing_share", "smoothing_threshold", "smoothing_mode"}
+    smoothing |= {"selection", "selection_scope"}
+    searched = {"epsilon", "relative", "search_block", "search_unsmoothed"}
     aligned = {"aligned_share", "aligned_left", "aligned_power", "aligned_floor", "aligned_leakage"}
+    aligned.add("search_unsmoothed")
+    strength = {"prior_strength", "prior_by_place"}
     expected = {
         "memit": {"alpha", *always},
-        "memit_sequential": {"alpha", "prior_strength", *always},
+        "memit_sequential": {"alpha", *strength, *always},
         "rect": {"alpha", "keep_share", "feedback", *always},
         "prune": {"alpha", "restrain_base", "restrain_every", "feedback", *always},
         "kde": {"gradient", *always},
-        "alphaedit": {"prior_strength", *null_space},
-        "encore": {"alpha", "ridge", "prior_strength", *always},
-        "memit_blue": {"alpha", "prior_strength", *always},
-        "blue": {"prior_strength", "own_ridge", *null_space},
-        "alphaedit_plus": {"prior_strength", *null_space, *aligned, *smoothing},
-        "alphaedit_plus_paper": {"prior_strength", "epsilon", "relative", *null_space, *smoothing},
+        "alphaedit": {*strength, *null_space},
+        "encore": {"alpha", "ridge", *strength, *always},
+        "memit_blue": {"alpha", *strength, *always},
+        "blue": {*strength, "own_ridge", *null_space},
+        "alphaedit_plus": {*strength, *null_space, *aligned, *smoothing},
+        "alphaedit_plus_paper": {*strength, *searched, *null_space, *smoothing},
+        "alphaedit_plus_published": {*strength, *searched, *null_space, *smoothing},
         "prune_plus": {
-            "prior_strength",
+            *strength,
             "restrain_base",
             "restrain_every",
             "feedback",
@@ -166,7 +171,7 @@ def test_which_numbers_act() -> None:
             *aligned,
             *smoothing,
         },
-        "blue_plus": {"prior_strength", "own_ridge", *null_space, *aligned, *smoothing},
+        "blue_plus": {*strength, "own_ridge", *null_space, *aligned, *smoothing},
     }
     assert {name: set(named_method(name).acting) for name in METHODS} == expected
 
@@ -192,6 +197,7 @@ def test_numbers_that_do_not_act_change_nothing() -> None:
     """The claim of ``acting``, on the tiny model: every other number is changed and the weights stay the same."""
     others: dict[str, Any] = {
         "threshold": 0.3, "alpha": 7.0, "ridge": 0.7, "own_ridge": 0.9, "prior_strength": 3.0, "epsilon": 0.5,
+        "prior_by_place": True, "search_block": 3, "search_unsmoothed": True, "selection_scope": "layer",
         "aligned_share": 0.9, "aligned_left": 0.3, "aligned_power": 2.0, "aligned_floor": 0.1, "aligned_leakage": 0.5,
         "relative": True, "max_rank": 1, "max_leakage": 0.1, "max_growth": 3.0, "smoothing_steps": 4,
         "smoothing_share": 0.9, "smoothing_threshold": 0.1, "smoothing_mode": "sequential", "keep_share": 0.1,

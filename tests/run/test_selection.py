@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aeplus.errors import InputError
-from aeplus.run.selection import SELECTIONS, WATCHED, Best, Converge, Selection
+from aeplus.run.selection import (
+    EDITED,
+    MEASURED,
+    SELECTIONS,
+    WATCHED,
+    Best,
+    Converge,
+    Highest,
+    Selection,
+    SelectionOptions,
+    seen,
+)
 
 
 def chosen(rule: Selection, scores: list[float]) -> tuple[int | None, int]:
@@ -60,9 +71,34 @@ def test_converge(scores: list[float], expected: tuple[int, int]) -> None:
     assert chosen(Converge(min_delta=0.5), scores) == expected
 
 
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([80, 90, 90, 70], (1, 4)),  # a tie goes to the most smoothed
+        ([50, 50, 50], (0, 3)),
+        ([90, 70, 60, 50, 40, 91], (5, 6)),  # however many lower ones come between
+        ([math.nan, 10, math.nan], (1, 3)),
+        ([math.nan], (None, 1)),
+    ],
+)
+def test_highest(scores: list[float], expected: tuple[int | None, int]) -> None:
+    assert chosen(Highest(), scores) == expected
+
+
+def test_what_a_rule_sees() -> None:
+    summary = {"efficacy": 100.0, "generalization": 50.0, "specificity": 10.0, "score": 53.3, "probability": None}
+    assert seen(summary, "score") == 53.3
+    assert seen(summary, "probability") is None
+    assert seen(summary, EDITED) == 75.0
+    assert seen({**summary, "generalization": None}, EDITED) == 100.0
+    assert seen({**summary, "efficacy": None, "generalization": None}, EDITED) is None
+
+
 def test_the_rules_by_name() -> None:
-    assert [type(make()) for make in SELECTIONS.values()] == [Best, Converge]
-    assert WATCHED == {"best": "probability", "converge": "score"}
+    assert [type(make()) for make in SELECTIONS.values()] == [Best, Converge, Highest]
+    assert [type(SelectionOptions(name)()) for name in SELECTIONS] == [Best, Converge, Highest]  # type: ignore[arg-type]
+    assert WATCHED == {"best": "probability", "converge": "score", "highest": "efficacy+generalization"}
+    assert set(WATCHED.values()) <= set(MEASURED)
     assert WATCHED.keys() == SELECTIONS.keys()
 
 
@@ -75,6 +111,7 @@ def test_the_default_takes_the_best_of_scores_that_differ_at_all() -> None:
     [
         (lambda: Best(patience=0), "expected patience of at least 1 and a tie of at least 0, got patience=0 and tie=0"),
         (lambda: Best(tie=-1.0), "got patience=2 and tie=-1"),
+        (lambda: SelectionOptions("last"), "a selection out of best, converge, highest, got 'last'; choose one of"),
         (lambda: Converge(-0.1), "expected a min_delta of at least 0, got -0.1"),
     ],
 )

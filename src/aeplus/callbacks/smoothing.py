@@ -22,14 +22,16 @@ class SmoothingStop(EarlyStopping):
         selection: By default the method's (``model.method.selection``). ``best``: commit the candidate with the best
             validation, ties to the least smoothed. ``converge`` (Algorithm 1, line 19): commit the first whose
             score differs from the one before by at most ``min_delta``. With a small validation set two scores are
-            easily equal, and ``converge`` then commits half-smoothed targets.
+            easily equal, and ``converge`` then commits half-smoothed targets. ``highest``: commit the candidate with
+            the highest mean of Efficacy and Generalization, ties to the most smoothed, after all were scored.
         min_delta: δ of ``converge``, in points of the score (0 to 100).
         tie: For ``best``: scores this close to the best, in points, are a tie, unless no candidate had a lower one.
             The default asks for none: probabilities tell candidates apart. Top-1 hits do not; with
             ``monitor: validation/score`` one of twenty preserved prompts is 1.7 points.
         patience: For ``best``: iterations below the best before the search ends. A tie is not below.
         monitor: What to watch; by default ``validation/probability`` for ``best`` (the mean probability of the
-            expected answers) and ``validation/score`` (top-1 hits, as in Algorithm 1) for ``converge``.
+            expected answers), ``validation/score`` (top-1 hits, as in Algorithm 1) for ``converge`` and
+            ``validation/efficacy+generalization`` (the mean of both) for ``highest``.
         verbose: Log each decision.
 
     Raises:
@@ -38,15 +40,16 @@ class SmoothingStop(EarlyStopping):
 
     def __init__(
         self,
-        selection: Literal["best", "converge"] | None = None,
+        selection: Literal["best", "converge", "highest"] | None = None,
         min_delta: float = 0.02,
         tie: float = 0.0,
         patience: int = 2,
         monitor: str | None = None,
         verbose: bool = False,
     ) -> None:
-        if selection not in (None, "best", "converge"):
-            msg = f"expected SmoothingStop's selection best or converge, got {selection!r}; choose one of these."
+        if selection is not None and selection not in get_args(Selections):
+            choices = ", ".join(get_args(Selections))
+            msg = f"expected SmoothingStop's selection out of {choices}, got {selection!r}; choose one of these."
             raise InputError(msg)
         super().__init__(
             monitor=monitor or "validation/score", min_delta=min_delta, patience=patience, mode="max", strict=False
@@ -62,6 +65,7 @@ class SmoothingStop(EarlyStopping):
         session = session_of(pl_module)
         session.select = options = self._options[self.selection or session.method.selection]
         self.monitor = options.monitor or f"validation/{options.watched}"
+        session.monitor = options.watched
         cast("EditingModule", pl_module).monitor = self.monitor
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -19,13 +19,12 @@ from aeplus.run.committed.chain import Record
 from aeplus.run.committed.entries import Entries, Entry, request_from
 from aeplus.run.committed.store import Store, weights_digests
 from aeplus.run.measuring import Measure
-from aeplus.run.selection import SelectionOptions
+from aeplus.run.selection import MEASURED, SelectionOptions
 from aeplus.run.session import EditSession
 from aeplus.targets.optimizer import TargetOptions
 
 Mode = Literal["subtract", "replay"]
 _SOLVING = ("model", "selection")  # the settings that a batch is solved by
-_WATCHED = ("probability", "score", "efficacy", "generalization", "specificity")  # what a rule may see of a candidate
 Takes = dict[int, frozenset[int]]
 """By record, the indices of the edits that are taken out."""
 Active = Sequence[tuple[Record, frozenset[int]]]
@@ -234,9 +233,9 @@ def _choose_alike(session: EditSession, settings: Mapping[str, Any], number: int
             )
         return
     options = SelectionOptions(**chosen)
-    if options.watched not in _WATCHED:
+    if options.watched not in MEASURED:
         msg = (
-            f"expected a monitor out of {', '.join(_WATCHED)} for the mode replay, got {options.monitor!r} in the "
+            f"expected a monitor out of {', '.join(MEASURED)} for the mode replay, got {options.monitor!r} in the "
             f"settings of entry {number}; use the mode subtract."
         )
         raise InputError(msg)

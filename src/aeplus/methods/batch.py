@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aeplus.edits import EditRequest
 from aeplus.functional import LowRankUpdate
-from aeplus.methods.closed_form import ClosedForm, Proposal
+from aeplus.methods.closed_form import Choose, ClosedForm, Proposal
 from aeplus.methods.gradient import GradientEditor, sample_previous
 from aeplus.methods.measured import LayerEdit
 from aeplus.methods.registry import Part
@@ -250,6 +250,7 @@ class BatchBuilder:
         edited: Sequence[EditRequest],
         prior_keys: Sequence[Sequence[Tensor]],
         removed: Sequence[LowRankUpdate | None] | None = None,
+        choose: Choose | None = None,
     ) -> BatchEdit:
         """The edit of some requests, with the model as it is now.
 
@@ -258,13 +259,15 @@ class BatchBuilder:
             edited: All edits committed before.
             prior_keys: For each site the keys of every previous batch, ``[d, n]`` each.
             removed: For each site what the treatment has added to the last batch's update, where it is fed back.
+            choose: Chooses the candidate of each layer, where every layer has its own.
 
         Raises:
             InputError: If a prompt is too long, or something is not finite; the model is then as before.
         """
         self.learning_seconds = self.spared_seconds = 0.0
         rows, snapshot = self._rows(requests, self._contexts), Snapshot(self._sites)
-        editor = UPDATES[self._method.update].run(self, Batch(requests, edited, rows, snapshot, prior_keys, removed))
+        batch = Batch(requests, edited, rows, snapshot, prior_keys, removed, choose)
+        editor = UPDATES[self._method.update].run(self, batch)
         return BatchEdit(snapshot, editor, rows.shared_keys, self._method.smoothing_mode == "parallel")
 
     def closed_form(self, batch: "Batch") -> Editor:
@@ -276,6 +279,7 @@ class BatchBuilder:
             rewritten_by(batch.edited, batch.requests),
             self._prepared,
             batch.removed,
+            batch.choose,
         )
 
     def gradient(self, batch: "Batch") -> Editor:
@@ -328,6 +332,7 @@ class Batch:
         snapshot: The edited weights as the batch finds them.
         prior_keys: For each site the keys of every previous batch, ``[d, n]`` each.
         removed: For each site what the treatment has added to the last batch's update, where it is fed back.
+        choose: Chooses the candidate of each layer, where every layer has its own.
     """
 
     requests: Sequence[EditRequest]
@@ -336,6 +341,7 @@ class Batch:
     snapshot: Snapshot
     prior_keys: Sequence[Sequence[Tensor]]
     removed: Sequence[LowRankUpdate | None] | None = None
+    choose: Choose | None = None
 
 
 UPDATES: dict[str, Part[Callable[[BatchBuilder, Batch], Editor]]] = {

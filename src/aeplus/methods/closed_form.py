@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,8 +54,16 @@ class LayerTarget:
         self.every = every
         self.targets, self.at, self.parts, self._last = targets, at, parts, method.smoothing_steps
         self.norms = (targets.values - targets.initial).norm(dim=0)  # ‖r‖ [n]
-        self._threshold = residual_threshold(self.norms, method)
+        self._method, self._threshold = method, residual_threshold(self.norms, method)
         self.smooths = bool(method.smooth and (self.norms > self._threshold).any())
+
+    def starting(self, values: Tensor) -> "LayerTarget":
+        """The same as seen from where the layers below have got to: that is its v0, and the rest its ``‖r‖``.
+
+        Args:
+            values: Present values where the target is, ``[o, n]``.
+        """
+        return LayerTarget(replace(self.targets, initial=values), self.at, self.parts, self._method, self.every)
 
     def values_at(self, iteration: int) -> Tensor:
         """``v^t = v + β(t) (v0 − v)``, ``[o, n]``."""
@@ -166,6 +174,11 @@ class Proposal:
         return [layer.measured() for layer in self._solved]
 
 
+Choose = Callable[[int, Callable[[int], object]], int]
+"""Which of a layer's candidates is taken, given how many there are and what puts one into the model; the first is put
+first, as it finds P̃."""
+
+
 class ClosedForm:
     """Proposes closed-form edits of a batch.
 
@@ -180,9 +193,11 @@ class ClosedForm:
         rewritten: Which previous edits are of a fact that the batch edits again, ``[m]``; none by default.
         prepared: What the treatment made of each site's unedited weight.
         removed: For each site what the treatment has added to the last batch's update, where it is fed back.
+        choose: Chooses the candidate of each layer, where every layer has its own (``selection_scope: layer``).
 
     Attributes:
-        iterations: How many smoothing iterations there can be: ``T + 1``, or 1 if nothing is smoothed.
+        iterations: How many candidates of all layers there can be: ``T + 1`` smoothing iterations, or 1 if nothing is
+            smoothed or every layer chooses by itself.
         residual_norms: ``‖r‖`` at the last edited layer, ``[n]``.
         converged: Which targets came below the stopping loss (at every layer that has its own), ``[n]``.
     """
@@ -199,19 +214,28 @@ class ClosedForm:
         rewritten: Tensor | None = None,
         prepared: Sequence[Any] | None = None,
         removed: Sequence[fn.LowRankUpdate | None] | None = None,
+        choose: Choose | None = None,
     ) -> None:
+        self._choose = choose
         self._snapshot, self._sites, self._method = snapshot, snapshot.sites, method
         self._reader = KeyReader(decoder, rows, self._sites)
+        if method.by_layer and self._reader.curved(self._sites):
+            msg = (
+                "expected layers whose MLP output is added to the stream for method.selection_scope layer, got layers "
+                "that normalize it; set selection_scope: batch."
+            )
+            raise InputError(msg)
         back = removed or [None] * len(self._sites)
         self._solvers = [
-            LayerSolver(site.layer, method, stats, snapshot.weights[i], prior_keys[i], rewritten, back[i])
+            LayerSolver(site.layer, method, stats, snapshot.weights[i], prior_keys[i], rewritten, back[i], i + 1)
             for i, (site, stats) in enumerate(zip(self._sites, statistics, strict=True))
         ]
         self._prepared = prepared or [None] * len(self._sites)
         with snapshot:
             learn = Learning(find, self._write, self._reader)
             self._targets = TARGETS[method.targets].run(method, self._sites, learn)
-        self.iterations = method.smoothing_steps + 1 if any(target.smooths for target in self._targets) else 1
+        several = not method.by_layer and any(target.smooths for target in self._targets)
+        self.iterations = method.smoothing_steps + 1 if several else 1
         self.residual_norms = self._targets[-1].norms
         self.converged = torch.stack([target.targets.converged for target in self._targets]).all(0)
 
@@ -221,16 +245,21 @@ class ClosedForm:
         first, last = (
             self._reader.change([site], target.values_at(t), values) for t in (0, self._method.smoothing_steps)
         )
-        solver.search(first, keys)  # P̃ belongs to the first iteration (Algorithm 1)
+        # P̃ belongs to the first iteration (Algorithm 1)
+        solver.search(last if self._method.search_unsmoothed else first, keys)
         site.add(stored(solver.solve(last, keys), site.weight))
 
     @torch.no_grad()
     def propose(self, iteration: int) -> list[LayerEdit]:
         """Edits the model with the targets of smoothing iteration ``t``; it must be as the batch found it.
 
+        Where every layer chooses by itself there is one proposal, and ``t`` says nothing.
+
         Raises:
             InputError: If a residual is not finite.
         """
+        if self._method.by_layer:
+            return self._edit_by_layer()
         edits, left = self._edit_layers(iteration)
         if left > _ENOUGH:  # layers that normalize hand the last one what it may not reach
             self._snapshot.restore()
@@ -288,10 +317,56 @@ class ClosedForm:
                 below = Variants(self._sites[:i], [[layer.update for layer in own] for own in solved])
                 read = wide.read_each(site, target.at, below, every=target.every)
             sharing = self._sites[i : i + target.parts]
-            for own, iteration, (keys, values) in zip(solved, iterations, read, strict=True):
-                residual = self._reader.change(sharing, target.values_at(iteration), values)
-                own.append(Solved(solver, stored(solver.solve(residual, keys), site.weight), residual, keys))
+            for own, iteration, one in zip(solved, iterations, read, strict=True):
+                own.append(self._solve(solver, sharing, target, iteration, one))
         return [Proposal(own) for own in solved]
+
+    def _solve(
+        self,
+        solver: LayerSolver,
+        sharing: Sequence[EditSite],
+        target: LayerTarget,
+        iteration: int,
+        read: tuple[Tensor, Tensor],
+        *,
+        together: bool = True,
+    ) -> Solved:
+        """The update of a layer for a smoothing iteration, of which the first finds P̃.
+
+        Args:
+            solver: Its solver.
+            sharing: The sites that share what is lacking; the first is edited.
+            target: Its target.
+            iteration: The smoothing iteration ``t``.
+            read: Its keys ``[d, n]`` and the present values ``[o, n]``.
+            together: As for :meth:`_edit_layers`.
+        """
+        keys, values = read
+        if self._method.search_unsmoothed:
+            solver.search(self._reader.change(sharing, target.targets.values, values, together=together), keys)
+        residual = self._reader.change(sharing, target.values_at(iteration), values, together=together)
+        return Solved(solver, stored(solver.solve(residual, keys), sharing[0].weight), residual, keys)
+
+    def _edit_by_layer(self) -> list[LayerEdit]:
+        """Edits the layers from below to above, each with the candidate that is chosen for it alone."""
+        assert self._choose is not None
+        self._reader.restart()
+        edits: list[LayerEdit] = []
+        for i, (site, solver, target) in enumerate(zip(self._sites, self._solvers, self._targets, strict=True)):
+            read = self._reader.read(site, target.at)
+            own, sharing = target.starting(read[1]), self._sites[i : i + target.parts]
+            put = partial(self._put, Snapshot([site]), partial(self._solve, solver, sharing, own, read=read))
+            chosen = self._choose(self._method.smoothing_steps + 1 if own.smooths else 1, put)
+            edits.append(put(chosen).measured())
+        return edits
+
+    @staticmethod
+    def _put(before: Snapshot, solve: Callable[[int], Solved], iteration: int) -> Solved:
+        """Puts a layer's candidate into the model, in place of another."""
+        before.restore()
+        solved = solve(iteration)
+        before.sites[0].add(solved.update)
+        return solved
 
     def _edit_layers(self, iteration: int, *, together: bool = True) -> tuple[list[LayerEdit], float]:
         """Edits the layers from below to above.
@@ -310,13 +385,13 @@ class ClosedForm:
         for i, (site, solver, target) in enumerate(zip(self._sites, self._solvers, self._targets, strict=True)):
             keys, values = self._reader.read(site, target.at, every=target.every)
             starts.append(values)
-            sharing, wanted = self._sites[i : i + target.parts], target.values_at(iteration)
-            residual = self._reader.change(sharing, wanted, values, together=together)
-            update = stored(solver.solve(residual, keys), site.weight)
+            sharing, read = self._sites[i : i + target.parts], (keys, values)
+            solved = self._solve(solver, sharing, target, iteration, read, together=together)
+            update = solved.update
             site.add(update)
             if treat is not None:
                 update = treat(self._method, update, solver.weight, self._prepared[i])
-            edits.append(LayerEdit(update, keys, solver.report(update, residual, keys)))
+            edits.append(LayerEdit(update, keys, solver.report(update, solved.residual, keys)))
         first = self._targets[0]
         if first.parts == 1 or not self._reader.curved(self._sites):
             return edits, 0.0

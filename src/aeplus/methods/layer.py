@@ -28,7 +28,7 @@ def stored(update: fn.LowRankUpdate, weight: Tensor) -> fn.LowRankUpdate:
 
 
 class LayerSolver:
-    """Solves one layer of one batch. The filter is searched once, on the first residual (Algorithm 1).
+    """Solves one layer of one batch. P̃ is searched once, on the first residual (Algorithm 1), or on :meth:`search`'s.
 
     Up to ``d`` previous keys are columns of the system. Of more, only their moment ``Kp Λp Kpᵀ`` enters it, which gives
     the same update; without the weights it is kept up to date from batch to batch.
@@ -41,6 +41,7 @@ class LayerSolver:
         prior_keys: Keys of previous edits, ``[d, m]`` or those of each batch, as they were when those edits were made.
         rewritten: Which of them are of a fact that this batch edits again, ``[m]``; none by default.
         removed: What the treatment has added to the last batch's update; this one takes it back (error feedback).
+        place: The layer's place among the edited ones, from 1.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class LayerSolver:
         prior_keys: EarlierKeys | Sequence[Tensor] | Tensor,
         rewritten: Tensor | None = None,
         removed: fn.LowRankUpdate | None = None,
+        place: int = 1,
     ) -> None:
         dtype = solving_dtype(method, weight)
         self.layer = layer
@@ -62,6 +64,7 @@ class LayerSolver:
         self._many = self.earlier.columns > weight.shape[1]
         none = torch.zeros(self.earlier.columns)
         self._rewritten = (none if rewritten is None else rewritten).to(weight.device, torch.bool)
+        self._strength = method.prior_strength * (place if method.prior_by_place else 1)
         self._base = base_filter(method, self.statistics.spectrum)
         self._removed = None if removed is None else removed.to(weight.device).to(dtype)
         self._relaxed: Relaxed | None = None
@@ -147,7 +150,7 @@ class LayerSolver:
             earlier: dict[str, Any] = {"prior_moment": self._weighted(weights)}
         else:
             earlier = {"prior_keys": self.prior_keys, "prior_weights": weights}
-        return earlier | {"prior_strength": self.method.prior_strength}
+        return earlier | {"prior_strength": self._strength}
 
     def _conflict(self, keys: Tensor) -> Tensor:
         """s(kp, K1) of each previous edit with the keys ``[d, n]`` of this batch, ``[m]``."""

@@ -33,7 +33,10 @@ SWITCHES = (*TABLES, "selection", "smooth")
 
 _PROJECTORS = ("null_space", "null_soft")  # filters with directions left out, which P̃ can add
 
-_SMOOTHING = ("smoothing_steps", "smoothing_share", "smoothing_threshold", "smoothing_mode", "selection")
+_SMOOTHING = (
+    *("smoothing_steps", "smoothing_share", "smoothing_threshold", "smoothing_mode"),
+    *("selection", "selection_scope"),
+)
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,9 @@ class Method:
             ``hard``: updates are exactly 0 on all previous keys (EvoEdit), so that no fact can be edited again.
         smooth: Approach the targets of very inconsistent edits step by step (AlphaEdit+).
         selection: Which smoothing candidate is committed: ``best``, the one that gives the validation set's answers the
-            highest mean probability, ties to the least smoothed, or ``converge``, the first whose Score has settled
-            (Algorithm 1, line 19).
+            highest mean probability, ties to the least smoothed; ``converge``, the first whose Score has settled
+            (Algorithm 1, line 19); or ``highest``, the one with the highest mean of Efficacy and Generalization on the
+            validation set, ties to the most smoothed (the published code's rule).
         treatment: What is done to an update afterwards: ``none``; ``sparsify``: only the entries with the largest
             relative change stay (RECT); ``sphere``: a share of it is taken out of the main input directions of the
             present weight's rows (SPHERE); ``revive``: it is kept out of the leading singular vectors of the unedited
@@ -114,8 +118,14 @@ class Method:
         ridge: λ.
         own_ridge: λ where each layer has its own target (``targets: own`` or ``forward``), if another.
         prior_strength: β, the weight of all previous edits.
+        prior_by_place: Multiply β by the layer's place among the edited ones, 1 for the lowest (the published code).
         epsilon: ε: an eigenvector joins P̃ if the objective falls by more than this.
         relative: Whether ε is a share of the objective rather than an absolute number.
+        search_block: How many eigenvectors are tried together, and join P̃ together or not at all; what they have to
+            gain is so many times ε. Algorithm 1 takes 1, the published code 10.
+        search_unsmoothed: Find P̃ for the residuals of the unsmoothed targets, as the published code does, rather than
+            for those of the first smoothing iteration (Algorithm 1). The layers below are as the first iteration edits
+            them.
         aligned_share: Edits with ``‖P k‖ / ‖k‖`` below this get a direction.
         aligned_left: The share of its residual that such an edit, by itself, may keep; the direction that leaks least
             for it is taken, and none where the null space alone leaves no more.
@@ -134,6 +144,10 @@ class Method:
         smoothing_threshold: τ_r: smooth edits whose residual norm is above this, instead of a share.
         smoothing_mode: ``parallel``: all iterations of a batch are found and scored in one pass, where they can be;
             ``sequential``: one after the other, each put into the weights first.
+        selection_scope: ``batch``: one candidate for all layers, edited with the targets of one smoothing iteration.
+            ``layer``: each layer has its own (the published code). From the lowest on, a layer's residuals, ``‖r‖``
+            and v0 are those that the layers below have left, its candidates are scored with the layers above
+            unedited, and the chosen one stays.
         keep_share: Share of an update's entries that ``sparsify`` keeps.
         main_energy: Share of the weight's energy that its main directions hold, for ``sphere`` and ``revive``.
         main_strength: How much of an update ``sphere`` takes out of them: 0.5 for AlphaEdit, 0.8 for MEMIT, RECT and
@@ -157,7 +171,7 @@ class Method:
     relax: str = "aligned"
     prior: str = "conflict"
     smooth: bool = True
-    selection: Literal["best", "converge"] = "best"
+    selection: Literal["best", "converge", "highest"] = "best"
     treatment: str = "none"
     threshold: float = 0.02
     threshold_kind: FilterKind = "absolute"
@@ -165,8 +179,11 @@ class Method:
     ridge: float = 10.0
     own_ridge: float | None = None
     prior_strength: float = 100.0
+    prior_by_place: bool = False
     epsilon: float = 3e-4
     relative: bool = False
+    search_block: int = 1
+    search_unsmoothed: bool = False
     aligned_share: float = 0.5
     aligned_left: float = 0.15
     aligned_power: float = 1.0
@@ -179,6 +196,7 @@ class Method:
     smoothing_share: float = 0.2
     smoothing_threshold: float | None = None
     smoothing_mode: Literal["parallel", "sequential"] = "parallel"
+    selection_scope: Literal["batch", "layer"] = "batch"
     keep_share: float = 0.4
     main_energy: float = 0.5
     main_strength: float = 0.5
@@ -193,7 +211,7 @@ class Method:
         if not isinstance(self.gradient, GradientOptions):
             msg = f"expected method.gradient to be a mapping of its numbers, got {self.gradient!r}; correct it."
             raise InputError(msg)
-        require_positive(self, "method", "threshold", "alpha", "ridge", "smoothing_steps")
+        require_positive(self, "method", "threshold", "alpha", "ridge", "smoothing_steps", "search_block")
         require_not_negative(
             self,
             "method",
@@ -262,6 +280,41 @@ class Method:
             )
             raise InputError(msg)
 
+        if self.by_layer:
+            self._check_by_layer()
+
+    def _check_by_layer(self) -> None:
+        """Every layer chooses by itself only where one target is shared, candidate after candidate."""
+        if self.smoothing_mode != "sequential":
+            msg = (
+                "expected smoothing_mode: sequential for method.selection_scope: layer, whose candidates come one "
+                f"after the other, got {self.smoothing_mode}; set smoothing_mode: sequential."
+            )
+            raise InputError(msg)
+        if self.targets != "last":
+            msg = (
+                "expected targets: last for method.selection_scope: layer, which edits every layer towards one target, "
+                f"got {self.targets}; set selection_scope: batch."
+            )
+            raise InputError(msg)
+        if self.sites != "all":
+            msg = (
+                "expected sites: all for method.selection_scope: layer, which goes from each layer to the next, got "
+                f"{self.sites}; set selection_scope: batch."
+            )
+            raise InputError(msg)
+        if TREATMENTS[self.treatment].run.each is not None:
+            msg = (
+                "expected treatment: none or restrain for method.selection_scope: layer, which scores updates as "
+                f"solved, got {self.treatment}; set selection_scope: batch."
+            )
+            raise InputError(msg)
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether every layer chooses its own smoothing candidate."""
+        return self.smooth and self.selection_scope == "layer"
+
     @property
     def solver_ridge(self) -> float:
         """λ of the linear system; 1 for a filter that holds its own (MEMIT's)."""
@@ -277,6 +330,8 @@ class Method:
         acting = {number for switch in switches for number in TABLES[switch][getattr(self, switch)].numbers}
         if "ridge" not in acting:
             acting.discard("own_ridge")
+        if not self.smooth:
+            acting.discard("search_unsmoothed")
         return frozenset(acting.union(_SMOOTHING if self.smooth else (), ("double",)))
 
     def idle(self, names: Iterable[str]) -> list[str]:
@@ -296,5 +351,9 @@ class Method:
 def switch_choices() -> dict[str, list[str]]:
     """What each field that is chosen by name may be."""
     named = {name: list(table) for name, table in TABLES.items()}
-    modes = {"selection": ["best", "converge"], "smoothing_mode": ["parallel", "sequential"]}
+    modes = {
+        "selection": ["best", "converge", "highest"],
+        "smoothing_mode": ["parallel", "sequential"],
+        "selection_scope": ["batch", "layer"],
+    }
     return {**named, **modes, "threshold_kind": list(get_args(FilterKind))}

@@ -94,6 +94,7 @@ def _searched(method: "Method", found: Widening, **bounds: Any) -> Relaxed:
         method.solver_ridge,
         method.epsilon,
         relative=method.relative,
+        search_block=method.search_block,
         **found.priors,
         **bounds,
     )
@@ -118,11 +119,16 @@ def _aligned(method: "Method", found: Widening) -> Relaxed:
     return Relaxed(found.base, fn.aligned_basis(*problem, share=method.aligned_share, power=power, floor=floor))
 
 
+_SEARCH = ("epsilon", "relative", "search_block", "search_unsmoothed")
+
 RELAXATIONS: dict[str, Part[Callable[["Method", Widening], Relaxed] | None]] = {
     "none": Part(None),
-    "aligned": Part(_aligned, ("aligned_share", "aligned_left", "aligned_power", "aligned_floor", "aligned_leakage")),
-    "bounded": Part(_bounded, ("epsilon", "relative", "max_rank", "max_leakage", "max_growth")),
-    "paper": Part(_searched, ("epsilon", "relative")),
+    "aligned": Part(
+        _aligned,
+        ("aligned_share", "aligned_left", "aligned_power", "aligned_floor", "aligned_leakage", "search_unsmoothed"),
+    ),
+    "bounded": Part(_bounded, (*_SEARCH, "max_rank", "max_leakage", "max_growth")),
+    "paper": Part(_searched, _SEARCH),
 }
 """``method.relax``: how the filter is widened by P̃; ``None`` for not at all."""
 
@@ -153,11 +159,13 @@ class Prior:
     forbids: bool = False
 
 
+_STRENGTH = ("prior_strength", "prior_by_place")
+
 PRIORS: dict[str, Part[Prior]] = {
     "none": Part(Prior()),
-    "equal": Part(Prior(lambda earlier: torch.ones_like(earlier.rewritten, dtype=torch.float32)), ("prior_strength",)),
-    "conflict": Part(Prior(lambda earlier: 1 - earlier.conflict()), ("prior_strength",)),
-    "resolve": Part(Prior(lambda earlier: (~earlier.rewritten).float()), ("prior_strength",)),
+    "equal": Part(Prior(lambda earlier: torch.ones_like(earlier.rewritten, dtype=torch.float32)), _STRENGTH),
+    "conflict": Part(Prior(lambda earlier: 1 - earlier.conflict()), _STRENGTH),
+    "resolve": Part(Prior(lambda earlier: (~earlier.rewritten).float()), _STRENGTH),
     "hard": Part(Prior(forbids=True)),
 }
 """``method.prior``: the weights ``Λp [m]`` of previous edits, or that they forbid directions."""

@@ -53,6 +53,19 @@ _PLAIN: dict[str, Any] = {"relax": "none", "smooth": False}
 _MEMIT: dict[str, Any] = {**_PLAIN, "filter": "covariance", "prior": "none"}
 _ALPHAEDIT: dict[str, Any] = {**_PLAIN, "prior": "equal", "prior_strength": 1.0}
 _PLUS: dict[str, Any] = {"relax": "aligned", "prior": "conflict", "smooth": True}
+_PUBLISHED: dict[str, Any] = {
+    "relax": "paper",
+    "relative": True,
+    "search_block": 10,
+    "search_unsmoothed": True,
+    "threshold": 0.015,
+    "threshold_kind": "absolute",
+    "prior_by_place": True,
+    "selection": "highest",
+    "selection_scope": "layer",
+    "smoothing_mode": "sequential",
+    "smoothing_threshold": 30.0,
+}
 _BLUE: dict[str, Any] = {"sites": "ends", "targets": "own"}
 _MEMIT_PAPER = ("MEMIT (Meng et al., ICLR 2023)", "https://arxiv.org/abs/2210.07229")
 _RECT_PAPER = ("RECT (Gu et al., EMNLP 2024)", "https://arxiv.org/abs/2401.04700")
@@ -126,6 +139,12 @@ METHODS: dict[str, NamedMethod] = {
             "exact Algorithm 1: ε-only stopping, convergence-based selection",
             *_PLUS_PAPER,
             {**_PLUS, "relax": "paper", "selection": "converge"},
+        ),
+        NamedMethod(
+            "alphaedit_plus_published",
+            "the published code's own choices, but for selection on test prompts: validation prompts take their place",
+            *_PLUS_PAPER,
+            {**_PLUS, **_PUBLISHED},
         ),
         NamedMethod(
             "prune_plus",

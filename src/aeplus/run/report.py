@@ -88,7 +88,8 @@ def batch_report(
     ``leakage`` are the largest; ``layers`` holds each layer's own. ``residual_norm`` is the mean ``‖r‖`` of the
     edits at the last layer. ``committed_iteration`` is the smoothing iteration t that was committed, 0 where nothing
     was smoothed; ``candidates`` holds what validation made of each iteration, and ``validation_score`` and
-    ``validation_probability`` are those of the committed one.
+    ``validation_probability`` are those of the committed one. Where every layer chooses by itself there is one
+    candidate, and the session adds ``chosen``: for each layer the iteration, and the scores that it was chosen by.
 
     Args:
         edits: Edits in the batch.

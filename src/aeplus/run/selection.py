@@ -6,13 +6,13 @@ a name in ``Method.selection``.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from aeplus.errors import InputError
 
-Selections = Literal["best", "converge"]
+Selections = Literal["best", "converge", "highest"]
 _ROUNDING = 1e-3  # points of a score: scores of the same hits may differ by rounding
 
 
@@ -117,12 +117,33 @@ class Converge:
         return Decision(keep=True, done=settled)
 
 
+class Highest:
+    """Keeps the first candidate that no other surpasses, and sees all of them: the published code's rule.
+
+    A tie goes to the most smoothed, however many there are.
+
+    Example:
+        >>> rule = Highest()
+        >>> [tuple(rule.observe(score)) for score in (80.0, 90.0, 90.0, 70.0)]
+        [(True, False), (True, False), (False, False), (False, False)]
+    """
+
+    def __init__(self) -> None:
+        self._best = -math.inf
+
+    def observe(self, score: float) -> Decision:
+        """Takes the next candidate's score, in percent; one that is not a number is not kept."""
+        keep = score > self._best + _ROUNDING
+        self._best = score if keep else self._best
+        return Decision(keep=keep, done=False)
+
+
 @dataclass(frozen=True)
 class SelectionOptions:
     """A rule for every batch as plain values, which a journal keeps; a call makes the rule of one batch.
 
     Attributes:
-        selection: ``best`` or ``converge``.
+        selection: ``best``, ``converge`` or ``highest``.
         tie: See :class:`Best`.
         patience: See :class:`Best`.
         min_delta: See :class:`Converge`.
@@ -140,7 +161,7 @@ class SelectionOptions:
 
     def __post_init__(self) -> None:
         if self.selection not in SELECTIONS:
-            msg = f"expected a selection best or converge, got {self.selection!r}; choose one of these."
+            msg = f"expected a selection out of {', '.join(SELECTIONS)}, got {self.selection!r}; choose one of these."
             raise InputError(msg)
 
     @property
@@ -159,9 +180,28 @@ class SelectionOptions:
         return Converge(self.min_delta) if self.selection == "converge" else SELECTIONS[self.selection]()
 
 
-SELECTIONS: dict[str, Callable[[], Selection]] = {"best": Best, "converge": Converge}
+SELECTIONS: dict[str, Callable[[], Selection]] = {"best": Best, "converge": Converge, "highest": Highest}
 """The rules by the names that ``model.method.selection`` takes, with their defaults."""
 
-WATCHED = {"best": "probability", "converge": "score"}
-"""What each of them sees of a candidate, by its name in what ``EditSession.validate`` gives: the best is found by
-probabilities, which tell candidates apart, and Algorithm 1 compares the Score's top-1 hits."""
+EDITED = "efficacy+generalization"
+"""Their mean, by the name that a rule may watch; of one alone where the other has no prompt."""
+
+MEASURED = ("probability", "score", "efficacy", "generalization", "specificity", EDITED)
+"""What a session itself can tell a rule of a candidate."""
+
+WATCHED = {"best": "probability", "converge": "score", "highest": EDITED}
+"""What each of them sees of a candidate, by its name in what :func:`seen` takes: the best is found by probabilities,
+which tell candidates apart, Algorithm 1 compares the Score's top-1 hits, and the published code the edits' alone."""
+
+
+def seen(summary: Mapping[str, float | None], name: str) -> float | None:
+    """What a rule sees of a candidate, in percent; ``None`` where it was not measured.
+
+    Args:
+        summary: What ``EditSession.validate`` gives.
+        name: The name of one of its values, or :data:`EDITED`.
+    """
+    if name != EDITED:
+        return summary[name]
+    parts = [value for part in EDITED.split("+") if (value := summary[part]) is not None]
+    return sum(parts) / len(parts) if parts else None

@@ -34,7 +34,7 @@ from aeplus.run.preservation import LeakageMeter, named_statements, preserved_st
 from aeplus.run.reading import Reading
 from aeplus.run.recording import Recording
 from aeplus.run.report import RunReport, batch_report
-from aeplus.run.selection import WATCHED, Selection, SelectionOptions
+from aeplus.run.selection import MEASURED, WATCHED, Selection, SelectionOptions, seen
 from aeplus.run.unedited import UneditedModel
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.targets.rows import sample_contexts
@@ -44,6 +44,9 @@ from aeplus.utils.ranks import Ranks
 if TYPE_CHECKING:
     from aeplus.run.resume import Resume
     from aeplus.targets.cache import TargetCache
+
+Items = Callable[[], Sequence[tuple[str, str, str | None] | PromptItem]]
+"""Gives the validation prompts of the batch under way."""
 
 
 class EditSession:
@@ -81,10 +84,11 @@ class EditSession:
         recording: Writes the others to a journal, where one is kept.
         report: What the run has measured so far.
         select: Makes the rule that chooses each batch's candidate; by default that of ``method.selection``.
-        monitor: What :meth:`validate` found that the rule should see: ``probability`` or ``score``.
+        monitor: What :meth:`validate` found that the rule should see; see :func:`~aeplus.run.selection.seen`.
 
     Raises:
-        InputError: If the model, its tokenizer or its layers cannot be edited, or ``edited_dtype`` is unknown.
+        InputError: If the model, its tokenizer or its layers cannot be edited, ``edited_dtype`` is unknown, or several
+            processes are to choose layer by layer.
     """
 
     data: Stream
@@ -114,6 +118,12 @@ class EditSession:
         self.method, self.target_options, self.preserved, self.seed = method, targets, preserved, seed
         if edited_dtype not in ("same", "float32"):
             msg = f"expected edited_dtype same or float32, got {edited_dtype!r}; choose one of these."
+            raise InputError(msg)
+        if method.by_layer and ranks is not None and not ranks.alone:
+            msg = (
+                "expected one process for method.selection_scope: layer, which scores a layer's candidates while it is "
+                "edited, got several; set trainer.devices: 1, or selection_scope: batch."
+            )
             raise InputError(msg)
         for number, (fixed, present) in method.departures.items():
             message = (
@@ -295,12 +305,15 @@ class EditSession:
         """Whether a batch is under way."""
         return self._batch is not None
 
-    def begin(self) -> None:
+    def begin(self, items: Items | None = None) -> None:
         """Builds the edit of the batch at the cursor; the model is as before.
 
+        Args:
+            items: Gives the validation prompts, which a method that chooses layer by layer needs meanwhile.
+
         Raises:
-            InputError: If a prompt is too long, something is not finite, there is nothing to edit, or another batch is
-                under way.
+            InputError: If a prompt is too long, something is not finite, there is nothing to edit, another batch is
+                under way, or such a method gets no validation prompts.
         """
         if self._builder is None:
             msg = "expected a session that is prepared for editing, got one that is not; call prepare(data) first."
@@ -313,6 +326,20 @@ class EditSession:
         if self.data.exhausted:
             msg = "expected a batch to edit, got the end of the edits; end the run when data.exhausted (no min_epochs)."
             raise InputError(msg)
+        if self.method.by_layer and items is None:
+            msg = (
+                "expected validation prompts for method.selection_scope: layer, got none; call begin(items) with what "
+                "gives them."
+            )
+            raise InputError(msg)
+        if self.method.by_layer and self.monitor not in MEASURED:
+            msg = (
+                f"expected a monitor out of {', '.join(MEASURED)} for method.selection_scope: layer, got "
+                f"{self.monitor!r}; choose one of these, or selection_scope: batch."
+            )
+            raise InputError(msg)
+        self._items = items
+        self._chosen: list[dict[str, Any]] = []  # what became of each layer's candidates
         if len(self.data.current) == 1 and not self.data.cursor:
             self._say_if_not_smoothed()
         self._restart_clock()
@@ -321,12 +348,12 @@ class EditSession:
         if self.method.feedback:
             earlier = [(self.entries.updates(site), self.entries.keys(site)) for site in self.sites]
             removed = [added_last(self.method, updates, updates.ranks, keys) for updates, keys in earlier]
-        self._batch = self._builder.build(self.data.current, self.data.edited, prior_keys, removed)
+        self._batch = self._builder.build(self.data.current, self.data.edited, prior_keys, removed, self._choose)
         self._name_shared_keys()
         self._rule = self.select()
         self._seconds["targets"] = self._builder.learning_seconds
 
-    def edit_batch(self, items: Callable[[], Sequence[tuple[str, str, str | None] | PromptItem]]) -> BatchCommit:
+    def edit_batch(self, items: Items) -> BatchCommit:
         """Edits the batch at the cursor, from its first candidate to its commit, for those without a loop of their own.
 
         Args:
@@ -335,11 +362,11 @@ class EditSession:
         Raises:
             InputError: As :meth:`begin` and :meth:`candidate` do.
         """
-        self.begin()
+        self.begin(items)
         done = False
         while not done:
             self.candidate()
-            done = self.settle(self.validate(items())[self.monitor])
+            done = self.settle(seen(self.validate(items()), self.monitor))
         return self.commit()
 
     def _say_if_not_smoothed(self) -> None:
@@ -375,6 +402,28 @@ class EditSession:
         candidate = self.batch.candidate(len(self.batch.scores))
         self._notify("on_candidate", candidate.iteration, self.batch.iterations)
         return candidate
+
+    def _choose(self, count: int, put: Callable[[int], object]) -> int:
+        """Which of a layer's candidates stays, decided as :meth:`settle` decides for all layers together."""
+        assert self._items is not None
+        rule, scores = self.select(), list[float | None]()
+        iteration, kept = 0, None
+        for iteration in range(count if count > 1 else 0):  # the only one is final, and not validated
+            put(iteration)
+            began = time.perf_counter()
+            scores.append(score := seen(self.measuring.grade(self._items()), self.monitor))
+            seconds = time.perf_counter() - began
+            self._seconds["validate"] += seconds
+            self.batch.seconds -= seconds
+            if score is None:
+                continue
+            decision = rule.observe(score)
+            kept = iteration if decision.keep else kept
+            if decision.done:
+                break
+        chosen = iteration if kept is None else kept
+        self._chosen.append({"iteration": chosen, "scores": scores})
+        return chosen
 
     def validate(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> dict[str, float | None]:
         """Scores the model (and the present candidate, in a batch) on validation prompts, in percent.
@@ -434,6 +483,8 @@ class EditSession:
         layers = [edit.report for edit in chosen.layers]
         scores = [{"score": s.get("score"), "probability": s.get("probability")} for s in batch.scores.values()]
         report = batch_report(len(requests), layers, norms, scores, chosen.iteration, self._seconds)
+        if self._chosen:
+            report["chosen"] = self._chosen
         entry = Entry.of(requests, chosen.layers, report)
         self.entries.append(self.recording.append(entry).packed())
         self.report.batches.append(report)
