@@ -174,6 +174,7 @@ _STREAM = "build-stream --kind=plain --data.path=edits.jsonl --count=2 --split=a
 _CASES = "cases --runs run --count=1 --length=1 --out=new.md"
 _CAPABILITIES = "capabilities --model=./model --device=cpu --out=new.json"
 _REPORT = "--out=new.html --markdown=new.md"
+_NO_DATA = ("folder", "pipe", "gone", "null", "number", "list")  # and so no figure of them
 _JOURNALS = {
     "log": "log run",
     "show": "show run 2",

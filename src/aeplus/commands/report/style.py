@@ -117,7 +117,9 @@ footer {
   tbody th, thead th:first-child { position: static; }
   .number, thead .number { white-space: normal; min-width: 0; }
   td.long { min-width: 0; }
-  th, td, tbody th { overflow-wrap: anywhere; max-width: none; }
+  td, tbody th { overflow-wrap: anywhere; max-width: none; }
+  td small { font-size: 7pt; }
+  .figures { grid-template-columns: 1fr 1fr; gap: 4mm; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 }
 """
