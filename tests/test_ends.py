@@ -28,7 +28,7 @@ WORDS = {
     "apply": "x --out=x",
     "undo": "x 1",
     "export": "x --format=delta --out=x",
-    **dict.fromkeys(("log", "verify"), "x"),
+    **dict.fromkeys(("log", "verify", "report"), "x"),
 }
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from aeplus.commands.arguments import COMMANDS
 from aeplus.commands.main import main
+from made_runs import made_comparison, made_experiment
 from small import records
 from test_hostile import PICKLE, tree
 
@@ -132,6 +133,7 @@ TOKENIZER = {
 TOKENS = {name: JSON[name] for name in ("binary", "null", "number", "list", "deep")}
 WEIGHTS = {**ANY, "cut": cut, "pickled": pickled, "header": put(b"\xff" * 7 + b"\x7f" + b"{}")}
 RECORD = {**JSON, "cut": cut, "flip": flip, "object": put(b"{}")}
+PLAIN = {**JSON, "cut": cut, "object": put(b"{}")}  # a file without a digest
 TENSORS = {**ANY, "cut": cut, "flip": flip}
 CHECKPOINT = {**ANY, "cut": cut, "flip": flip}
 ITEMS = {**JSON, "label": of({"sentence": "good", "label": [1]}), "text": of({"sentence": 3, "label": 1})}
@@ -171,6 +173,8 @@ _VALIDATION = "build-validation --edits=edits.jsonl --k0=facts.jsonl --share=0.5
 _STREAM = "build-stream --kind=plain --data.path=edits.jsonl --count=2 --split=all --out=new.jsonl"
 _CASES = "cases --runs run --count=1 --length=1 --out=new.md"
 _CAPABILITIES = "capabilities --model=./model --device=cpu --out=new.json"
+_REPORT = "--out=new.html --markdown=new.md"
+_NO_DATA = ("folder", "pipe", "gone", "null", "number", "list")  # and so no figure of them
 _JOURNALS = {
     "log": "log run",
     "show": "show run 2",
@@ -235,6 +239,18 @@ ROWS = [
     *(Row(f"{_CAPABILITIES} --data=tasks --tasks=sst2", f"model/{name}", damages) for name, damages in _MODEL),
     Row(f"{_CAPABILITIES} --harness=task.yaml", "task.yaml", CONFIG, every=20),
     Row("demo-data --model=./model --out=new", "model/config.json", SETTINGS),
+    Row(f"report run {_REPORT}", "run/metrics.json", PLAIN),
+    Row(f"report run {_REPORT}", "run/config.yaml", CONFIG),
+    Row(f"report run {_REPORT}", "run/edits.jsonl", LINES, right=("empty", "gone")),
+    Row(
+        f"report run {_REPORT}", "run/figures/data.json", JSON, ("folder", "pipe", "gone", "null", "number", "list"), 4
+    ),
+    Row(f"report compared {_REPORT}", "compared/compare.md", PLAIN),
+    Row(f"report compared {_REPORT}", "compared/compare.csv", PLAIN),
+    Row(f"report compared {_REPORT}", "compared/memit/seed_0/metrics.json", PLAIN),
+    Row(f"report table1 {_REPORT}", "table1/experiment.json", PLAIN),
+    Row(f"report table1 {_REPORT}", "table1/figures/score.svg", JSON),
+    Row(f"report table1 {_REPORT}", "table1/plain/alphaedit/seed_0/config.yaml", CONFIG),
     *(Row(words, "run/journal/journal.json", RECORD) for words in _JOURNALS.values()),
     *(Row(words, f"{_JOURNAL}.json", RECORD) for words in _JOURNALS.values()),
     *(Row(_JOURNALS[name], f"{_JOURNAL}.safetensors", TENSORS) for name in ("verify", "apply", "undo", "export")),
@@ -332,6 +348,8 @@ def given(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         os.chdir(present)
     shutil.move(place / "lightning_logs" / "edits" / "version_0", place / "run")
     shutil.rmtree(place / "lightning_logs")
+    made_comparison(place / "compared")
+    made_experiment(place / "table1")
     return place
 
 

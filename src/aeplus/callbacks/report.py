@@ -15,7 +15,7 @@ from aeplus.errors import InputError
 from aeplus.models.loading import edited_weights, save_model
 from aeplus.run.batches import BatchCommit
 from aeplus.run.hooks import EditCallback, EditingModule, opened_session, session_of
-from aeplus.run.report import print_summary
+from aeplus.run.report import environment, print_summary
 from aeplus.run.session import EditSession
 from aeplus.utils.paths import check_output
 
@@ -111,4 +111,5 @@ class JournalWriter(EditCallback):
         """Writes ``metrics.json`` as the report now is; for callbacks that add to it."""
         if trainer.is_global_zero and log_folder(trainer) is not None:
             session.report.seconds["total"] = time.perf_counter() - self._began
+            session.report.environment = environment(trainer.strategy.root_device)
             session.report.write(run_folder(trainer) / "metrics.json")

@@ -20,6 +20,7 @@ from aeplus.commands.journal.arguments import (
 )
 from aeplus.commands.options import ANY_FORMAT, MODEL, add_overwrite, add_rewriter
 from aeplus.commands.parser import CommandParser
+from aeplus.commands.report.arguments import report_parser
 from aeplus.commands.stream.arguments import stream_parser
 from aeplus.commands.tune.arguments import tune_parser
 
@@ -171,6 +172,7 @@ def cases_parser() -> CommandParser:
 
 COMMANDS = {
     "compare": Command("run several methods on the same edits and write one table", "compare.command", compare_parser),
+    "report": Command("write one page of runs, comparisons and experiments", "report.command", report_parser),
     "tune": Command("find layers and numbers for a model without a config, and write it", "tune.command", tune_parser),
     "demo-data": Command("build the demo's edits for a model", "demo", demo_data_parser),
     "capabilities": Command(

@@ -1,10 +1,14 @@
 """What a run measured: the contents of ``metrics.json``, and the table at its end."""
 
+import os
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor
 
 from aeplus.methods.measured import LayerReport
@@ -38,6 +42,7 @@ class RunReport:
         measures: What :class:`~aeplus.callbacks.evaluation.EvaluationWriter` measured: ``before``, ``batches`` by
             their number, ``after``, ``retention``. Empty without it.
         seconds: Wall-clock seconds for statistics and contexts, and in total with loading and evaluation.
+        environment: What it ran on and by, see :func:`environment`. Empty where no trainer ran it.
     """
 
     method: str
@@ -53,6 +58,7 @@ class RunReport:
     leakage: float | None = None
     measures: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"statistics": 0.0, "total": 0.0})
+    environment: dict[str, str] = field(default_factory=dict)
 
     def record(self, when: Literal["before", "after"], score: "Score") -> None:
         """Takes what was measured on all edits, with its intervals."""
@@ -72,6 +78,21 @@ class RunReport:
             InputError: If it cannot be written.
         """
         write_json(path, self.as_dict())
+
+
+_PACKAGES = ("aeplus", "torch", "transformers", "lightning")
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """What a run depends on beside its settings: where it ran, Python and the versions of the packages."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "device": f"{device.type} ({name})",
+        "CPU cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+        **{package: version(package) for package in _PACKAGES},
+    }
 
 
 def batch_report(

@@ -10,8 +10,8 @@ from aeplus.metrics.paired import Hits, score_difference
 from aeplus.utils.jsonl import read_json
 from aeplus.utils.tables import markdown_table, print_table
 
-_HEADER = ["method", "Score, difference", "95 % interval", "runs"]
-_LEGEND = "Points of Score; edits drawn with replacement within each run, the same for both methods (paired bootstrap)."
+HEADER = ["method", "Score, difference", "95 % interval", "runs"]
+LEGEND = "Points of Score; edits drawn with replacement within each run, the same for both methods (paired bootstrap)."
 
 
 def check_against(against: str | None, methods: Sequence[str]) -> None:
@@ -60,12 +60,12 @@ class Against:
         rows = self.rows(outcomes, methods)
         if not rows:
             return ""
-        return f"\nAgainst {self._method}:\n\n{markdown_table(_HEADER, rows, left=_HEADER[:1])}\n{_LEGEND}\n"
+        return f"\nAgainst {self._method}:\n\n{markdown_table(HEADER, rows, left=HEADER[:1])}\n{LEGEND}\n"
 
     def show(self, outcomes: Sequence[Outcome], methods: Sequence[str]) -> None:
         """Prints the table, where there is one."""
         if rows := self.rows(outcomes, methods):
-            print_table(f"Score against {self._method}", _HEADER, rows, left=_HEADER[:1])
+            print_table(f"Score against {self._method}", HEADER, rows, left=HEADER[:1])
 
     def _difference(self, method: str, seeds: tuple[int, ...]) -> Interval:
         """How much higher a method's Score is; found once, as the table is written after every run."""

@@ -1,0 +1,1 @@
+"""`aeplus report`: one page of runs, comparisons and experiments."""
