@@ -1,5 +1,6 @@
 """A model whose layers lie on several devices is edited as one on a single device is."""
 
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from lightning import Trainer
+from transformers import AutoModelForCausalLM
 
 import aeplus
 from aeplus.commands.main import main
@@ -23,7 +26,7 @@ from aeplus.module import EditModule
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.optimizer import TargetOptions, find_targets
 from aeplus.targets.rows import batch_rows
-from second_device import SECOND, device_map, spread, start_second_device
+from second_device import SECOND, spread, start_second_device
 from small import LEARNING, records
 from tiny import tiny_model, tiny_tokenizer
 
@@ -117,20 +120,22 @@ def test_questions_are_answered_alike() -> None:
         torch.testing.assert_close(several, one, rtol=1e-4, atol=1e-4)
 
 
-def test_fit_loads_a_model_onto_several_devices(workplace: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    import json
-
-    places = device_map(load_model(str(workplace / "model"))[0], 1)
+def test_fit_leaves_a_model_on_several_devices(workplace: Path, tmp_path: Path, monkeypatch: Any) -> None:
     given = ["fit", f"--config={workplace}/tiny.yaml", "--config=method/memit", "--data.limit=3"]
     seen: dict[str, set[str]] = {}
     ended = EditModule.teardown
+
+    def load(*how: Any) -> tuple[Any, Any]:
+        model, tokenizer = load_model(*how[:-1])
+        return (model if how[-1] is None else spread(model, 1)), tokenizer
 
     def teardown(module: EditModule, stage: str) -> None:
         seen[Path.cwd().name] = {str(p.device) for p in module.language_model.parameters()}
         ended(module, stage)
 
+    monkeypatch.setattr("aeplus.module.load_model", load)
     monkeypatch.setattr(EditModule, "teardown", teardown)
-    for name, options in {"one": [], "several": [f"--model.device_map={json.dumps(places)}"]}.items():
+    for name, options in {"one": [], "several": ["--model.device_map=auto"]}.items():
         (folder := tmp_path / name).mkdir()
         monkeypatch.chdir(folder)
         monkeypatch.setenv("AEPLUS_CACHE", str(folder / "cache"))
@@ -140,10 +145,18 @@ def test_fit_loads_a_model_onto_several_devices(workplace: Path, tmp_path: Path,
     assert one["after"] == several["after"]
 
 
-def test_auto_leaves_the_placing_to_transformers(workplace: Path) -> None:
-    model, _ = load_model(str(workplace / "model"), device_map="auto")
-    assert model.hf_device_map
-    assert not any(parameter.requires_grad for parameter in model.parameters())
+@pytest.mark.parametrize("places", [None, "auto", {"": "cpu"}])
+def test_transformers_places_the_layers(workplace: Path, monkeypatch: pytest.MonkeyPatch, places: Any) -> None:
+    asked: list[Any] = []
+    loads = AutoModelForCausalLM.from_pretrained
+
+    def record(*arguments: Any, **options: Any) -> Any:
+        asked.append(options["device_map"])
+        return loads(*arguments, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", record)
+    load_model(str(workplace / "model"), device_map=places)
+    assert asked == [places]
 
 
 def test_without_accelerate(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,13 +168,13 @@ def test_without_accelerate(workplace: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
-def test_one_process_divides_the_layers(workplace: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    monkeypatch.chdir(tmp_path)
-    given = ["--model.device_map=auto", "--trainer.strategy=ddp", "--trainer.devices=2"]
-    monkeypatch.setattr("lightning.pytorch.strategies.launchers.subprocess_script._ChildProcessObserver", None)
-    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("started a process"))
-    assert main(["fit", f"--config={workplace}/tiny.yaml", *given]) == 2
-    assert (
+def test_one_process_divides_the_layers(tmp_path: Path) -> None:
+    module = EditModule("nowhere", [0], device_map="auto")
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    module.trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", default_root_dir=tmp_path, **quiet)
+    with pytest.raises(InputError) as error:
+        module.configure_callbacks()
+    assert str(error.value) == (
         "expected one process for model.device_map, which divides the layers among its devices, got 2; set "
-        "trainer.devices: 1." in capsys.readouterr().err
+        "trainer.devices: 1."
     )
