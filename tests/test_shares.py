@@ -57,6 +57,14 @@ def exchanging(ranks: Ranks, folder: Path) -> None:
 
         assert ranks.split(range(count), square) == [number * number for number in range(count)]
         assert seen == list(range(ranks.number, count, 2))
+    sharded = Ranks.of_group(sharded=True)
+    assert sharded.split([1, 2, 3], lambda share: [(x, ranks.number) for x in share]) == [(1, 0), (2, 0), (3, 0)]
+    assert sharded.split([5, 6], lambda share: [(x, ranks.number) for x in share], runs_model=False) == [(5, 0), (6, 1)]
+    assert [(sharded.takes(part), ranks.takes(part)) for part in (0, 1)] == [
+        (True, part == ranks.number) for part in (0, 1)
+    ]
+    assert (sharded.together(ranks.number), ranks.together(ranks.number)) == (0, ranks.number)
+    assert float(sharded.summed(torch.ones(()))) == 1.0
     assert ranks.gathered(ranks.number) == [0, 1]
     assert ranks.first(ranks.number) == 0
     assert ranks.summed(torch.tensor([1.0, float(ranks.number)])).tolist() == [2.0, 1.0]

@@ -34,7 +34,7 @@ def trainer(folder: Path, **options: Any) -> Trainer:
         ),
         (
             {"devices": 2, "strategy": ModelParallelStrategy()},
-            "expected trainer.strategy ddp for several devices, got ModelParallelStrategy, which divides a model among",
+            "expected trainer.strategy ddp for several devices, or fsdp2 for a model larger than one, got Model",
         ),
         (
             {"accumulate_grad_batches": 2},

@@ -10,6 +10,7 @@ from aeplus.errors import InputError
 from aeplus.run.batches import BatchCommit
 from aeplus.run.committed.store import weights_digests
 from aeplus.run.hooks import EditCallback, EditingModule
+from aeplus.utils.shards import local
 
 
 class Witness(EditCallback):
@@ -35,6 +36,7 @@ class Witness(EditCallback):
             "world": trainer.world_size,
             "weights": weights_digests(session.sites),
             "after": session.report.after,
+            "held": {name: local(weight).numel() for name, weight in session.model.named_parameters()},
             "ranks": [list(entry.ranks.values()) for entry in session.entries],
             "updates": [
                 float(entry.updates[site.layer].left.sum()) for entry in session.entries for site in session.sites

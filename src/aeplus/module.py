@@ -19,7 +19,9 @@ from aeplus.data.datamodule import EditDataModule
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError, require_seed
 from aeplus.methods.method import Method
-from aeplus.models.loading import LOADING, DType, load_model
+from aeplus.models.loading import PLACING, DeviceMap, DType, load_model
+from aeplus.models.placing import is_spread
+from aeplus.models.sharding import shard_layers
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.committed.chain import HEADER, Chain
 from aeplus.run.committed.entries import plain_edit
@@ -30,7 +32,7 @@ from aeplus.run.selection import EDITED, WATCHED, SelectionOptions, seen
 from aeplus.run.session import EditSession
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions
-from aeplus.trainer import check_trainer, end_at_sigterm, ranks_of
+from aeplus.trainer import ShardedStrategy, check_trainer, end_at_sigterm, ranks_of
 from aeplus.utils.paths import expanded
 from aeplus.utils.progress import BarProgress, Progress
 
@@ -55,6 +57,8 @@ class EditModule(LightningModule):
         journal: Folder of the journal, which every committed batch is written to. If it has one, the run goes on from
             its edits: they are put into the model first, and not made again where the data begin with them. By default
             ``journal`` in the folder of a run that writes checkpoints.
+        device_map: How the layers are divided among the devices of this process: ``auto``, another rule of
+            transformers, or a device for each module. By default the whole model is on the trainer's device.
 
     Attributes:
         session: The run, from :meth:`configure_model` on.
@@ -77,6 +81,7 @@ class EditModule(LightningModule):
         site: str | None = None,
         trust_remote_code: bool = False,
         journal: str | None = None,
+        device_map: DeviceMap | None = None,
     ) -> None:
         super().__init__()
         require_seed(seed, "model.seed")
@@ -94,6 +99,7 @@ class EditModule(LightningModule):
             "seed": seed,
             "trust_remote_code": trust_remote_code,
             "site": site,
+            "device_map": device_map,
         }
         self.monitor = f"validation/{WATCHED[method.selection]}"
         self._journal = journal
@@ -149,9 +155,15 @@ class EditModule(LightningModule):
         """Loads the model, once, and opens the session."""
         options = self.options
         if self.language_model is None:
-            self.language_model, self.tokenizer = load_model(*(options[name] for name in LOADING))
+            self.language_model, self.tokenizer = load_model(*(options[name] for name in PLACING))
         if not hasattr(self, "session"):
             ranks = ranks_of(self._trainer)
+            if ranks.sharded and options["targets"].precision != "full":
+                msg = (
+                    f"expected targets.precision full with trainer.strategy fsdp2, got {options['targets'].precision}, "
+                    "which copies layers; leave it out."
+                )
+                raise InputError(msg)
             self.session = EditSession(
                 *(self.language_model, self.tokenizer, options["layers"]),
                 *(options["method"], options["targets"], options["preserved"]),
@@ -164,6 +176,9 @@ class EditModule(LightningModule):
                 ranks=ranks,
                 **self._shared,
             )
+            if ranks.sharded:
+                strategy = cast(ShardedStrategy, self.trainer.strategy)
+                shard_layers(self.session.decoder, self.session.sites, strategy.mesh)
 
     def configure_callbacks(self) -> list[Callback]:
         """Whatever ends the run, no candidate is left in the model.
@@ -174,6 +189,12 @@ class EditModule(LightningModule):
             InputError: If the trainer cannot edit.
         """
         check_trainer(self.trainer)
+        if self.options["device_map"] is not None and cast(Any, self.trainer).num_devices > 1:
+            msg = (
+                f"expected one process for model.device_map, which divides the layers among its devices, got "
+                f"{cast(Any, self.trainer).num_devices}; set trainer.devices: 1."
+            )
+            raise InputError(msg)
         return [_Rollback()]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -193,6 +214,10 @@ class EditModule(LightningModule):
             self._stays = False
             return self
         return super().cpu()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """What moves and casts; a model whose layers lie on several devices stays as it is."""
+        return super()._apply(fn, recurse and not is_spread(self.language_model))
 
     def train(self, mode: bool = True) -> "EditModule":
         """Leaves the language model in evaluation mode: dropout has no place in editing."""

@@ -7,17 +7,18 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, cast
 
 from lightning import Trainer
 from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy, StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import distributed
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from aeplus.errors import InputError, Terminated
 from aeplus.utils.ranks import Ranks
@@ -36,6 +37,46 @@ _FIXED: dict[str, tuple[Any, str]] = {
     "overfit_batches": (0.0, "the data say which edits are made"),
     "precision": ("32-true", "model.dtype chooses the dtype of the weights"),
 }
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """``trainer.strategy: fsdp2``: the decoder layers are sharded among the processes.
+
+    :class:`~aeplus.module.EditModule` shards them. Checkpoints are those of every other run, one file that points at
+    the journal, rather than the shards of a model.
+    """
+
+    strategy_name = "fsdp2"
+
+    @property
+    def mesh(self) -> DeviceMesh:
+        """All processes, in one dimension."""
+        return init_device_mesh(self.root_device.type, (self.world_size,))
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """What the module saves of itself."""
+        assert self.lightning_module is not None
+        return self.lightning_module.state_dict()
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        """The state of what counts batches."""
+        return dict(optimizer.state_dict())
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """The same, from a checkpoint."""
+        SingleDeviceStrategy.load_optimizer_state_dict(cast(Any, self), checkpoint)
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        """Writes one file, by process 0."""
+        SingleDeviceStrategy.save_checkpoint(cast(Any, self), checkpoint, filepath, storage_options)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Reads it, on every process."""
+        return SingleDeviceStrategy.load_checkpoint(cast(Any, self), checkpoint_path, weights_only)
+
+
+if ShardedStrategy.strategy_name not in StrategyRegistry:
+    StrategyRegistry.register(ShardedStrategy.strategy_name, ShardedStrategy, description="sharded decoder layers")
 
 
 def check_trainer(trainer: Any) -> None:
@@ -58,11 +99,13 @@ def check_trainer(trainer: Any) -> None:
 
 
 def _check_strategy(strategy: Any) -> None:
-    """Processes that each hold the whole model are Lightning's DDP, started as commands of their own."""
+    """Processes that each hold the whole model, or a part of every layer, started as commands of their own."""
+    if isinstance(strategy, ShardedStrategy):
+        return
     if not isinstance(strategy, DDPStrategy):
         msg = (
-            f"expected trainer.strategy ddp for several devices, got {type(strategy).__name__}, which divides a model "
-            "among them; set ddp, or trainer.devices: 1."
+            f"expected trainer.strategy ddp for several devices, or fsdp2 for a model larger than one, got "
+            f"{type(strategy).__name__}; set one of these, or trainer.devices: 1."
         )
         raise InputError(msg)
     if strategy._start_method != "popen":
@@ -75,7 +118,9 @@ def _check_strategy(strategy: Any) -> None:
 
 def ranks_of(trainer: Any | None) -> Ranks:
     """The processes of a trainer's run, once it has begun; none but this one where there is no trainer."""
-    return Ranks() if trainer is None or trainer.world_size == 1 else Ranks.of_group()
+    if trainer is None or trainer.world_size == 1:
+        return Ranks()
+    return Ranks.of_group(sharded=isinstance(trainer.strategy, ShardedStrategy))
 
 
 @contextmanager

@@ -101,8 +101,8 @@ class FigureWriter(EditCallback):
         above = norms > residual_threshold(norms, session.method)
         columns = zip(
             commit.requests,
-            torch.stack([report.preserved for report in layers]).mean(0).tolist(),
-            torch.stack([report.prior for report in layers]).mean(0).tolist(),
+            torch.stack([report.preserved.cpu() for report in layers]).mean(0).tolist(),
+            torch.stack([report.prior.cpu() for report in layers]).mean(0).tolist(),
             commit.residual_norms,
             (above & (learned and session.method.smooth)).tolist(),
             strict=True,

@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from aeplus.errors import InputError
-from aeplus.models.loading import edited_weights, save_model
+from aeplus.models.loading import edited_weights, save_model, whole_state
 from aeplus.run.batches import BatchCommit
 from aeplus.run.hooks import EditCallback, EditingModule, opened_session, session_of
 from aeplus.run.report import environment, print_summary
@@ -72,9 +72,12 @@ class JournalWriter(EditCallback):
         session = session_of(pl_module)
         session.finish()
         self.write(trainer, session)
-        if self.save_model and trainer.is_global_zero:
+        if not self.save_model:
+            return
+        state = whole_state(session.model, keep=trainer.is_global_zero)  # all processes gather
+        if trainer.is_global_zero:
             edited = edited_weights(session.sites)
-            save_model(session.model, session.tokenizer, run_folder(trainer) / "model", edited)
+            save_model(session.model, session.tokenizer, run_folder(trainer) / "model", edited, state)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prints the table, now that everything is saved."""
@@ -95,7 +98,7 @@ class JournalWriter(EditCallback):
         interrupted = isinstance(exception, KeyboardInterrupt | SIGTERMException)
         if not committed and not interrupted:
             return
-        if committed and self.save_model:
+        if committed and self.save_model and not session.decoder.ranks.sharded:  # whose parts the others have
             try:
                 edited = edited_weights(session.sites)
                 save_model(session.model, session.tokenizer, run_folder(trainer) / "model", edited)

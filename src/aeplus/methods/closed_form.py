@@ -232,7 +232,7 @@ class ClosedForm:
         ]
         self._prepared = prepared or [None] * len(self._sites)
         with snapshot:
-            learn = Learning(find, self._write, self._reader)
+            learn = Learning(lambda layer: find(layer).to(self._reader.device), self._write, self._reader)
             self._targets = TARGETS[method.targets].run(method, self._sites, learn)
         several = not method.by_layer and any(target.smooths for target in self._targets)
         self.iterations = method.smoothing_steps + 1 if several else 1

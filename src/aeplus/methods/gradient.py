@@ -139,7 +139,7 @@ def _learning_at(sites: Sequence[EditSite], mark: Tensor) -> Iterator[None]:
         still = F.linear(args[0], weight.T if isinstance(module, Conv1D) else weight, bias)
         # Some layers hand their MLP all tokens in one row.
         tokens = output.numel() // output.shape[-1] // len(mark)
-        here = torch.arange(tokens, device=output.device) == mark[:, None]
+        here = torch.arange(tokens, device=output.device) == mark.to(output.device)[:, None]
         return torch.where(here.reshape(output.shape[:-1])[..., None], output, still)
 
     handles = [site.module.register_forward_hook(at_mark) for site in sites]
@@ -158,7 +158,10 @@ def _losses(decoder: Decoder, bundle: Bundle, edits: int, learning: Sequence[Edi
             hidden = part.replay.run(part.replay.hidden, part.replay.first, len(decoder.layers))
         places.append(hidden[part.row, part.column])
     logits = at_least_float32(decoder.logits(torch.cat(places)))  # [p, vocabulary]
-    nll = F.cross_entropy(logits, bundle.target, reduction="none") / bundle.terms
+    nll = (
+        F.cross_entropy(logits, bundle.target.to(logits.device), reduction="none").to(bundle.terms.device)
+        / bundle.terms
+    )
     return nll.new_zeros(edits).index_add(0, bundle.edit, nll)
 
 

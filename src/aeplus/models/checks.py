@@ -8,13 +8,16 @@ from transformers.pytorch_utils import Conv1D
 
 from aeplus.errors import InputError
 from aeplus.models.finding import fan, float_matrix
+from aeplus.utils.shards import is_sharded
 
 _TEXT = "The capital of France is Paris."
 _PLAIN = "load the model in its original precision, without quantization_config (or dequantize it first)"
 
 
 def check_model(model: Any) -> None:
-    """The model is whole: on one device, with no adapters beside its weights.
+    """The model is whole: every weight is on a device, with no adapters beside it.
+
+    Layers may lie on several devices, as ``device_map`` of transformers places them.
 
     Raises:
         InputError: If it is not.
@@ -29,9 +32,15 @@ def check_model(model: Any) -> None:
     if (getattr(model, "_tp_size", None) or 1) > 1:
         msg = "expected whole weights, got a model split by tensor parallelism; load it without tp_plan."
         raise InputError(msg)
-    devices = {parameter.device for parameter in model.parameters()}
-    if len(devices) > 1 or any(device.type == "meta" for device in devices):
-        msg = "expected a model on one device, got weights on several; load it without device_map."
+    if is_sharded(model):
+        msg = "expected whole weights, got shards of them; load the model whole, and set trainer.strategy fsdp2."
+        raise InputError(msg)
+    absent = [name for name, parameter in model.named_parameters() if parameter.device.type == "meta"]
+    if absent:
+        msg = (
+            f"expected every weight on a device, got {len(absent)} that are not ({absent[0]}), as where device_map "
+            "leaves layers to the CPU's memory or a disk; use devices that hold the whole model, or a narrower dtype."
+        )
         raise InputError(msg)
 
 

@@ -20,6 +20,7 @@ from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
 from aeplus.models.checks import check_weight
 from aeplus.models.finding import find_layers, find_sites, named_sites, text_config
+from aeplus.models.placing import placed_call
 from aeplus.models.response import Response
 from aeplus.utils.ranks import Ranks
 
@@ -250,11 +251,11 @@ class Decoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Final norm and head: hidden states ``[..., o]`` after the last layer to logits ``[..., vocabulary]``."""
-        return self.readout(self.final_norm(hidden))
+        return self.readout(placed_call(self.final_norm, hidden))
 
     def readout(self, normed: Tensor) -> Tensor:
         """The head: the backbone's output ``[..., o]``, after the final norm, to logits ``[..., vocabulary]``."""
-        logits = self._named_scales(cast(Tensor, self.head(normed)))
+        logits = self._named_scales(placed_call(self.head, normed))
         return logits if self._scale == 1.0 else logits * self._scale
 
     def _named_scales(self, logits: Tensor) -> Tensor:
@@ -286,7 +287,7 @@ class Decoder:
             raise InputError(msg)
         own = at_least_float32(answered.logits)
         try:
-            logits = self._named_scales(cast(Tensor, self.head(self.forward(ids))))
+            logits = self._named_scales(placed_call(self.head, self.forward(ids))).to(own.device)
         except (RuntimeError, TypeError):  # a head that is fed by another layer
             logits = None
         if not bool(torch.isfinite(own).all()):
@@ -341,6 +342,7 @@ def _after_layers(decoder: Decoder) -> list[nn.Module]:
             handle.remove()
     found = states[-1]
     for module in called:
-        found = module(found)
+        found = placed_call(module, found)
+    found = found.to(expected.device)
     close = found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-2, atol=1e-3, equal_nan=True)
     return called if close else []

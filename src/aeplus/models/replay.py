@@ -18,6 +18,7 @@ from transformers.cache_utils import DynamicCache
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder, EditSite
 from aeplus.models.hooks import on_call
+from aeplus.models.placing import device_of
 from aeplus.models.probing import measure_response
 from aeplus.models.response import Response, Steering
 from aeplus.models.tokens import pad
@@ -85,6 +86,7 @@ class Replay:
         self.first = first
         self._last = len(decoder.layers) - 1 if last is None else last
         self._layers: Mapping[int, nn.Module] = dict(enumerate(decoder.layers))
+        self._devices = [device_of(layer, decoder.device) for layer in decoder.layers]
         self._dtype: torch.dtype | None = None
         self._rows = len(rows)
         self._calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
@@ -111,9 +113,12 @@ class Replay:
         def receive(index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             kwargs = dict(kwargs)
             hidden, *rest = args if args else (kwargs.pop("hidden_states"),)
+            layer = self.first + index
+            # A layer on another device is called with what lies on the one before it.
+            device = self._devices[layer] if layer < len(self._devices) else hidden.device
             if index == 0:
-                entered.append(hidden.detach())
-            self._calls[self.first + index] = (tuple(rest), kwargs)
+                entered.append(hidden.detach().to(device))
+            self._calls[layer] = pytree.tree_map(partial(_placed, device=device), (tuple(rest), kwargs))
 
         # What follows is listed too: where no layer is left to replay, its input is what enters.
         self.output = torch.zeros(len(rows), 0, 0, device=self.decoder.device)
@@ -124,15 +129,18 @@ class Replay:
         self.hidden = entered[0] if entered else self.output
 
     def run(self, hidden: Tensor, start: int, stop: int) -> Tensor:
-        """Takes hidden states ``[rows, tokens, o]`` that enter layer ``start`` to the input of layer ``stop``."""
-        dtype, hidden = hidden.dtype, hidden.to(self._dtype or hidden.dtype)
+        """Takes hidden states ``[rows, tokens, o]`` that enter layer ``start`` to the input of layer ``stop``.
+
+        On the way they are where each layer is; those returned are where the given ones are.
+        """
+        given, hidden = hidden, hidden.to(self._dtype or hidden.dtype)
         for index in range(start, stop):
             if index not in self._calls:
                 continue  # a layer for images, which text does not pass
             args, kwargs = self._calls[index]
-            output = self._layers[index](hidden, *args, **kwargs)
+            output = self._layers[index](hidden.to(self._devices[index]), *args, **kwargs)
             hidden = output[0] if isinstance(output, tuple | list) else output
-        return hidden.to(dtype)
+        return hidden.to(given)
 
     def steer(self, hidden: Tensor, site: EditSite, column: Tensor) -> Steering:
         """One token of each row at an edit site, to be moved by what its down-projection puts out.
@@ -182,9 +190,9 @@ class Replay:
         """The same recording for some of the rows, ``rows [r]`` their indices."""
         chosen = copy.copy(self)
         chosen._rows = len(rows)
-        chosen.hidden, chosen.output = self.hidden[rows], self.output[rows]
+        chosen.hidden, chosen.output = self.hidden[rows], self.output[rows.to(self.output.device)]
         # Tensors per row have the rows first; anything else (flags, counters, broadcast masks) stays.
-        chosen._change(lambda t: t[rows] if t.ndim > 1 and t.shape[0] == self._rows > 1 else t)
+        chosen._change(lambda t: t[rows.to(t.device)] if t.ndim > 1 and t.shape[0] == self._rows > 1 else t)
         return chosen
 
     def _change(self, change: Callable[[Tensor], Tensor]) -> None:
@@ -198,6 +206,11 @@ class Replay:
 
         self._calls = {k: pytree.tree_map(changed, call) for k, call in self._calls.items()}
         self._cache = cache
+
+
+def _placed(value: Any, device: torch.device) -> Any:
+    """A tensor on a device, and anything else as it is; a cache has each layer's tensors where the layer is."""
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def freezes_prefix(decoder: Decoder) -> bool:

@@ -93,7 +93,7 @@ class Steering:
             self.stream = run()
         self.values = self._at(self.stream)
         if norm is not None:
-            self._entering, self._leaving = self._at(seen["x"]), self._at(seen["z"])
+            self._entering, self._leaving = (self._at(seen[name]).to(self.values.device) for name in ("x", "z"))
         if response.gated:
             step = self.values.norm(dim=1, keepdim=True) / self.values.shape[1] ** 0.5
             moves = self._at(self.moved(step.expand_as(self.values))) - self.values
@@ -161,14 +161,15 @@ class Steering:
         norm = self._response.norm
         assert norm is not None
         entering = self._entering
+        gain, bias = norm.gain.to(entering.device), norm.bias.to(entering.device)
         mean = entering.mean(1, keepdim=True) if norm.centered else entering.new_zeros(len(entering), 1)
         size = (entering - mean).pow(2).mean(1, keepdim=True).sqrt()
         unit = (entering - mean) / size  # x̂
         # A normalization's ε makes its output a little shorter than g ⊙ x̂: the same share for a new one as long.
-        gained = norm.gain * unit
-        short = (gained * (self._leaving - norm.bias)).sum(1, keepdim=True) / gained.pow(2).sum(1, keepdim=True)
-        turned = nearest_normalized((wanted - norm.bias) / short, norm.gain, centered=norm.centered)
-        return norm.bias + short * norm.gain * turned, size * (turned - unit)
+        gained = gain * unit
+        short = (gained * (self._leaving - bias)).sum(1, keepdim=True) / gained.pow(2).sum(1, keepdim=True)
+        turned = nearest_normalized((wanted - bias) / short, gain, centered=norm.centered)
+        return bias + short * gain * turned, size * (turned - unit)
 
     def _scale(self, like: Tensor) -> Tensor:
         scale = self._gate if self._response.gated else self._response.scale
@@ -176,7 +177,7 @@ class Steering:
 
     def _at(self, states: Tensor) -> Tensor:
         states = states.reshape(len(self._column), -1, states.shape[-1])
-        at = states[torch.arange(len(states), device=states.device), self._column]
+        at = states[torch.arange(len(states), device=states.device), self._column.to(states.device)]
         return at.to(torch.promote_types(at.dtype, torch.float32))
 
 
@@ -218,7 +219,7 @@ def changed(module: nn.Module, change: Tensor, column: Tensor | None = None) -> 
         if column is None:
             states += change.to(states)
         else:
-            states[torch.arange(len(states), device=states.device), column] += change.to(states)
+            states[torch.arange(len(states), device=states.device), column.to(states.device)] += change.to(states)
         return states.reshape(output.shape)
 
     handle = module.register_forward_hook(add)

@@ -77,8 +77,8 @@ def collect_moments(
     Raises:
         InputError: If the corpus cannot be read or is too short, or the keys are not finite.
     """
-    sizes = [site.weight.shape[1] for site in sites]
-    totals = [torch.zeros(d, d, dtype=torch.float64, device=decoder.device) for d in sizes]
+    weights = [site.weight for site in sites]
+    totals = [torch.zeros(w.shape[1], w.shape[1], dtype=torch.float64, device=w.device) for w in weights]
     count = 0
 
     def add(index: int, keys: Tensor) -> None:
@@ -149,14 +149,14 @@ def _sample_keys(
     Returns:
         For each site the keys of the same ``s`` tokens, ``[d, s]``.
     """
-    device, limit = decoder.device, decoder.context_length
+    limit = decoder.context_length
     if limit is not None and min(options.window, options.tokens) > limit:
         msg = f"expected preserved.window to fit the context of {limit} tokens, got {options.window}; lower it."
         raise InputError(msg)
     generator = torch.Generator().manual_seed(options.seed)
     modules = [site.module for site in sites]
     draws = torch.zeros(0)
-    sample = [torch.zeros(0, site.weight.shape[1], device=device) for site in sites]
+    sample = [torch.zeros(0, site.weight.shape[1], device=site.weight.device) for site in sites]
     with progress.task(name, options.tokens) as advance:
         for number, ids in enumerate(token_windows(tokenizer, options)):
             drawn = torch.cat([draws, torch.rand(ids.numel(), generator=generator)])
@@ -167,15 +167,15 @@ def _sample_keys(
                 keys = inputs.reshape(-1, inputs.shape[-1]).float()
                 if add is not None:
                     add(index, keys)
-                sample[index] = torch.cat([sample[index], keys])[kept.to(device)]
+                sample[index] = torch.cat([sample[index], keys])[kept.to(keys.device)]
 
-            if number % decoder.ranks.count == decoder.ranks.number:
+            if decoder.ranks.takes(number):
                 with on_input(modules, receive, stop=True):
                     decoder.forward(ids)
             else:
                 for index, keys in enumerate(sample):
                     added = keys.new_zeros(ids.numel(), keys.shape[1])
-                    sample[index] = torch.cat([keys, added])[kept.to(device)]
+                    sample[index] = torch.cat([keys, added])[kept.to(keys.device)]
             advance(ids.numel())
     return [decoder.ranks.summed(keys).T.contiguous() for keys in sample]
 

@@ -78,13 +78,11 @@ def statement_keys(
     found: list[dict[TokenRow, Tensor]] = [{} for _ in sites]
     ordered = sorted(set(rows), key=lambda row: len(row.ids))
     for batch in batches(ordered, _BATCH_TOKENS):
-        marks = torch.tensor([row.mark for row in batch], device=decoder.device)
-        part = torch.arange(len(batch), device=decoder.device)
+        marks = torch.tensor([row.mark for row in batch])
 
-        def receive(
-            index: int, inputs: Tensor, batch: Sequence[TokenRow] = batch, part: Tensor = part, marks: Tensor = marks
-        ) -> None:
-            found[index].update(zip(batch, at_least_float32(inputs[part, marks]), strict=True))
+        def receive(index: int, inputs: Tensor, batch: Sequence[TokenRow] = batch, marks: Tensor = marks) -> None:
+            part = torch.arange(len(batch), device=inputs.device)
+            found[index].update(zip(batch, at_least_float32(inputs[part, marks.to(inputs.device)]), strict=True))
 
         with on_input([site.module for site in sites], receive, stop=True):
             decoder.forward(*pad([row.ids for row in batch], "right"))

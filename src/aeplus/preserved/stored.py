@@ -62,7 +62,7 @@ def load_or_collect(
 
     if missing:
         moments = collect_moments(decoder, tokenizer, missing, options, progress)
-        decoder.ranks.split(list(zip(missing, moments, strict=True)), save)
+        decoder.ranks.split(list(zip(missing, moments, strict=True)), save, runs_model=False)
     found = []
     for site in sites:
         of_part = parts[site.layer].is_file()

@@ -10,6 +10,7 @@ from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder, EditSite
 from aeplus.models.replay import response_of
 from aeplus.utils.fingerprint import weights_fingerprint
+from aeplus.utils.shards import local
 
 T = TypeVar("T")
 
@@ -68,7 +69,7 @@ class UneditedModel:
     def _check_finite(self) -> None:
         weights = self._decoder.model.named_parameters()
         named = [(name, weight) for name, weight in weights if weight.is_floating_point()]
-        finite = [torch.isfinite(weight).all().to(self._decoder.device) for _, weight in named]
+        finite = [torch.isfinite(local(weight)).all().to(self._decoder.device) for _, weight in named]
         for (name, _), good in zip(named, torch.stack(finite).tolist(), strict=True):
             if not good:
                 msg = f"expected finite weights, got NaN or infinity in {name}; load another checkpoint."

@@ -27,6 +27,9 @@ class KeyReader:
         decoder: The model, with its weights as before the batch.
         rows: The batch's token rows.
         sites: The edited layers, ascending.
+
+    Attributes:
+        device: Where values, wanted ones and changes are: the device of the first edited layer.
     """
 
     def __init__(self, decoder: Decoder, rows: BatchRows, sites: list[EditSite]) -> None:
@@ -37,8 +40,9 @@ class KeyReader:
         self._all = Replay(decoder, ids, sites[0].layer, lengths, sites[-1].layer)
         width = self._all.hidden.shape[1]
         last = [width - 1] * len(ids) if lengths is None else [length - 1 for length in lengths]
-        self._columns = torch.tensor(last, device=decoder.device)
-        self._bare_rows = torch.arange(0, len(rows.prompts), rows.contexts, device=decoder.device)
+        self.device = self._all.hidden.device
+        self._columns = torch.tensor(last, device=self.device)
+        self._bare_rows = torch.arange(0, len(rows.prompts), rows.contexts, device=self.device)
         self._bare = self._all.select(self._bare_rows)
         self._bare_columns = self._columns[self._bare_rows]
         self.restart()
@@ -60,7 +64,7 @@ class KeyReader:
             every: Values behind every context, averaged as keys are; by default after the bare prompt.
 
         Returns:
-            Keys ``[d, n]`` and values ``[o, n]``.
+            Keys ``[d, n]``, where the site is, and values ``[o, n]``, on :attr:`device`.
         """
         self._hidden = self._all.run(self._hidden, self._layer, site.layer)
         self._layer = site.layer
@@ -139,7 +143,7 @@ class KeyReader:
     def _last(states: Tensor, column: Tensor) -> Tensor:
         """The states ``[rows, d]`` at each row's column; some layers hand their MLP all tokens in one row."""
         states = states.reshape(len(column), -1, states.shape[-1])
-        return at_least_float32(states[torch.arange(len(column), device=states.device), column])
+        return at_least_float32(states[torch.arange(len(column), device=states.device), column.to(states.device)])
 
     def curved(self, sites: Sequence[EditSite]) -> bool:
         """Whether some of the sites' outputs reach the stream in another way than as they are or scaled."""

@@ -143,6 +143,10 @@ class Targets:
     steps: Tensor
     converged: Tensor
 
+    def to(self, device: torch.device) -> "Targets":
+        """The same on a device."""
+        return Targets(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
 
 def find_targets(
     decoder: Decoder,
@@ -220,7 +224,11 @@ def _learned(
         for part in parts:
             part.replay.lower_precision(copies, torch.bfloat16)
     norm = initial.norm(dim=1)  # [n]
-    steering = _normalized_layer(decoder, rows, layer, [groups.index(g) for g in range(n)]) if reachable else None
+    steering = (
+        _normalized_layer(decoder, rows, layer, [groups.index(g) for g in range(n)], initial.device)
+        if reachable
+        else None
+    )
 
     delta = torch.zeros_like(initial, requires_grad=True)  # [n, o]
     adam = torch.optim.Adam([delta], lr=options.learning_rate)
@@ -254,7 +262,7 @@ def _learned(
             active = active & (first_choice < _STEPS_ON_TOP)
         looks = last or (step + 1) % every == 0
         if looks:
-            *still, good = torch.cat([active, finite[None]]).tolist()
+            *still, good = decoder.ranks.together(torch.cat([active, finite[None]]).tolist())
             if not good:
                 msg = "expected a finite loss, got NaN or infinity for an edit; use model.dtype float32 or bfloat16."
                 raise InputError(msg)
@@ -283,8 +291,10 @@ def _learned(
     return Targets(values.contiguous(), initial.contiguous(), loss[target_of], steps[target_of], ~active[target_of])
 
 
-def _normalized_layer(decoder: Decoder, rows: BatchRows, layer: int, edits: list[int]) -> Steering | None:
-    """The layer at the subjects of some edits; ``None`` if it does not normalize what its MLP puts out."""
+def _normalized_layer(
+    decoder: Decoder, rows: BatchRows, layer: int, edits: list[int], device: torch.device
+) -> Steering | None:
+    """The layer at the subjects of some edits, for states on a device; ``None`` if it normalizes no output."""
     site = next((site for site in decoder.sites if site.layer == layer), None)
     if site is None or response_of(decoder, site).norm is None:
         return None
@@ -293,7 +303,7 @@ def _normalized_layer(decoder: Decoder, rows: BatchRows, layer: int, edits: list
     with torch.no_grad():
         replay = Replay(decoder, bare, layer, [len(ids) for ids in bare])
         column = torch.tensor([len(ids) - 1 for ids in bare], device=replay.hidden.device)
-        return replay.steer(replay.hidden, site, column)
+        return replay.steer(replay.hidden.to(device), site, column)
 
 
 def _within_reach(steering: Steering, delta: Tensor, longest: Tensor, *, looks: bool) -> Tensor:
@@ -330,11 +340,12 @@ def _loss(decoder: Decoder, parts: list[TargetPart], delta: Tensor, kl_factor: f
     loss, misses = delta.new_zeros(n), torch.zeros(n, dtype=torch.long, device=delta.device)
     for part, answers, essence in zip(parts, logits[::2], logits[1::2], strict=True):
         if len(answers):
-            nll = F.cross_entropy(answers, part.target, reduction="none") * part.share
+            target = part.target.to(answers.device)  # the logits stay where the head is: they are large
+            nll = F.cross_entropy(answers, target, reduction="none").to(loss.device) * part.share
             loss = loss.index_add(0, part.edit[part.row], nll)
-            misses.index_add_(0, part.edit[part.row], (answers.argmax(-1) != part.target).long())
+            misses.index_add_(0, part.edit[part.row], (answers.argmax(-1) != target).to(misses))
         if len(essence):
             logp = essence.log_softmax(-1)
-            kl = (logp.exp() * (logp - part.reference)).sum(-1)  # KL(now ‖ before), as in ROME
+            kl = (logp.exp() * (logp - part.reference)).sum(-1).to(loss.device)  # KL(now ‖ before), as in ROME
             loss = loss.index_add(0, part.edit[part.essence], kl_factor * kl)
     return loss, misses

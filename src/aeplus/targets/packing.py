@@ -12,6 +12,7 @@ from torch import Tensor
 
 from aeplus.models.costs import ModelShape
 from aeplus.models.decoder import Decoder, at_least_float32
+from aeplus.models.placing import devices_of
 from aeplus.models.replay import Replay, freezes_prefix
 from aeplus.targets.rows import BatchRows
 
@@ -110,7 +111,7 @@ class TargetPart(Part):
             terms=self.terms[kept],
             share=self.share[kept],
             essence=renumbered[self.essence[essence]],
-            reference=self.reference[essence],
+            reference=self.reference[essence.to(self.reference.device)],
         )
 
 
@@ -232,7 +233,8 @@ def tokens_at_once(
     tokens = sum(len(row.ids) - 1 - row.mark for row in rows.prompts)
     asked = sum(len(row.answer_ids) for row in rows.prompts)
     cached = len(rows.prompts) * max(row.mark for row in rows.prompts)  # padded to the longest prefix
-    budget = min(_MOST_MEMORY, _MEMORY_SHARE * free(decoder.device))
+    devices = devices_of(decoder.layers[first:], decoder.device)
+    budget = min(_MOST_MEMORY, _MEMORY_SHARE * min(map(free, devices)))
     fit = ModelShape.of(decoder).tokens_within(budget, len(decoder.layers) - first, asked / tokens, cached / tokens)
     return min(chunk_tokens, fit)
 
@@ -330,5 +332,7 @@ def _target_part(decoder: Decoder, rows: Sequence[Row], first: int) -> TargetPar
     essence = torch.tensor([r for r, row in enumerate(rows) if not row.targets], dtype=torch.long, device=device)
     with torch.no_grad():
         # The unedited model's own pass has been recorded: its output follows the final norm.
-        reference = at_least_float32(decoder.readout(part.replay.output[essence, part.mark[essence]])).log_softmax(-1)
+        output = part.replay.output
+        states = output[essence.to(output.device), part.mark[essence].to(output.device)]
+        reference = at_least_float32(decoder.readout(states)).log_softmax(-1)
     return TargetPart(**vars(part), share=share, essence=essence, reference=reference)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aeplus.utils.paths import expanded
+from aeplus.utils.shards import local, whole
 
 _WORDS = 1 << 18  # of a chunk
 _AT_ONCE = {"cpu": 1}  # chunks summed by one operation: as many as fit a CPU's cache, or keep a GPU busy
@@ -31,9 +32,10 @@ def weights_fingerprint(model: Any, names: Collection[str] | None = None) -> str
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """A digest of tensors' names, shapes, dtypes and bits, 32 hexadecimal digits.
 
-    The same on every device. A tensor is summed where it lies, so that a few bytes of every chunk reach the host, all
-    at once: for each chunk of words ``w_i`` the two sums ``Σ w_i a_i`` modulo 2⁶⁴ with random odd ``a_i``, which any
-    one changed word changes. Safetensors itself detects a truncated file, but not a flipped bit.
+    The same on every device, and of sharded tensors, which all processes have to ask for together. A tensor is summed
+    where it lies, so that a few bytes of every chunk reach the host, all at once: for each chunk of words ``w_i`` the
+    two sums ``Σ w_i a_i`` modulo 2⁶⁴ with random odd ``a_i``, which any one changed word changes. Safetensors itself
+    detects a truncated file, but not a flipped bit.
 
     Args:
         tensors: The tensors by their names, in any order and on any devices.
@@ -42,15 +44,23 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     known: dict[tuple[object, ...], Tensor] = {}  # tied weights are summed once
     sums: list[Tensor] = []
     for _, tensor in ordered:
-        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        place = (tensor.device, _address(tensor), tensor.shape, tensor.stride(), tensor.dtype)
         if place not in known or not tensor.numel():
-            known[place] = _sums(tensor.detach())
+            known[place] = _sums(whole(tensor.detach()))
         sums.append(known[place])
     digest = hashlib.blake2b(digest_size=16)
     for (name, tensor), own in zip(ordered, _on_host(sums), strict=True):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(own.contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _address(tensor: Tensor) -> int:
+    """Where a tensor's values are, or else, on devices whose tensors have no address, which one it is."""
+    try:
+        return local(tensor).data_ptr()
+    except RuntimeError:
+        return id(tensor)
 
 
 def _on_host(sums: list[Tensor]) -> list[Tensor]:

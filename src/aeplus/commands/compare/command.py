@@ -31,7 +31,7 @@ from aeplus.commands.fit import BaseCLI, RunCLI, machine
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder, EditSite, Snapshot
-from aeplus.models.loading import LOADING, load_model
+from aeplus.models.loading import PLACING, load_model
 from aeplus.targets.cache import TargetCache
 from aeplus.trainer import silence_lightning
 from aeplus.utils.fingerprint import weights_fingerprint
@@ -82,7 +82,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     runs = plan(specs, seeds, out, settings)
     counts = sorted({count_edits(run.settings["data"]) for run in runs if run.label == specs[0].label})
     model_settings = settings["model"]
-    model, tokenizer = load_model(*(model_settings[name] for name in LOADING))
+    model, tokenizer = load_model(*(model_settings[name] for name in PLACING))
     comparison = Comparison(
         runs, model, tokenizer, Decoder(model, model_settings.get("site")).select(model_settings["layers"]), out
     )

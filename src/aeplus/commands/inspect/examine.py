@@ -150,7 +150,7 @@ def _free(session: EditSession, keys: Sequence[Tensor], contexts: Sequence[str])
     for statistics, own in zip(session.load_statistics(contexts), keys, strict=True):
         moved = statistics.to(own.device, own.dtype)
         null = null_space_filter(moved.spectrum, method.threshold, kind=method.threshold_kind)
-        shares.append(null_share(own, moved.spectrum, null))
+        shares.append(null_share(own, moved.spectrum, null).cpu())
     return torch.stack(shares).mean(0).tolist()
 
 

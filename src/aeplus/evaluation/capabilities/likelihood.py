@@ -154,15 +154,19 @@ def _batch_likelihoods(decoder: Decoder, prompts: Sequence[Prompt], normalize: L
     # Without a config every layer keeps the whole prompt; sliding windows are left to the attention mask.
     cache = DynamicCache() if several else None
     logits = decoder.readout(decoder.forward(ids, mask, positions=True, cache=cache)[:, -1]).float()  # [b, vocabulary]
-    first = torch.tensor([[option[0] for option in p.options] for p in prompts], device=decoder.device)
+    device = logits.device  # the head's
+    first = torch.tensor([[option[0] for option in p.options] for p in prompts], device=device)
     scores = logits.log_softmax(-1).gather(1, first)  # [b, options]
     if cache is not None:
-        rows, columns = torch.tensor(several, device=decoder.device).unbind(1)
-        cache.batch_select_indices(rows)
-        rests = _rest_likelihoods(decoder, [prompts[row].options[i] for row, i in several], mask[rows], cache)
+        rows, columns = torch.tensor(several, device=device).unbind(1)
+        for layer in cache.layers:  # each where its layer is
+            if layer.is_initialized:
+                layer.batch_select_indices(rows.to(layer.keys.device))
+        kept = mask[rows.to(mask.device)]
+        rests = _rest_likelihoods(decoder, [prompts[row].options[i] for row, i in several], kept, cache)
         scores[rows, columns] += rests
     if normalize == "mean":
-        scores /= torch.tensor([[len(option) for option in p.options] for p in prompts], device=decoder.device)
+        scores /= torch.tensor([[len(option) for option in p.options] for p in prompts], device=device)
     return scores
 
 
@@ -182,7 +186,8 @@ def _rest_likelihoods(
     # Nothing attends to padding after an option, since attention is causal; it needs no mask.
     whole = torch.cat([mask, torch.ones_like(rest)], -1)
     hidden = decoder.forward(ids[:, :-1], whole, positions=True, cache=cache)
-    logits = decoder.readout(hidden[real]).float()  # [tokens, vocabulary]
-    likelihoods = torch.zeros(real.shape, device=decoder.device)
+    logits = decoder.readout(hidden[real.to(hidden.device)]).float()  # [tokens, vocabulary]
+    rest, real = rest.to(logits.device), real.to(logits.device)
+    likelihoods = torch.zeros(real.shape, device=logits.device)
     likelihoods[real] = logits.log_softmax(-1).gather(1, rest[real][:, None])[:, 0]
     return likelihoods.sum(-1)
