@@ -25,7 +25,7 @@ _RESULT = "result.json"
 # What a run leaves in its folder. Anything else there is the user's.
 _OURS = re.compile(
     r"\.aeplus.*|config\.yaml|hparams\.yaml|events\.out\.tfevents.*|(result|metrics|capabilities)\.json|edits\.jsonl|"
-    "figures|checkpoints|model"
+    "figures|checkpoints|journal|model"
 )
 _PACKAGES = ("aeplus", "torch", "transformers", "lightning")
 _NOTHING: dict[str, float | None] = {"efficacy": None, "generalization": None, "specificity": None, "score": None}
