@@ -37,7 +37,7 @@ def experiment_parser() -> CommandParser:
     parser.option(
         "--scale",
         "NAME",
-        "small: data that need no download, at most an hour with SmolLM2 on two cores; paper: the paper's data, its sizes",
+        "small: data that need no download, at most an hour with SmolLM2 on two cores; paper: the paper's data",
         "small",
         choices=SCALES,
     )

@@ -80,6 +80,9 @@ def make_cells(grid: Grid, settings: Mapping[str, Any], out: Path) -> list[Cell]
         own = copy.deepcopy(dict(settings))
         own["model"] |= {"method": numbers[variant, point], "seed": seed}
         place = place_of(name, entry, seed, out, own)
+        if unknown := [field for field in place.fields if field not in own["data"]]:
+            msg = f"expected fields of data in the data set {name}, got {', '.join(map(str, unknown))}; correct them."
+            raise InputError(msg)
         check_place(place)
         own["data"] |= {**place.fields, "seed": seed}
         if place.facts is not None:

@@ -3,8 +3,9 @@
 import platform
 import sys
 import tempfile
+import traceback
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -87,6 +88,9 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "seeds": experiment.grid.seeds,
     }
+    study.check_files()
+    if options.launcher == "local" and options.jobs == 1 and not any("alphaset" in c.place.command for c in cells):
+        study.load_model()
     with locked(out):
         study.make(options.jobs, options.launcher, launcher_options)
         study.draw()
@@ -184,6 +188,7 @@ class Study:
         self.about: dict[str, Any] = {}
         self.figures: list[str] = []
         self.pages: list[str] = []
+        self._said: set[str] = set()  # which data sets' errors have been printed
 
     def make(self, jobs: int, launcher: str, launcher_options: dict[str, Any]) -> None:
         """Draws the data and makes the cells; what is written is up to date after every cell.
@@ -194,7 +199,6 @@ class Study:
         """
         try:
             self._draw_data()
-            self.write()
             if launcher == "submitit":
                 in_order = sorted(self._orders(self._open()), key=lambda o: self.results[o.index].cell.shares_targets)
                 self._take(launch.submitted(in_order, jobs, self.out / "submitit", launcher_options))
@@ -261,24 +265,54 @@ class Study:
 
     # ---- cells
 
+    def load_model(self) -> None:
+        """Loads the model before anything is written.
+
+        Raises:
+            InputError: If it cannot be loaded or edited.
+        """
+        launch.prepare(self._orders(self._open())[0])
+
+    def check_files(self) -> None:
+        """Reads the data that are files or on the hub, before anything is written.
+
+        Raises:
+            InputError: If none of the experiment's data can be had.
+        """
+        self._have(lambda cell: None if cell.place.command else count_edits(cell.run.settings["data"]))
+
     def _draw_data(self) -> None:
-        """Draws data; those of a cell that cannot be had fail it, those of all end the experiment."""
+        """Draws the other data."""
+
+        def draw_and_read(cell: Cell) -> None:
+            draw(cell.place, self.out)
+            count_edits(cell.run.settings["data"])
+
+        self._have(lambda cell: draw_and_read(cell) if cell.place.command else None)
+
+    def _have(self, get: Callable[[Cell], Any]) -> None:
+        """Gets data of each seed once: those that cannot be had fail their cells, and if all cannot, the experiment."""
         found: dict[str, str | None] = {}
         for index, result in enumerate(self.results):
-            cell = result.cell
-            key = f"{cell.data} {cell.seed}"
+            key = result.cell.shares_targets
+            if result.status == "failed":
+                found[key] = result.error
+                continue
             if key not in found:
                 try:
-                    draw(cell.place, self.out)
-                    count_edits(cell.run.settings["data"])
+                    get(result.cell)
                     found[key] = None
-                except InputError as error:
-                    found[key] = str(error)
-                    print(f"aeplus: error: {cell.data}, seed {cell.seed}: {error}", file=sys.stderr)
+                except Exception as error:  # whatever it is, the other data sets go on
+                    if not isinstance(error, InputError):
+                        traceback.print_exc()
+                    found[key] = str(error) or type(error).__name__
             if (reason := found[key]) is not None:
                 self.results[index] = replace(result, status="failed", error=reason)
-        if found and all(found.values()):
+        if all(found.values()):
             raise InputError(str(next(iter(found.values()))))
+        for key in [key for key, reason in found.items() if reason is not None and key not in self._said]:
+            self._said.add(key)
+            print(f"aeplus: error: {key}: {found[key]}", file=sys.stderr)
 
     def _open(self) -> list[Result]:
         return [result for result in self.results if result.status == "missing"]

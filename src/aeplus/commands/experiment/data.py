@@ -12,6 +12,7 @@ from aeplus.commands.alphaset.card import K0_FILE, SET_FILES
 from aeplus.commands.stream.arguments import stream_parser
 from aeplus.commands.stream.command import facts_path
 from aeplus.data.world_facts import SOURCE
+from aeplus.errors import InputError
 from aeplus.utils.cache import digest
 from aeplus.utils.jsonl import read_json, write_json
 from aeplus.utils.paths import check_output
@@ -86,7 +87,7 @@ def draw(place: Place, out: Path) -> None:
     if not place.command:
         return
     record = out / FOLDER / _DRAWN
-    known = read_json(record) if record.is_file() else {}
+    known = _known(record)
     key = digest([place.command, place.words, version("aeplus")])
     name = str(place.files[0].relative_to(out))
     if known.get(name) == key and all(file.is_file() for file in place.files):
@@ -100,6 +101,15 @@ def draw(place: Place, out: Path) -> None:
 
         run(alphaset_parser().parse_args(place.words), [], "")
     write_json(record, {**known, name: key})
+
+
+def _known(record: Path) -> dict[str, str]:
+    """What has been drawn; nothing where that is not known, and is then drawn again."""
+    try:
+        known = read_json(record)
+    except InputError:
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def check_place(place: Place) -> None:

@@ -1,8 +1,10 @@
 """What an experiment will take: its cells, with minutes and memory from two edits that are made."""
 
+import io
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,6 @@ from aeplus.models.loading import LOADING, load_model
 from aeplus.utils.jsonl import read_json
 from aeplus.utils.tables import print_line, print_table
 
-_EDITS = 2
 _TOKENS = 16  # of a prompt with its answer behind a context
 _ANSWER = 2
 _OUTSIDE = 10  # one of so many directions is outside the null space
@@ -31,63 +32,94 @@ class Calibration:
 
     Attributes:
         targets: For the targets of an edit at one layer.
-        rest: For the rest of an edit: solving, validation, and asking its test prompts before and after.
+        batch: For solving and validating a batch.
+        asked: For asking the test prompts of an edit, once.
+        fixed: For the rest of a cell, whatever its size.
         once: Loading, and statistics of preserved knowledge where the cache has none.
         memory: Bytes of a process: weights, and the most that editing or statistics need above them.
     """
 
     targets: float
-    rest: float
+    batch: float
+    asked: float
+    fixed: float
     once: float
     memory: int
 
-    def seconds(self, edits: int, layers: int) -> float:
+    def seconds(self, edits: int, batches: int, layers: int) -> float:
         """Seconds of a cell.
 
         Args:
-            edits: Its edits.
+            edits: Its edits; each is asked before and after.
+            batches: Its batches.
             layers: Layers at which it learns targets.
         """
-        return edits * (self.targets * layers + self.rest)
+        return self.fixed + batches * self.batch + edits * (self.targets * layers + 2 * self.asked)
 
 
 def calibrate(grid: Grid, settings: Mapping[str, Any]) -> Calibration:
-    """Makes two edits of the grid's first cell, in a temporary folder.
+    """Makes two edits of the grid's first cell, and one of them twice, in a temporary folder.
 
-    Where its data are not at hand (AlphaSet, a data set on the hub), they are two facts of gensim's.
+    Where its data are not at hand (AlphaSet, a data set on the hub), they are two facts of gensim's. The second time
+    everything about the unedited model is known, so that the two sizes tell what an edit costs from what a cell does.
 
     Raises:
         InputError: If they cannot be made.
     """
-    name, entry = next(iter(grid.data.items()))
-    at_hand = "path" in entry and isinstance(entry["path"], str) and Path(entry["path"]).is_file()
-    own = {**entry, "limit": _EDITS} if at_hand else {"stream": "plain", "count": _EDITS}
-    first = {path: values[:1] for path, values in grid.settings.items()}
-    small = replace(grid, data={name: own}, variants=grid.variants[:1], settings=first, seeds=grid.seeds[:1])
     with tempfile.TemporaryDirectory(prefix="aeplus-") as scratch:
         out = Path(scratch)
-        (cell,) = make_cells(small, settings, out)
-        draw(cell.place, out)
+        one, two, again = (_cell(grid, settings, count, out / name) for name, count in _TRIALS.items())
         began = time.perf_counter()
         model_settings = settings["model"]
         model, tokenizer = load_model(*(model_settings[name] for name in LOADING))
         decoder = Decoder(model, model_settings.get("site"))
         sites = decoder.select(model_settings["layers"])
         loaded = time.perf_counter() - began
-        outcome = Runner(model, tokenizer, sites, out / "targets").make(cell.run)
-        if outcome.error is not None:
-            raise InputError(outcome.error)
-        metrics = read_json(cell.run.folder / "metrics.json")
-    count = metrics["edits"]
-    targets = sum(batch["seconds"]["targets"] for batch in metrics["batches"])
-    statistics = metrics["seconds"]["statistics"]
-    rest = max(0.0, metrics["seconds"]["total"] - statistics - targets)
+        runner = Runner(model, tokenizer, sites, out / "targets")
+        first, second, third = (_made(runner, cell) for cell in (one, two, again))
+    rest, least = (_spent(m, "total") - _batches(m, "total") for m in (second, third))
+    asked = max(0.0, rest - least) / 3  # two edits asked before and after, less one asked after
     return Calibration(
-        targets / count / target_layers(cell),
-        rest / count,
-        loaded + statistics,
-        _memory(ModelShape.of(decoder), settings),
+        targets=_batches(second, "targets") / second["edits"] / target_layers(two),
+        batch=(_batches(second, "total") - _batches(second, "targets")) / len(second["batches"]),
+        asked=asked,
+        fixed=max(0.0, least - asked),
+        once=loaded + first["seconds"]["statistics"],
+        memory=_memory(ModelShape.of(decoder), settings),
     )
+
+
+_TRIALS = {"one": 1, "two": 2, "again": 1}
+
+
+def _cell(grid: Grid, settings: Mapping[str, Any], count: int, out: Path) -> Cell:
+    """The grid's first cell with a few edits, its data drawn."""
+    name, entry = next(iter(grid.data.items()))
+    at_hand = "path" in entry and isinstance(entry["path"], str) and Path(entry["path"]).is_file()
+    own = {**entry, "limit": count} if at_hand else {"stream": "plain", "count": count}
+    first = {path: values[:1] for path, values in grid.settings.items()}
+    small = replace(grid, data={name: own}, variants=grid.variants[:1], settings=first, seeds=grid.seeds[:1])
+    (cell,) = make_cells(small, settings, out)
+    with redirect_stdout(io.StringIO()):  # what the commands that draw say
+        draw(cell.place, out)
+    return cell
+
+
+def _made(runner: Runner, cell: Cell) -> dict[str, Any]:
+    outcome = runner.make(cell.run)
+    if outcome.error is not None:
+        raise InputError(outcome.error)
+    metrics: dict[str, Any] = read_json(cell.run.folder / "metrics.json")
+    return metrics
+
+
+def _spent(metrics: Mapping[str, Any], part: str) -> float:
+    """Seconds of a run without statistics."""
+    return float(metrics["seconds"][part] - metrics["seconds"]["statistics"])
+
+
+def _batches(metrics: Mapping[str, Any], part: str) -> float:
+    return float(sum(batch["seconds"][part] for batch in metrics["batches"]))
 
 
 def _memory(shape: ModelShape, settings: Mapping[str, Any]) -> int:
@@ -144,7 +176,9 @@ def show_cells(cells: Sequence[Cell], grid: Grid, title: str, measured: Calibrat
         count = edits_of(group[0], grid.data[group[0].data])
         minutes = ""
         if measured is not None:
-            seconds = None if count is None else len(group) * measured.seconds(count, target_layers(group[0]))
+            batches = 1 if count is None else -(-count // group[0].run.settings["data"]["batch_size"])
+            each = None if count is None else measured.seconds(count, batches, target_layers(group[0]))
+            seconds = None if each is None else len(group) * each
             total += seconds or 0.0
             unknown += len(group) if seconds is None else 0
             minutes = "?" if seconds is None else f"{seconds / 60:.1f}"
@@ -158,6 +192,6 @@ def show_cells(cells: Sequence[Cell], grid: Grid, title: str, measured: Calibrat
         f"{len(cells)} cells: about {alone / 60:.0f} minutes in one process"
         + (f", {(total / jobs + measured.once) / 60:.0f} in {jobs}" if jobs > 1 else "")
         + (f"; {unknown} cells of unknown size left out" if unknown else "")
-        + ". Building AlphaSet comes on top; edits of larger batches take less."
+        + ". Building AlphaSet comes on top; in larger batches an edit takes less."
     )
     print_line(f"memory: about {measured.memory * jobs / _GIB:.1f} GiB{f' in {jobs} processes' if jobs > 1 else ''}")

@@ -161,7 +161,7 @@ def read_experiment(name: str, scale: str) -> Experiment:
         grid=grid,
         tables=[_layout(table, str(path), grid) for table in content.get("tables", list, [])],
         figures=content.get("figures", list, []),
-        cases=content.get("cases", dict, None),
+        cases=_cases(content.get("cases", dict, None), str(path)),
     )
 
 
@@ -233,7 +233,7 @@ def _shown(value: Any) -> str:
 
 def _layout(table: Any, place: str, grid: Grid) -> Layout:
     part = _Part(table, f"tables of {place}", _TABLE)
-    rows, columns, values = (tuple(part.get(name, list, [])) for name in ("rows", "columns", "values"))
+    rows, columns, values = (tuple(map(str, part.get(name, list, []))) for name in ("rows", "columns", "values"))
     known = [*AXES, *(f"{SET}{path}" for path in grid.settings)]
     if unknown := [str(axis) for axis in (*rows, *columns) if axis not in known]:
         msg = f"expected axes out of {', '.join(known)} in tables of {place}, got {', '.join(unknown)}; correct them."
@@ -247,6 +247,15 @@ def _layout(table: Any, place: str, grid: Grid) -> Layout:
         msg = f"expected values in tables of {place}, got none; name for example score."
         raise InputError(msg)
     paper = part.get("paper", dict, None)
+    numbers = [
+        number for line in (paper or {}).values() for number in (line if isinstance(line, list) else ["no list"])
+    ]
+    if not all(number is None or (isinstance(number, int | float) and number == number) for number in numbers):
+        msg = (
+            f"expected the paper's numbers in tables of {place} as a list for each row, got {_shown(paper)}; "
+            "correct them."
+        )
+        raise InputError(msg)
     return Layout(
         part.need("title", str),
         rows,
@@ -258,12 +267,26 @@ def _layout(table: Any, place: str, grid: Grid) -> Layout:
     )
 
 
+def _cases(options: Any, place: str) -> dict[str, int] | None:
+    if options is None:
+        return None
+    part = _Part(options, f"cases of {place}", ("count", "length"))
+    if not all(type(number) is int for number in part.values.values()):
+        msg = f"expected whole numbers in cases of {place}, got {_shown(options)}; correct it."
+        raise InputError(msg)
+    return dict(part.values)
+
+
 def _check_grid(grid: Grid, place: str) -> None:
     checks: list[tuple[str, bool, Callable[[], Any]]] = [
         ("data", bool(grid.data), lambda: "none"),
         ("variants", bool(grid.variants) and all(isinstance(v, str) for v in grid.variants), lambda: grid.variants),
         ("seeds", bool(grid.seeds) and all(type(s) is int and s >= 0 for s in grid.seeds), lambda: grid.seeds),
-        ("set", all(isinstance(v, list) and v for v in grid.settings.values()), lambda: grid.settings),
+        (
+            "set",
+            all(isinstance(path, str) and isinstance(v, list) and v for path, v in grid.settings.items()),
+            lambda: grid.settings,
+        ),
     ]
     for name, good, shown in checks:
         if not good:

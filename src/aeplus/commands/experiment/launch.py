@@ -72,6 +72,15 @@ def make(order: Order) -> Made:
         return Made(order.index, Outcome.failed(order.run.label, order.run.seed, reason, 0.0), False)
 
 
+def prepare(order: Order) -> None:
+    """Loads the model of a cell.
+
+    Raises:
+        InputError: If it cannot be loaded, or its layers cannot be edited.
+    """
+    _runner(order)
+
+
 def make_all(orders: Sequence[Order]) -> list[Made]:
     """Makes several cells, one after the other: a job of a cluster."""
     return [make(order) for order in orders]
