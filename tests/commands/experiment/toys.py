@@ -32,7 +32,8 @@ def toy(name: str, folder: Path) -> Path:
         wanted = list(dict.fromkeys(side[axis] for side in named if axis in side))
         return [value for value in values if value in wanted] or list(values)[:1]
 
-    edits = [{**record, "target_true": "Rome"} for record in records()[:2]]
+    axes = [{"prompt": "People speak", "answer": "Rome", "axis": "Logical_Generalization"}]
+    edits = [{**record, "target_true": "Rome", "axes": axes} for record in records()[:2]]
     (folder / "pair.jsonl").write_text("".join(json.dumps(edit) + "\n" for edit in edits))
     content["data"] = {data: {"path": str(folder / "pair.jsonl")} for data in kept("data", content["data"])}
     content["variants"] = kept("variant", content["variants"])
