@@ -24,6 +24,7 @@ WORDS = {
     "build-stream": "--kind=plain --data.path=x --out=x",
     "build-validation": "--edits=x --out=x",
     "cases": "--runs x",
+    "experiment": "table4",
     "show": "x 1",
     "apply": "x --out=x",
     "undo": "x 1",
@@ -68,6 +69,7 @@ def test_ctrl_c_and_sigterm_in_every_command(
         ("validate", "aeplus.run.session.EditSession.validate"),
         ("compare --methods=memit --out=new", "aeplus.commands.compare.command.load_model"),
         ("compare --methods=memit --out=new", "aeplus.run.session.EditSession.begin"),
+        ("experiment table4 --out=new", "aeplus.run.session.EditSession.begin"),
         ("tune --out=new.yaml", "aeplus.run.session.EditSession.begin"),
     ],
 )

@@ -58,7 +58,7 @@ def test_every_shipped_config_is_found_by_its_name_from_any_folder(
     monkeypatch.chdir(tmp_path)
     names = shipped_configs()
     assert {"method/alphaedit_plus", "model/llama3-8b", "data/counterfact", "trainer/gpu", "demo"} <= names.keys()
-    assert len(names) == len(list(FOLDER.rglob("*.yaml")))
+    assert len(names) == len(set(FOLDER.rglob("*.yaml")) - set((FOLDER / "experiment").iterdir()))
     for name, path in names.items():
         assert find_config(name) == find_config(f"{name}.yaml") == str(path)
 

@@ -215,6 +215,9 @@ ROWS = [
     Row(f"compare {_FIT} --out=new --methods=memit", "edits.jsonl", EDITS, every=16),
     Row(f"compare {_FIT} --out=new --methods=own.yaml", "own.yaml", CONFIG, every=16),
     Row(f"compare {_FIT} --out=new --methods=memit", "model/config.json", SETTINGS, every=16),
+    Row(f"experiment one.yaml {_FIT} --out=new", "edits.jsonl", EDITS, every=16),
+    Row(f"experiment one.yaml {_FIT} --out=new", "one.yaml", CONFIG, every=8),
+    Row(f"experiment one.yaml {_FIT} --out=new", "model/config.json", SETTINGS, every=16),
     Row(f"tune {_FIT} --for=alphaedit --fixed-layers=0,1 --out=new.yaml", "edits.jsonl", EDITS, every=16),
     Row(f"tune {_FIT} --for=alphaedit --fixed-layers=0,1 --out=new.yaml", "tiny.yaml", CONFIG, every=16),
     Row(f"tune {_FIT} --for=alphaedit --fixed-layers=0,1 --out=new.yaml", "model/model.safetensors", WEIGHTS, every=16),
@@ -325,6 +328,9 @@ def given(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "tasks").mkdir()
     (place / "tasks" / "sst2.jsonl").write_text('{"sentence": "good", "label": 1}\n{"sentence": "bad", "label": 0}\n')
     (place / "references.json").write_text('{"Paris": "A city in France."}')
+    one = {"title": "One", "shows": "One cell.", "claim": {"text": "None."}, "variants": ["memit"]}
+    one["scales"] = {"small": {"data": {"edits": {"path": "edits.jsonl"}}}}
+    (place / "one.yaml").write_text(json.dumps(one))
     (place / "own.yaml").write_text("model: {method: {name: own, ridge: 0.01}}\n")
     for name, options in (
         ("EvaluationWriter", {"references": "references.json", "protocols": ["fluency"]}),

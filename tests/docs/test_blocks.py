@@ -25,6 +25,7 @@ import aeplus
 from aeplus.commands.arguments import COMMANDS
 from aeplus.commands.compare.specs import parse_seeds, parse_specs
 from aeplus.commands.configs import shipped_configs
+from aeplus.commands.experiment.grid import read_experiment
 from aeplus.commands.fit import EditCLI
 from aeplus.commands.main import main
 from aeplus.commands.options import split_list
@@ -253,6 +254,8 @@ def _check_aeplus(words: list[str]) -> None:
         parse_seeds(" ".join(options.seeds))
         for spec in parse_specs(" ".join(options.methods)):
             spec.over({})
+    elif name == "experiment":
+        read_experiment(options.name, options.scale)
     elif name == "tune":
         for method in split_list(" ".join(options.methods)):
             find_composition(method)
@@ -304,7 +307,11 @@ def test_every_config_is_one(block: Block, here: Path) -> None:
     sys.path.insert(0, str(here))
     try:
         Path("block.yaml").write_text(block.text)
-        assert isinstance(yaml.safe_load(block.text), dict)
+        content = yaml.safe_load(block.text)
+        assert isinstance(content, dict)
+        if "scales" in content:
+            assert read_experiment("block.yaml", "small").tables
+            return
         check_command(["aeplus", "fit", "--config", "model/gpt2-xl", "--config", "block.yaml"], str(block))
     finally:
         sys.path.remove(str(here))

@@ -23,6 +23,10 @@ RESULTS = [
     {"step": 0, "tasks": {"sst2": {"f1": 90.0, "accuracy": 91.0}, "rte": {"f1": 60.0}}},
     {"step": 1, "tasks": {"sst2": {"f1": 80.0, "accuracy": 81.0}}},
 ]
+EFFECTS = [
+    {"sigma_max": 0.1, "prior_weight_norm": 0.0, "smoothing_iterations": 3},
+    {"sigma_max": 0.3, "prior_weight_norm": 2.0, "smoothing_iterations": 2},
+]
 ALL: dict[str, Callable[[], Figure]] = {
     "conflict": lambda: draw.conflict_distributions({"one": EDITS, "two": EDITS}),
     "score": lambda: draw.score_by_conflict(
@@ -35,6 +39,8 @@ ALL: dict[str, Callable[[], Figure]] = {
     "capabilities": lambda: draw.capability_bars(RESULTS),
     "retention": lambda: draw.retention_heat_map([[100.0, None], [50.0, 100.0]]),
     "spectrum": lambda: draw.spectrum([0.0, 0.1, 0.2, 5.0], 2, {2: 3}),
+    "hidden_overlay": lambda: draw.hidden_overlay(draw.project_several(STATES, {"a": STATES + 1, "b": STATES - 1})),
+    "components": lambda: draw.components({"plain": EFFECTS, "a data set of a long name": EFFECTS[:1], "none": []}),
 }
 EMPTY: dict[str, Callable[[], Figure]] = {
     "conflict": lambda: draw.conflict_distributions({"one": {"s_K0": [None]}}),
@@ -45,6 +51,7 @@ EMPTY: dict[str, Callable[[], Figure]] = {
     "capabilities": lambda: draw.capability_bars([]),
     "retention": lambda: draw.retention_heat_map([]),
     "spectrum": lambda: draw.spectrum([0.0, 0.0]),
+    "components": lambda: draw.components({"one": [{}]}),
 }
 
 
@@ -152,6 +159,37 @@ def test_principal_components_are_the_same_everywhere() -> None:
     flat = draw.project(np.ones((2, 1)), np.zeros((2, 1)))
     assert flat.axes[1] == "nothing"
     assert np.isfinite(draw.project(np.ones((2, 3)), np.ones((2, 3))).before).all()
+
+
+def test_several_edited_models_are_in_one_plane() -> None:
+    both = draw.project_several(STATES, {"same": STATES, "moved": STATES + 5})
+    np.testing.assert_allclose(both.after["same"], both.before)
+    assert np.linalg.norm(both.after["moved"].mean(0) - both.before.mean(0)) == pytest.approx(5 * 6**0.5, rel=0.05)
+    with pytest.raises(InputError, match="the same n prompts before and after"):
+        draw.project_several(STATES, {"same": STATES, "fewer": STATES[:3]})
+
+
+def test_components_are_means_over_the_batches() -> None:
+    axes = draw.components({"plain": EFFECTS, "rewrites": EFFECTS[1:]}).axes
+    heights = [[patch.get_height() for patch in panel.patches] for panel in axes]
+    np.testing.assert_allclose(heights, [[0.2, 0.3], [1.0, 2.0], [2.5, 2.0]])
+    assert [text.get_text() for text in axes[0].get_xticklabels()] == ["plain", "rewrites"]
+
+
+def test_an_svg_repeats_itself_and_replaces_nothing_of_the_users(tmp_path: Path) -> None:
+    draw.save_svg(ALL["components"](), tmp_path / "a.svg")
+    first = (tmp_path / "a.svg").read_bytes()
+    draw.save_svg(ALL["components"](), tmp_path / "a.svg")
+    assert (tmp_path / "a.svg").read_bytes() == first
+    assert "σ_max" in first.decode()
+    (tmp_path / "b.svg").write_text("mine")
+    with pytest.raises(InputError, match="which exists"):
+        draw.save_svg(ALL["components"](), tmp_path / "b.svg")
+
+
+def test_a_result_may_have_a_name_of_its_own() -> None:
+    figure = draw.capability_bars([RESULTS[0], {**RESULTS[1], "label": "alphaedit"}])
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["before editing", "alphaedit"]
 
 
 def test_tsne_repeats_itself_and_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:

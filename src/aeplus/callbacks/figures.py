@@ -1,6 +1,7 @@
 """Writes ``edits.jsonl``, a record per edit, and the figures of a run."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -20,6 +21,7 @@ from aeplus.run.batches import BatchCommit
 from aeplus.run.hooks import EditCallback, EditingModule, session_of
 from aeplus.run.records import FILE, EditRecord, Success, write_records
 from aeplus.run.session import EditSession
+from aeplus.utils.cache import save_tensors
 from aeplus.utils.jsonl import write_json
 from aeplus.utils.paths import check_output
 
@@ -37,6 +39,8 @@ class FigureWriter(EditCallback):
         projection: How hidden states come onto a plane: ``pca``, or ``tsne`` (needs scikit-learn).
         hidden_layer: Behind which decoder layer; negative ones count from the end.
         hidden_prompts: How many of the neighborhood and validation prompts, which no edit should change, to take.
+        keep_hidden: Whether to write the hidden states themselves too (``figures/hidden.safetensors``), so that
+            those of several runs can be drawn in one plane.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class FigureWriter(EditCallback):
         projection: Literal["pca", "tsne"] = "pca",
         hidden_layer: int = -1,
         hidden_prompts: int = 200,
+        keep_hidden: bool = False,
     ) -> None:
         from aeplus.figures.from_run import check_names
 
@@ -60,6 +65,7 @@ class FigureWriter(EditCallback):
             raise InputError(msg)
         self.figures, self.bins, self.every, self.projection = figures, bins, every, projection
         self.hidden_layer, self.hidden_prompts = hidden_layer, hidden_prompts
+        self.keep_hidden = keep_hidden
         self._records: list[EditRecord] = []
         self._added: dict[int, Counter[int]] = {}  # by layer, how many batches added each eigenvector
         self._before: list[Success] = []
@@ -135,7 +141,8 @@ class FigureWriter(EditCallback):
         for record in self._records:
             record.after = after[record.edit - 1]
             record.superseded = not holding[record.edit - 1]
-        self._write(trainer, session, hidden=None if self._hidden is None else self._projected(session))
+        folder = run_folder(trainer) if trainer.is_global_zero else None
+        self._write(trainer, session, hidden=None if self._hidden is None else self._projected(session, folder))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Draws, now that every callback has written what it measured."""
@@ -167,10 +174,14 @@ class FigureWriter(EditCallback):
             return None
         return collect_hidden(session.decoder, session.tokenizer, self._prompts, self.hidden_layer)
 
-    def _projected(self, session: EditSession) -> dict[str, Any]:
+    def _projected(self, session: EditSession, folder: Path | None) -> dict[str, Any]:
+        from aeplus.figures.from_run import HIDDEN
         from aeplus.figures.hidden import project
 
-        before, after = (cast(Tensor, states).numpy() for states in (self._hidden, self._states(session)))
+        states = (cast(Tensor, self._hidden), cast(Tensor, self._states(session)))
+        if self.keep_hidden and folder is not None:
+            save_tensors(folder / HIDDEN, dict(zip(("before", "after"), states, strict=True)), {})
+        before, after = (tensor.numpy() for tensor in states)
         projection = project(before, after, self.projection, session.seed)
         return {
             "layer": self.hidden_layer % len(session.decoder.layers),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from aeplus.commands.alphaset.arguments import alphaset_parser
 from aeplus.commands.compare.arguments import compare_parser
+from aeplus.commands.experiment.arguments import experiment_parser
 from aeplus.commands.inspect.arguments import inspect_parser
 from aeplus.commands.journal.arguments import (
     apply_parser,
@@ -173,6 +174,9 @@ def cases_parser() -> CommandParser:
 COMMANDS = {
     "compare": Command("run several methods on the same edits and write one table", "compare.command", compare_parser),
     "report": Command("write one page of runs, comparisons and experiments", "report.command", report_parser),
+    "experiment": Command(
+        "make a table or figure of the paper: a grid of runs", "experiment.command", experiment_parser
+    ),
     "tune": Command("find layers and numbers for a model without a config, and write it", "tune.command", tune_parser),
     "demo-data": Command("build the demo's edits for a model", "demo", demo_data_parser),
     "capabilities": Command(

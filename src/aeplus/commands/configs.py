@@ -19,8 +19,9 @@ _METHOD_FLAG = re.compile(r"--model\.method\.(\w+)")
 
 
 def shipped_configs() -> dict[str, Path]:
-    """The shipped configs by name, such as ``model/llama3-8b``."""
-    return {str(path.relative_to(FOLDER).with_suffix("")): path for path in sorted(FOLDER.rglob("*.yaml"))}
+    """The shipped configs by name, such as ``model/llama3-8b``; experiments are none."""
+    paths = {str(path.relative_to(FOLDER).with_suffix("")): path for path in sorted(FOLDER.rglob("*.yaml"))}
+    return {name: path for name, path in paths.items() if not name.startswith("experiment/")}
 
 
 def find_config(name: str) -> str:

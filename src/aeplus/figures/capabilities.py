@@ -18,7 +18,7 @@ def capability_bars(results: Sequence[Mapping[str, Any]], metric: str = "f1") ->
     Args:
         results: ``{"step": batches committed, "tasks": {name: {"f1": …, "accuracy": …}}}`` for each time, in order, as
             ``capabilities.json`` has them under ``results``; values in percent, ``step`` ``None`` for a model on its
-            own. A task without the metric has no bar.
+            own. A task without the metric has no bar. ``label``, where a result has one, is what the legend calls it.
         metric: The value to draw.
     """
     tasks = list(dict.fromkeys(name for result in results for name in result["tasks"]))
@@ -35,7 +35,7 @@ def capability_bars(results: Sequence[Mapping[str, Any]], metric: str = "f1") ->
         heights = np.array([np.nan if value is None else value for value in values], dtype=float)
         axes.bar(
             *(positions + offset, heights, width * 0.94),
-            label=_label(result["step"]),
+            label=result.get("label") or _label(result["step"]),
             facecolor=look.color, hatch=look.hatch, edgecolor="white", lw=0.5,
         )  # fmt: skip
     axes.set_xticks(positions, tasks)

@@ -1,4 +1,4 @@
-"""Wall-clock time by part: targets, search and solve, validation (Fig. 6 of AlphaEdit+)."""
+"""Wall-clock time by part: targets, search and solve, validation."""
 
 from collections.abc import Mapping, Sequence
 

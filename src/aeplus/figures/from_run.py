@@ -16,6 +16,9 @@ from aeplus.utils.jsonl import read_json
 DATA = Path("figures") / "data.json"
 """What :class:`~aeplus.callbacks.figures.FigureWriter` adds: spectra and hidden states."""
 
+HIDDEN = Path("figures") / "hidden.safetensors"
+"""The hidden states themselves, where ``keep_hidden`` asks for them: ``before`` and ``after``, ``[n, o]`` each."""
+
 
 def figures_of_run(folder: Path, names: Sequence[str] | None = None, bins: int = 5) -> dict[str, Figure]:
     """Draws the figures for which a run has data.

@@ -1,5 +1,6 @@
 """Hidden states before and after, in two dimensions (Fig. 5 of AlphaEdit+)."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,6 +59,36 @@ def project(before: np.ndarray, after: np.ndarray, way: Way = "pca", seed: int =
     return Projection(points[: len(before)], points[len(before) :], axes)
 
 
+@dataclass(frozen=True)
+class Plane:
+    """Hidden states of the unedited model and of several edited ones in one plane.
+
+    Attributes:
+        before: Points of the unedited model, ``[n, 2]``.
+        after: Points of each edited model, by its name, for the same prompts, ``[n, 2]``.
+        axes: The labels of the two axes.
+    """
+
+    before: np.ndarray
+    after: Mapping[str, np.ndarray]
+    axes: tuple[str, str]
+
+
+def project_several(before: np.ndarray, after: Mapping[str, np.ndarray]) -> Plane:
+    """Projects hidden states of a model and of several edited ones onto the first two principal components of all.
+
+    Args:
+        before: Hidden states of the unedited model, ``[n, o]``.
+        after: Those of each edited model, by its name, for the same prompts.
+
+    Raises:
+        InputError: If one differs in shape, there are fewer than two prompts, or a value is not finite.
+    """
+    together = project(np.concatenate([before] * len(after)), np.concatenate(list(after.values())))
+    parts = np.split(together.after, len(after))
+    return Plane(together.before[: len(before)], dict(zip(after, parts, strict=True)), together.axes)
+
+
 def _pca(both: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
     centered = both - both.mean(0)
     _, sizes, directions = np.linalg.svd(centered, full_matrices=False)
@@ -91,14 +122,30 @@ def hidden_states(projection: Projection, title: str = "") -> Figure:
         projection: What :func:`project` returned.
         title: The title, such as the layer.
     """
+    return _overlaid({"before": projection.before, "after": projection.after}, projection.axes, title)
+
+
+def hidden_overlay(plane: Plane, title: str = "") -> Figure:
+    """Points before editing and after that by each of several methods, with the marginal distributions at the sides.
+
+    Args:
+        plane: What :func:`project_several` returned.
+        title: The title.
+    """
+    return _overlaid(
+        {"before": plane.before, **{f"after {name}": p for name, p in plane.after.items()}}, plane.axes, title
+    )
+
+
+def _overlaid(clouds: Mapping[str, np.ndarray], names: tuple[str, str], title: str) -> Figure:
     figure = new_figure(5.6, 5.4)
     grid = figure.add_gridspec(2, 2, width_ratios=(4, 1), height_ratios=(1, 4))
     points = figure.add_subplot(grid[1, 0])
     top = figure.add_subplot(grid[0, 0], sharex=points)
     side = figure.add_subplot(grid[1, 1], sharey=points)
-    finish(points, *projection.axes)
+    finish(points, *names)
     points.grid(axis="x", color="0.9", linewidth=0.6)
-    for index, (label, states) in enumerate((("before", projection.before), ("after", projection.after))):
+    for index, (label, states) in enumerate(clouds.items()):
         look = series(index)
         filled = look.color if not index else "none"
         x, y = states.T
@@ -106,20 +153,20 @@ def hidden_states(projection: Projection, title: str = "") -> Figure:
             x, y, s=22, marker=look.marker, facecolors=filled, edgecolors=look.color, alpha=0.75, label=label
         )
     points.legend(fontsize="small", frameon=False)
-    _marginal(top, projection, 0)
-    _marginal(side, projection, 1)
+    _marginal(top, list(clouds.values()), 0)
+    _marginal(side, list(clouds.values()), 1)
     if title:
         figure.suptitle(title, fontsize="medium", x=0.02, ha="left")
     return figure
 
 
-def _marginal(axes: Axes, projection: Projection, dimension: int) -> None:
-    """Histograms of one coordinate, before and after, beside the points."""
-    both = np.concatenate([projection.before[:, dimension], projection.after[:, dimension]])
+def _marginal(axes: Axes, clouds: Sequence[np.ndarray], dimension: int) -> None:
+    """Histograms of one coordinate of each cloud, beside the points."""
+    both = np.concatenate([points[:, dimension] for points in clouds])
     low, high = float(both.min()), float(both.max())
     edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
     orientation: Literal["horizontal", "vertical"] = "horizontal" if dimension else "vertical"
-    for index, states in enumerate((projection.before, projection.after)):
+    for index, states in enumerate(clouds):
         look = series(index)
         x, colors = states[:, dimension], {"color": look.color, "linestyle": look.line}
         axes.hist(x, edges.tolist(), histtype="step", orientation=orientation, lw=1.4, **colors)

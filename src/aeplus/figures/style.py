@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -95,3 +96,22 @@ def save_figure(figure: Figure, path: Path) -> np.ndarray:
     with whole_file(path) as scratch:
         scratch.write_bytes(content)
     return imread(io.BytesIO(content))[..., :3]
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as an SVG whose texts are texts; the same data give the same bytes."""
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "aeplus"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def save_svg(figure: Figure, path: Path) -> None:
+    """Writes the figure as an SVG: all of it, or nothing.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    content = svg(figure)
+    with whole_file(path) as scratch:
+        scratch.write_bytes(content)

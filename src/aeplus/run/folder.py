@@ -26,7 +26,8 @@ class Case:
         edit: Its place in the stream, from 1.
         prompt: The prompt with the subject in its place.
         target: The target.
-        others: A rephrased and a neighborhood prompt, by what they are, where the run knows them.
+        others: A rephrased and a neighborhood prompt, and one for free text, by what they are, where the run knows
+            them.
         superseded: Whether a later edit of the run gives the fact another answer.
         record: Its line of ``edits.jsonl``, if there is one.
     """
@@ -150,6 +151,7 @@ def _cases(entries: Entries | None, records: Sequence[EditRecord]) -> list[Case]
         others = {
             "in other words": next(iter(request.paraphrases), None),
             "neighbor": next((probe["prompt"] for probe in edit["neighborhood"]), None),
+            "free text": next(iter(request.generation), None),
         }
         prompts = {name: prompt for name, prompt in others.items() if prompt is not None}
         cases.append(

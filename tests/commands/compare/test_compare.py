@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from aeplus import methods
-from aeplus.commands.compare import command as runs
+from aeplus.commands.compare import runs
 from aeplus.commands.compare.outcome import begin_folder
 from aeplus.commands.main import main
 from aeplus.errors import InputError

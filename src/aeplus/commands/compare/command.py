@@ -1,59 +1,31 @@
 """``aeplus compare``: every method with every seed on the same edits, with one model and one cache of targets."""
 
 import copy
-import gc
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from aeplus.commands.compare.against import Against, check_against
 from aeplus.commands.compare.outcome import (
     TABLES,
     Outcome,
-    begin_folder,
-    cached,
     check_folder,
-    finish,
     print_outcomes,
-    settings_digest,
     table_rows,
     write_tables,
 )
+from aeplus.commands.compare.runs import Run, Runner, count_edits
 from aeplus.commands.compare.specs import MethodSpec, parse_seeds, parse_specs
 from aeplus.commands.compare.ways import print_ways, ways_markdown, ways_note
-from aeplus.commands.fit import BaseCLI, RunCLI, machine
-from aeplus.data.datamodule import EditDataModule
-from aeplus.errors import InputError
-from aeplus.models.decoder import Decoder, EditSite, Snapshot
+from aeplus.commands.fit import BaseCLI, machine
+from aeplus.models.decoder import Decoder
 from aeplus.models.loading import PLACING, load_model
-from aeplus.targets.cache import TargetCache
 from aeplus.trainer import silence_lightning
-from aeplus.utils.fingerprint import weights_fingerprint
 from aeplus.utils.paths import check_output, locked
 from aeplus.utils.tables import print_line
-
-
-@dataclass(frozen=True)
-class Run:
-    """A method with a seed.
-
-    Attributes:
-        label: The method's label.
-        seed: The seed of everything.
-        folder: The run's folder.
-        settings: Its complete configuration.
-    """
-
-    label: str
-    seed: int
-    folder: Path
-    settings: dict[str, Any]
 
 
 def run(options: Namespace, rest: list[str], command: str) -> int:
@@ -83,9 +55,8 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     counts = sorted({count_edits(run.settings["data"]) for run in runs if run.label == specs[0].label})
     model_settings = settings["model"]
     model, tokenizer = load_model(*(model_settings[name] for name in PLACING))
-    comparison = Comparison(
-        runs, model, tokenizer, Decoder(model, model_settings.get("site")).select(model_settings["layers"]), out
-    )
+    sites = Decoder(model, model_settings.get("site")).select(model_settings["layers"])
+    comparison = Comparison(runs, Runner(model, tokenizer, sites, out / "targets"), out)
     edits = f"{' or '.join(map(str, counts))} in batches of {settings['data']['batch_size']}"
     comparison.against = Against(options.against, {(run.label, run.seed): run.folder for run in runs})
     comparison.title = f"Edits: {edits} (%)"
@@ -130,28 +101,12 @@ def of_seed(path: str | list[str] | None, seed: int) -> str | list[str] | None:
     return path and path.replace("{seed}", str(seed))
 
 
-def count_edits(data: Mapping[str, Any]) -> int:
-    """The number of edits of a run; bad ones are reported before the model is loaded.
-
-    Args:
-        data: Options of the data, as in a run's settings.
-
-    Raises:
-        InputError: If they cannot be used.
-    """
-    datamodule = EditDataModule(**data)
-    datamodule.setup("fit")
-    return len(datamodule.requests)
-
-
 class Comparison:
     """Runs that share a model.
 
     Args:
         runs: The runs, in order.
-        model: The language model, unedited; every run restores it.
-        tokenizer: Its tokenizer.
-        sites: The edited layers.
+        runner: Makes them.
         out: Where the tables go.
 
     Attributes:
@@ -161,27 +116,23 @@ class Comparison:
         notes: The notes below the table in Markdown.
     """
 
-    def __init__(self, runs: list[Run], model: Any, tokenizer: Any, sites: list[EditSite], out: Path) -> None:
-        self.runs, self.model, self.tokenizer, self.sites, self.out = runs, model, tokenizer, sites, out
+    def __init__(self, runs: list[Run], runner: Runner, out: Path) -> None:
+        self.runs, self.runner, self.out = runs, runner, out
         self.outcomes: list[Outcome] = []
         self.title = "Comparison (%)"
         self.against = Against(None, {})
         self.notes: dict[str, str] = {}
-        self._cache = TargetCache(out / "targets")
-        self._unedited: dict[tuple[Any, ...], Any] = {}
-        self._fingerprint = weights_fingerprint(model)
         self._start = time.perf_counter()
         self._cached: list[float] = []  # seconds of the cached runs
 
     def execute(self) -> None:
         """Runs what is not cached; the tables are updated after every run."""
         for number, run in enumerate(self.runs, 1):
-            digest = settings_digest(run.settings, self._fingerprint)
-            outcome = cached(run.folder, digest)
+            outcome = self.runner.finished(run)
             message = f"[{number}/{len(self.runs)}] {run.label}, seed {run.seed}"
             print(message if outcome is None else f"{message}: cached", file=sys.stderr)
             if outcome is None:
-                outcome = self._run(run, digest)
+                outcome = self._run(run)
             else:
                 self._cached.append(outcome.seconds)
             self.outcomes.append(outcome)
@@ -198,26 +149,13 @@ class Comparison:
             print_line(f"{label}: {self.out / name}")
         print_line(f"TensorBoard: tensorboard --logdir {self.out}")
 
-    def _run(self, run: Run, digest: str) -> Outcome:
-        start = time.perf_counter()
+    def _run(self, run: Run) -> Outcome:
         try:
-            begin_folder(run.folder)
-            with Snapshot(self.sites):
-                RunCLI(run.settings, self.model, self.tokenizer, run.folder, self._cache, self._unedited)
-        except (InputError, torch.OutOfMemoryError, torch.linalg.LinAlgError) as error:
-            reason = str(error).splitlines()[0]
-            print(f"aeplus: error: {run.label}, seed {run.seed}: {reason}", file=sys.stderr)
-            return Outcome.failed(run.label, run.seed, reason, time.perf_counter() - start)
+            return self.runner.make(run)
         except KeyboardInterrupt:
             done = f"{len(self.outcomes)} of {len(self.runs)} runs finished and cached"
             print(f"\ninterrupted: {done}; rerun the same command to continue", file=sys.stderr)
             raise
-        finally:
-            gc.collect()  # module and trainer refer to each other, and the module to the statistics
-        outcome = Outcome.read_metrics(run.label, run.seed, run.folder, time.perf_counter() - start)
-        if outcome.error is None:
-            finish(run.folder, digest, outcome)
-        return outcome
 
     def _rows(self) -> list[list[str]]:
         return table_rows(self.outcomes, self._methods(), len({run.seed for run in self.runs}))

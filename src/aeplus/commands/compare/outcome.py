@@ -25,7 +25,7 @@ _RESULT = "result.json"
 # What a run leaves in its folder. Anything else there is the user's.
 _OURS = re.compile(
     r"\.aeplus.*|config\.yaml|hparams\.yaml|events\.out\.tfevents.*|(result|metrics|capabilities)\.json|edits\.jsonl|"
-    "figures|checkpoints|model"
+    "figures|checkpoints|journal|model"
 )
 _PACKAGES = ("aeplus", "torch", "transformers", "lightning")
 _NOTHING: dict[str, float | None] = {"efficacy": None, "generalization": None, "specificity": None, "score": None}
@@ -83,7 +83,8 @@ def settings_digest(settings: Mapping[str, Any], fingerprint: str) -> str:
     data, model = settings["data"], settings["model"]
     trainer = {name: value for name, value in settings["trainer"].items() if name != "logger"}
     paths = data["path"] if isinstance(data["path"], list) else [data["path"]]
-    edits = [_content(file) for file in (*paths, data["preserved"], data["validation"])]
+    read = (*paths, data["preserved"], data["validation"], model["preserved"]["facts"])
+    edits = [_content(file) for file in read]
     texts = [text_stamp(corpus) for corpus in (data["snippet_corpus"], model["preserved"]["corpus"]) if corpus]
     packages = [version(name) for name in _PACKAGES]
     parts = [{**settings, "trainer": trainer}, fingerprint, edits, texts, packages]

@@ -1,0 +1,195 @@
+"""Makes the cells: in this process, among several by joblib, or as jobs of a cluster by submitit."""
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from aeplus.commands.compare.outcome import Outcome
+from aeplus.commands.compare.runs import Run, Runner
+from aeplus.commands.options import split_list
+from aeplus.errors import InputError
+
+_HELD: dict[str, Runner] = {}  # the model of this process, by what it is loaded by
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of a cell.
+
+    Attributes:
+        index: Its place among the cells.
+        outcome: Its outcome.
+        cached: Whether it had been made before.
+    """
+
+    index: int
+    outcome: Outcome
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Order:
+    """A cell to make, as it goes to another process.
+
+    Attributes:
+        index: Its place among the cells.
+        run: The run.
+        targets: The folder of the targets that all cells share.
+        threads: Threads of the process; ``None`` to leave them.
+    """
+
+    index: int
+    run: Run
+    targets: Path
+    threads: int | None = None
+
+
+def make(order: Order) -> Made:
+    """Makes a cell, unless it is finished; the process keeps the model for the next one.
+
+    Raises:
+        InputError: If the model cannot be loaded.
+    """
+    import torch
+
+    from aeplus.trainer import silence_lightning
+
+    silence_lightning()
+    if order.threads is not None:
+        torch.set_num_threads(order.threads)
+    runner = _runner(order)
+    if (outcome := runner.finished(order.run)) is not None:
+        return Made(order.index, outcome, True)
+    try:
+        return Made(order.index, runner.make(order.run), False)
+    except Exception as error:  # whatever it is, it is this cell's: the others go on
+        traceback.print_exc()
+        reason = " ".join((str(error) or type(error).__name__).split())[:300]
+        return Made(order.index, Outcome.failed(order.run.label, order.run.seed, reason, 0.0), False)
+
+
+def prepare(order: Order) -> None:
+    """Loads the model of a cell.
+
+    Raises:
+        InputError: If it cannot be loaded, or its layers cannot be edited.
+    """
+    _runner(order)
+
+
+def make_all(orders: Sequence[Order]) -> list[Made]:
+    """Makes several cells, one after the other: a job of a cluster."""
+    return [make(order) for order in orders]
+
+
+def _runner(order: Order) -> Runner:
+    from aeplus.models.decoder import Decoder
+    from aeplus.models.loading import PLACING, load_model
+
+    model = order.run.settings["model"]
+    key = repr([[model[name] for name in PLACING], model.get("site"), model["layers"], str(order.targets)])
+    if key not in _HELD:
+        _HELD.clear()  # one model at a time
+        loaded, tokenizer = load_model(*(model[name] for name in PLACING))
+        sites = Decoder(loaded, model.get("site")).select(model["layers"])
+        _HELD[key] = Runner(loaded, tokenizer, sites, order.targets)
+    return _HELD[key]
+
+
+def forget() -> None:
+    """Lets go of this process' model."""
+    _HELD.clear()
+
+
+def local(orders: Sequence[Order], jobs: int, start: Callable[[Order], None]) -> Iterator[Made]:
+    """Makes cells on this machine.
+
+    Args:
+        orders: The cells.
+        jobs: Processes; with one, it is this process.
+        start: Called before each cell that this process makes.
+
+    Yields:
+        Each cell as it is done.
+
+    Raises:
+        InputError: If the model cannot be loaded, or a process was killed.
+    """
+    if jobs == 1:
+        for order in orders:
+            start(order)
+            yield make(order)
+        return
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    try:
+        results = Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered", batch_size=1)(
+            delayed(make)(order) for order in orders
+        )
+        yield from results
+    except TerminatedWorkerError as error:
+        msg = (
+            f"expected {jobs} processes to last, got one that was killed, for want of memory as a rule; rerun with "
+            "fewer --jobs, finished cells are kept."
+        )
+        raise InputError(msg) from error
+
+
+def parse_launcher_options(words: Sequence[str] | None) -> dict[str, Any]:
+    """What submitit gives to jobs, from ``name=value`` words.
+
+    Raises:
+        InputError: If one is not of this form.
+    """
+    options: dict[str, Any] = {}
+    for item in split_list(" ".join(words or ())):
+        name, equals, value = item.partition("=")
+        if not equals or not name or not value:
+            msg = f"expected name=value after --launcher-options, got {item!r}; write for example timeout_min=600."
+            raise InputError(msg)
+        options[name] = int(value) if value.isdecimal() else value
+    return options
+
+
+def check_launcher(launcher: str) -> None:
+    """Checks that a launcher is installed.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if launcher == "submitit" and "submitit" not in sys.modules and find_spec("submitit") is None:
+        msg = "expected submitit for --launcher submitit, got an installation without it; run: pip install submitit."
+        raise InputError(msg)
+
+
+def submitted(orders: Sequence[Order], jobs: int, folder: Path, options: dict[str, Any]) -> Iterator[Made]:
+    """Makes cells as jobs of a cluster, each of which makes its share one after the other.
+
+    Args:
+        orders: The cells.
+        jobs: How many jobs.
+        folder: Where submitit writes what the jobs print.
+        options: What submitit gives to them.
+
+    Yields:
+        Each cell as its job is done; those of a job that failed come as failed.
+    """
+    import submitit
+
+    executor = submitit.AutoExecutor(folder=str(folder))
+    executor.update_parameters(**{"name": "aeplus", **options})
+    size = -(-len(orders) // jobs)
+    shares = [orders[start : start + size] for start in range(0, len(orders), size)]
+    tasks = [(executor.submit(make_all, share), share) for share in shares]
+    for task, share in tasks:
+        try:
+            made = task.result()
+        except Exception as error:  # what a cluster ends a job with
+            reason = f"the job {task.job_id} failed ({' '.join(str(error).split())[-200:]})"
+            made = [Made(o.index, Outcome.failed(o.run.label, o.run.seed, reason, 0.0), False) for o in share]
+        yield from made

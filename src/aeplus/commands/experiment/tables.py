@@ -1,0 +1,222 @@
+"""The tables of an experiment: cells by rows and columns, mean ± sample standard deviation over the seeds."""
+
+import csv
+import io
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aeplus.commands.experiment.cells import Cell, short, value_text
+from aeplus.commands.experiment.grid import AXES, SET, Claim, Layout
+from aeplus.commands.experiment.values import Files, When, value_of
+from aeplus.errors import InputError
+from aeplus.utils.tables import markdown_table, print_table
+
+Number = dict[str, Any]
+"""``mean``, ``sd`` (``None`` of one seed) and ``n``."""
+_BEFORE = "before"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A cell and what became of it.
+
+    Attributes:
+        cell: The cell.
+        files: What its run wrote; ``None`` unless it is done.
+        status: ``done``, ``failed`` or ``missing``.
+        error: Why it failed.
+        seconds: Wall-clock time of its run.
+    """
+
+    cell: Cell
+    files: Files | None = None
+    status: str = "missing"
+    error: str | None = None
+    seconds: float | None = None
+
+
+def check_tables(layouts: Sequence[Layout], claim: Claim, cells: Sequence[Cell]) -> None:
+    """Checks that tables and claim name what there is.
+
+    Raises:
+        InputError: If a value is none, the paper's numbers do not fit the table, or the claim names no cell.
+    """
+    for layout in layouts:
+        for name in layout.values:
+            value_of(name)
+        width = len(_columns(layout, cells)) * len(layout.values)
+        labels = [label for label, _ in _rows(layout, cells)]
+        for label, numbers in (layout.paper or {}).items():
+            if label not in labels or len(numbers) != width:
+                msg = (
+                    f"expected the paper's numbers of {layout.title!r} as {width} for each of {', '.join(labels)}, got "
+                    f"{len(numbers)} for {label}; correct them."
+                )
+                raise InputError(msg)
+    if claim.value is None:
+        return
+    value_of(claim.value)
+    axes = _axes(cells)
+    for where in (claim.higher, claim.lower):
+        if not where or not set(where) <= set(axes) or not any(_is_at(cell, where) for cell in cells):
+            msg = f"expected the claim to name cells of the experiment, got {dict(where)}; correct it."
+            raise InputError(msg)
+
+
+def build_table(layout: Layout, results: Sequence[Result]) -> dict[str, Any]:
+    """A table as ``experiment.json`` has it: ``title``, ``note``, ``columns`` and ``rows``."""
+    cells = [result.cell for result in results]
+    columns = _columns(layout, cells)
+    values = [value_of(name) for name in layout.values]
+    headings = [f"{label} {value.heading}".strip() for label, _ in columns for value in values]
+    rows: list[dict[str, Any]] = []
+
+    def numbers(where: Mapping[str, Any], when: When) -> list[Number | None]:
+        found = []
+        for _, column in columns:
+            at = [r for r in results if r.files is not None and _is_at(r.cell, {**where, **column})]
+            if when == "before":  # of every seed once, whatever was then edited
+                at = list({r.cell.seed: r for r in reversed(at)}.values())
+            for value in values:
+                known = [] if when == "before" and value.editing else [value.read(r.files, when) for r in at if r.files]
+                found.append(_spread([number for number in known if number is not None]))
+        return found
+
+    if layout.before:
+        rows.append({"label": _BEFORE, "values": numbers({}, "before"), "paper": _paper(layout, _BEFORE)})
+    for label, where in _rows(layout, cells):
+        rows.append({"label": label, "values": numbers(where, "after"), "paper": _paper(layout, label)})
+    return {"title": layout.title, "note": layout.note, "columns": headings, "rows": rows}
+
+
+def check_claim(claim: Claim, results: Sequence[Result]) -> list[dict[str, Any]]:
+    """The claim's direction, wherever both sides have been made: at each value of the axes that it does not name.
+
+    Returns:
+        For each such place ``where``, the two means (``higher``, ``lower``), over how many seeds (``n``), and whether
+        the first is higher (``holds``).
+    """
+    if claim.value is None:
+        return []
+    read = value_of(claim.value).read
+    named = {"seed", *claim.higher, *claim.lower}
+    axes = [axis for axis in _axes([r.cell for r in results]) if axis not in named]
+    found = []
+    for place in _points(axes, [r.cell for r in results]):
+        sides = []
+        for side in (claim.higher, claim.lower):
+            at = [r for r in results if r.files is not None and _is_at(r.cell, {**side, **place})]
+            sides.append({r.cell.seed: v for r in at if r.files and (v := read(r.files, "after")) is not None})
+        seeds = sides[0].keys() & sides[1].keys()
+        if not seeds:
+            continue
+        high, low = (statistics.fmean(side[seed] for seed in seeds) for side in sides)
+        where = _label(axes, place)
+        found.append({"where": where, "higher": high, "lower": low, "n": len(seeds), "holds": high > low})
+    return found
+
+
+def claim_text(claim: Claim, checks: Sequence[Mapping[str, Any]]) -> str:
+    """The claim, and in how many places its direction holds here."""
+    if not checks:
+        return claim.text
+    holds = [check for check in checks if check["holds"]]
+    not_at = ", ".join(check["where"] or "the cells" for check in checks if not check["holds"])
+    return f"{claim.text} Here it holds in {len(holds)} of {len(checks)}{f' (not {not_at})' if not_at else ''}."
+
+
+def table_markdown(layout: Layout, table: Mapping[str, Any]) -> str:
+    """A table as Markdown, the paper's numbers in rows of their own below ours."""
+    header = ["", *table["columns"]]
+    forms = [value_of(name).form for name in layout.values]
+    forms *= len(table["columns"]) // max(1, len(forms))
+    rows = []
+    for row in table["rows"]:
+        rows.append([row["label"], *(_text(number, form) for number, form in zip(row["values"], forms, strict=True))])
+        if row["paper"] is not None:
+            paper = ["–" if n is None else format(n, form) for n, form in zip(row["paper"], forms, strict=True)]
+            rows.append([f"{row['label']}, paper", *paper])
+    note = f"\n\n{table['note']}" if table["note"] else ""
+    return f"## {table['title']}\n\n{markdown_table(header, rows, left=header[:1])}{note}"
+
+
+def show_table(layout: Layout, table: Mapping[str, Any]) -> None:
+    """Prints a table."""
+    header = ["", *table["columns"]]
+    forms = [value_of(name).form for name in layout.values] * (len(table["columns"]) // len(layout.values))
+    rows = [[row["label"], *map(_text, row["values"], forms)] for row in table["rows"]]
+    print_table(table["title"], header, rows, left=header[:1])
+
+
+def tables_csv(tables: Sequence[Mapping[str, Any]]) -> str:
+    """All tables, a line for each number; what is not known is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["table", "row", "column", "mean", "sd", "n", "paper"])
+    for table in tables:
+        for row in table["rows"]:
+            paper = row["paper"] or [None] * len(table["columns"])
+            for column, number, published in zip(table["columns"], row["values"], paper, strict=True):
+                known = number or {"mean": None, "sd": None, "n": 0}
+                writer.writerow(
+                    [table["title"], row["label"], column, known["mean"], known["sd"], known["n"], published]
+                )
+    return text.getvalue()
+
+
+def _spread(numbers: Sequence[float]) -> Number | None:
+    if not numbers:
+        return None
+    sd = statistics.stdev(numbers) if len(numbers) > 1 else None
+    return {"mean": statistics.fmean(numbers), "sd": sd, "n": len(numbers)}
+
+
+def _text(number: Number | None, form: str) -> str:
+    if number is None:
+        return "–"
+    mean = format(number["mean"], form)
+    return mean if number["sd"] is None else f"{mean} ± {format(number['sd'], form)}"
+
+
+def _paper(layout: Layout, label: str) -> list[float | None] | None:
+    numbers = (layout.paper or {}).get(label)
+    return None if numbers is None else list(numbers)
+
+
+def _axes(cells: Sequence[Cell]) -> list[str]:
+    return [*AXES, *(f"{SET}{path}" for path in (cells[0].values if cells else ()))]
+
+
+def _points(axes: Sequence[str], cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """The values of some axes, all with all, in their order."""
+    values: list[list[Any]] = []
+    for axis in axes:
+        found: list[Any] = []
+        for cell in cells:
+            if cell.on(axis) not in found:
+                found.append(cell.on(axis))
+        values.append(found)
+    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*values)]
+
+
+def _is_at(cell: Cell, where: Mapping[str, Any]) -> bool:
+    return all(cell.on(axis) == value for axis, value in where.items())
+
+
+def _label(axes: Sequence[str], point: Mapping[str, Any]) -> str:
+    parts = [
+        f"{short(axis)} = {value_text(point[axis])}" if axis.startswith(SET) else str(point[axis]) for axis in axes
+    ]
+    return ", ".join(parts)
+
+
+def _rows(layout: Layout, cells: Sequence[Cell]) -> list[tuple[str, dict[str, Any]]]:
+    return [(_label(layout.rows, point) or "all", point) for point in _points(layout.rows, cells)]
+
+
+def _columns(layout: Layout, cells: Sequence[Cell]) -> list[tuple[str, dict[str, Any]]]:
+    points = _points(layout.columns, cells)
+    return [(_label(layout.columns, point) if len(points) > 1 or layout.columns else "", point) for point in points]

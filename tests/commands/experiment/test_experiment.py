@@ -1,0 +1,558 @@
+"""The command, run in-process as a user would, on the tiny model."""
+
+import csv
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from aeplus.commands.compare import runs
+from aeplus.commands.configs import FOLDER
+from aeplus.commands.experiment import launch
+from aeplus.commands.experiment.arguments import EXPERIMENTS
+from aeplus.commands.experiment.cells import make_cells
+from aeplus.commands.experiment.drawings import check_figures
+from aeplus.commands.experiment.grid import merged, read_experiment
+from aeplus.commands.experiment.tables import check_tables
+from aeplus.commands.fit import BaseCLI
+from aeplus.commands.main import main
+from aeplus.errors import InputError
+from small import records
+
+from .toys import shipped, toy
+
+PLAIN: dict[str, Any] = {
+    "title": "Mine",
+    "shows": "What is mine.",
+    "claim": {
+        "text": "Both are alike.",
+        "value": "score",
+        "higher": {"variant": "memit"},
+        "lower": {"variant": "rect"},
+    },
+    "variants": ["memit", "rect"],
+    "tables": [
+        {"title": "Mine", "rows": ["variant"], "columns": ["data"], "values": ["score", "leakage"], "before": True}
+    ],
+    "scales": {"small": {"data": {"pair": {"path": "pair.jsonl"}}}},
+}
+
+
+@pytest.fixture
+def here(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working folder, with an experiment of the user's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["aeplus"])
+    (tmp_path / "pair.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records()[:2]))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(PLAIN))
+    handler = signal.getsignal(signal.SIGINT)
+    yield tmp_path
+    signal.signal(signal.SIGINT, handler)  # Lightning leaves Ctrl-C ignored
+    launch.forget()
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows by the folder of every cell that is begun."""
+    begun: list[str] = []
+    begin = runs.begin_folder
+
+    def noted(folder: Path) -> None:
+        begun.append("/".join(folder.parts[-3:]))
+        begin(folder)
+
+    monkeypatch.setattr(runs, "begin_folder", noted)
+    return begun
+
+
+def experiment(workplace: Path, name: str | Path, *words: str) -> int:
+    return main(["experiment", str(name), f"--config={workplace}/tiny.yaml", *words])
+
+
+def content(out: Path) -> dict[str, Any]:
+    return json.loads((out / "experiment.json").read_text())
+
+
+def change(**values: Any) -> None:
+    """Other values in the user's experiment."""
+    Path("mine.yaml").write_text(yaml.safe_dump({**PLAIN, **values}))
+
+
+# ---- the shipped ones
+
+
+def test_every_table_and_figure_but_the_drawing_of_the_method() -> None:
+    tables = [f"table{number}" for number in range(1, 15)]
+    assert list(EXPERIMENTS) == ["cases", "fig1", "fig3", "fig4", "fig5", "fig6", *tables]
+
+
+@pytest.fixture(scope="module")
+def settings(workplace: Path) -> dict[str, Any]:
+    """The configuration of the tiny model."""
+    return BaseCLI([f"--config={workplace}/tiny.yaml"]).settings
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_it_is_whole_at_both_scales(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    for scale in ("small", "paper"):
+        if "unavailable" in shipped(name)["scales"][scale]:
+            with pytest.raises(
+                InputError, match=rf"expected another scale for {name} than small, as .*; use --scale paper"
+            ):
+                read_experiment(name, scale)
+            continue
+        found = read_experiment(name, scale)
+        cells = make_cells(found.grid, merged(settings, found.grid.overrides), tmp_path / "out")
+        points = 1
+        for values in (found.grid.data, found.grid.variants, found.grid.seeds, *found.grid.settings.values()):
+            points *= len(values)
+        assert len(cells) == points
+        assert found.grid.overrides["data"]["batch_size"] == (10 if scale == "small" else 100)
+        check_tables(found.tables, found.claim, cells)
+        check_figures(found.figures)
+        assert found.tables
+        assert all(table.paper is None for table in found.tables)  # none is known; none may be invented
+    assert not list(tmp_path.glob("*"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_it_runs_at_toy_size(name: str, workplace: Path, here: Path) -> None:
+    assert experiment(workplace, toy(name, here), "--out", "out") == 0
+    made = content(here / "out")
+    assert made["name"] == name
+    assert made["title"] == shipped(name)["title"]
+    assert {cell["status"] for cell in made["cells"]} == {"done"}
+    assert len(made["checks"]) == (1 if "value" in shipped(name)["claim"] else 0)
+    for cell in made["cells"]:
+        assert (here / "out" / cell["folder"] / "metrics.json").is_file()
+    for table in made["tables"]:
+        assert any(number is not None for row in table["rows"] for number in row["values"])
+        assert all(len(row["values"]) == len(table["columns"]) for row in table["rows"])
+    assert len(made["figures"]) == len(shipped(name).get("figures", []))
+    for figure in made["figures"]:
+        assert "<svg" in (here / "out" / figure).read_text()
+    assert len(made["pages"]) == (1 if name == "cases" else 0)
+    text = (here / "out" / f"{name}.md").read_text()
+    assert all(f"({path})" in text and (here / "out" / path).is_file() for path in (*made["figures"], *made["pages"]))
+
+
+# ---- what is written
+
+
+def test_what_is_written(workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert experiment(workplace, "mine.yaml", "--seeds", "0,1") == 0
+    out = here / "lightning_logs" / "experiment" / "mine" / "model"
+    made = content(out)
+    assert (made["scale"], made["seeds"], made["model"]) == ("small", [0, 1], f"{workplace}/model")
+    assert made["command"].startswith("aeplus experiment mine.yaml --config=")
+    assert "torch" in made["machine"]
+    assert set(made["versions"]) == {"python", "aeplus", "torch", "transformers", "lightning"}
+    cells = [(cell["data"], cell["variant"], cell["set"], cell["seed"]) for cell in made["cells"]]
+    assert cells == [("pair", method, {}, seed) for seed in (0, 1) for method in ("memit", "rect")]
+    assert all(cell["error"] is None and cell["minutes"] > 0 for cell in made["cells"])
+    (table,) = made["tables"]
+    assert table["columns"] == ["pair Score", "pair leakage"]
+    assert [row["label"] for row in table["rows"]] == ["before", "memit", "rect"]
+    leakages = [json.loads((out / c["folder"] / "metrics.json").read_text())["leakage"] for c in made["cells"][::2]]
+    number = table["rows"][1]["values"][1]
+    assert number["mean"] == pytest.approx(sum(leakages) / 2)
+    assert number["sd"] == pytest.approx(abs(leakages[0] - leakages[1]) / 2**0.5)
+    assert number["n"] == 2
+    assert table["rows"][0]["values"][1] is None  # the unedited model leaks nothing
+    lines = list(csv.DictReader((out / "mine.csv").read_text().splitlines()))
+    assert [(line["row"], line["column"]) for line in lines[:3]] == [
+        ("before", "pair Score"),
+        ("before", "pair leakage"),
+        ("memit", "pair Score"),
+    ]
+    assert float(lines[3]["mean"]) == number["mean"]
+    text = (out / "mine.md").read_text()
+    assert text.startswith("# Mine\n\nWhat is mine.\n\nThe paper: Both are alike. Here it holds in ")
+    assert f"{number['mean']:.2g} ± {number['sd']:.2g}" in text
+    assert "- cells: 4 of 4" in text
+    assert "experiment.json" in capsys.readouterr().out
+
+
+def test_restart_makes_what_is_missing(workplace: Path, here: Path, ran: list[str]) -> None:
+    words = ("mine.yaml", "--out", "out")
+    assert experiment(workplace, *words) == 0
+    before = content(here / "out")["tables"]
+    assert experiment(workplace, *words) == 0
+    assert ran == ["pair/memit/seed_0", "pair/rect/seed_0"]
+    assert content(here / "out")["tables"] == before
+    change(variants=["memit", "rect", "prune"])
+    assert experiment(workplace, *words, "--seeds", "0,1") == 0
+    assert ran[2:] == ["pair/prune/seed_0", "pair/memit/seed_1", "pair/rect/seed_1", "pair/prune/seed_1"]
+
+
+def test_first_targets_are_found_once(workplace: Path, here: Path) -> None:
+    change(variants=["memit", "rect"], set={"method.alpha": [10.0, 20.0]}, tables=[])
+    assert experiment(workplace, "mine.yaml", "--out", "out") == 0
+    assert len(list((here / "out" / "targets").glob("*.safetensors"))) == 1
+    folders = sorted(str(path.parent.relative_to(here / "out")) for path in here.rglob("metrics.json"))
+    assert folders[0] == "pair/memit,alpha=10.0/seed_0"
+    assert len(folders) == 4
+
+
+def test_values_of_every_kind_are_set(workplace: Path, here: Path) -> None:
+    change(
+        variants=["alphaedit_plus:selection=converge"],
+        set={
+            "callbacks.SmoothingStop.min_delta": [7.0],
+            "data.batch_size": [1],
+            "model.targets.steps": [2],
+            "method.smooth": [False],
+        },
+        claim={"text": "None."},
+        tables=[],
+    )
+    assert experiment(workplace, "mine.yaml", "--out", "out") == 0
+    (cell,) = content(here / "out")["cells"]
+    assert cell["folder"].endswith("smooth=false,min_delta=7.0,batch_size=1,steps=2/seed_0")
+    config = yaml.safe_load((here / "out" / cell["folder"] / "config.yaml").read_text())
+    (stop,) = [c for c in config["trainer"]["callbacks"] if c["class_path"].endswith("SmoothingStop")]
+    assert stop["init_args"]["min_delta"] == 7.0
+    assert (config["data"]["batch_size"], config["model"]["targets"]["steps"]) == (1, 2)
+    assert (config["model"]["method"]["smooth"], config["model"]["method"]["selection"]) == (False, "converge")
+
+
+# ---- what goes wrong
+
+CRASH = """
+import os, signal
+from pathlib import Path
+from aeplus.callbacks import EditCallback
+
+class Crash(EditCallback):
+    def on_batch_committed(self, trainer, module, commit):
+        if module.session.method.name == "memit" and Path("crash").exists():
+            raise RuntimeError("something broke")
+        if module.session.method.name == "rect" and Path("stop").exists():
+            os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.fixture
+def crashing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "crashing.py").write_text(CRASH)
+    monkeypatch.syspath_prepend(here)
+    change(callbacks=[{"class_path": "crashing.Crash"}])
+
+
+@pytest.mark.usefixtures("crashing")
+def test_a_crash_leaves_the_rest(
+    workplace: Path, here: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "crash").touch()
+    assert experiment(workplace, "mine.yaml", "--out", "out") == 2
+    cells = content(here / "out")["cells"]
+    assert [(c["status"], c["error"]) for c in cells] == [("failed", "something broke"), ("done", None)]
+    assert content(here / "out")["tables"][0]["rows"][1]["values"] == [None, None]
+    assert content(here / "out")["checks"] == []
+    assert "pair, memit, seed 0: failed (something broke)" in (here / "out" / "mine.md").read_text()
+    assert "pair, memit, seed 0: failed (something broke)" in capsys.readouterr().out
+    (here / "crash").unlink()
+    assert experiment(workplace, "mine.yaml", "--out", "out") == 0
+    assert ran == ["pair/memit/seed_0", "pair/rect/seed_0", "pair/memit/seed_0"]
+
+
+@pytest.mark.usefixtures("crashing")
+def test_ctrl_c_keeps_what_is_finished(
+    workplace: Path, here: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "stop").touch()
+    assert experiment(workplace, "mine.yaml", "--out", "out") == 130
+    said = capsys.readouterr().err
+    assert "interrupted: 1 of 2 cells finished; rerun the same command to continue" in said
+    assert [cell["status"] for cell in content(here / "out")["cells"]] == ["done", "missing"]
+    assert (
+        "## Cells that are not done (1 of 2)\n\n- pair, rect, seed 0: missing" in (here / "out" / "mine.md").read_text()
+    )
+    (here / "stop").unlink()
+    assert experiment(workplace, "mine.yaml", "--out", "out") == 0
+    assert ran == ["pair/memit/seed_0", "pair/rect/seed_0", "pair/rect/seed_0"]
+
+
+def test_data_that_cannot_be_had_fail_their_cells(
+    workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(scales={"small": {"data": {"gone": {"path": "gone.jsonl"}, "pair": {"path": "pair.jsonl"}}}})
+    assert experiment(workplace, "mine.yaml", "--out", "out") == 2
+    assert [cell["status"] for cell in content(here / "out")["cells"]] == ["failed", "failed", "done", "done"]
+    assert "gone.jsonl, which does not exist" in content(here / "out")["cells"][0]["error"]
+    assert capsys.readouterr().err.count("aeplus: error: gone") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["table99"], "expected an experiment out of cases, fig1, .*table14, or a YAML file, got 'table99'"),
+        (["gone.yaml"], "expected an experiment in gone.yaml, got a file that cannot be read"),
+        (["table4", "--scale=huge"], "argument --scale: invalid choice: 'huge'"),
+        (["table10"], "than small, as RippleEdits is not among the data that a clone has; use --scale paper"),
+        (["fig4"], "than small, as the items of its tasks are on the hub, .*; use --scale paper"),
+        (["mine.yaml", "--scale=paper"], "expected mine.yaml to have the scale paper, got small; choose another"),
+        (["mine.yaml", "--seeds=x"], "expected seeds"),
+        (["mine.yaml", "--jobs=0"], "expected --jobs to be at least 1, got 0"),
+        (["mine.yaml", "--edits=0"], "expected --edits to be at least 1, got 0"),
+        (["mine.yaml", "--data.path=x"], "expected no --data.path, as an experiment has its own data and seeds"),
+        (["mine.yaml", "--model.seed=3"], "expected no --model.seed"),
+        (["mine.yaml", "--launcher=slurm"], "argument --launcher: invalid choice: 'slurm'"),
+        (["mine.yaml", "--launcher-options=gpu"], "expected name=value after --launcher-options, got 'gpu'"),
+        (["mine.yaml", "--model.layers=[0, 9]"], "expected layers from 0 to 2"),
+        (["mine.yaml", "--model.model=./nowhere"], "expected a model folder at ./nowhere"),
+        (["mine.yaml", "--modle.seed=1"], "unrecognized arguments: --modle.seed=1"),
+    ],
+)
+def test_nothing_is_begun_with_bad_input(
+    workplace: Path, here: Path, ran: list[str], capsys: pytest.CaptureFixture[str], words: list[str], text: str
+) -> None:
+    try:
+        status = experiment(workplace, *words, "--out", "out")
+    except SystemExit as stop:  # the parser's own errors
+        status = int(stop.code or 0)
+    assert status == 2
+    said = capsys.readouterr().err
+    assert re.search(text, said), said
+    assert "Traceback" not in said
+    assert ran == []
+    assert not [path for path in here.rglob("out/*") if path.name != ".aeplus.lock"]
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"titel": "x"}, "to have keys out of title, shows, .*, got titel"),
+        ({"title": 3}, "expected title in mine.yaml to be a text, got 3"),
+        ({"title": None}, "expected title in mine.yaml, got none; add it"),
+        ({"claim": 3}, "expected claim in mine.yaml to be a mapping, got 3"),
+        ({"variants": []}, "expected some variants in mine.yaml, got"),
+        ({"variants": [3]}, r"expected some variants in mine.yaml, got \[3\]"),
+        ({"variants": ["rct"]}, "got 'rct'"),
+        ({"variants": ["memit:alhpa=1"]}, "got 'alhpa'"),
+        ({"seeds": ["x"]}, "expected some seeds in mine.yaml"),
+        ({"set": {"method.alpha": 3}}, "expected a list of values for each path"),
+        ({"set": {3: [3]}}, "expected a list of values for each path"),
+        ({"set": {"method.alpha": [-1]}, "tables": []}, "expected method.alpha above 0"),
+        (
+            {"set": {"method.alpha": [1, 2]}},
+            "expected every axis along rows or columns .*, got set.method.alpha nowhere",
+        ),
+        ({"set": {"alpha": [1]}, "tables": []}, "expected method.FIELD, model.FIELD, data.FIELD .*, got alpha"),
+        ({"set": {"callbacks.Nobody.x": [1]}}, "expected callbacks.Nobody.x to name a callback of the experiment"),
+        ({"tables": [{**PLAIN["tables"][0], "rows": ["method"]}]}, "expected axes out of data, variant, seed"),
+        (
+            {"tables": [{**PLAIN["tables"][0], "values": ["points"]}]},
+            "expected a value out of efficacy, .*, got 'points'",
+        ),
+        ({"tables": [{**PLAIN["tables"][0], "values": []}]}, "expected values in tables of mine.yaml, got none"),
+        ({"tables": [{**PLAIN["tables"][0], "paper": {"memit": [1]}}]}, "expected the paper's numbers of 'Mine' as 2"),
+        ({"tables": [{**PLAIN["tables"][0], "paper": {"memit": "x"}}]}, "expected the paper's numbers in tables"),
+        ({"figures": ["pie"]}, "expected figures out of score, conflict, .*, got pie"),
+        ({"cases": {"count": "x"}}, "expected whole numbers in cases of mine.yaml"),
+        ({"scales": {"small": {"data": {"a": {"stream": "odd"}}}}}, "expected a stream out of plain, .*, got 'odd'"),
+        ({"scales": {"small": {"data": {"a": {"alphaset": 4}}}}}, "expected alphaset 1, 2 or 3, got 4"),
+        ({"scales": {"small": {"data": {"a": 3}}}}, "expected one of stream, alphaset and path in data a"),
+        ({"scales": {"small": {"data": {"a": {"stream": "plain", "cout": 3}}}}}, "got cout"),
+        (
+            {"scales": {"small": {"data": {"a": {"path": "pair.jsonl", "limt": 3}}}}},
+            "expected fields of data .*, got limt",
+        ),
+        ({"scales": {"small": {"data": {"a": {"path": "gone.jsonl"}}}}}, "gone.jsonl, which does not exist"),
+        ({"scales": {"tiny": {}}}, "to have keys out of small, paper, got tiny"),
+        ({"claim": {"text": "x", "value": "score", "higher": {"variant": "kde"}}}, "expected the claim to name cells"),
+    ],
+)
+def test_a_file_that_is_no_experiment(
+    workplace: Path, here: Path, ran: list[str], capsys: pytest.CaptureFixture[str], values: dict[str, Any], text: str
+) -> None:
+    change(**values)
+    assert experiment(workplace, "mine.yaml", "--out", "out") == 2
+    said = capsys.readouterr().err
+    assert re.search(text, said), said
+    assert said.count("error:") == 1
+    assert ran == []
+
+
+@pytest.mark.parametrize(
+    "name", ["experiment.json", "mine.md", "mine.csv", "pair/memit/seed_0/notes.txt", "data/b_0.jsonl"]
+)
+def test_nothing_of_the_users_is_replaced(
+    workplace: Path, here: Path, ran: list[str], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    change(scales={"small": {"data": {"pair": {"path": "pair.jsonl"}, "b": {"stream": "plain", "count": 2}}}})
+    path = here / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    assert experiment(workplace, "mine.yaml", "--out", "out") == 2
+    assert path.read_text() == "mine"
+    assert "choose another" in capsys.readouterr().err
+    assert ran == []
+
+
+def test_results_of_another_experiment_are_not_mixed(
+    workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert experiment(workplace, "mine.yaml", "--out", "out") == 0
+    shutil.copy(here / "mine.yaml", here / "other.yaml")
+    assert experiment(workplace, "other.yaml", "--out", "out") == 2
+    assert "expected --out of other at scale small, got out of mine at small" in capsys.readouterr().err
+
+
+# ---- data
+
+
+def test_streams_are_drawn_with_the_cells_seed(workplace: Path, here: Path, ran: list[str]) -> None:
+    change(variants=["memit"], scales={"small": {"data": {"b": {"stream": "plain"}}}}, claim={"text": "None."})
+    asked = ("mine.yaml", "--edits", "2", "--seeds", "0,1", "--out", "out")
+    assert experiment(workplace, *asked) == 0
+    zero, one = ((here / "out" / "data" / f"b_{seed}.jsonl").read_text() for seed in (0, 1))
+    assert zero != one
+    assert len(zero.splitlines()) == 2
+    words = ["build-stream", "--kind", "plain", "--data.path", "gensim:world-facts", "--count", "2"]
+    assert main([*words, "--out", "again.jsonl"]) == 0
+    assert (here / "again.jsonl").read_text() == zero
+    stamp = (here / "out" / "data" / "b_0.jsonl").stat().st_mtime_ns
+    (here / "out" / "data" / "drawn.json").write_text("[")
+    assert experiment(workplace, *asked) == 0  # drawn again, to the same
+    assert (here / "out" / "data" / "b_0.jsonl").stat().st_mtime_ns > stamp
+    assert len(ran) == 2
+
+
+def test_alphaset_is_drawn_once_for_its_three_sets(workplace: Path, here: Path) -> None:
+    forms = "The capital of {} is", "{} is governed from"
+    cities = ("Paris", "Italy", "London", "France")
+    pool = [{"prompt": forms[i % 2], "subject": f"Land{i}", "target_new": cities[i // 2 % 4]} for i in range(40)]
+    facts = [{"prompt": "People of {} speak", "subject": f"Old{i}", "target_new": cities[i % 3]} for i in range(9)]
+    for name, lines in (("pool", pool), ("facts", facts)):
+        (here / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    common = {"edits": "pool.jsonl", "k0": "facts.jsonl", "steps": 2}
+    data = {f"AlphaSet{n}": {"alphaset": n, **common, "protect": n == 1} for n in (1, 2, 3)}
+    change(variants=["memit"], scales={"small": {"data": data}}, claim={"text": "None."})
+    assert experiment(workplace, "mine.yaml", "--edits", "2", "--out", "out", "--model.layers", "[0, 1, 2]") == 0
+    made = content(here / "out")
+    assert [cell["status"] for cell in made["cells"]] == ["done"] * 3
+    (folder,) = (path.parent for path in (here / "out" / "data").rglob("card.json"))
+    configs = [yaml.safe_load((here / "out" / c["folder"] / "config.yaml").read_text()) for c in made["cells"]]
+    assert [Path(c["data"]["path"]).name for c in configs] == [f"alphaset{n}.jsonl" for n in (1, 2, 3)]
+    facts_of = [c["model"]["preserved"]["facts"] for c in configs]
+    assert facts_of == [str(folder.relative_to(here) / "k0.jsonl"), None, None]
+
+
+# ---- estimate
+
+
+def test_a_dry_run_writes_nothing(
+    workplace: Path, here: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(here.rglob("*"))
+    change(variants=["memit", "alphaedit:targets=own"], claim={"text": "None."})
+    assert experiment(workplace, "mine.yaml", "--dry-run", "--seeds", "0,1", "--jobs", "2") == 0
+    said = capsys.readouterr().out
+    assert "Mine: 4 cells" in said
+    assert "alphaedit:targets=own" in said
+    assert "4 cells: about" in said
+    assert "minutes in one process" in said
+    assert "GiB in 2 processes" in said
+    assert [folder.endswith("pair/memit/seed_0") for folder in ran] == [True] * 3
+    assert sorted(here.rglob("*")) == before
+
+
+# ---- several processes
+
+
+def test_the_first_cell_of_each_data_set_comes_before_the_others(
+    workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waves: list[list[str]] = []
+
+    def local(orders: Any, jobs: int, start: Any) -> Iterator[launch.Made]:
+        waves.append([f"{order.run.label} {order.run.seed}" for order in orders])
+        return (launch.make(order) for order in orders)
+
+    monkeypatch.setattr(launch, "local", local)
+    assert experiment(workplace, "mine.yaml", "--seeds", "0,1", "--jobs", "3", "--out", "out") == 0
+    assert waves == [["memit 0", "memit 1"], ["rect 0", "rect 1"]]
+    assert [cell["status"] for cell in content(here / "out")["cells"]] == ["done"] * 4
+
+
+@pytest.mark.slow
+def test_cells_are_the_same_in_several_processes(workplace: Path, here: Path) -> None:
+    scores = []
+    for out, jobs in (("one", "1"), ("two", "2")):
+        words = [str(here / "mine.yaml"), f"--config={workplace}/tiny.yaml", "--seeds=0,1", f"--out={out}"]
+        command = [sys.executable, "-m", "aeplus", "experiment", *words, f"--jobs={jobs}"]
+        subprocess.run(command, check=True, cwd=here)
+        scores.append(content(here / out)["tables"])
+    assert scores[0] == scores[1]
+
+
+class Executor:
+    """A cluster whose jobs run when they are asked for."""
+
+    lost = 0
+
+    def __init__(self, folder: str) -> None:
+        self.options: dict[str, Any] = {}
+
+    def update_parameters(self, **options: Any) -> None:
+        Executor.options = options
+
+    def submit(self, work: Any, share: Any) -> SimpleNamespace:
+        Executor.shares.append(len(share))
+
+        def result() -> Any:
+            if len(Executor.shares) == 2 and Executor.lost:
+                msg = "job timed out"
+                raise TimeoutError(msg)
+            return work(share)
+
+        return SimpleNamespace(job_id="7", result=result)
+
+    shares: list[int]
+
+
+def test_jobs_of_a_cluster(workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=Executor))
+    monkeypatch.setattr(Executor, "shares", [], raising=False)
+    options = ["--launcher=submitit", "--launcher-options", "slurm_partition=gpu,timeout_min=60"]
+    words = ("mine.yaml", "--out", "out", "--seeds", "0,1", "--jobs", "3", *options)
+    assert experiment(workplace, *words) == 0
+    assert Executor.shares == [2, 2]
+    assert Executor.options == {"name": "aeplus", "slurm_partition": "gpu", "timeout_min": 60}
+    assert [cell["status"] for cell in content(here / "out")["cells"]] == ["done"] * 4
+
+
+def test_a_job_that_a_cluster_ends_fails_its_cells(
+    workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=Executor))
+    monkeypatch.setattr(Executor, "shares", [0], raising=False)
+    monkeypatch.setattr(Executor, "lost", 1)
+    assert experiment(workplace, "mine.yaml", "--out", "out", "--launcher=submitit") == 2
+    assert {cell["error"] for cell in content(here / "out")["cells"]} == {"the job 7 failed (job timed out)"}
+
+
+def test_a_launcher_that_is_not_installed(
+    workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launch, "find_spec", lambda name: None)
+    assert experiment(workplace, "mine.yaml", "--launcher=submitit") == 2
+    assert (
+        "expected submitit for --launcher submitit, got an installation without it; run: pip" in capsys.readouterr().err
+    )
+
+
+def test_experiments_are_no_configs_of_fit() -> None:
+    assert (FOLDER / "experiment" / "table1.yaml").is_file()
+    with pytest.raises(InputError, match="expected a config file, or a shipped config"):
+        BaseCLI(["--config", "experiment/table1"])
