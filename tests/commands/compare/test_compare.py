@@ -232,6 +232,16 @@ def test_changed_edits_run_again(workplace: Path, here: Path, ran: list[str]) ->
     assert len(ran) == 2
 
 
+def test_changed_facts_run_again(workplace: Path, here: Path, ran: list[str]) -> None:
+    facts = here / "facts.jsonl"
+    lines = (workplace / "edits.jsonl").read_text().splitlines()
+    words = ["--methods=memit", "--data.limit=2", f"--model.preserved.facts={facts}"]
+    for text in (lines[5], lines[5], lines[6]):
+        facts.write_text(text + "\n")
+        assert compare(workplace, here / "out", *words) == 0
+    assert len(ran) == 2
+
+
 def test_every_seed_has_its_own_edits(workplace: Path, here: Path) -> None:
     records = (workplace / "edits.jsonl").read_text().splitlines()
     for seed, count in enumerate((3, 2)):

@@ -16,7 +16,7 @@ from aeplus.metrics.success import PARTS
 from aeplus.utils.cache import digest
 from aeplus.utils.fingerprint import file_fingerprint, text_stamp
 from aeplus.utils.jsonl import read_json, write_json
-from aeplus.utils.paths import whole_file
+from aeplus.utils.paths import expanded, whole_file
 from aeplus.utils.tables import Row, markdown_table, print_table, with_notes
 
 TABLES = ("compare.md", "compare.csv")
@@ -149,7 +149,7 @@ def begin_folder(folder: Path) -> None:
 
 
 def _content(file: str | None) -> str | None:
-    path = Path(file) if file else None
+    path = expanded(file) if file else None
     return file_fingerprint(path) if path is not None and path.is_file() else None
 
 
