@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.hooks import remove_hook_from_submodules
 from lightning import Trainer
 from transformers import AutoModelForCausalLM
 
@@ -21,6 +22,7 @@ from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate
 from aeplus.models.loading import load_model
 from aeplus.models.predict import collect_hidden, predict
+from aeplus.models.replay import Replay
 from aeplus.models.tokens import encode
 from aeplus.module import EditModule
 from aeplus.targets.keys import KeyReader
@@ -118,6 +120,18 @@ def test_questions_are_answered_alike() -> None:
     assert asked[0][:2] == asked[1][:2]
     for one, several in zip(asked[0][2:], asked[1][2:], strict=True):
         torch.testing.assert_close(several, one, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_recorded_is_where_each_layer_is() -> None:
+    """A replay does not depend on what transformers has hooked into the layers."""
+    decoder = Decoder(spread(tiny_model("llama", tie_word_embeddings=True), 2))
+    replay = Replay(decoder, decoder.probe.tolist(), 0)
+    expected = decoder.readout(replay.output).cpu()
+    assert decoder.after
+    remove_hook_from_submodules(decoder.model)
+    hidden = replay.run(replay.hidden, 0, 4)
+    assert hidden.device == replay.hidden.device
+    torch.testing.assert_close(decoder.logits(hidden).cpu(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_fit_leaves_a_model_on_several_devices(workplace: Path, tmp_path: Path, monkeypatch: Any) -> None:
