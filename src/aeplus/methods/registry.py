@@ -130,9 +130,9 @@ METHODS: dict[str, NamedMethod] = {
         ),
         NamedMethod(
             "alphaedit_plus",
-            "a relaxed null space (P̃), conflict-aware weights for previous edits (Λp), target smoothing",
+            "a relaxed null space (P̃), conflict-aware weights for previous edits (Λp), target smoothing, a target per layer",
             *_PLUS_PAPER,
-            _PLUS,
+            {**_PLUS, "targets": "own"},
         ),
         NamedMethod(
             "alphaedit_plus_paper",
