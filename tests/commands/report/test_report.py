@@ -281,6 +281,7 @@ def test_what_may_be_written(capsys: pytest.CaptureFixture[str]) -> None:
     assert Path("mine.html").read_text().startswith("<!DOCTYPE html>")
 
 
+@pytest.mark.slow
 def test_runs_of_a_model(workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What fit and compare really leave; journals tell that the edits are the same."""
     runs = [fit(workplace, here, method) for method in ("alphaedit", "memit")]
