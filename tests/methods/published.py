@@ -240,7 +240,7 @@ class Published:
             keys = self._spread(rows, self._smoothed(target, current, t), update)
         self._remember(keys)
 
-    prune_plus = alphaedit_plus = alphaedit_plus_paper
+    prune_plus = alphaedit_plus_paper
 
     def alphaedit_plus_published(self, rows: BatchRows, iterations: Sequence[int]) -> None:
         """The published code: layer after layer, each up to the iteration that was chosen for it."""
@@ -284,23 +284,34 @@ class Published:
         self._remember(keys)
 
     def blue_plus(self, rows: BatchRows, iteration: int) -> None:
-        """BLUE with the three; the upper target is learned once, on top of the lower layer's unsmoothed edit."""
-        lower, upper = self._layers[0], self._layers[-1]
-        ridge, last = self.numbers.own_ridge, self.numbers.smoothing_steps
-        before = {layer: self.plain.weight(layer) for layer in (lower, upper)}
-        projectors: dict[int, Tensor] = {}
+        """BLUE with the three."""
+        self._own_plus(rows, iteration, (self._layers[0], self._layers[-1]))
 
-        targets, current = {lower: self._find(rows, lower)}, {lower: self.plain.values(rows, lower)}
-        keys = {lower: self.plain.keys(rows, lower)}
-        for t in (last,) if self.numbers.unsmoothed else (0, last):  # the first finds P_mod, the last is not smoothed
-            residual = self._smoothed(targets[lower], current[lower], t) - current[lower]
-            whole = self._plus_update(lower, keys[lower], residual, ridge, projectors)
-        self._add(lower, whole)
-        targets[upper], current[upper] = self._find(rows, upper), self.plain.values(rows, upper)
+    def alphaedit_plus(self, rows: BatchRows, iteration: int) -> None:
+        """AlphaEdit with the three, every layer towards a target of its own."""
+        self._own_plus(rows, iteration, self._layers)
+
+    def _own_plus(self, rows: BatchRows, iteration: int, layers: Sequence[int]) -> None:
+        """Each target is learned once, on top of the unsmoothed edits of the layers below."""
+        ridge, last = self.numbers.own_ridge, self.numbers.smoothing_steps
+        before = {layer: self.plain.weight(layer) for layer in layers}
+        projectors: dict[int, Tensor] = {}
+        targets: dict[int, Tensor] = {}
+        current: dict[int, Tensor] = {}
+        keys: dict[int, Tensor] = {}
+        for layer in layers:
+            targets[layer], current[layer] = self._find(rows, layer), self.plain.values(rows, layer)
+            if layer == layers[-1]:
+                break
+            keys[layer] = self.plain.keys(rows, layer)
+            for t in (last,) if self.numbers.unsmoothed else (0, last):  # the first finds P_mod
+                residual = self._smoothed(targets[layer], current[layer], t) - current[layer]
+                whole = self._plus_update(layer, keys[layer], residual, ridge, projectors)
+            self._add(layer, whole)
 
         for t in sorted({0, iteration}):
             self._write(before)
-            for layer in (lower, upper):
+            for layer in layers:
                 keys[layer] = self.plain.keys(rows, layer)
                 residual = self._smoothed(targets[layer], current[layer], t) - self.plain.values(rows, layer)
                 if self.numbers.unsmoothed:

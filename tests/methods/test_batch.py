@@ -23,7 +23,7 @@ from tiny import tiny_model, tiny_tokenizer
 REQUESTS = [EditRequest("The capital of {}", s, "Paris") for s in ("France", "Rome", "Spain", "Oslo", "Peru")]
 NUMBERS: dict[str, Any] = {"ridge": 0.1, "threshold": 0.5, "threshold_kind": "dimensions", "prior_strength": 1.0}
 
-BY_LAYER = {"selection_scope": "layer", "smoothing_mode": "sequential"}
+BY_LAYER = {"selection_scope": "layer", "targets": "last", "smoothing_mode": "sequential"}
 
 
 def make(kind: str, method: Method) -> tuple[Decoder, Any, Targets]:

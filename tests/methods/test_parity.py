@@ -353,7 +353,8 @@ def test_blue_edits_the_first_and_the_last_layer(bench: Bench, method: str) -> N
 def test_a_plus_method_with_everything_off_is_the_plain_one(
     bench: Bench, plus: str, method: str, treatment: str
 ) -> None:
-    off = bench.edited(plus, "llama", **OFF)
+    targets = {"targets": "last"} if plus == "alphaedit_plus" else {}
+    off = bench.edited(plus, "llama", **OFF, **targets)
     plain = bench.edited(method, "llama", treatment=treatment, prior_strength=1.0)
     for name, tensor in plain.plain.model.state_dict().items():
         assert torch.equal(off.plain.model.state_dict()[name], tensor), name
