@@ -22,6 +22,7 @@ from tiny import tiny_model, tiny_tokenizer
 
 LAYERS = LEARNING["layers"]
 BY_LAYER: dict[str, Any] = {
+    "targets": "last",
     "selection": "highest",
     "selection_scope": "layer",
     "smoothing_mode": "sequential",

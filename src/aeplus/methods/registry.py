@@ -130,7 +130,7 @@ METHODS: dict[str, NamedMethod] = {
         ),
         NamedMethod(
             "alphaedit_plus",
-            "a relaxed null space (P̃), conflict-aware weights for previous edits (Λp), target smoothing, a target per layer",
+            "a relaxed null space (P̃), conflict-aware weights for previous edits (Λp), smoothed targets, one per layer",
             *_PLUS_PAPER,
             {**_PLUS, "targets": "own"},
         ),

@@ -57,14 +57,14 @@ def test_the_first_batch_is_reported_as_the_run_measures_it(tmp_path: Path, monk
     edits = [{**record, "rephrase": [], "neighborhood": []} for record in records()]
     model = tiny_model()
     before = weights_fingerprint(model)
-    found = findings_of(module_of(model), edits, BATCH)
+    found = findings_of(module_of(model, targets="last"), edits, BATCH)
     assert found[0].tokens[found[0].subject_token] == " France"
     assert found[0].place == "' France' → ' Paris'"
     assert weights_fingerprint(model) == before
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
     watch = Watch()
-    options = {**SMALL, "threshold": 0.5, "threshold_kind": "dimensions", "batch_size": BATCH}
+    options = {**SMALL, "threshold": 0.5, "threshold_kind": "dimensions", "targets": "last", "batch_size": BATCH}
     aeplus.edit(model, tiny_tokenizer(), edits, callbacks=[watch], **options)
     first = watch.commits[0]
     report = first.candidate.layers[0].report
