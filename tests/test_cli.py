@@ -368,6 +368,7 @@ def test_ctrl_c_leaves_whole_batches(workplace: Path, here: Path) -> None:
     assert any(not torch.allclose(first[name], whole[name], atol=1e-2) for name in first)
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_whole_batches(workplace: Path, here: Path) -> None:
     """What a cluster sends before it kills a job is answered with a status of its own, and nothing is lost."""
     assert "aeplus: terminated" in stop_in_second_batch(workplace, here, signal.SIGTERM, status=143)
@@ -412,6 +413,7 @@ def test_what_the_terminal_cannot_print_costs_nothing(
     assert (run_folder(here) / "metrics.json").is_file()
 
 
+@pytest.mark.slow
 def test_full_disk_while_saving(workplace: Path, here: Path) -> None:
     """The model does not fit; what was said is one sentence, and no half of a model is left."""
     assert fit(workplace) == 0  # so that the statistics are in the cache

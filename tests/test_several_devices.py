@@ -50,6 +50,7 @@ def test_two_processes_make_the_run_of_one(workplace: Path, alone: Path, tmp_pat
     assert done.stdout.count("metrics: ") == done.stdout.count("Generations") == 1
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_ends_all_with_its_own_text(workplace: Path, tmp_path: Path) -> None:
     failing = witness(tmp_path, failing=1)
     done = start(tmp_path, "fit", f"--config={workplace}/tiny.yaml", *FOUR, *PAIR, failing)

@@ -36,6 +36,7 @@ def alone(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_alone(workplace, tmp_path_factory.mktemp("alone"))
 
 
+@pytest.mark.slow
 def test_two_processes_with_half_of_every_layer_make_the_run_of_one(
     workplace: Path, alone: Path, tmp_path: Path
 ) -> None:
@@ -61,6 +62,7 @@ def test_two_processes_with_half_of_every_layer_make_the_run_of_one(
     torch.testing.assert_close(saved, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_ends_all_with_its_own_text(workplace: Path, tmp_path: Path) -> None:
     failing = witness(tmp_path, failing=1)
     done = start(tmp_path, "fit", f"--config={workplace}/tiny.yaml", *FOUR, *SHARDED, failing)

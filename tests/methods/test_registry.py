@@ -79,6 +79,7 @@ def test_compare_takes_a_registered_method_and_a_file(own: str, here: Path, work
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_tune_takes_a_registered_method_and_a_file(own: str, here: Path, workplace: Path) -> None:
     small = [f"--config={workplace}/tiny.yaml", "--data.limit=2", "--fixed-layers", "0,1", "--overwrite"]
     for name in (own, "mine.yaml"):
