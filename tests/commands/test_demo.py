@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,7 +114,9 @@ def test_seed(demo: DemoSet) -> None:
 
 def test_write(demo: DemoSet, tmp_path: Path) -> None:
     edits, preserved = write_demo(demo, tmp_path / "new" / "demo")
-    assert read_requests(edits) == demo.edits
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is written that nobody reads
+        assert read_requests(edits) == demo.edits
     assert [(f.question, f.target_new) for f in read_requests(preserved)] == [
         (f.question, f.target_new) for f in demo.preserved
     ]

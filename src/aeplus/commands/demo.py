@@ -8,10 +8,11 @@ measured on the model when the set is built.
 import random
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from aeplus.data.formats.plain import as_record
 from aeplus.data.world_facts import ANALOGIES, read_pairs
 from aeplus.edits import SLOT, EditRequest, Probe
 from aeplus.errors import InputError
@@ -280,9 +281,8 @@ def write_demo(demo: DemoSet, folder: str | Path) -> tuple[Path, Path]:
     """
     folder = Path(folder)
     edits, preserved, forms = (folder / name for name in _FILES)
-    lines = [asdict(edit) | {"kind": demo.kinds.get(edit.id, "")} for edit in demo.edits]
     facts = [{"prompt": f.prompt, "subject": f.subject, "target_new": f.target_new} for f in demo.preserved]
-    write_jsonl(edits, lines)
+    write_jsonl(edits, [as_record(edit) for edit in demo.edits])
     write_jsonl(preserved, facts)
     write_json(forms, demo.forms)
     return edits, preserved
