@@ -14,7 +14,7 @@ from aeplus.callbacks.report import run_folder
 from aeplus.edits import still_holding
 from aeplus.errors import InputError
 from aeplus.evaluation.questions import edit_success
-from aeplus.methods.closed_form import residual_threshold
+from aeplus.methods.layer_targets import residual_threshold
 from aeplus.methods.parts import base_filter
 from aeplus.models.predict import collect_hidden
 from aeplus.run.batches import BatchCommit

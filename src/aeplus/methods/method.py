@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from aeplus.errors import InputError, require_not_negative, require_positive, require_types
 from aeplus.functional.filters import FilterKind
 from aeplus.methods.batch import UPDATES
-from aeplus.methods.closed_form import TARGETS
+from aeplus.methods.layer_targets import TARGETS
 from aeplus.methods.parts import FILTERS, PRIORS, RELAXATIONS, SITES
 from aeplus.methods.registry import METHODS, Part
 from aeplus.methods.treatments import TREATMENTS

@@ -28,13 +28,14 @@ from aeplus.models.decoder import Decoder, EditSite
 from aeplus.preserved.facts import Statement
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions
 from aeplus.run.batches import Adaptable, BatchCommit, Stream
+from aeplus.run.by_layer import Items, LayerChoice, check_alone
 from aeplus.run.committed.entries import Entries, Entry
 from aeplus.run.measuring import Measuring
 from aeplus.run.preservation import LeakageMeter, named_statements, preserved_statistics
 from aeplus.run.reading import Reading
 from aeplus.run.recording import Recording
 from aeplus.run.report import RunReport, batch_report
-from aeplus.run.selection import MEASURED, WATCHED, Selection, SelectionOptions, seen
+from aeplus.run.selection import WATCHED, Selection, SelectionOptions, seen
 from aeplus.run.unedited import UneditedModel
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.targets.rows import sample_contexts
@@ -44,9 +45,6 @@ from aeplus.utils.ranks import Ranks
 if TYPE_CHECKING:
     from aeplus.run.resume import Resume
     from aeplus.targets.cache import TargetCache
-
-Items = Callable[[], Sequence[tuple[str, str, str | None] | PromptItem]]
-"""Gives the validation prompts of the batch under way."""
 
 
 class EditSession:
@@ -119,12 +117,8 @@ class EditSession:
         if edited_dtype not in ("same", "float32"):
             msg = f"expected edited_dtype same or float32, got {edited_dtype!r}; choose one of these."
             raise InputError(msg)
-        if method.by_layer and ranks is not None and not ranks.alone:
-            msg = (
-                "expected one process for method.selection_scope: layer, which scores a layer's candidates while it is "
-                "edited, got several; set trainer.devices: 1, or selection_scope: batch."
-            )
-            raise InputError(msg)
+        if method.by_layer:
+            check_alone(ranks is None or ranks.alone)
         for number, (fixed, present) in method.departures.items():
             message = (
                 f"method.{number} is {present}, where {method.name} fixes {fixed}, and {present} is used; to have "
@@ -326,20 +320,9 @@ class EditSession:
         if self.data.exhausted:
             msg = "expected a batch to edit, got the end of the edits; end the run when data.exhausted (no min_epochs)."
             raise InputError(msg)
-        if self.method.by_layer and items is None:
-            msg = (
-                "expected validation prompts for method.selection_scope: layer, got none; call begin(items) with what "
-                "gives them."
-            )
-            raise InputError(msg)
-        if self.method.by_layer and self.monitor not in MEASURED:
-            msg = (
-                f"expected a monitor out of {', '.join(MEASURED)} for method.selection_scope: layer, got "
-                f"{self.monitor!r}; choose one of these, or selection_scope: batch."
-            )
-            raise InputError(msg)
-        self._items = items
-        self._chosen: list[dict[str, Any]] = []  # what became of each layer's candidates
+        self._by_layer = None
+        if self.method.by_layer:
+            self._by_layer = LayerChoice(items, self.select, self.measuring.grade, self.monitor, self._spend_validating)
         if len(self.data.current) == 1 and not self.data.cursor:
             self._say_if_not_smoothed()
         self._restart_clock()
@@ -348,7 +331,7 @@ class EditSession:
         if self.method.feedback:
             earlier = [(self.entries.updates(site), self.entries.keys(site)) for site in self.sites]
             removed = [added_last(self.method, updates, updates.ranks, keys) for updates, keys in earlier]
-        self._batch = self._builder.build(self.data.current, self.data.edited, prior_keys, removed, self._choose)
+        self._batch = self._builder.build(self.data.current, self.data.edited, prior_keys, removed, self._by_layer)
         self._name_shared_keys()
         self._rule = self.select()
         self._seconds["targets"] = self._builder.learning_seconds
@@ -403,27 +386,10 @@ class EditSession:
         self._notify("on_candidate", candidate.iteration, self.batch.iterations)
         return candidate
 
-    def _choose(self, count: int, put: Callable[[int], object]) -> int:
-        """Which of a layer's candidates stays, decided as :meth:`settle` decides for all layers together."""
-        assert self._items is not None
-        rule, scores = self.select(), list[float | None]()
-        iteration, kept = 0, None
-        for iteration in range(count if count > 1 else 0):  # the only one is final, and not validated
-            put(iteration)
-            began = time.perf_counter()
-            scores.append(score := seen(self.measuring.grade(self._items()), self.monitor))
-            seconds = time.perf_counter() - began
-            self._seconds["validate"] += seconds
-            self.batch.seconds -= seconds
-            if score is None:
-                continue
-            decision = rule.observe(score)
-            kept = iteration if decision.keep else kept
-            if decision.done:
-                break
-        chosen = iteration if kept is None else kept
-        self._chosen.append({"iteration": chosen, "scores": scores})
-        return chosen
+    def _spend_validating(self, seconds: float) -> None:
+        """Counts the seconds of a validation inside a candidate as validation's."""
+        self._seconds["validate"] += seconds
+        self.batch.seconds -= seconds
 
     def validate(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> dict[str, float | None]:
         """Scores the model (and the present candidate, in a batch) on validation prompts, in percent.
@@ -483,8 +449,8 @@ class EditSession:
         layers = [edit.report for edit in chosen.layers]
         scores = [{"score": s.get("score"), "probability": s.get("probability")} for s in batch.scores.values()]
         report = batch_report(len(requests), layers, norms, scores, chosen.iteration, self._seconds)
-        if self._chosen:
-            report["chosen"] = self._chosen
+        if self._by_layer is not None:
+            report["chosen"] = self._by_layer.chosen
         entry = Entry.of(requests, chosen.layers, report)
         self.entries.append(self.recording.append(entry).packed())
         self.report.batches.append(report)

@@ -16,12 +16,13 @@ import pytest
 import yaml
 
 from aeplus.commands.compare import runs
+from aeplus.commands.compare.specs import merged
 from aeplus.commands.configs import FOLDER
 from aeplus.commands.experiment import launch
 from aeplus.commands.experiment.arguments import EXPERIMENTS
 from aeplus.commands.experiment.cells import make_cells
 from aeplus.commands.experiment.drawings import check_figures
-from aeplus.commands.experiment.grid import merged, read_experiment
+from aeplus.commands.experiment.grid import read_experiment
 from aeplus.commands.experiment.tables import check_tables
 from aeplus.commands.fit import BaseCLI
 from aeplus.commands.main import main

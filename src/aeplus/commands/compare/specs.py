@@ -55,15 +55,15 @@ class MethodSpec:
         Raises:
             InputError: If the result is not a valid method; the message names the field.
         """
-        merged = _merge(dict(numbers), self.switches)
+        values = merged(dict(numbers), self.switches)
         parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(Method, "method")
         try:
-            parser.instantiate_classes(parser.parse_object({"method": merged}))
+            parser.instantiate_classes(parser.parse_object({"method": values}))
         except InputError as error:
             msg = f"--methods {self.label}: {error}"
             raise InputError(msg) from error
-        return merged
+        return values
 
 
 def parse_specs(text: str) -> list[MethodSpec]:
@@ -127,7 +127,7 @@ def _spec(item: str) -> MethodSpec:
             raise InputError(msg)
         for part in reversed(field.split(".")):
             nested = {part: nested}
-        switches = _merge(switches, nested)
+        switches = merged(switches, nested)
     return MethodSpec(label, switches)
 
 
@@ -158,10 +158,10 @@ def _is_a(value: Any, kind: type) -> bool:
     return type(value) is kind or (kind is float and type(value) is int)
 
 
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """``below`` with what ``above`` sets, group by group."""
-    merged = dict(below)
+    result = dict(below)
     for name, value in above.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
-        merged[name] = _merge(merged[name], value) if nested else value
-    return merged
+        both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
+        result[name] = merged(result[name], value) if both else value
+    return result

@@ -15,13 +15,13 @@ import yaml  # type: ignore[import-untyped]
 
 from aeplus.commands.cases import cases as write_cases
 from aeplus.commands.compare.runs import count_edits
-from aeplus.commands.compare.specs import parse_seeds
+from aeplus.commands.compare.specs import merged, parse_seeds
 from aeplus.commands.experiment import launch
 from aeplus.commands.experiment.cells import Cell, groups_of, make_cells
 from aeplus.commands.experiment.data import draw
 from aeplus.commands.experiment.drawings import check_figures, draw_figures
 from aeplus.commands.experiment.estimate import calibrate, show_cells
-from aeplus.commands.experiment.grid import Experiment, Grid, merged, read_experiment
+from aeplus.commands.experiment.grid import Experiment, Grid, read_experiment
 from aeplus.commands.experiment.tables import (
     Result,
     build_table,

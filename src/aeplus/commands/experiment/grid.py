@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aeplus.commands.compare.specs import merged
 from aeplus.commands.configs import FOLDER
 from aeplus.commands.experiment.arguments import EXPERIMENTS, SCALES
 from aeplus.commands.stream.arguments import KINDS
@@ -172,15 +173,6 @@ def _with_files(callback: Any) -> Any:
     files = {name: text[1:] for name, text in arguments.items() if isinstance(text, str) and text.startswith("?")}
     kept = {name: files.get(name, value) for name, value in arguments.items()}
     return {**callback, "init_args": {n: v for n, v in kept.items() if n not in files or Path(files[n]).is_file()}}
-
-
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """``below`` with what ``above`` sets, group by group."""
-    result = dict(below)
-    for name, value in above.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
-        result[name] = merged(result[name], value) if both else value
-    return result
 
 
 _TOP = (

@@ -16,7 +16,7 @@ from aeplus.commands.inspect.findings import Finding, clashes, token_notes
 from aeplus.commands.stream_keys import read_keys, read_residuals, stream_rows
 from aeplus.edits import EditRequest
 from aeplus.functional import nearest, null_share, null_space_filter
-from aeplus.methods.closed_form import residual_threshold
+from aeplus.methods.layer_targets import residual_threshold
 from aeplus.methods.method import Method
 from aeplus.methods.parts import FILTERS
 from aeplus.models.generate import generate
