@@ -1,5 +1,7 @@
 """The module under a Trainer of one's own, without what the command line and ``aeplus.edit`` add."""
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from aeplus.data.datamodule import EditDataModule
 from aeplus.data.readers import requests_from_records
 from aeplus.errors import InputError
 from aeplus.module import EditModule
+from aeplus.preserved.statistics import LayerStatistics
+from aeplus.run.session import EditSession
 from aeplus.trainer import interruptible
 from small import LEARNING, learning_options, records
 from tiny import tiny_model, tiny_tokenizer
@@ -114,3 +118,32 @@ def test_a_call_moves_the_model_once() -> None:
     model._apply = lambda *args: (moves.append("moved"), apply(*args))[1]
     edit(model, tiny_tokenizer(), records()[:2], "alphaedit", **LEARNING)
     assert moves == ["moved"]
+
+
+def test_a_session_is_made_where_its_tensors_belong_whatever_the_default_device() -> None:
+    """Lightning calls the hook with its device as the default; on a GPU generators of the CPU were refused there."""
+    edited = module(tiny_model("llama"))
+    with torch.device("meta"):
+        edited.configure_model()
+    assert edited.session.sites
+
+
+def test_a_call_keeps_no_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are gigabytes of a GPU, and what Lightning leaves behind is collected some time."""
+    kept: list[weakref.ref[torch.Tensor]] = []
+    load = EditSession.load_statistics
+
+    def watched(self: EditSession, contexts: list[str]) -> list[LayerStatistics]:
+        found = load(self, contexts)
+        kept.extend(weakref.ref(statistics.spectrum.vectors) for statistics in found)
+        return found
+
+    monkeypatch.setattr(EditSession, "load_statistics", watched)
+    gc.disable()
+    try:
+        result = edit(tiny_model("llama"), tiny_tokenizer(), records()[:2], "alphaedit_plus", **LEARNING)
+        assert len(kept) == 2
+        assert all(there() is None for there in kept)
+    finally:
+        gc.enable()
+    assert result.metrics["leakage"] is not None

@@ -137,6 +137,7 @@ class EditOptions(TypedDict, total=False):
     norm: Literal["free", "anchor"]
     anchor: dict[int, float] | None
     precision: Literal["full", "bfloat16"]
+    graphs: bool
 
     corpus: str
     tokens: int
@@ -245,6 +246,7 @@ def edit(
     if journal is not None:
         result._journal = (expanded(journal), list(session.recording.numbers))
     result._standing.append(result._mark)
+    session.release()
     return result
 
 

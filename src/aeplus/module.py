@@ -164,18 +164,19 @@ class EditModule(LightningModule):
                     "which copies layers; leave it out."
                 )
                 raise InputError(msg)
-            self.session = EditSession(
-                *(self.language_model, self.tokenizer, options["layers"]),
-                *(options["method"], options["targets"], options["preserved"]),
-                edited_dtype=options["edited_dtype"],
-                site=options["site"],
-                seed=options["seed"],
-                name=options["model"],
-                notify=self._notify,
-                progress=BarProgress() if ranks.leads else Progress(),
-                ranks=ranks,
-                **self._shared,
-            )
+            with torch.device("cpu"):  # Lightning makes every new tensor on its device here; a session says where
+                self.session = EditSession(
+                    *(self.language_model, self.tokenizer, options["layers"]),
+                    *(options["method"], options["targets"], options["preserved"]),
+                    edited_dtype=options["edited_dtype"],
+                    site=options["site"],
+                    seed=options["seed"],
+                    name=options["model"],
+                    notify=self._notify,
+                    progress=BarProgress() if ranks.leads else Progress(),
+                    ranks=ranks,
+                    **self._shared,
+                )
             if ranks.sharded:
                 strategy = cast(ShardedStrategy, self.trainer.strategy)
                 shard_layers(self.session.decoder, self.session.sites, strategy.mesh)

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers.pytorch_utils import Conv1D
 
 import aeplus
 from aeplus.errors import InputError
@@ -51,6 +53,26 @@ def test_a_hybrid_is_edited() -> None:
     model = random_model("qwen3_5_text", CONFIGS["qwen3_5_text"])
     result = aeplus.edit(model, tiny_tokenizer(), records()[:3], "alphaedit", **{**LEARNING, "layers": [1]})
     assert result.metrics["after"]["efficacy"] > result.metrics["before"]["efficacy"]
+
+
+def rounding_otherwise(model: Any) -> Any:
+    """In bfloat16, with products that are rounded otherwise for rows of another number, as on a GPU."""
+    model = model.bfloat16()
+
+    def rounded(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(output.shape[0] * 1000 + output.shape[1])
+        return output * (1 + 2**-8 * (2 * torch.rand(output.shape, generator=generator) - 1)).to(output)
+
+    for module in model.modules():
+        if isinstance(module, nn.Linear | Conv1D):
+            module.register_forward_hook(rounded)
+    return model
+
+
+def test_rounding_in_half_precision_does_not_thaw_a_prefix() -> None:
+    deep = {**CONFIGS["llama"], "num_hidden_layers": 24}
+    assert freezes_prefix(Decoder(rounding_otherwise(random_model("llama", deep))))
+    assert not freezes_prefix(Decoder(rounding_otherwise(random_model("openai-gpt", CONFIGS["openai-gpt"]))))
 
 
 def test_padding_on_the_left_counts_in_models_without_positions() -> None:

@@ -4,6 +4,7 @@ Notation: ``d`` inputs of an edited weight, ``s`` sampled keys, ``b`` rows of ``
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,8 +72,9 @@ def collect_moments(
 ) -> list[Moment]:
     """Sums up the keys of several layers in one pass over the text.
 
-    Products are computed in float32 (a GPU's and a CPU's fast path) and summed in float64. Processes that share the
-    model (``decoder.ranks``) share the text, and all get the whole.
+    Products are computed in float32 (a GPU's and a CPU's fast path) and summed in float64. Keys of a model in half
+    precision have no more digits than TensorFloat-32, so that a GPU's fast unit multiplies them exactly. Processes
+    that share the model (``decoder.ranks``) share the text, and all get the whole.
 
     Raises:
         InputError: If the corpus cannot be read or is too short, or the keys are not finite.
@@ -81,8 +83,11 @@ def collect_moments(
     totals = [torch.zeros(w.shape[1], w.shape[1], dtype=torch.float64, device=w.device) for w in weights]
     count = 0
 
+    exact = all(w.dtype in (torch.float16, torch.bfloat16) for w in weights)
+
     def add(index: int, keys: Tensor) -> None:
-        totals[index] += (keys.T @ keys).double()
+        with _tensor_float_32(exact):
+            totals[index] += keys.T @ keys
 
     def read(ids: Tensor, _: Tensor) -> None:
         nonlocal count
@@ -178,6 +183,21 @@ def _sample_keys(
                     sample[index] = torch.cat([keys, added])[kept.to(keys.device)]
             advance(ids.numel())
     return [decoder.ranks.summed(keys).T.contiguous() for keys in sample]
+
+
+@contextmanager
+def _tensor_float_32(allowed: bool) -> Iterator[None]:
+    """Whether a GPU may round the factors of float32 products to ten binary digits; restored behind the block."""
+    backend = torch.backends.cuda.matmul
+    # torch 2.9 has another name for it, and takes offense where both are used.
+    name, value = ("fp32_precision", "tf32") if hasattr(backend, "fp32_precision") else ("allow_tf32", True)
+    before = getattr(backend, name)
+    if allowed:
+        setattr(backend, name, value)
+    try:
+        yield
+    finally:
+        setattr(backend, name, before)
 
 
 def _finite(matrix: Tensor, site: EditSite) -> Tensor:

@@ -1,8 +1,11 @@
 """Statistics of preserved knowledge in the cache of files; collected where they are not there."""
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from aeplus.functional import Spectrum
 from aeplus.models.decoder import Decoder, EditSite
@@ -40,6 +43,9 @@ def load_or_collect(
         fingerprint: The weights' fingerprint, if it has been computed already.
         kept: Which eigenvectors are held; all by default. A file with all of them serves too.
 
+    Returns:
+        The statistics, each where its layer's weight is, which no later use moves.
+
     Raises:
         InputError: If the corpus or a cache file cannot be read, or the keys are not finite.
     """
@@ -54,10 +60,17 @@ def load_or_collect(
     missing = [site for site in sites if site.layer in layers]
 
     def save(share: Sequence[tuple[EditSite, Moment]]) -> list[None]:
-        for site, moment in share:
-            statistics = moment.statistics()
-            own = statistics if kept is None else kept.of(statistics)
-            _save(parts[site.layer], own, f"{fingerprint} {corpus} {site.layer}")
+        # One layer is written while the next one is decomposed.
+        with ThreadPoolExecutor(1) as writer:
+            writing: list[Future[None]] = []
+            for site, moment in share:
+                statistics = moment.statistics()
+                own = statistics if kept is None else kept.of(statistics)
+                for written in writing:
+                    written.result()
+                writing = [writer.submit(_save, parts[site.layer], own, f"{fingerprint} {corpus} {site.layer}")]
+            for written in writing:
+                written.result()
         return [None] * len(share)
 
     if missing:
@@ -66,7 +79,8 @@ def load_or_collect(
     found = []
     for site in sites:
         of_part = parts[site.layer].is_file()
-        statistics = _load((parts if of_part else whole)[site.layer], f"{fingerprint} {corpus} {site.layer}")
+        path, identity = (parts if of_part else whole)[site.layer], f"{fingerprint} {corpus} {site.layer}"
+        statistics = _load(path, identity, site.weight.device)
         found.append(statistics if of_part or kept is None else kept.of(statistics))
     return found
 
@@ -83,7 +97,7 @@ def _save(path: Path, statistics: LayerStatistics, identity: str) -> None:
     save_tensors(path, tensors, {"identity": identity, "tokens": str(statistics.tokens)})
 
 
-def _load(path: Path, identity: str) -> LayerStatistics:
+def _load(path: Path, identity: str, device: torch.device) -> LayerStatistics:
     expected = "statistics of this model and corpus"
-    tensors, metadata = load_tensors(path, ("values", "vectors", "keys"), {"identity": identity}, expected)
+    tensors, metadata = load_tensors(path, ("values", "vectors", "keys"), {"identity": identity}, expected, device)
     return LayerStatistics(Spectrum(tensors["values"], tensors["vectors"]), tensors["keys"], int(metadata["tokens"]))

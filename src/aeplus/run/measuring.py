@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+from weakref import ref
 
 from aeplus.data.chat import ChatTemplate
 from aeplus.edits import EditRequest, Probe, prompt_joins
@@ -65,7 +66,8 @@ class Measuring:
 
     def __init__(self, decoder: Decoder, reading: Reading) -> None:
         self._decoder, self._reading = decoder, reading
-        self._ahead: tuple[BatchEdit, list[PromptItem], list[Success]] | None = None
+        # Weakly: a batch that is done lets go of its candidates and of preserved knowledge.
+        self._ahead: tuple[ref[BatchEdit], list[PromptItem], list[Success]] | None = None
 
     def begin(self, data: Stream, unedited: UneditedModel) -> Score:
         """Asks the unedited model what has no answer, and how well it does on the edits' test prompts already.
@@ -103,12 +105,14 @@ class Measuring:
                 are, with the first; an answer is used only for the prompts that it was given to.
         """
         prompts = self._reading.with_joins(items)
-        if batch is not None and (self._ahead is None or self._ahead[0] is not batch):
+        if batch is not None and (self._ahead is None or self._ahead[0]() is not batch):
             with batch.variants() as variants:
                 if variants is not None:
-                    self._ahead = batch, prompts, grade_variants(self._decoder, self._asked(prompts), variants)
-        if batch is not None and self._ahead is not None and self._ahead[:2] == (batch, prompts):
-            return self._ahead[2][batch.iteration]
+                    self._ahead = ref(batch), prompts, grade_variants(self._decoder, self._asked(prompts), variants)
+        if batch is not None and self._ahead is not None:
+            of, asked, found = self._ahead
+            if of() is batch and asked == prompts:
+                return found[batch.iteration]
         return grade(self._decoder, self._asked(prompts))
 
     def _asked(self, items: Sequence[PromptItem]) -> list[Question]:

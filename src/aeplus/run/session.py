@@ -486,6 +486,15 @@ class EditSession:
             self._finished = True
         return self.report
 
+    def release(self) -> None:
+        """Lets go of what editing needed beside the model, at once: Lightning's objects refer to each other in circles.
+
+        Nothing can be edited or measured afterwards; report and entries stay.
+        """
+        self._builder = self._batch = None
+        for name in ("statistics", "_meter", "_restraint"):
+            vars(self).pop(name, None)
+
     def _restart_clock(self) -> None:
         self._seconds = {"targets": 0.0, "solve": 0.0, "validate": 0.0, "total": 0.0}
         self._began = time.perf_counter()

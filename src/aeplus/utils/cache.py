@@ -5,6 +5,7 @@ import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -39,7 +40,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 
 def load_tensors(
-    path: Path, names: Collection[str], identity: Mapping[str, str], expected: str
+    path: Path,
+    names: Collection[str],
+    identity: Mapping[str, str],
+    expected: str,
+    device: torch.device | str = "cpu",
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Reads tensors from a file.
 
@@ -48,16 +53,17 @@ def load_tensors(
         names: The tensors to read.
         identity: Metadata that the file must carry.
         expected: What a message says the file should hold.
+        device: Where to read them to; they are digested there.
 
     Returns:
-        The tensors, on the CPU, and all metadata.
+        The tensors and all metadata.
 
     Raises:
         InputError: If the file is missing or damaged (a flipped bit counts), lacks a tensor, or carries another
             identity.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="pt", device=str(device)) as file:
             metadata: dict[str, str] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         missing = [name for name in names if name not in tensors]

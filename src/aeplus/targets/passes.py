@@ -1,0 +1,197 @@
+"""The passes of a gradient step: what each bundle of rows adds to the edits' losses and to their gradient.
+
+On a GPU a pass over the short rows of edits is thousands of launches, which take longer than their arithmetic. With
+``targets.graphs`` a pass runs there once as usual, is recorded as a CUDA graph
+(https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs) and then replayed until rows leave its bundle.
+
+Notation: ``n`` targets, ``o`` hidden size.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from aeplus.models.decoder import Decoder, at_least_float32
+from aeplus.models.placing import devices_of
+from aeplus.targets.packing import TargetPart, bundle_parts
+
+_WORTH = 2  # runs that a recording must serve: to record costs the launches of one
+
+Pass = Callable[[], tuple[Tensor, Tensor, Tensor]]
+"""Terms of the loss and tokens not on top, ``[n]`` each, and the gradient ``[n, o]``."""
+Recorder = Callable[[Pass], Pass]
+
+
+class Passes:
+    """Runs the bundles of some parts, one after the other.
+
+    Args:
+        decoder: The model.
+        delta: δ ``[n, o]``, a leaf that is changed in place only.
+        kl_factor: Weight of the KL term.
+        tokens: How many tokens a bundle may have.
+        plain: Whether the layers are copies in bfloat16 on a CPU, where fused attention is slow on the way back.
+        record: What records passes, if they are to be; from :func:`recorder`.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        delta: Tensor,
+        kl_factor: float,
+        tokens: int,
+        *,
+        plain: bool = False,
+        record: Recorder | None = None,
+    ) -> None:
+        self._decoder, self._delta, self._kl_factor, self._tokens = decoder, delta, kl_factor, tokens
+        self._plain, self._record = plain, record
+        self._bundles: list[list[TargetPart]] = []
+        # With its parts, whose memory a recording reads, and whose names are theirs only while they are there.
+        self._recorded: dict[tuple[int, ...], tuple[list[TargetPart], Pass]] = {}
+        self._warm = False
+
+    def take(self, parts: Sequence[TargetPart]) -> None:
+        """From now on runs these parts; what has been recorded of bundles that stay is kept."""
+        self._bundles = bundle_parts(parts, self._tokens)
+        stay = {_name(bundle) for bundle in self._bundles}
+        self._recorded = {name: kept for name, kept in self._recorded.items() if name in stay}
+
+    def run(self, runs_left: int) -> tuple[Tensor, Tensor]:
+        """Every target's loss without its decay, and how many of its tokens are not on top, ``[n]`` each.
+
+        The gradient is added to that of δ.
+
+        Args:
+            runs_left: How often the parts can be run still, this time included; 0 asks for no gradient.
+        """
+        loss = self._delta.new_zeros(len(self._delta))
+        misses = torch.zeros_like(loss, dtype=torch.long)
+        for bundle in self._bundles:
+            terms, missed, gradient = self._once(bundle, runs_left)
+            loss, misses = loss + terms, misses + missed
+            if gradient is not None:
+                self._delta.grad = gradient if self._delta.grad is None else self._delta.grad + gradient
+        self._warm = True
+        return loss, misses
+
+    def _once(self, bundle: list[TargetPart], runs_left: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        if not runs_left:
+            with torch.no_grad():
+                return *_loss(self._decoder, bundle, self._delta, self._kl_factor), None
+        name = _name(bundle)
+        # What is first met while it is recorded, such as a library's handle, cannot be made there.
+        if self._record is not None and self._warm and name not in self._recorded and runs_left >= _WORTH:
+            try:
+                self._recorded[name] = bundle, self._record(lambda: self._there_and_back(bundle))
+            except RuntimeError as error:
+                reason = str(error).splitlines()[0]
+                warnings.warn(f"targets are learned without CUDA graphs, as recording failed: {reason}", stacklevel=2)
+                self._record = None
+        if name in self._recorded:
+            return self._recorded[name][1]()
+        return self._there_and_back(bundle)
+
+    def _there_and_back(self, bundle: list[TargetPart]) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.enable_grad(), _attention(self._plain):
+            # A leaf of its own, made on the stream that records, shares δ's memory.
+            delta = self._delta.detach().requires_grad_()
+            terms, missed = _loss(self._decoder, bundle, delta, self._kl_factor)
+            (gradient,) = torch.autograd.grad(terms.sum(), delta)
+        return terms.detach(), missed, gradient
+
+
+def recorder(decoder: Decoder, device: torch.device, first: int) -> Recorder | None:
+    """What records passes, on one GPU; ``None`` elsewhere, as where processes or devices share the layers.
+
+    Args:
+        decoder: The model.
+        device: Where δ is.
+        first: The first layer that is run.
+    """
+    if device.type != "cuda" or decoder.ranks.sharded or devices_of(decoder.layers[first:], device) != [device]:
+        return None
+    return CudaGraphs(device)
+
+
+class CudaGraphs:
+    """Records passes on a GPU, all in one pool of memory: they are replayed one after the other.
+
+    Args:
+        device: The GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        torch.cuda.empty_cache()  # the pool is another than that of passes that are not recorded
+        self._device, self._stream = device, torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, run: Pass) -> Pass:
+        """What replays a pass.
+
+        Raises:
+            RuntimeError: If it cannot be recorded, such as one that waits for the device.
+        """
+        graph = torch.cuda.CUDAGraph()
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        index = torch.cuda.current_device() if self._device.index is None else self._device.index
+        generator = torch.cuda.default_generators[index]
+        before = generator.clone_state()
+        # By hand: torch.cuda.graph collects garbage each time, which takes as long as several passes.
+        try:
+            with torch.cuda.stream(self._stream):
+                graph.capture_begin(pool=self._pool)
+                try:
+                    found = run()
+                finally:
+                    graph.capture_end()
+        except RuntimeError:
+            generator.graphsafe_set_state(before)  # it would take itself as recorded for good, and draw nothing
+            raise
+        torch.cuda.current_stream(self._device).wait_stream(self._stream)
+
+        def replay() -> tuple[Tensor, Tensor, Tensor]:
+            graph.replay()
+            return found
+
+        return replay
+
+
+def _name(bundle: list[TargetPart]) -> tuple[int, ...]:
+    return tuple(id(part) for part in bundle)
+
+
+def _attention(plain: bool) -> AbstractContextManager[None]:
+    """On a CPU, the backward pass of fused attention takes seventy times as long in bfloat16 as in float32."""
+    return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
+
+
+def _loss(decoder: Decoder, parts: list[TargetPart], delta: Tensor, kl_factor: float) -> tuple[Tensor, Tensor]:
+    """The terms of every target's loss that some parts hold, summed, and how many tokens are not on top, ``[n]``."""
+    n = len(delta)
+    predicting: list[Tensor] = []
+    for part in parts:
+        hidden = part.replay.hidden
+        subjects = torch.arange(len(hidden), device=hidden.device), part.mark
+        moved = hidden[subjects] + delta[part.edit].to(hidden.dtype)
+        hidden = hidden.index_put(subjects, moved)
+        hidden = part.replay.run(hidden, part.replay.first, len(decoder.layers))
+        predicting += [hidden[part.row, part.column], hidden[part.essence, part.mark[part.essence]]]
+    logits = at_least_float32(decoder.logits(torch.cat(predicting))).split([len(states) for states in predicting])
+    loss, misses = delta.new_zeros(n), torch.zeros(n, dtype=torch.long, device=delta.device)
+    for part, answers, essence in zip(parts, logits[::2], logits[1::2], strict=True):
+        if len(answers):
+            target = part.target.to(answers.device)  # the logits stay where the head is: they are large
+            nll = F.cross_entropy(answers, target, reduction="none").to(loss.device) * part.share
+            loss = loss.index_add(0, part.edit[part.row], nll)
+            misses.index_add_(0, part.edit[part.row], (answers.argmax(-1) != target).to(misses))
+        if len(essence):
+            logp = essence.log_softmax(-1)
+            kl = (logp.exp() * (logp - part.reference)).sum(-1).to(loss.device)  # KL(now ‖ before), as in ROME
+            loss = loss.index_add(0, part.edit[part.essence], kl_factor * kl)
+    return loss, misses

