@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from aeplus.data import datamodule
 from aeplus.data.datamodule import EditDataModule
+from aeplus.data.scoring import validation_items
 from aeplus.data.validation import ValidationItem, ValidationSet
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
@@ -49,6 +51,21 @@ def test_no_test_prompt_reaches_validation() -> None:
     assert not tests & {prompt for batch in items for _, prompt, _ in batch}
     leaking = [replace(e, prompt="{} is led by", rephrase=()) for e in EDITS]  # the comparison can fail
     assert items != validation_of(leaking)
+
+
+def test_what_is_asked_is_found_once_for_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, found = module(EDITS), []
+    monkeypatch.setattr(
+        datamodule, "validation_items", lambda *arguments: found.append(1) or validation_items(*arguments)
+    )
+    first = data.validation_items()
+    assert data.validation_items() == first
+    assert len(found) == 1
+    data.cursor = 3
+    assert data.validation_items() != first
+    data.cursor = 0
+    assert data.validation_items() == first
+    assert len(found) == 3
 
 
 def test_every_edit_of_the_batch_is_asked_and_previous_ones_stay() -> None:

@@ -94,7 +94,7 @@ class EditDataModule(LightningDataModule):
         neighbors: int = 0,
         validation: str | None = None,
         validation_share: float = 0.1,
-        validation_earlier: int = 200,
+        validation_earlier: int = 100,
         preserved: str | None = None,
         preserved_count: int = 20,
         snippet_corpus: str | None = None,
@@ -122,6 +122,7 @@ class EditDataModule(LightningDataModule):
         self.validation = ValidationSet((), (), {})
         self.overlap: frozenset[str] = frozenset()
         self.cursor = 0  # edits committed
+        self._items: tuple[tuple[Any, ...], list[ValidationPrompt]] | None = None  # of the batch at the cursor
 
     def attach(self, requests: Sequence[EditRequest]) -> "EditDataModule":
         """Uses these edits, in their order, instead of reading files."""
@@ -294,8 +295,12 @@ class EditDataModule(LightningDataModule):
 
     def validation_items(self) -> list[ValidationPrompt]:
         """What scores the current candidate; see :func:`~aeplus.data.scoring.validation_items`."""
-        reached = self.requests[: self.cursor + self.batch_size]
-        return validation_items(self.validation, reached, self.cursor, self.validation_earlier, self.seed)
+        asked_of = self.cursor, self.validation, self.requests
+        if self._items is None or self._items[0] != asked_of:  # every candidate of a batch is asked the same
+            reached = self.requests[: self.cursor + self.batch_size]
+            items = validation_items(self.validation, reached, self.cursor, self.validation_earlier, self.seed)
+            self._items = asked_of, items
+        return self._items[1]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Batches are texts and stay on the CPU."""
