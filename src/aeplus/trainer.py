@@ -53,6 +53,11 @@ class ShardedStrategy(ModelParallelStrategy):
         """All processes, in one dimension."""
         return init_device_mesh(self.root_device.type, (self.world_size,))
 
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """A checkpoint is read before the run begins, as elsewhere: its edits are put in there."""
+        return False
+
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """What the module saves of itself."""
         assert self.lightning_module is not None

@@ -62,10 +62,12 @@ def load_tensors(
         InputError: If the file is missing or damaged (a flipped bit counts), lacks a tensor, or carries another
             identity.
     """
+    device = torch.device(device)
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        # Straight onto a GPU; safetensors does not know every device.
+        with safe_open(path, framework="pt", device=str(device) if device.type == "cuda" else "cpu") as file:
             metadata: dict[str, str] = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118 - not a dict
         missing = [name for name in names if name not in tensors]
     except Exception as error:  # a damaged file can raise anything
         msg = f"expected {expected} in {path}, got a file that cannot be read ({error}); delete it and run again."
