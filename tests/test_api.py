@@ -236,3 +236,10 @@ def test_a_cluster_around_it_changes_nothing(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(name, value)
     result = aeplus.edit(tiny_model("gpt2"), tiny_tokenizer(), records()[:2], **SMALL)
     assert result.metrics["edits_done"] == 2
+
+
+def test_another_default_device_is_refused() -> None:
+    text = "expected torch's default device to be the CPU, got 'meta'; call torch.set_default_device('cpu') before."
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    with torch.device("meta"), pytest.raises(InputError, match=f"^{re.escape(text)}$"):
+        aeplus.edit(model, tokenizer, EDITS, **OPTIONS)

@@ -7,6 +7,7 @@ from os import PathLike
 from typing import Any, NoReturn
 from weakref import WeakSet
 
+import torch
 from lightning import Callback
 from torch import nn
 
@@ -28,11 +29,13 @@ def check_call(
     journal: Any,
     preserve: Any,
 ) -> None:
-    """Every argument is of its kind.
+    """Every argument is of its kind, and torch makes tensors where it does by itself.
 
     Raises:
-        InputError: If one is not; the message names it.
+        InputError: If not; the message names what is not.
     """
+    if (default := torch.get_default_device()).type != "cpu":  # where generators of the CPU draw nothing
+        _refuse("torch's default device", "the CPU", str(default), "call torch.set_default_device('cpu') before")
     if not isinstance(model, nn.Module) or not hasattr(model, "get_input_embeddings"):
         _refuse("model", "a causal language model of transformers", model, "load it first")
     if not hasattr(tokenizer, "get_vocab"):
