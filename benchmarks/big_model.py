@@ -350,7 +350,7 @@ def main() -> None:
                 base = clock if targets == "last" else bench.phases("alphaedit", targets=targets)
                 plus = bench.phases("alphaedit_plus", every=True, targets=targets)
                 ratio = editing(plus) / editing(base)
-                candidates = len(plus.calls["solve"]) / (options.edits / options.batch)
+                candidates = len(plus.calls["solve"]) / -(-options.edits // options.batch)
                 print(f"AlphaEdit+, targets {targets}, {candidates:g} candidates a batch: {editing(plus):.3f} s, "
                       f"{ratio:.2f} times AlphaEdit with such targets")  # fmt: skip
                 print("  " + ", ".join(f"{phase} {plus.seconds[phase]:.3f}" for phase in PHASES[2:]))

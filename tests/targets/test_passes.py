@@ -10,6 +10,7 @@ from aeplus.edits import EditRequest
 from aeplus.models.decoder import Decoder
 from aeplus.targets import optimizer
 from aeplus.targets.optimizer import TargetOptions, Targets, find_targets
+from aeplus.targets.packing import target_parts
 from aeplus.targets.passes import Pass, Passes, recorder
 from aeplus.targets.rows import batch_rows
 from tiny import tiny_model, tiny_tokenizer
@@ -77,12 +78,19 @@ def test_where_recording_fails_the_targets_are_learned_without(monkeypatch: pyte
 
 
 def test_a_pass_adds_to_the_gradient_that_is_there() -> None:
-    delta = torch.zeros(2, 3, requires_grad=True)
-    delta.grad = torch.ones(2, 3)
-    passes = Passes(Decoder(tiny_model("llama")), delta, 0.1, 10)
-    terms, misses = passes.run(3)
-    assert torch.equal(delta.grad, torch.ones(2, 3))
-    assert terms.tolist() == misses.tolist() == [0, 0]
+    decoder = Decoder(tiny_model("llama").requires_grad_(False))
+    rows = batch_rows(tiny_tokenizer(), [EditRequest(*edit) for edit in EDITS], [""])
+    parts, initial = target_parts(decoder, rows, 2, 8)
+    gradients = []
+    for there in (None, torch.ones_like(initial)):
+        delta = torch.zeros_like(initial, requires_grad=True)
+        delta.grad = there
+        passes = Passes(decoder, delta, 0.1, 8)
+        passes.take(parts)
+        passes.run(1)
+        gradients.append(delta.grad)
+    assert gradients[0].abs().sum() > 0
+    torch.testing.assert_close(gradients[1], gradients[0] + 1)
 
 
 def test_a_cpu_records_nothing() -> None:

@@ -214,7 +214,7 @@ class BatchBuilder:
         sites: The edited layers, unedited still.
         method: The composition.
         options: How targets are learned.
-        statistics: Preserved knowledge of each site.
+        statistics: Preserved knowledge of each site, where its weight is: no batch is to move a matrix ``[d, d]``.
         contexts: Prefixes of the prompts; the first is empty.
         seed: Seed of the sample of previous edits (KDE).
         progress: Called with (step, steps, edits converged) after each gradient step.
@@ -272,7 +272,6 @@ class BatchBuilder:
 
     def closed_form(self, batch: "Batch") -> Editor:
         """The closed form, with targets learned or taken from the cache."""
-        self._place_statistics()
         return ClosedForm(
             *(self._decoder, batch.snapshot, batch.rows, self._method, self._statistics, batch.prior_keys),
             lambda layer: self._find_targets(batch.rows, layer),
@@ -284,7 +283,6 @@ class BatchBuilder:
 
     def gradient(self, batch: "Batch") -> Editor:
         """Gradient steps on the batch and a sample of previous edits."""
-        self._place_statistics()
         began = time.perf_counter()
         count, seed = self._method.gradient.samples, self._seed + len(batch.edited)
         sample = sample_previous(batch.edited, batch.requests, count, seed)
@@ -293,11 +291,6 @@ class BatchBuilder:
         editor = GradientEditor(*parts, self._progress)
         self.learning_seconds = time.perf_counter() - began
         return editor
-
-    def _place_statistics(self) -> None:
-        """Moves the statistics to where the weights are: once, as no batch is to move a matrix ``[d, d]``."""
-        pairs = zip(self._statistics, self._sites, strict=True)
-        self._statistics = [statistics.to(site.weight.device) for statistics, site in pairs]
 
     def _rows(self, requests: Sequence[EditRequest], contexts: Sequence[str]) -> BatchRows:
         return batch_rows(self._tokenizer, requests, contexts, self._decoder.context_length)

@@ -17,9 +17,7 @@ from aeplus.commands.experiment.drawings import check_figures
 from aeplus.commands.experiment.estimate import calibrate, show_cells
 from aeplus.commands.experiment.grid import Experiment, Grid, read_experiment
 from aeplus.commands.experiment.study import FILE, Study
-from aeplus.commands.experiment.tables import (
-    check_tables,
-)
+from aeplus.commands.experiment.tables import check_tables
 from aeplus.commands.fit import BaseCLI, machine
 from aeplus.errors import InputError
 from aeplus.trainer import silence_lightning
