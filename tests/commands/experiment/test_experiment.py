@@ -204,6 +204,39 @@ def test_first_targets_are_found_once(workplace: Path, here: Path) -> None:
     assert len(folders) == 4
 
 
+def test_cells_of_the_experiment_beside_are_taken_over(
+    workplace: Path, here: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert experiment(workplace, "mine.yaml", "--out", "all/first") == 0
+    (here / "elsewhere").mkdir()
+    (here / "pair.jsonl").rename(here / "elsewhere" / "pair.jsonl")  # the content counts, not where it is
+    change(
+        variants=["rect", "prune"],
+        set={"method.alpha": [15000.0]},
+        claim={"text": "None."},
+        tables=[],
+        scales={"small": {"data": {"moved": {"path": "elsewhere/pair.jsonl"}}}},
+    )
+    assert experiment(workplace, "mine.yaml", "--out", "all/second") == 0
+    assert len([cell for cell in ran if cell.startswith("moved/rect")]) == 0
+    assert len([cell for cell in ran if cell.startswith("moved/prune")]) == 1
+    assert "as in all/first/pair/rect/seed_0" in capsys.readouterr().err
+    first, second = (content(here / "all" / name)["cells"] for name in ("first", "second"))
+    places = (here / "all" / "first" / first[1]["folder"], here / "all" / "second" / second[0]["folder"])
+    assert (places[0] / "metrics.json").read_text() == (places[1] / "metrics.json").read_text()
+    ran.clear()
+    assert experiment(workplace, "mine.yaml", "--out", "all/second") == 0  # and are its own from then on
+    assert not ran
+
+
+def test_seconds_are_never_anothers(workplace: Path, here: Path, ran: list[str]) -> None:
+    assert experiment(workplace, "mine.yaml", "--out", "all/first") == 0
+    (table,) = PLAIN["tables"]
+    change(tables=[{**table, "values": ["score", "seconds.total"]}])
+    assert experiment(workplace, "mine.yaml", "--out", "all/second") == 0
+    assert len(ran) == 4
+
+
 def test_values_of_every_kind_are_set(workplace: Path, here: Path) -> None:
     change(
         variants=["alphaedit_plus:selection=converge"],

@@ -6,7 +6,7 @@ import re
 import shutil
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,8 @@ class Outcome:
 
 
 def settings_digest(settings: Mapping[str, Any], fingerprint: str) -> str:
-    """A digest of everything that a run's result depends on, 32 hexadecimal digits.
+    """A digest of everything that a run's result depends on, 32 hexadecimal digits; a file counts by name and content,
+    a method by its parts and numbers, whatever it is called.
 
     Args:
         settings: The run's configuration.
@@ -83,12 +84,32 @@ def settings_digest(settings: Mapping[str, Any], fingerprint: str) -> str:
     data, model = settings["data"], settings["model"]
     trainer = {name: value for name, value in settings["trainer"].items() if name != "logger"}
     paths = data["path"] if isinstance(data["path"], list) else [data["path"]]
-    read = (*paths, data["preserved"], data["validation"], model["preserved"]["facts"])
-    edits = [_content(file) for file in read]
+    preserved = {**model["preserved"], "facts": _read(model["preserved"]["facts"])}
+    files = {
+        "path": [_read(path) for path in paths],
+        **{name: _read(data[name]) for name in ("preserved", "validation")},
+    }
+    method = {name: value for name, value in model["method"].items() if name != "name"}
+    own = {**model, "method": method, "preserved": preserved}
     texts = [text_stamp(corpus) for corpus in (data["snippet_corpus"], model["preserved"]["corpus"]) if corpus]
     packages = [version(name) for name in _PACKAGES]
-    parts = [{**settings, "trainer": trainer}, fingerprint, edits, texts, packages]
-    return digest(parts)
+    given = {**settings, "trainer": trainer, "data": {**data, **files}, "model": own}
+    return digest([given, fingerprint, texts, packages])
+
+
+def take_over(run: Path, key: str, label: str, finished: Path) -> Outcome | None:
+    """Copies a finished run of the same settings into a run's folder, under its own label; ``None`` if it is not one.
+
+    Raises:
+        InputError: If the folder contains something else, or cannot be made.
+    """
+    if (outcome := cached(finished, key)) is None:
+        return None
+    begin_folder(run)
+    shutil.copytree(finished, run, dirs_exist_ok=True)
+    outcome = replace(outcome, method=label)
+    finish(run, key, outcome)
+    return outcome
 
 
 def cached(folder: Path, key: str) -> Outcome | None:
@@ -109,7 +130,7 @@ def finish(folder: Path, key: str, outcome: Outcome) -> None:
 
 def _seal(folder: Path, key: str, outcome: Any) -> str:
     """The digest of what is read back of a finished run: its outcome, and the hits in its ``metrics.json``."""
-    return digest([key, outcome, _content(str(folder / "metrics.json"))])
+    return digest([key, outcome, _read(str(folder / "metrics.json"))])
 
 
 def check_folder(folder: Path) -> None:
@@ -148,9 +169,10 @@ def begin_folder(folder: Path) -> None:
         raise InputError(msg) from error
 
 
-def _content(file: str | None) -> str | None:
+def _read(file: str | None) -> list[str] | str | None:
+    """A file by its name and content; what is no file, such as a data set on the hub, as it is called."""
     path = expanded(file) if file else None
-    return file_fingerprint(path) if path is not None and path.is_file() else None
+    return [path.name, file_fingerprint(path)] if path is not None and path.is_file() else file
 
 
 _SCORES = ("efficacy", "generalization", "specificity", "score")

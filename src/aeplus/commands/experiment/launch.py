@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from aeplus.commands.compare.outcome import Outcome
+from aeplus.commands.compare.outcome import Outcome, take_over
 from aeplus.commands.compare.runs import Run, Runner
 from aeplus.commands.options import split_list
 from aeplus.errors import InputError
@@ -24,11 +24,13 @@ class Made:
         index: Its place among the cells.
         outcome: Its outcome.
         cached: Whether it had been made before.
+        source: The folder of another experiment that it was copied from; ``None`` for none.
     """
 
     index: int
     outcome: Outcome
     cached: bool
+    source: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,14 @@ class Order:
         run: The run.
         targets: The folder of the targets that all cells share.
         threads: Threads of the process; ``None`` to leave them.
+        others: Folders of other experiments, whose cells are taken over where they are the same.
     """
 
     index: int
     run: Run
     targets: Path
     threads: int | None = None
+    others: tuple[Path, ...] = ()
 
 
 def make(order: Order) -> Made:
@@ -65,11 +69,23 @@ def make(order: Order) -> Made:
     if (outcome := runner.finished(order.run)) is not None:
         return Made(order.index, outcome, True)
     try:
+        if (same := _finished_elsewhere(order, runner.digest(order.run))) is not None:
+            return same
         return Made(order.index, runner.make(order.run), False)
     except Exception as error:  # whatever it is, it is this cell's: the others go on
         traceback.print_exc()
         reason = " ".join((str(error) or type(error).__name__).split())[:300]
         return Made(order.index, Outcome.failed(order.run.label, order.run.seed, reason, 0.0), False)
+
+
+def _finished_elsewhere(order: Order, key: str) -> Made | None:
+    """The cell as another experiment has made it, copied to its own place."""
+    run = order.run
+    for other in order.others:
+        for folder in sorted(other.glob(f"*/*/seed_{run.seed}")):
+            if (outcome := take_over(run.folder, key, run.label, folder)) is not None:
+                return Made(order.index, outcome, True, folder)
+    return None
 
 
 def prepare(order: Order) -> None:

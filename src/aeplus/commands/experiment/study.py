@@ -186,8 +186,15 @@ class Study:
 
     def _orders(self, results: Sequence[Result], threads: int | None = None) -> list[launch.Order]:
         places = {id(result.cell): index for index, result in enumerate(self.results)}
-        targets = self.out / "targets"
-        return [launch.Order(places[id(r.cell)], r.cell.run, targets, threads) for r in results]
+        targets, others = self.out / "targets", self._others()
+        return [launch.Order(places[id(r.cell)], r.cell.run, targets, threads, others) for r in results]
+
+    def _others(self) -> tuple[Path, ...]:
+        """The experiments beside this one; none where seconds are shown, which are this run's or nothing."""
+        if any(value.startswith("seconds.") for layout in self.experiment.tables for value in layout.values):
+            return ()
+        beside = [*self.out.parent.glob(f"*/{FILE}"), *self.out.parent.parent.glob(f"*/{self.out.name}/{FILE}")]
+        return tuple(sorted({path.parent for path in beside} - {self.out}))
 
     def _say(self, order: launch.Order) -> None:
         print(f"[{order.index + 1}/{len(self.results)}] {self.results[order.index].cell}", file=sys.stderr)
@@ -200,7 +207,7 @@ class Study:
             else:
                 files, status = None, "failed"
             self.results[one.index] = Result(result.cell, files, status, outcome.error, outcome.seconds)
-            said = "cached" if one.cached else status
+            said = f"as in {one.source}" if one.source else "cached" if one.cached else status
             print(f"[{one.index + 1}/{len(self.results)}] {result.cell}: {said}", file=sys.stderr)
             self.write()
 
