@@ -74,8 +74,9 @@ class Outcome:
 
 
 def settings_digest(settings: Mapping[str, Any], fingerprint: str) -> str:
-    """A digest of everything that a run's result depends on, 32 hexadecimal digits; a file counts by name and content,
-    a method by its parts and numbers, whatever it is called.
+    """A digest of everything that a run's result depends on, 32 hexadecimal digits.
+
+    A file counts by its name and content, wherever it is; a method by its parts and numbers, whatever it is called.
 
     Args:
         settings: The run's configuration.
