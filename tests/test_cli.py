@@ -44,6 +44,16 @@ def fit(workplace: Path, *more: str, method: str = PLUS) -> int:
     return main(["fit", "--config", f"{workplace}/tiny.yaml", "--config", method, *more])
 
 
+def test_runs_lie_below_the_root_that_is_given(workplace: Path, here: Path) -> None:
+    assert fit(workplace, "--trainer.default_root_dir", "below", "--trainer.max_steps", "1") == 2
+    assert (here / "below" / "lightning_logs" / "edits" / "version_0" / "metrics.json").is_file()
+    assert not (here / "lightning_logs").exists()
+    own = ["--trainer.logger", "lightning.pytorch.loggers.TensorBoardLogger", "--trainer.logger.save_dir", "own"]
+    assert fit(workplace, "--trainer.default_root_dir", "below", *own, "--trainer.max_steps", "1") == 2
+    assert list((here / "own").rglob("metrics.json"))
+    assert len(list((here / "below").rglob("metrics.json"))) == 1
+
+
 def test_fit_writes_everything_and_validate_measures_it(
     workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,6 +65,8 @@ class EditRequest:
         asked: The prompt as it was read, where a chat template has rendered it.
         openings: Test prompts as ``rephrase``: the edit's own prompt behind an opening, such as "It is said that ".
         statements: Test prompts as ``rephrase``: other statements of the fact, which the answer completes.
+        attribute: Wikidata's relation and answer, such as ``"P103 Q1860"``, by which ROME's attribute snippets are
+            found; they measure consistency.
 
     Raises:
         InputError: If ``prompt`` does not contain exactly one ``{}``, or a field is empty.
@@ -88,6 +90,7 @@ class EditRequest:
     asked: str = ""
     openings: tuple[str, ...] = ()
     statements: tuple[str, ...] = ()
+    attribute: str = ""
 
     def __post_init__(self) -> None:
         name = f"record {self.id}" if self.id else "the record"
@@ -110,7 +113,7 @@ class EditRequest:
     def without_tests(self) -> "EditRequest":
         """The edit alone, without anything that tests it."""
         bare = replace(self, rephrase=(), openings=(), statements=(), neighborhood=(), axes=(), generation=())
-        return replace(bare, aliases=(), target_true=None)
+        return replace(bare, aliases=(), target_true=None, attribute="")
 
     @property
     def paraphrases(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 import importlib.util
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from scipy import stats
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import cosine_similarity
 
+from aeplus.data.formats import counterfact
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 from aeplus.evaluation.free_text import measure_fluency, measure_generation
@@ -84,6 +86,26 @@ def test_files_of_references(content: Any, tmp_path: Path) -> None:
     assert list(found.documents) == ["one", "two", "three"]
 
 
+def test_romes_attribute_snippets(tmp_path: Path) -> None:
+    def snippets(relation: str, answer: str, *texts: str) -> dict[str, Any]:
+        samples = [{"name": "someone", "text": text} for text in texts]
+        return {"relation_id": relation, "target_id": answer, "samples": samples}
+
+    path = tmp_path / "attribute_snippets.json"
+    path.write_text(json.dumps([snippets("P103", "Q1860", "one", "two"), snippets("P1412", "Q1860", "three")]))
+    found = read_references(path)
+    new = {"str": "English", "id": "Q1860"}
+    rewrite = {"prompt": "{} speaks", "subject": "Ann", "target_new": new, "relation_id": "P103"}
+    (edit,) = counterfact.parse({"requested_rewrite": rewrite}, "answers")
+    assert found.of(edit) == "one two"  # of this relation alone
+    assert found.of(replace(edit, attribute="P103 Q150")) is None
+    assert found.of(replace(edit, attribute="")) is None
+    assert edit.without_tests().attribute == ""
+    path.write_text(json.dumps([{"relation_id": "P103", "target_id": "Q1860", "samples": ["one"]}]))
+    with pytest.raises(InputError, match=r"or ROME's attribute snippets in .*, got None for 'P103 Q1860'"):
+        read_references(path)
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", "3", '"text"', '{"Rome": 3}', '{"Rome": [3]}', '["Rome"]', "null"])
 def test_damaged_references(content: str, tmp_path: Path) -> None:
     path = tmp_path / "references.json"
@@ -116,6 +138,16 @@ def test_generations_are_those_of_one_prompt_at_a_time(kind: str, side: str) -> 
         output = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=10)
         assert text == tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True).strip(), prompt
     assert generate(Decoder(model), tokenizer, PROMPTS, 10, batch_tokens=1) == found
+
+
+def test_texts_that_are_drawn() -> None:
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    decoder, state = Decoder(model), torch.get_rng_state()
+    greedy = generate(decoder, tokenizer, PROMPTS, 10)
+    drawn = [generate(decoder, tokenizer, PROMPTS, 10, top_k=5, seed=seed) for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1]
+    assert len({tuple(texts) for texts in (greedy, *drawn)}) == 3
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_a_text_ends_where_the_model_ends_it() -> None:

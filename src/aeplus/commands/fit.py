@@ -49,6 +49,12 @@ DEFAULT_CALLBACKS: list[dict[str, Any]] = [
 ]
 
 
+_LOGGER: dict[str, Any] = {
+    "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+    "init_args": {"save_dir": "lightning_logs", "name": "edits"},
+}
+
+
 class EditCLI(LightningCLI):
     """The command line's parser and runner."""
 
@@ -72,10 +78,7 @@ class EditCLI(LightningCLI):
                 "trainer.use_distributed_sampler": False,
                 "trainer.log_every_n_steps": 1,
                 "trainer.callbacks": DEFAULT_CALLBACKS,
-                "trainer.logger": {
-                    "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
-                    "init_args": {"save_dir": "lightning_logs", "name": "edits"},
-                },
+                "trainer.logger": _LOGGER,
             }
         )
 
@@ -83,7 +86,9 @@ class EditCLI(LightningCLI):
         """Finds configs by name, and looks at the checkpoint before anything else is done."""
         self._arguments = args
         super().parse_arguments(parser, expand_configs(args) if isinstance(args, list) else args)
-        path = self.config[self.config.subcommand].get("ckpt_path")
+        given = self.config[self.config.subcommand]
+        _log_below(given["trainer"])
+        path = given.get("ckpt_path")
         if path is not None:
             read_checkpoint(Path(path))
 
@@ -176,6 +181,14 @@ COMPARISON_CALLBACKS: list[dict[str, Any]] = [
     {"class_path": f"{_CALLBACKS}.MetricsWriter", "init_args": {"evaluate_every": 0}},
     {"class_path": f"{_CALLBACKS}.JournalWriter", "init_args": {"table": False}},
 ]
+
+
+def _log_below(trainer: Any) -> None:
+    """Has the logger, unless another one was chosen, write below ``default_root_dir`` where that is given."""
+    logger, root = trainer.get("logger"), trainer.get("default_root_dir")
+    arguments = logger.get("init_args", {}) if root is not None and hasattr(logger, "get") else {}
+    if arguments.get("save_dir") == _LOGGER["init_args"]["save_dir"]:
+        arguments["save_dir"] = str(Path(root) / arguments["save_dir"])
 
 
 def _make(trainer: Trainer) -> Path | None:

@@ -72,6 +72,7 @@ def measure_fluency(
     batch_tokens: int = 1024,
     sampling: tuple[int, float, int] = (1000, 0.95, 0),
     dropped: frozenset[str] = frozenset(),
+    top_k: int = 1,
 ) -> dict[str, Interval]:
     """The n-gram entropy of text generated from the generation prompts, and its similarity to the references.
 
@@ -87,6 +88,7 @@ def measure_fluency(
         batch_tokens: Tokens run at once.
         sampling: Samples, confidence and seed of the intervals.
         dropped: Prompts that must not count.
+        top_k: Sample each token out of so many; 1 for the likeliest. ROME's code takes 5.
 
     Returns:
         The intervals ``entropy``, in bits, and ``consistency``, in percent.
@@ -102,7 +104,7 @@ def measure_fluency(
         if prompt not in dropped
     ]
     asked, joins = [prompt for _, prompt, _ in pairs], [join for *_, join in pairs]
-    texts = generate(decoder, tokenizer, asked, length, batch_tokens, joins)
+    texts = generate(decoder, tokenizer, asked, length, batch_tokens, joins, top_k, sampling[-1])
     by_edit: dict[int, list[str]] = defaultdict(list)
     for (number, prompt, join), text in zip(pairs, texts, strict=True):
         by_edit[number].append(joined(prompt, text, join))
@@ -110,7 +112,7 @@ def measure_fluency(
     for number, own in by_edit.items():
         entropy.update(own, [number] * len(own))
     consistency: Interval = {"value": None, "low": None, "high": None, "count": 0}
-    named = [(number, references[edit.target_new]) for number, edit in edits if number in by_edit]
+    named = [(number, references.of(edit)) for number, edit in edits if number in by_edit]
     known = [(number, text) for number, text in named if text is not None]
     if known:
         metric = Consistency(references.documents, **WHOLE)

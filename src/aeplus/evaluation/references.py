@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aeplus.edits import normal
+from aeplus.edits import EditRequest, normal
 from aeplus.errors import InputError
 from aeplus.utils.jsonl import parse_json, read_utf8
 
-_EXPECTED = 'an object like {"Rome": ["text", …]} or lines like {"target": "Rome", "text": "…"}'
+_EXPECTED = (
+    'an object like {"Rome": ["text", …]}, lines like {"target": "Rome", "text": "…"}, or ROME\'s attribute snippets'
+)
+_SNIPPETS = {"relation_id", "target_id", "samples"}
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class References:
 
     Attributes:
         documents: All texts; inverse document frequencies are computed from them.
-        by_answer: For each answer, casefolded, the indices of its texts in ``documents``.
+        by_answer: For each answer, casefolded, the indices of its texts in ``documents``; the answers of ROME's
+            attribute snippets are called as :attr:`~aeplus.edits.EditRequest.attribute` has them.
     """
 
     documents: Sequence[str] = ()
@@ -31,9 +35,17 @@ class References:
         indices = self.by_answer.get(normal(answer))
         return " ".join(self.documents[index] for index in indices) if indices else None
 
+    def of(self, request: EditRequest) -> str | None:
+        """The texts of an edit's attribute, or else of its answer; ``None`` where there is none."""
+        found = self[request.attribute] if request.attribute else None
+        return found if found is not None else self[request.target_new]
+
 
 def read_references(path: Path) -> References:
     """Reads reference texts: a JSON object of answer to text or texts, or JSON Lines of ``target`` and ``text``.
+
+    ROME's ``attribute_snippets.json`` (https://rome.baulab.info/data/dsets/attribute_snippets.json) is a list of
+    objects with ``relation_id``, ``target_id`` and ``samples``, each with a ``text``.
 
     Raises:
         InputError: If the file cannot be read or holds something else.
@@ -55,13 +67,22 @@ def _pairs(path: Path) -> Iterator[tuple[str, str]]:
         if not isinstance(record, dict):
             msg = f"expected {_EXPECTED} in {path}, got {record!r:.40}; correct it."
             raise InputError(msg)
-        entries = [(record["target"], record["text"])] if {"target", "text"} <= record.keys() else record.items()
-        for answer, value in entries:
+        for answer, value in _entries(record):
             texts = [value] if isinstance(value, str) else value
             if not isinstance(texts, list) or not all(isinstance(text, str) for text in (answer, *texts)):
                 msg = f"expected {_EXPECTED} in {path}, got {value!r:.40} for {answer!r:.40}; correct it."
                 raise InputError(msg)
             yield from ((answer, text) for text in texts)
+
+
+def _entries(record: dict[str, Any]) -> Iterable[tuple[Any, Any]]:
+    """The answers of a record, each with its text or texts."""
+    if record.keys() >= _SNIPPETS:
+        samples = record["samples"]
+        whole = isinstance(samples, list) and all(isinstance(sample, dict) for sample in samples)
+        texts = [sample.get("text") for sample in samples] if whole else None
+        return [(f"{record['relation_id']} {record['target_id']}", texts)]
+    return [(record["target"], record["text"])] if {"target", "text"} <= record.keys() else record.items()
 
 
 def _records(path: Path) -> list[Any]:

@@ -53,8 +53,9 @@ class SuiteOptions:
         generation_length: Tokens generated for ``generation``; at least as many as the longest answer has.
         contains_length: The same for ``contains``.
         fluency_length: Tokens generated for ``fluency``.
-        references: Reference texts of consistency: a JSON object of answer to texts, or JSON Lines of ``target`` and
-            ``text``. Without it, paragraphs of ``corpus`` that name the answer.
+        fluency_top_k: Each of them is drawn out of the so many likeliest; 1 takes the likeliest, ROME's code 5.
+        references: Reference texts of consistency: ROME's ``attribute_snippets.json``, a JSON object of answer to
+            texts, or JSON Lines of ``target`` and ``text``. Without it, paragraphs of ``corpus`` that name the answer.
         corpus: Text as ``model.preserved.corpus`` takes it.
         skip_tokens: Tokens at the beginning of the corpus that are not held out, as statistics have read them.
         held_out: Held-out text for ``drift``, of which nothing is skipped; without it ``corpus`` after
@@ -74,6 +75,7 @@ class SuiteOptions:
     generation_length: int = 16
     contains_length: int = 20
     fluency_length: int = 100
+    fluency_top_k: int = 1
     references: str | None = None
     corpus: str | None = None
     skip_tokens: int = 0
@@ -91,7 +93,7 @@ class SuiteOptions:
         if unknown := sorted(set(self.protocols) - set(known)):
             msg = f"expected protocols out of {', '.join(known)}, got {', '.join(unknown)}; check the names."
             raise InputError(msg)
-        lengths = ("generation_length", "contains_length", "fluency_length")
+        lengths = ("generation_length", "contains_length", "fluency_length", "fluency_top_k")
         require_positive(self, "evaluation", *lengths, "held_out_tokens", "batch_tokens")
         require_not_negative(self, "evaluation", "skip_tokens", "drift_prompts", "bootstrap_samples")
         if not 0 < self.confidence < 1:
@@ -172,7 +174,9 @@ class Suite:
             results[name] = measure_generation(*text, *shared, name)
         if "fluency" in protocols:
             texts = requests, self._references, options.fluency_length
-            results["fluency"] = measure_fluency(self.decoder, self.tokenizer, *texts, *shared, self.dropped)
+            results["fluency"] = measure_fluency(
+                self.decoder, self.tokenizer, *texts, *shared, self.dropped, options.fluency_top_k
+            )
         if "axes" in protocols:
             results["axes"] = self._axes(axes, predictions)
         if self._drift is not None:

@@ -1,6 +1,7 @@
 """Free generation: greedy continuations of prompts, and sampled ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,11 +20,13 @@ def generate(
     length: int,
     batch_tokens: int = 1024,
     joins: Sequence[str] | None = None,
+    top_k: int = 1,
+    seed: int = 0,
 ) -> list[str]:
-    """Greedy continuations of some prompts.
+    """Continuations of some prompts, greedy unless ``top_k`` is more than 1.
 
     Prompts of similar length run together, padded on the left, each distinct one once, a share of them on each process
-    that has the model. In float32 the texts are those of one prompt at a time.
+    that has the model. In float32 greedy texts are those of one prompt at a time.
 
     Args:
         decoder: The model.
@@ -32,6 +35,9 @@ def generate(
         length: Maximum number of new tokens.
         batch_tokens: Tokens, old and new ones, held at once.
         joins: How each prompt is joined with what follows it; see :func:`~aeplus.models.tokens.encode`.
+        top_k: Each token is drawn out of the so many likeliest, in proportion to their probabilities.
+        seed: Seed of the draws, which also depend on ``batch_tokens`` and the number of processes; the global
+            generators are left as they were.
 
     Raises:
         InputError: If a prompt and its continuation do not fit the model's context.
@@ -43,9 +49,11 @@ def generate(
     distinct = {row.ids: row for row in rows.values()}
     ordered = sorted(distinct.values(), key=lambda row: len(row.ids))
     stops, padding = _special(decoder, tokenizer)
+    plain = {"temperature": 1.0, "top_p": 1.0, "top_k": top_k}
+    drawing: dict[str, Any] = {"do_sample": top_k > 1, **(plain if top_k > 1 else {})}
 
     def continued(share: Sequence[TokenRow]) -> list[str]:
-        texts = []
+        texts: list[str] = []
         for batch in batches(share, batch_tokens, more=length):
             ids, mask = pad([row.ids for row in batch], "left", padding)
             output = decoder.model.generate(
@@ -54,7 +62,7 @@ def generate(
                 max_new_tokens=length,
                 pad_token_id=padding,
                 # A checkpoint's own settings may ask for sampling, beams or penalties.
-                do_sample=False,
+                **drawing,
                 num_beams=1,
                 repetition_penalty=1.0,
                 no_repeat_ngram_size=0,
@@ -64,7 +72,8 @@ def generate(
                 texts.append(tokenizer.decode(tokens[:end], skip_special_tokens=True).strip())
         return texts
 
-    found = decoder.ranks.split(ordered, continued)
+    with _seeded(decoder.device, seed):
+        found = decoder.ranks.split(ordered, continued)
     continuations = {row.ids: text for row, text in zip(ordered, found, strict=True)}
     return [continuations[rows[prompt].ids] for prompt in prompts]
 
@@ -97,8 +106,7 @@ def sample(
     ids, mask = pad([row.ids for row in tokenize(tokenizer, prompts)], "left", fill=None)
     device = model.get_input_embeddings().weight.device
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed or 0)
+    with _seeded(device, seed or 0):
         output = model.generate(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
@@ -110,6 +118,14 @@ def sample(
     kept = output if with_prompt else output[:, ids.shape[1] :]
     texts: list[str] = tokenizer.batch_decode(kept, skip_special_tokens=True)
     return texts
+
+
+@contextmanager
+def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Draws by a seed, then leaves the global generators as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _check_room(decoder: Decoder, rows: dict[str, TokenRow], length: int) -> None:

@@ -35,6 +35,7 @@ def test_record() -> None:
             neighborhood=(Probe("The mother tongue of Léon is", "French"),),
             generation=("Ann's mother tongue is", "Ann lives in"),
             target_true="French",
+            attribute="P103 Q1860",
         )
     ]
 

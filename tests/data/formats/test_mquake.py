@@ -59,6 +59,7 @@ def test_several_edits_of_one_case_and_the_questions_with_the_last() -> None:
         target_true="Chile",
         case="0",
         id="0/1",
+        attribute="P27 Q419",
     )
     assert (second.subject, second.target_new, second.aliases) == ("Peru", "Rome", ("Roma",))
     assert (second.case, second.id, second.axes) == ("0", "0/2", AXES)

@@ -120,7 +120,7 @@ def one_per_subject(requests: Iterable[EditRequest], taken: Container[str] = ())
 def as_present(fact: EditRequest) -> EditRequest:
     """A preserved fact with its present answer, ``target_true`` or else ``target_new``, as both."""
     answer = fact.target_true or fact.target_new
-    return replace(fact, target_new=answer, target_true=answer)
+    return replace(fact, target_new=answer, target_true=answer, attribute="")
 
 
 class Answers:
@@ -155,7 +155,7 @@ class Answers:
         if not others or not paraphrases(fact.prompt, fact.subject):
             return None
         answer = random.Random(f"{seed} {fact.question}").choice(others)
-        return replace(fact, target_new=answer, aliases=(), axes=())
+        return replace(fact, target_new=answer, aliases=(), axes=(), attribute="")
 
 
 Change = tuple[EditRequest, EditRequest]

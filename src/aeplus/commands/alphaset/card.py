@@ -130,7 +130,15 @@ def records_digest(requests: Sequence[EditRequest]) -> str:
 def _digested(request: EditRequest) -> dict[str, Any]:
     fields = asdict(request)
     # Later than the digests of sets that exist.
-    added = {"join": "auto", "turns": (), "context_at": 0, "asked": "", "openings": (), "statements": ()}
+    added = {
+        "join": "auto",
+        "turns": (),
+        "context_at": 0,
+        "asked": "",
+        "openings": (),
+        "statements": (),
+        "attribute": "",
+    }
     return {name: value for name, value in fields.items() if name not in added or value != added[name]}
 
 

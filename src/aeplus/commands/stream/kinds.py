@@ -106,6 +106,7 @@ def _rewrites(pool: Pool, draw: Draw) -> Chosen:
         new = replace(
             opened(record),
             target_new=rng.choice(sorted(answers.others(record))),
+            attribute="",
             aliases=(),
             fact=names[record.question],
             id=f"{record.id}-again",

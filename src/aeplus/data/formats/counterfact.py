@@ -67,7 +67,15 @@ def rewrite(fields: Record, target: Target = "answers") -> EditRequest:
     prompt, subject = placed(written(fields, "prompt"), text(fields, "subject"), "prompt")
     if target == "text":
         return EditRequest(prompt, subject, written(fields, "fact_new_uns"), axes=tuple(_triplets(fields)))
-    return EditRequest(prompt, subject, string_of(fields, "target_new"), target_true=true_answer(fields, "target_true"))
+    new, true = string_of(fields, "target_new"), true_answer(fields, "target_true")
+    return EditRequest(prompt, subject, new, target_true=true, attribute=_attribute(fields))
+
+
+def _attribute(fields: Record) -> str:
+    """The relation and the new answer as Wikidata names them; empty where one of them is not named."""
+    answer = fields.get("target_new")
+    names = (fields.get("relation_id"), answer.get("id") if isinstance(answer, Mapping) else None)
+    return " ".join(map(str, names)) if all(isinstance(name, str) and name for name in names) else ""
 
 
 def _triplets(fields: Record) -> Iterator[Probe]:

@@ -63,6 +63,7 @@ def parse(record: Record, target: Target) -> list[EditRequest]:
             turns=turns,
             openings=texts(record, "openings"),
             statements=texts(record, "statements"),
+            attribute=optional(record, "attribute") or "",
         )
     ]
 
