@@ -36,8 +36,9 @@ def test_against_a_loop(seed: int, edits: int, runs: int) -> None:
         ours.append(hits(random, prompts))
         theirs.append(hits(random, prompts))
     found = score_difference(ours, theirs, samples=30, confidence=0.8, seed=seed)
-    generator, drawn = torch.Generator().manual_seed(seed), np.zeros(30)
-    for own, other in zip(ours, theirs, strict=True):
+    drawn = np.zeros(30)
+    for run, (own, other) in enumerate(zip(ours, theirs, strict=True)):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + run)
         for i, places in enumerate(torch.randint(edits, (30, edits), generator=generator).tolist()):
             drawn[i] += (score(own, places) - score(other, places)) / runs
     every = list(range(edits))
@@ -45,6 +46,17 @@ def test_against_a_loop(seed: int, edits: int, runs: int) -> None:
     assert found["value"] == pytest.approx(value, abs=1e-9)
     assert (found["low"], found["high"]) == pytest.approx(tuple(np.percentile(drawn, [10, 90])), abs=1e-9)
     assert found["count"] == runs * edits
+
+
+def test_runs_on_the_same_edits_are_no_further_edits() -> None:
+    random = np.random.default_rng(0)
+    ours, theirs = (hits(random, {"efficacy": [1] * 12}) for _ in range(2))
+    one = score_difference([ours], [theirs])
+    again = score_difference([ours] * 5, [theirs] * 5, edits=["these"] * 5)
+    assert again == pytest.approx(one)
+    others = score_difference([ours] * 5, [theirs] * 5)
+    assert others["high"] - others["low"] < 0.6 * (one["high"] - one["low"])  # type: ignore[operator]
+    assert (one["count"], again["count"], others["count"]) == (12, 12, 60)
 
 
 def test_pairs_are_surer_than_two_intervals() -> None:

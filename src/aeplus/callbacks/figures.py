@@ -66,6 +66,9 @@ class FigureWriter(EditCallback):
         self.figures, self.bins, self.every, self.projection = figures, bins, every, projection
         self.hidden_layer, self.hidden_prompts = hidden_layer, hidden_prompts
         self.keep_hidden = keep_hidden
+        self._clear()
+
+    def _clear(self) -> None:
         self._records: list[EditRecord] = []
         self._added: dict[int, Counter[int]] = {}  # by layer, how many batches added each eigenvector
         self._before: list[Success] = []
@@ -73,7 +76,8 @@ class FigureWriter(EditCallback):
         self._hidden: Tensor | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Makes sure that nothing of the user's is in the way."""
+        """Forgets a previous run, and makes sure that nothing of the user's is in the way."""
+        self._clear()
         folder = run_folder(trainer)
         if stage == "fit" and trainer.is_global_zero:
             check_output(folder / FILE, "the run's")

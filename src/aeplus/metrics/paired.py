@@ -1,6 +1,6 @@
 """Two runs on the same edits compared: the difference of their Scores, with a paired bootstrap interval."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,23 +14,29 @@ _AT_ONCE = 4_000_000  # numbers drawn at once
 
 
 def score_difference(
-    ours: Sequence[Hits], theirs: Sequence[Hits], samples: int = 10_000, confidence: float = 0.95, seed: int = 0
+    ours: Sequence[Hits],
+    theirs: Sequence[Hits],
+    samples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    edits: Sequence[Hashable] | None = None,
 ) -> Interval:
     """How much higher one method's Score is than another's, with a percentile interval (Efron, 1979), in points.
 
     Both methods have made the same runs, one per seed. Edits are drawn with replacement within each run, the same for
-    both, since the two succeed and fail on the same edits together; a Score is the mean of the aspects, and the mean
-    over the runs is compared.
+    both, since the two succeed and fail on the same edits together, and the same for runs of the same edits, which are
+    no further evidence on other edits; a Score is the mean of the aspects, and the mean over the runs is compared.
 
     Args:
         ours: Each run's hits, see :meth:`~aeplus.metrics.success.Score.hits`.
         theirs: The other method's, run by run.
+        edits: What the edits of each run are called, the same where they are the same; by default each run has its own.
         samples: Number of differences to draw.
         confidence: The share of them within the interval.
         seed: Seed of the drawing; the global random state is unchanged.
 
     Returns:
-        ``value``, ``low``, ``high``, and ``count``, the edits drawn from.
+        ``value``, ``low``, ``high``, and ``count``, the edits drawn from, those of several runs once.
 
     Raises:
         ValueError: If the two have other runs, or runs of other prompts.
@@ -41,24 +47,26 @@ def score_difference(
         >>> score_difference([better], [worse])
         {'value': 100.0, 'low': 100.0, 'high': 100.0, 'count': 2}
     """
-    generator = torch.Generator().manual_seed(seed)
-    value, drawn, count = 0.0, torch.zeros(samples, dtype=torch.float64), 0
-    for own, other in zip(ours, theirs, strict=True):
+    value, drawn, counts = 0.0, torch.zeros(samples, dtype=torch.float64), {}
+    names = list(range(len(ours))) if edits is None else list(edits)
+    places_of = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    for own, other, name in zip(ours, theirs, names, strict=True):
         hits, other_hits, prompts = _matrices(own, other)  # [aspects, edits]
-        edits = prompts.shape[1]
-        weights = torch.ones(1, edits, dtype=torch.float64)
+        there = prompts.shape[1]
+        weights = torch.ones(1, there, dtype=torch.float64)
         value += float(_score(hits, prompts, weights) - _score(other_hits, prompts, weights)) / len(ours)
-        for start in range(0, samples, step := max(1, _AT_ONCE // edits)):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + places_of[name])
+        for start in range(0, samples, step := max(1, _AT_ONCE // there)):
             size = min(step, samples - start)
-            places = torch.randint(edits, (size, edits), generator=generator)
-            weights = torch.zeros(size, edits, dtype=torch.float64)
-            weights.scatter_add_(1, places, torch.ones(size, edits, dtype=torch.float64))
+            places = torch.randint(there, (size, there), generator=generator)
+            weights = torch.zeros(size, there, dtype=torch.float64)
+            weights.scatter_add_(1, places, torch.ones(size, there, dtype=torch.float64))
             difference = _score(hits, prompts, weights) - _score(other_hits, prompts, weights)
             drawn[start : start + size] += difference / len(ours)
-        count += edits
+        counts[name] = there
     tail = (1 - confidence) / 2
     low, high = drawn.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return {"value": value, "low": low, "high": high, "count": count}
+    return {"value": value, "low": low, "high": high, "count": sum(counts.values())}
 
 
 def _matrices(own: Hits, other: Hits) -> tuple[Tensor, Tensor, Tensor]:

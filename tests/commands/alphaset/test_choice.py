@@ -85,7 +85,16 @@ def test_what_is_measured_follows_the_order() -> None:
 
 
 def test_candidates_are_measured_and_no_others() -> None:
-    assert {name for s in built(candidates=None) for name in subjects(s, "fill")} <= {f"Land{i}" for i in range(20)}
+    seen: set[str] = set()
+
+    class Noting(Known):
+        def keys(self, requests: Sequence[EditRequest], label: str) -> Keys:
+            seen.update(request.subject for request in requests)
+            return super().keys(requests, label)
+
+    sets = SetBuilder(gather(POOL, FACTS, 0), Noting(), Rewriter(), 0, 9).build(SIZES)
+    assert {name for s in sets for part in ("fill", "conflict") for name in subjects(s, part)} <= seen
+    assert len({name for name in seen if name.startswith("Land")}) < len(POOL)
     for candidates, measured in ((None, 13), (1, 9), (11, 11), (100, 18)):
         builder = SetBuilder(gather(POOL, FACTS, 0), Known(), Rewriter(), 0, candidates)
         builder.build(SIZES)

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from aeplus.commands.compare import against
 from aeplus.commands.compare.against import Against
@@ -35,7 +37,12 @@ def test_every_other_method_over_the_seeds_that_both_have(
 ) -> None:
     asked: list[int] = []
     difference = against.score_difference
-    monkeypatch.setattr(against, "score_difference", lambda *runs: (asked.append(len(runs[0])), difference(*runs))[1])
+
+    def counted(*runs: Any, **more: Any) -> Any:
+        asked.append(len(runs[0]))
+        return difference(*runs, **more)
+
+    monkeypatch.setattr(against, "score_difference", counted)
     table = Against("a", folders)
     outcomes = [outcome(method, seed) for method, seed in folders]
     assert table.rows(outcomes[:3], ["a", "b", "c"]) == [["b", "+50.0", "+0.0 to +100.0", "1"]]
@@ -47,3 +54,23 @@ def test_every_other_method_over_the_seeds_that_both_have(
     assert table.rows(failed, ["a", "b", "c"])[1][3] == "1"
     assert "Against a:" in table.markdown(outcomes, ["a", "b", "c"])
     assert Against(None, folders).markdown(outcomes, ["a", "b", "c"]) == ""
+
+
+def test_seeds_that_share_their_edits_are_drawn_together(
+    folders: dict[tuple[str, int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    difference = against.score_difference
+
+    def noted(*runs: Any, edits: list[str]) -> Any:
+        asked.append(edits)
+        return difference(*runs, edits=edits)
+
+    monkeypatch.setattr(against, "score_difference", noted)
+    outcomes = [outcome(method, seed) for method, seed in folders]
+    for shuffle in (None, False, True):
+        for (_, seed), folder in folders.items() if shuffle is not None else ():
+            data = {"path": "edits.jsonl", "seed": seed, "shuffle": shuffle}
+            (folder / "config.yaml").write_text(yaml.safe_dump({"data": data}))
+        Against("a", folders).rows(outcomes, ["a", "b"])
+    assert [len(set(edits)) for edits in asked] == [2, 1, 2]

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -401,9 +400,7 @@ def test_help_needs_no_torch(here: Path) -> None:
     code = (
         "import sys; from aeplus.commands.main import main; main(['compare', '-h']); assert 'torch' not in sys.modules"
     )
-    began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert time.perf_counter() - began < 1.0
     for text in ("--methods", "--seeds", "--out", "Every option of aeplus fit is accepted"):
         assert text in done.stdout
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from aeplus.commands.compare import runs
 from aeplus.commands.compare.specs import merged
@@ -132,7 +133,8 @@ def test_it_runs_at_toy_size(name: str, workplace: Path, here: Path) -> None:
     assert made["name"] == name
     assert made["title"] == shipped(name)["title"]
     assert {cell["status"] for cell in made["cells"]} == {"done"}
-    assert len(made["checks"]) == (1 if "value" in shipped(name)["claim"] else 0)
+    claim = shipped(name)["claim"]
+    assert len(made["checks"]) == (len(claim.get("pairs", [claim])) if "value" in claim else 0)
     for cell in made["cells"]:
         assert (here / "out" / cell["folder"] / "metrics.json").is_file()
     for table in made["tables"]:
@@ -204,37 +206,122 @@ def test_first_targets_are_found_once(workplace: Path, here: Path) -> None:
     assert len(folders) == 4
 
 
-def test_cells_of_the_experiment_beside_are_taken_over(
-    workplace: Path, here: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+BESIDE: dict[str, Any] = {
+    "variants": ["rect", "prune"],
+    "set": {"method.alpha": [15000.0]},
+    "claim": {"text": "None."},
+    "tables": [],
+    "scales": {"small": {"data": {"moved": {"path": "elsewhere/pair.jsonl"}}}},
+}
+"""An experiment with a cell of the user's other one: the same edits elsewhere, and a number that is the default."""
+
+
+@pytest.fixture
+def beside(workplace: Path, here: Path) -> Path:
+    """Another experiment of the user's, and the first one made; its edits have been moved since."""
     assert experiment(workplace, "mine.yaml", "--out", "all/first") == 0
     (here / "elsewhere").mkdir()
     (here / "pair.jsonl").rename(here / "elsewhere" / "pair.jsonl")  # the content counts, not where it is
-    change(
-        variants=["rect", "prune"],
-        set={"method.alpha": [15000.0]},
-        claim={"text": "None."},
-        tables=[],
-        scales={"small": {"data": {"moved": {"path": "elsewhere/pair.jsonl"}}}},
-    )
-    assert experiment(workplace, "mine.yaml", "--out", "all/second") == 0
-    assert len([cell for cell in ran if cell.startswith("moved/rect")]) == 0
-    assert len([cell for cell in ran if cell.startswith("moved/prune")]) == 1
+    path = here / "other.yaml"
+    path.write_text(yaml.safe_dump({**PLAIN, **BESIDE}))
+    return path
+
+
+def test_cells_of_the_experiment_beside_are_taken_over(
+    workplace: Path, here: Path, beside: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = here / "all" / "first" / "pair" / "rect" / "seed_0"
+    (first / "notes.txt").write_text("mine")
+    (first / "checkpoints").mkdir()
+    (first / "checkpoints" / "link.ckpt").symlink_to(here / "mine.yaml")
+    assert experiment(workplace, beside, "--out", "all/second") == 0
+    assert ran == ["moved/prune,alpha=15000.0/seed_0"]
     assert "as in all/first/pair/rect/seed_0" in capsys.readouterr().err
-    first, second = (content(here / "all" / name)["cells"] for name in ("first", "second"))
-    places = (here / "all" / "first" / first[1]["folder"], here / "all" / "second" / second[0]["folder"])
-    assert (places[0] / "metrics.json").read_text() == (places[1] / "metrics.json").read_text()
+    cells = content(here / "all" / "second")["cells"]
+    assert [cell["source"] for cell in cells] == ["all/first/pair/rect/seed_0", None]
+    assert "- cells: 2 of 2, 1 of other experiments, " in (here / "all" / "second" / "other.md").read_text()
+    second = here / "all" / "second" / cells[0]["folder"]
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (first, second)]
+    assert metrics[1] == {**metrics[0], "method": "rect:alpha=15000.0"}
+    config = yaml.safe_load((second / "config.yaml").read_text())
+    assert (config["data"]["path"], config["model"]["method"]["name"]) == ("elsewhere/pair.jsonl", "rect:alpha=15000.0")
+    assert not (second / "notes.txt").exists()
+    assert not list((second / "checkpoints").iterdir())
     ran.clear()
-    assert experiment(workplace, "mine.yaml", "--out", "all/second") == 0  # and are its own from then on
+    assert experiment(workplace, beside, "--out", "all/second") == 0  # and are its own from then on
     assert not ran
 
 
-def test_seconds_are_never_anothers(workplace: Path, here: Path, ran: list[str]) -> None:
+def test_cells_that_cannot_be_taken_over_are_made(
+    workplace: Path, here: Path, beside: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree
+
+    def torn(source: Path, to: Path, **more: Any) -> None:
+        copy(source, to, **more)
+        (to / "metrics.json").write_text("{}")  # as if the other had been begun again meanwhile
+
+    def vanished(*_: Any, **__: Any) -> None:
+        raise shutil.Error([("one", "other", "No such file")])
+
+    for number, broken in enumerate((torn, vanished)):
+        ran.clear()
+        monkeypatch.setattr(shutil, "copytree", broken)
+        assert experiment(workplace, beside, "--out", f"all/second_{number}") == 0
+        assert len(ran) == 2
+        assert [cell["source"] for cell in content(here / "all" / f"second_{number}")["cells"]] == [None, None]
+
+
+def test_an_experiment_is_made_again_elsewhere(workplace: Path, here: Path, ran: list[str]) -> None:
     assert experiment(workplace, "mine.yaml", "--out", "all/first") == 0
-    (table,) = PLAIN["tables"]
-    change(tables=[{**table, "values": ["score", "seconds.total"]}])
-    assert experiment(workplace, "mine.yaml", "--out", "all/second") == 0
+    assert experiment(workplace, "mine.yaml", "--out", "all/again") == 0
     assert len(ran) == 4
+
+
+def test_seconds_are_never_anothers(workplace: Path, here: Path, beside: Path, ran: list[str]) -> None:
+    (table,) = PLAIN["tables"]
+    timed = [{**table, "rows": ["variant", "set.method.alpha"], "values": ["score", "seconds.total"]}]
+    beside.write_text(yaml.safe_dump({**PLAIN, **BESIDE, "tables": timed}))
+    assert experiment(workplace, beside, "--out", "all/second") == 0
+    assert len(ran) == 2
+
+
+def test_finished_cells_are_not_deleted_for_other_options(
+    workplace: Path, here: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert experiment(workplace, "mine.yaml", "--out", "out") == 0
+    before = len(ran)
+    assert experiment(workplace, "mine.yaml", "--out", "out", "--edits", "1") == 2
+    assert "expected the options that the 2 finished cells in out were made with, got others" in capsys.readouterr().err
+    assert experiment(workplace, "mine.yaml", "--out", "out", "--model.targets.steps", "3") == 2
+    assert len(ran) == before
+    assert experiment(workplace, "mine.yaml", "--out", "out", "--seeds", "0,1") == 0
+    assert len(ran) == before + 2
+
+
+def test_a_file_that_a_callback_reads_counts(workplace: Path, here: Path, ran: list[str]) -> None:
+    """Also as a file in a folder."""
+    (here / "references.json").write_text('{"Rome": "one"}')
+    init = {"protocols": ["fluency"], "fluency_length": 3, "references": "references.json"}
+    change(callbacks=[{"class_path": "aeplus.callbacks.EvaluationWriter", "init_args": init}])
+    assert experiment(workplace, "mine.yaml", "--out", "out") == 0
+    assert experiment(workplace, "mine.yaml", "--out", "out") == 0
+    assert len(ran) == 2
+    (here / "references.json").write_text('{"Rome": "two"}')
+    assert experiment(workplace, "mine.yaml", "--out", "out") == 0
+    assert len(ran) == 4
+
+
+def test_a_cell_that_another_process_makes_is_left(
+    workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = here / "out" / "pair" / "memit"
+    place.mkdir(parents=True)
+    with FileLock(place / ".aeplus.lock-seed_0"):
+        assert experiment(workplace, "mine.yaml", "--out", "out") == 2
+    cells = content(here / "out")["cells"]
+    assert [cell["status"] for cell in cells] == ["failed", "done"]
+    assert "expected a cell that nobody makes, got one that another process is making" in cells[0]["error"]
 
 
 def test_values_of_every_kind_are_set(workplace: Path, here: Path) -> None:
@@ -402,6 +489,10 @@ def test_nothing_is_begun_with_bad_input(
             "expected fields of data .*, got limt",
         ),
         ({"scales": {"small": {"data": {"a": {"path": "gone.jsonl"}}}}}, "gone.jsonl, which does not exist"),
+        (
+            {"scales": {"small": {"data": {n: {"stream": "plain", "count": 2} for n in ("a b", "a/b")}}}},
+            "expected every cell to have a folder of its own",
+        ),
         ({"scales": {"tiny": {}}}, "to have keys out of small, paper, got tiny"),
         ({"claim": {"text": "x", "value": "score", "higher": {"variant": "kde"}}}, "expected the claim to name cells"),
     ],
@@ -459,6 +550,9 @@ def test_streams_are_drawn_with_the_cells_seed(workplace: Path, here: Path, ran:
     (here / "out" / "data" / "drawn.json").write_text("[")
     assert experiment(workplace, *asked) == 0  # drawn again, to the same
     assert (here / "out" / "data" / "b_0.jsonl").stat().st_mtime_ns > stamp
+    (here / "out" / "data" / "b_0.jsonl").write_text(one)
+    assert experiment(workplace, *asked) == 0
+    assert (here / "out" / "data" / "b_0.jsonl").read_text() == zero
     assert len(ran) == 2
 
 
@@ -480,6 +574,30 @@ def test_alphaset_is_drawn_once_for_its_three_sets(workplace: Path, here: Path) 
     assert [Path(c["data"]["path"]).name for c in configs] == [f"alphaset{n}.jsonl" for n in (1, 2, 3)]
     facts_of = [c["model"]["preserved"]["facts"] for c in configs]
     assert facts_of == [str(folder.relative_to(here) / "k0.jsonl"), None, None]
+    card = (folder / "card.json").read_text()
+    (here / "pool.jsonl").write_text("".join(json.dumps(line) + "\n" for line in reversed(pool)))
+    assert experiment(workplace, "mine.yaml", "--edits", "2", "--out", "out", "--model.layers", "[0, 1, 2]") == 0
+    assert (folder / "card.json").read_text() != card  # drawn from what the pool is now
+
+
+def test_a_model_that_is_measured_is_loaded_by_its_name(
+    workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for entry in ({"alphaset": 1}, {"stream": "inconsistent"}):
+        change(scales={"small": {"data": {"a": entry}}})
+        assert experiment(workplace, "mine.yaml", "--out", "out", "--model.revision", "old") == 2
+        assert "expected a model that is loaded by its name alone, as the data set a" in capsys.readouterr().err
+
+
+def test_the_unedited_models_row_has_every_data_set(workplace: Path, here: Path) -> None:
+    (here / "one.jsonl").write_text((here / "pair.jsonl").read_text().splitlines(keepends=True)[0])
+    data = {"pair": {"path": "pair.jsonl"}, "one": {"path": "one.jsonl"}}
+    (table,) = PLAIN["tables"]
+    long = {**table, "rows": ["data", "variant"], "columns": [], "values": ["specificity", "generalization"]}
+    change(scales={"small": {"data": data}}, tables=[long])
+    assert experiment(workplace, "mine.yaml", "--out", "out") == 0
+    before = content(here / "out")["tables"][0]["rows"][0]
+    assert [number["n"] for number in before["values"]] == [2, 2]
 
 
 # ---- estimate

@@ -26,7 +26,7 @@ def toy(name: str, folder: Path) -> Path:
     scale = scales["paper"] if "unavailable" in scales["small"] else scales["small"]
     content |= {key: value for key, value in scale.items() if key in ("data", "variants", "set", "callbacks")}
     claim = content["claim"]
-    named = [{**claim.get(side, {})} for side in ("higher", "lower")]
+    named = [pair.get(side, {}) for pair in claim.get("pairs", [claim]) for side in ("higher", "lower")]
 
     def kept(axis: str, values: Any) -> list[Any]:
         wanted = list(dict.fromkeys(side[axis] for side in named if axis in side))

@@ -1,5 +1,6 @@
 """Streams from a pool: what each kind edits, what it asks, and that the sides of a pool share no subject."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -140,6 +141,10 @@ def test_rewrites_come_later_with_another_answer() -> None:
 def test_the_share_of_rewrites() -> None:
     assert sum(not holds for holds in still_holding(stream("rewrites", count=12, share=1.0).edits)) == 6
     assert all(still_holding(stream("rewrites", count=12, share=0.0).edits))
+    for count, share in itertools.product((1, 2, 5, 7, 9), (0.1, 0.5, 1.0)):
+        edits = stream("rewrites", count=count, share=share).edits
+        assert len(edits) == count
+        assert still_holding(edits).count(False) <= count // 2
 
 
 def test_same_subject_in_one_batch_and_over_batches() -> None:

@@ -7,11 +7,16 @@ from aeplus.commands.compare.outcome import Outcome
 from aeplus.errors import InputError
 from aeplus.metrics.mean import Interval
 from aeplus.metrics.paired import Hits, score_difference
+from aeplus.utils.cache import digest
 from aeplus.utils.jsonl import read_json
 from aeplus.utils.tables import markdown_table, print_table
+from aeplus.utils.yaml_files import read_yaml
 
 HEADER = ["method", "Score, difference", "95 % interval", "runs"]
-LEGEND = "Points of Score; edits drawn with replacement within each run, the same for both methods (paired bootstrap)."
+LEGEND = (
+    "Points of Score; edits drawn with replacement, the same for both methods and for runs on the same edits (paired "
+    "bootstrap)."
+)
 
 
 def check_against(against: str | None, methods: Sequence[str]) -> None:
@@ -72,9 +77,20 @@ class Against:
         assert self._method is not None
         if (method, seeds) not in self._found:
             ours, theirs = ([self._hits(name, seed) for seed in seeds] for name in (method, self._method))
-            self._found[method, seeds] = score_difference(ours, theirs)
+            edits = [_edits(self._folders[method, seed]) or str(seed) for seed in seeds]
+            self._found[method, seeds] = score_difference(ours, theirs, edits=edits)
         return self._found[method, seeds]
 
     def _hits(self, method: str, seed: int) -> Hits:
         hits: Hits = read_json(self._folders[method, seed] / "metrics.json")["hits"]
         return hits
+
+
+def _edits(folder: Path) -> str:
+    """A digest of which edits a run has made; empty if its folder does not say."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return ""
+    data = dict(read_yaml(path, "a run's config")["data"])
+    seed = data.pop("seed", None)
+    return digest([data, seed if data.get("shuffle") else None])

@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
+
 from aeplus.errors import InputError
 from aeplus.metrics.success import PARTS
 from aeplus.utils.cache import digest
@@ -27,6 +29,7 @@ _OURS = re.compile(
     r"\.aeplus.*|config\.yaml|hparams\.yaml|events\.out\.tfevents.*|(result|metrics|capabilities)\.json|edits\.jsonl|"
     "figures|checkpoints|journal|model"
 )
+_SHOWN = ("metrics.json", "capabilities.json", "edits.jsonl", "figures/data.json", "figures/hidden.safetensors")
 _PACKAGES = ("aeplus", "torch", "transformers", "lightning")
 _NOTHING: dict[str, float | None] = {"efficacy": None, "generalization": None, "specificity": None, "score": None}
 
@@ -76,7 +79,8 @@ class Outcome:
 def settings_digest(settings: Mapping[str, Any], fingerprint: str) -> str:
     """A digest of everything that a run's result depends on, 32 hexadecimal digits.
 
-    A file counts by its name and content, wherever it is; a method by its parts and numbers, whatever it is called.
+    A file counts by its name and content, wherever it is, those that callbacks read too; a method by its parts and
+    numbers, whatever it is called.
 
     Args:
         settings: The run's configuration.
@@ -84,6 +88,7 @@ def settings_digest(settings: Mapping[str, Any], fingerprint: str) -> str:
     """
     data, model = settings["data"], settings["model"]
     trainer = {name: value for name, value in settings["trainer"].items() if name != "logger"}
+    trainer["callbacks"] = _with_contents(trainer.get("callbacks"))
     paths = data["path"] if isinstance(data["path"], list) else [data["path"]]
     preserved = {**model["preserved"], "facts": _read(model["preserved"]["facts"])}
     files = {
@@ -98,19 +103,53 @@ def settings_digest(settings: Mapping[str, Any], fingerprint: str) -> str:
     return digest([given, fingerprint, texts, packages])
 
 
-def take_over(run: Path, key: str, label: str, finished: Path) -> Outcome | None:
-    """Copies a finished run of the same settings into a run's folder, under its own label; ``None`` if it is not one.
+def take_over(run: Path, key: str, settings: Mapping[str, Any], finished: Path) -> Outcome | None:
+    """Copies what a finished run of the same settings has written into a run's folder, as that run's own.
+
+    Args:
+        run: The run's folder.
+        key: The digest of its settings.
+        settings: Its configuration: data and method are called otherwise than in the other's.
+        finished: The other run's folder.
+
+    Returns:
+        The outcome; ``None`` if the other is not such a run, or changes or cannot be read meanwhile.
 
     Raises:
-        InputError: If the folder contains something else, or cannot be made.
+        InputError: If the run's folder contains something else, or cannot be made.
     """
-    if (outcome := cached(finished, key)) is None:
+    if cached(finished, key) is None:
         return None
     begin_folder(run)
-    shutil.copytree(finished, run, dirs_exist_ok=True)
-    outcome = replace(outcome, method=label)
+    try:
+        shutil.copytree(finished, run, ignore=_not_ours, dirs_exist_ok=True)
+        if (outcome := cached(run, key)) is None:
+            return None
+        outcome = replace(outcome, method=settings["model"]["method"]["name"])
+        _rename(run, settings)
+    except (OSError, shutil.Error):
+        return None
     finish(run, key, outcome)
     return outcome
+
+
+def _not_ours(folder: str, names: Sequence[str]) -> set[str]:
+    """What is not copied of a run's folder: the user's own, and links."""
+    inside = {n for n in names if not _OURS.fullmatch(n)} if (Path(folder) / _MARKER).is_file() else set()
+    return inside | {name for name in names if (Path(folder) / name).is_symlink()}
+
+
+def _rename(run: Path, settings: Mapping[str, Any]) -> None:
+    """Data and method as the settings call them, in the files of a run."""
+    path = run / "config.yaml"
+    if path.is_file():
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config["data"]["path"] = settings["data"]["path"]
+        config["model"]["method"]["name"] = settings["model"]["method"]["name"]
+        config["model"]["preserved"]["facts"] = settings["model"]["preserved"]["facts"]
+        path.write_text(yaml.safe_dump(config, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    metrics = read_json(run / "metrics.json")
+    write_json(run / "metrics.json", {**metrics, "method": settings["model"]["method"]["name"]})
 
 
 def cached(folder: Path, key: str) -> Outcome | None:
@@ -130,8 +169,8 @@ def finish(folder: Path, key: str, outcome: Outcome) -> None:
 
 
 def _seal(folder: Path, key: str, outcome: Any) -> str:
-    """The digest of what is read back of a finished run: its outcome, and the hits in its ``metrics.json``."""
-    return digest([key, outcome, _read(str(folder / "metrics.json"))])
+    """The digest of what is read back of a finished run: its outcome, and the files that tables and figures show."""
+    return digest([key, outcome, [_read(str(folder / name)) for name in _SHOWN if (folder / name).is_file()]])
 
 
 def check_folder(folder: Path) -> None:
@@ -168,6 +207,19 @@ def begin_folder(folder: Path) -> None:
     except OSError as error:
         msg = f"expected to make the folder {folder}, got an error ({error.strerror}); choose another --out."
         raise InputError(msg) from error
+
+
+def _with_contents(value: Any) -> Any:
+    """Settings of callbacks, in which a text that names a file, or a folder of files, stands for their contents."""
+    if isinstance(value, Mapping):
+        return {name: _with_contents(inside) for name, inside in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_contents(inside) for inside in value]
+    if not isinstance(value, str) or not value or "\0" in value:
+        return value
+    if (path := expanded(value)).is_dir():
+        return [path.name, [[file.name, text_stamp(str(file))] for file in sorted(path.iterdir()) if file.is_file()]]
+    return _read(value)
 
 
 def _read(file: str | None) -> list[str] | str | None:

@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from aeplus.commands.compare.outcome import check_folder
 from aeplus.commands.compare.runs import Run
 from aeplus.commands.compare.specs import MethodSpec, parse_specs
-from aeplus.commands.experiment.data import Place, check_place, place_of
+from aeplus.commands.experiment.data import Place, check_place, place_of, slug
 from aeplus.commands.experiment.grid import SET, Grid
 from aeplus.errors import InputError
 
@@ -90,15 +89,28 @@ def make_cells(grid: Grid, settings: Mapping[str, Any], out: Path) -> list[Cell]
         for path, value in values.items():
             if not path.startswith(_METHOD):
                 _put(own, path, value)
-        folder = out / _slug(name) / _folder_of(spec, values) / f"seed_{seed}"
+        folder = out / slug(name) / _folder_of(spec, values) / f"seed_{seed}"
         check_folder(folder)
         cells.append(Cell(name, variant, values, place, Run(spec.label, seed, folder, own)))
-    folders = [cell.run.folder for cell in cells]
-    if len(set(folders)) < len(folders):
-        twice = next(folder for folder in folders if folders.count(folder) > 1)
-        msg = f"expected every cell to have a folder of its own, got {twice} twice; name data sets and variants apart."
-        raise InputError(msg)
+    _check_apart(cells)
     return cells
+
+
+def _check_apart(cells: Sequence[Cell]) -> None:
+    folders = [cell.run.folder for cell in cells]
+    names = {cell.place.files[0]: cell.data for cell in reversed(cells) if _is_streams(cell.place)}
+    twice = [folder for folder in dict.fromkeys(folders) if folders.count(folder) > 1]
+    twice += [c.place.files[0] for c in cells if _is_streams(c.place) and names[c.place.files[0]] != c.data]
+    if twice:
+        msg = (
+            f"expected every cell to have a folder of its own, got {twice[0]} twice; name data sets and variants apart."
+        )
+        raise InputError(msg)
+
+
+def _is_streams(place: Place) -> bool:
+    """Whether the data are called after their data set."""
+    return place.command == "build-stream"
 
 
 def short(path: str) -> str:
@@ -118,12 +130,8 @@ def _spec(variant: str, values: Mapping[str, Any]) -> MethodSpec:
     return spec
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^\w.+=,-]+", "_", text)
-
-
 def _folder_of(spec: MethodSpec, values: Mapping[str, Any]) -> str:
-    others = [f"{short(path)}={_slug(value_text(v))}" for path, v in values.items() if not path.startswith(_METHOD)]
+    others = [f"{short(path)}={slug(value_text(v))}" for path, v in values.items() if not path.startswith(_METHOD)]
     return ",".join([spec.folder, *others])
 
 

@@ -1,5 +1,6 @@
 """``aeplus experiment``: the cells of a table or figure of the paper, and what is written of them."""
 
+import itertools
 import platform
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,8 @@ import yaml  # type: ignore[import-untyped]
 from aeplus.commands.compare.specs import merged, parse_seeds
 from aeplus.commands.experiment import launch
 from aeplus.commands.experiment.cells import Cell, make_cells
-from aeplus.commands.experiment.drawings import check_figures
+from aeplus.commands.experiment.data import slug
+from aeplus.commands.experiment.drawings import check_figures, hidden_name
 from aeplus.commands.experiment.estimate import calibrate, show_cells
 from aeplus.commands.experiment.grid import Experiment, Grid, read_experiment
 from aeplus.commands.experiment.study import FILE, Study
@@ -21,6 +23,7 @@ from aeplus.commands.experiment.tables import check_tables
 from aeplus.commands.fit import BaseCLI, machine
 from aeplus.errors import InputError
 from aeplus.trainer import silence_lightning
+from aeplus.utils.cache import digest
 from aeplus.utils.jsonl import read_json
 from aeplus.utils.paths import check_output, locked
 from aeplus.utils.tables import print_line
@@ -59,12 +62,14 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     check_figures(experiment.figures)
     if options.dry_run:
         return _dry_run(experiment, cells, settings, options.jobs)
-    _check_out(out, experiment, options.scale)
+    asked = digest([settings, experiment.grid.data])
+    _check_out(out, experiment, cells, options.scale, asked)
     study = Study(experiment, cells, out)
     study.about = {
         "name": experiment.name,
         "title": experiment.title,
         "scale": options.scale,
+        "settings": asked,
         "model": model,
         "command": command,
         "machine": machine(base.trainer.strategy.root_device),
@@ -123,17 +128,29 @@ def _with_overrides(rest: Sequence[str], grid: Grid) -> list[str]:
     return [*rest[:end], f"--config={yaml.safe_dump(overrides, allow_unicode=True)}", *rest[end:]]
 
 
-def _check_out(out: Path, experiment: Experiment, scale: str) -> None:
+def _check_out(out: Path, experiment: Experiment, cells: Sequence[Cell], scale: str, asked: str) -> None:
     names = [FILE, *(f"{experiment.name}.{ending}" for ending in ("md", "csv"))]
-    for name in [*names, *(f"figures/{figure}.svg" for figure in experiment.figures)]:
+    data = list(dict.fromkeys(cell.data for cell in cells))
+    figures = [[f] if f != "hidden" else [hidden_name(d, len(data)) for d in data] for f in experiment.figures]
+    names += [f"figures/{figure}.svg" for figure in itertools.chain(*figures)]
+    names += [f"cases/{slug(name)}.md" for name in data if experiment.cases is not None]
+    for name in names:
         check_output(out / name, "--out")
     if (out / FILE).is_file():
         earlier = read_json(out / FILE, "an experiment's results")
-        there = (earlier.get("name"), earlier.get("scale")) if isinstance(earlier, dict) else (None, None)
+        earlier = earlier if isinstance(earlier, dict) else {}
+        there = earlier.get("name"), earlier.get("scale")
         if there != (experiment.name, scale):
             msg = (
                 f"expected --out of {experiment.name} at scale {scale}, got {out} of {there[0]} at {there[1]}; "
                 "choose another."
+            )
+            raise InputError(msg)
+        done = sum(isinstance(cell, dict) and cell.get("status") == "done" for cell in earlier.get("cells") or [])
+        if done and earlier.get("settings", asked) != asked:
+            msg = (
+                f"expected the options that the {done} finished cells in {out} were made with, got others, for which "
+                "they would be deleted; choose another --out, or delete the folder."
             )
             raise InputError(msg)
 

@@ -14,12 +14,14 @@ from aeplus.commands.stream.command import facts_path
 from aeplus.data.world_facts import SOURCE
 from aeplus.errors import InputError
 from aeplus.utils.cache import digest
+from aeplus.utils.fingerprint import file_fingerprint, text_stamp
 from aeplus.utils.jsonl import read_json, write_json
 from aeplus.utils.paths import check_output
 
 FOLDER = "data"
 """The folder of drawn data, in the experiment's."""
 _DRAWN = "drawn.json"
+_LOADING = ("revision", "trust_remote_code", "device_map", "site")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Place:
     files: tuple[Path, ...] = field(default=())
 
 
+def slug(text: str) -> str:
+    """A name as part of a file's name."""
+    return re.sub(r"[^\w.+=,-]+", "_", text)
+
+
 def place_of(name: str, entry: Mapping[str, Any], seed: int, out: Path, settings: Mapping[str, Any]) -> Place:
     """Where the data of a cell are, or are to be drawn.
 
@@ -51,11 +58,12 @@ def place_of(name: str, entry: Mapping[str, Any], seed: int, out: Path, settings
         out: The experiment's folder.
         settings: The configuration: AlphaSet is measured on its model and layers, with its targets' numbers.
     """
-    slug = re.sub(r"\W+", "_", name)
     if "path" in entry:
         return Place(dict(entry))
     if "stream" in entry:
-        file = out / FOLDER / f"{slug}_{seed}.jsonl"
+        if entry["stream"] == "inconsistent":
+            _check_loaded(name, settings["model"])
+        file = out / FOLDER / f"{slug(name)}_{seed}.jsonl"
         words = ["--kind", entry["stream"], "--data.path", SOURCE, "--seed", str(seed), "--out", str(file)]
         words += _options(entry, {"count": "--count", "share": "--share", "tests": "--tests"})
         words += ["--batch-size", str(settings["data"]["batch_size"]), *_measured(settings)]
@@ -63,6 +71,7 @@ def place_of(name: str, entry: Mapping[str, Any], seed: int, out: Path, settings
         files = (file, facts_path(file)) if named else (file,)
         facts = str(facts_path(file)) if named else None
         return Place({"path": str(file)}, facts, "build-stream", tuple(words), files)
+    _check_loaded(name, settings["model"])
     options = {key: value for key, value in entry.items() if key not in ("alphaset", "protect")}
     folder = out / FOLDER / f"alphaset_{digest(options)[:8]}_{seed}"
     words = ["--edits", str(entry.get("edits", SOURCE)), "--k0", str(entry.get("k0", "corpus"))]
@@ -74,8 +83,22 @@ def place_of(name: str, entry: Mapping[str, Any], seed: int, out: Path, settings
     return Place({"path": path}, facts, "build-alphaset", tuple(words), tuple(folder / file for file in SET_FILES))
 
 
+def _check_loaded(name: str, model: Mapping[str, Any]) -> None:
+    """Checks that the model is loaded by its name alone, as the commands that measure it load it.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if given := [option for option in _LOADING if model.get(option) not in (None, False)]:
+        msg = (
+            f"expected a model that is loaded by its name alone, as the data set {name} is chosen by measuring it, got "
+            f"model.{given[0]}; save the model that it gives to a folder, and name that."
+        )
+        raise InputError(msg)
+
+
 def draw(place: Place, out: Path) -> None:
-    """Draws data, unless that has been done with the same words.
+    """Draws data, unless that has been done with the same words, from files as they are, and nobody changed them since.
 
     Args:
         place: The data.
@@ -88,9 +111,8 @@ def draw(place: Place, out: Path) -> None:
         return
     record = out / FOLDER / _DRAWN
     known = _known(record)
-    key = digest([place.command, place.words, version("aeplus")])
     name = str(place.files[0].relative_to(out))
-    if known.get(name) == key and all(file.is_file() for file in place.files):
+    if name in known and known[name] == _key(place):
         return
     if place.command == "build-stream":
         from aeplus.commands.stream.command import run
@@ -100,7 +122,20 @@ def draw(place: Place, out: Path) -> None:
         from aeplus.commands.alphaset.command import run
 
         run(alphaset_parser().parse_args(place.words), [], "")
-    write_json(record, {**known, name: key})
+    write_json(record, {**known, name: _key(place)})
+
+
+def _key(place: Place) -> str:
+    """A digest of what the data are drawn by, and of the drawn files: words, and the content of what they name."""
+    named = [[word, _content(Path(word))] for word in place.words]
+    return digest([place.command, named, [_content(file) for file in place.files], version("aeplus")])
+
+
+def _content(path: Path) -> Any:
+    """A file's content, or the sizes and times of what lies in a folder, such as a model's; ``None`` for no path."""
+    if path.is_dir():
+        return [[file.name, text_stamp(str(file))] for file in sorted(path.iterdir())]
+    return file_fingerprint(path) if path.is_file() else None
 
 
 def _known(record: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from aeplus import figures as draw
+from aeplus.commands.experiment.data import slug
 from aeplus.commands.experiment.tables import Result
 from aeplus.errors import InputError
 from aeplus.figures.conflict import AXIS_LABELS
@@ -88,18 +89,25 @@ def _hidden(results: Sequence[Result]) -> dict[str, Figure]:
     for name in names:
         before: np.ndarray | None = None
         after: dict[str, np.ndarray] = {}
+        others: list[str] = []
         for result in results:
             path = result.cell.run.folder / HIDDEN
             if result.cell.data == name and result.cell.variant not in after and path.is_file():
                 found = _states(path)
                 if before is None or np.array_equal(before, found["before"]):  # the same prompts
                     before, after[result.cell.variant] = found["before"], found["after"]
+                else:
+                    others.append(result.cell.variant)
         if before is not None:
             plane = draw.project_several(before, after)
-            drawn["hidden" if len(names) == 1 else f"hidden_{name}"] = draw.hidden_overlay(
-                plane, f"{len(before)} prompts"
-            )
+            left_out = f"; without {', '.join(others)}, whose states before are others" if others else ""
+            drawn[hidden_name(name, len(names))] = draw.hidden_overlay(plane, f"{len(before)} prompts{left_out}")
     return drawn
+
+
+def hidden_name(data: str, sets: int) -> str:
+    """The file's name of a figure of hidden states, one of each data set."""
+    return "hidden" if sets == 1 else f"hidden_{slug(data)}"
 
 
 def _states(path: Path) -> dict[str, np.ndarray]:

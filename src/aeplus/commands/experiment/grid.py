@@ -1,7 +1,7 @@
 """An experiment as its YAML file has it: what it shows, its axes at each scale, its tables and figures."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,12 @@ class Claim:
         text: The claim in words.
         value: The value that is compared, one of :data:`~aeplus.commands.experiment.tables.VALUES`; none where
             the claim is not one number against another.
-        higher: Which cells have the higher value, by their axes.
-        lower: Which the lower, by the same axes.
+        pairs: Which cells have the higher value, and which the lower, by the same axes; one pair or several.
     """
 
     text: str
     value: str | None = None
-    higher: Mapping[str, Any] = field(default_factory=dict)
-    lower: Mapping[str, Any] = field(default_factory=dict)
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = ()
 
 
 @dataclass(frozen=True)
@@ -148,22 +146,24 @@ def read_experiment(name: str, scale: str) -> Experiment:
         callbacks=[_with_files(c) for c in part.get("callbacks", list, content.get("callbacks", list, []))],
     )
     _check_grid(grid, str(path))
-    claim = content.group("claim", ("text", "value", "higher", "lower"))
+    claim = content.group("claim", ("text", "value", "pairs", *_SIDES))
     return Experiment(
         name=path.stem,
         title=content.need("title", str),
         shows=content.need("shows", str),
-        claim=Claim(
-            claim.need("text", str),
-            claim.get("value", str, None),
-            claim.get("higher", dict, {}),
-            claim.get("lower", dict, {}),
-        ),
+        claim=Claim(claim.need("text", str), claim.get("value", str, None), _pairs(claim, str(path))),
         grid=grid,
         tables=[_layout(table, str(path), grid) for table in content.get("tables", list, [])],
         figures=content.get("figures", list, []),
         cases=_cases(content.get("cases", dict, None), str(path)),
     )
+
+
+def _pairs(claim: "_Part", place: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The claim's pairs, each with ``higher`` and ``lower``; a single one may stand in the claim itself."""
+    several = [_Part(pair, f"pairs of {place}", _SIDES) for pair in claim.get("pairs", list, [])]
+    pairs = [(pair.get("higher", dict, {}), pair.get("lower", dict, {})) for pair in several or [claim]]
+    return pairs if claim.get("value", str, None) is not None else []
 
 
 def _with_files(callback: Any) -> Any:
@@ -180,6 +180,7 @@ _TOP = (
     *("cases", "scales"),
 )
 _SCALE = ("data", "variants", "set", "seeds", "overrides", "callbacks", "unavailable")
+_SIDES = ("higher", "lower")
 _TABLE = ("title", "rows", "columns", "values", "note", "before", "paper")
 STREAM = ("stream", "count", "share", "tests")
 ALPHASET = ("alphaset", "sizes", "edits", "k0", "k0_count", "corpus", "steps", "candidates", "rewriter", "protect")

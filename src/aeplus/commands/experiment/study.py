@@ -27,7 +27,7 @@ from aeplus.commands.experiment.tables import (
 from aeplus.commands.experiment.values import Files
 from aeplus.errors import InputError
 from aeplus.figures import save_svg
-from aeplus.utils.jsonl import write_json
+from aeplus.utils.jsonl import read_json, write_json
 from aeplus.utils.paths import whole_file
 from aeplus.utils.tables import print_line
 
@@ -190,11 +190,19 @@ class Study:
         return [launch.Order(places[id(r.cell)], r.cell.run, targets, threads, others) for r in results]
 
     def _others(self) -> tuple[Path, ...]:
-        """The experiments beside this one; none where seconds are shown, which are this run's or nothing."""
-        if any(value.startswith("seconds.") for layout in self.experiment.tables for value in layout.values):
+        """The experiments beside this one, but not itself made elsewhere, which is made to be made again.
+
+        None where seconds are shown: those are this run's or nothing.
+        """
+        shown = [value for layout in self.experiment.tables for value in layout.values]
+        if "effort" in self.experiment.figures or any(
+            value.startswith("seconds.") for value in [*shown, self.experiment.claim.value or ""]
+        ):
             return ()
         beside = [*self.out.parent.glob(f"*/{FILE}"), *self.out.parent.parent.glob(f"*/{self.out.name}/{FILE}")]
-        return tuple(sorted({path.parent for path in beside} - {self.out}))
+        names = {path.parent: read_json(path, "an experiment's results") for path in beside}
+        own = self.experiment.name
+        return tuple(sorted(f for f, told in names.items() if isinstance(told, dict) and told.get("name") != own))
 
     def _say(self, order: launch.Order) -> None:
         print(f"[{order.index + 1}/{len(self.results)}] {self.results[order.index].cell}", file=sys.stderr)
@@ -206,7 +214,8 @@ class Study:
                 files, status = Files.read(result.cell.run.folder), "done"
             else:
                 files, status = None, "failed"
-            self.results[one.index] = Result(result.cell, files, status, outcome.error, outcome.seconds)
+            source = None if one.source is None else str(one.source)
+            self.results[one.index] = Result(result.cell, files, status, outcome.error, outcome.seconds, source)
             said = f"as in {one.source}" if one.source else "cached" if one.cached else status
             print(f"[{one.index + 1}/{len(self.results)}] {result.cell}: {said}", file=sys.stderr)
             self.write()
@@ -230,6 +239,7 @@ class Study:
             "status": result.status,
             "error": result.error,
             "minutes": None if result.seconds is None else result.seconds / 60,
+            "source": result.source,
         }
 
     def _markdown(self, tables: Sequence[Mapping[str, Any]], claim: str) -> str:
@@ -243,7 +253,9 @@ class Study:
             parts.append(
                 f"## Cells that are not done ({len(unfinished)} of {len(self.results)})\n\n" + "\n".join(lines)
             )
-        minutes = sum(result.seconds or 0.0 for result in self.results) / 60
+        own = [result for result in self.results if result.source is None]
+        minutes = sum(result.seconds or 0.0 for result in own) / 60
+        taken = f", {len(self.results) - len(own)} of other experiments" if len(own) < len(self.results) else ""
         notes = {
             "command": f"`{about['command']}`",
             "scale": about["scale"],
@@ -251,7 +263,7 @@ class Study:
             "seeds": ", ".join(map(str, about["seeds"])),
             "machine": about["machine"],
             "versions": ", ".join(f"{name} {number}" for name, number in about["versions"].items()),
-            "cells": f"{len(self.results) - len(unfinished)} of {len(self.results)}, {minutes:.1f} minutes of runs",
+            "cells": f"{len(self.results) - len(unfinished)} of {len(self.results)}{taken}, {minutes:.1f} minutes",
         }
         legend = "Percentages unless a unit is given; with several seeds, mean ± sample standard deviation."
         return "\n\n".join([*parts, legend, "\n".join(f"- {name}: {text}" for name, text in notes.items())]) + "\n"

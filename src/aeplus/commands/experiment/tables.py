@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ class Result:
         status: ``done``, ``failed`` or ``missing``.
         error: Why it failed.
         seconds: Wall-clock time of its run.
+        source: The folder of another experiment that it was copied from.
     """
 
     cell: Cell
@@ -36,6 +37,7 @@ class Result:
     status: str = "missing"
     error: str | None = None
     seconds: float | None = None
+    source: str | None = None
 
 
 def check_tables(layouts: Sequence[Layout], claim: Claim, cells: Sequence[Cell]) -> None:
@@ -60,7 +62,7 @@ def check_tables(layouts: Sequence[Layout], claim: Claim, cells: Sequence[Cell])
         return
     value_of(claim.value)
     axes = _axes(cells)
-    for where in (claim.higher, claim.lower):
+    for where in itertools.chain(*claim.pairs):
         if not where or not set(where) <= set(axes) or not any(_is_at(cell, where) for cell in cells):
             msg = f"expected the claim to name cells of the experiment, got {dict(where)}; correct it."
             raise InputError(msg)
@@ -78,8 +80,8 @@ def build_table(layout: Layout, results: Sequence[Result]) -> dict[str, Any]:
         found = []
         for _, column in columns:
             at = [r for r in results if r.files is not None and _is_at(r.cell, {**where, **column})]
-            if when == "before":  # of every seed once, whatever was then edited
-                at = list({r.cell.seed: r for r in reversed(at)}.values())
+            if when == "before":  # of all data and seeds once, whatever was then done to the model
+                at = list({_asked(r.cell): r for r in reversed(at)}.values())
             for value in values:
                 known = [] if when == "before" and value.editing else [value.read(r.files, when) for r in at if r.files]
                 found.append(_spread([number for number in known if number is not None]))
@@ -101,22 +103,28 @@ def check_claim(claim: Claim, results: Sequence[Result]) -> list[dict[str, Any]]
     """
     if claim.value is None:
         return []
-    read = value_of(claim.value).read
-    named = {"seed", *claim.higher, *claim.lower}
-    axes = [axis for axis in _axes([r.cell for r in results]) if axis not in named]
+    read, cells = value_of(claim.value).read, [r.cell for r in results]
     found = []
-    for place in _points(axes, [r.cell for r in results]):
+    for pair, place in [(sides, p) for sides in claim.pairs for p in _points(_open(sides, cells), cells)]:
         sides = []
-        for side in (claim.higher, claim.lower):
+        for side in pair:
             at = [r for r in results if r.files is not None and _is_at(r.cell, {**side, **place})]
             sides.append({r.cell.seed: v for r in at if r.files and (v := read(r.files, "after")) is not None})
         seeds = sides[0].keys() & sides[1].keys()
         if not seeds:
             continue
         high, low = (statistics.fmean(side[seed] for seed in seeds) for side in sides)
-        where = _label(axes, place)
+        where = _label(list(place), place)
+        if len(claim.pairs) > 1:
+            where = ", ".join(filter(None, (where, " over ".join(_label(list(side), side) for side in pair))))
         found.append({"where": where, "higher": high, "lower": low, "n": len(seeds), "holds": high > low})
     return found
+
+
+def _open(pair: Iterable[Mapping[str, Any]], cells: Sequence[Cell]) -> list[str]:
+    """The axes that two sides of a claim do not name, but for the seed."""
+    named = {"seed"}.union(*pair)
+    return [axis for axis in _axes(cells) if axis not in named]
 
 
 def claim_text(claim: Claim, checks: Sequence[Mapping[str, Any]]) -> str:
@@ -135,7 +143,7 @@ def table_markdown(layout: Layout, table: Mapping[str, Any]) -> str:
     forms *= len(table["columns"]) // max(1, len(forms))
     rows = []
     for row in table["rows"]:
-        rows.append([row["label"], *(_text(number, form) for number, form in zip(row["values"], forms, strict=True))])
+        rows.append([row["label"], *_texts(row, table, forms)])
         if row["paper"] is not None:
             paper = ["–" if n is None else format(n, form) for n, form in zip(row["paper"], forms, strict=True)]
             rows.append([f"{row['label']}, paper", *paper])
@@ -147,7 +155,7 @@ def show_table(layout: Layout, table: Mapping[str, Any]) -> None:
     """Prints a table."""
     header = ["", *table["columns"]]
     forms = [value_of(name).form for name in layout.values] * (len(table["columns"]) // len(layout.values))
-    rows = [[row["label"], *map(_text, row["values"], forms)] for row in table["rows"]]
+    rows = [[row["label"], *_texts(row, table, forms)] for row in table["rows"]]
     print_table(table["title"], header, rows, left=header[:1])
 
 
@@ -174,11 +182,19 @@ def _spread(numbers: Sequence[float]) -> Number | None:
     return {"mean": statistics.fmean(numbers), "sd": sd, "n": len(numbers)}
 
 
-def _text(number: Number | None, form: str) -> str:
+def _text(number: Number | None, form: str, most: int = 0) -> str:
+    """A number as tables show it; how many seeds it is of where others are of more."""
     if number is None:
         return "–"
     mean = format(number["mean"], form)
-    return mean if number["sd"] is None else f"{mean} ± {format(number['sd'], form)}"
+    shown = mean if number["sd"] is None else f"{mean} ± {format(number['sd'], form)}"
+    return shown if number["n"] >= most else f"{shown} (n = {number['n']})"
+
+
+def _texts(row: Mapping[str, Any], table: Mapping[str, Any], forms: Sequence[str]) -> list[str]:
+    most = max((n["n"] for other in table["rows"] for n in other["values"] if n is not None), default=0)
+    most = 0 if row["label"] == _BEFORE else most
+    return [_text(number, form, most) for number, form in zip(row["values"], forms, strict=True)]
 
 
 def _paper(layout: Layout, label: str) -> list[float | None] | None:
@@ -200,6 +216,11 @@ def _points(axes: Sequence[str], cells: Sequence[Cell]) -> list[dict[str, Any]]:
                 found.append(cell.on(axis))
         values.append(found)
     return [dict(zip(axes, point, strict=True)) for point in itertools.product(*values)]
+
+
+def _asked(cell: Cell) -> str:
+    """What the unedited model was asked: equal where cells differ in their method alone."""
+    return f"{cell.shares_targets} {[value for path, value in cell.values.items() if path.startswith('data.')]}"
 
 
 def _is_at(cell: Cell, where: Mapping[str, Any]) -> bool:

@@ -74,6 +74,17 @@ def _batches(name: str, join: Callable[[Sequence[float]], float] = fmean) -> Cal
     return read
 
 
+def _edits(name: str) -> Callable[[Files, When], float | None]:
+    """A quantity of edits, mean over the edits of all batches."""
+
+    def read(files: Files, when: When) -> float | None:
+        known = [(batch["edits"], batch[name]) for batch in files.metrics["batches"] if batch.get(name) is not None]
+        edits = sum(number for number, _ in known)
+        return sum(number * value for number, value in known) / edits if edits else None
+
+    return read
+
+
 def _seconds(*names: str) -> Callable[[Files, When], float | None]:
     """Seconds of a part, mean over the batches; ``rest`` is what the parts leave of the total."""
 
@@ -119,9 +130,9 @@ VALUES: dict[str, Value] = {
     "axes_generalization": Value("Gen. (axes)", _following),
     "retention": Value("Retention", _retention, editing=True),
     "edits": Value("edits", lambda files, when: float(files.metrics["edits"]), ".0f", editing=True),
-    "conflict_preserved": Value("s(k, K0)", _batches("conflict_preserved"), ".3f", editing=True),
-    "conflict_prior": Value("s(k, Kp)", _batches("conflict_prior"), ".3f", editing=True),
-    "residual_norm": Value("‖r‖", _batches("residual_norm"), ".3g", editing=True),
+    "conflict_preserved": Value("s(k, K0)", _edits("conflict_preserved"), ".3f", editing=True),
+    "conflict_prior": Value("s(k, Kp)", _edits("conflict_prior"), ".3f", editing=True),
+    "residual_norm": Value("‖r‖", _edits("residual_norm"), ".3g", editing=True),
     "sigma_max": Value("σ_max", _batches("sigma_max", max), ".3g", editing=True),
     "prior_weight_norm": Value("‖Λp‖_F", _batches("prior_weight_norm"), ".3g", editing=True),
     "iterations": Value("iterations", _batches("smoothing_iterations"), ".1f", editing=True),

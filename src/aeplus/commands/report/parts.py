@@ -30,6 +30,7 @@ from aeplus.commands.report.tables import (
     paired,
     retention_table,
     scores_table,
+    value_range,
     ways,
 )
 
@@ -62,7 +63,7 @@ def fit_part(runs: Sequence[Run], against: str | None) -> Part:
         Section("Environment", [_environment(runs)]),
         Section("To repeat it", _repeat(runs)),
     ]
-    done = _range([run.metrics["edits"] for run in runs])
+    done = value_range([run.metrics["edits"] for run in runs])
     title = f"{len(runs)} runs on the same {done} edits" if several else f"{first.metrics['method']} on {model}"
     lead = _lead(first) if not several else f"{', '.join(run.label for run in runs)}, each from the unedited {model}."
     states = [f"{run.label}: {run.state}" if several else run.state for run in runs if not run.complete]
@@ -301,8 +302,3 @@ def _listed(value: Any) -> str:
 def _name(model: str) -> str:
     """A model's name without the folders that it lies in, if it is a path."""
     return Path(model).name or model if model.startswith(("/", "./", "~", "../")) else model
-
-
-def _range(counts: Sequence[int]) -> str:
-    known = sorted(set(counts))
-    return str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"

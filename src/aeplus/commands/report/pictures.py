@@ -1,12 +1,10 @@
 """The figures of a report: drawn from what runs measured, and those that runs wrote."""
 
-import io
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from aeplus import figures as draw
@@ -14,6 +12,7 @@ from aeplus.commands.report.document import Picture
 from aeplus.commands.report.gather import Run, inside
 from aeplus.errors import InputError
 from aeplus.figures.from_run import figures_of_run, quantities
+from aeplus.figures.style import svg
 from aeplus.utils.jsonl import refuse_streams
 
 _TITLES = {
@@ -111,21 +110,14 @@ def experiment_pictures(folder: Path, names: Sequence[str]) -> list[Picture]:
 def _drawn(folder: Path, make: Callable[[], Mapping[str, Figure]]) -> dict[str, bytes]:
     """Figures as SVG; the same data give the same bytes."""
     try:
-        with rc_context({"svg.hashsalt": "aeplus"}):
-            return {name: _svg(figure) for name, figure in make().items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a label that is too long, a character that the font lacks
+            return {name: svg(figure) for name, figure in make().items()}
     except InputError:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         msg = f"expected values that can be drawn in {folder}, got others ({error!r:.80}); make the run again."
         raise InputError(msg) from error
-
-
-def _svg(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a label that is too long, a character that the font lacks
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
 
 
 def _read(path: Path, kind: str) -> bytes:

@@ -1,6 +1,6 @@
 """The tables of a report, from runs that are grouped by what tables call them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from aeplus.commands.compare.against import HEADER as AGAINST
@@ -135,7 +135,7 @@ def conflict_table(runs: Seeds) -> list[Block]:
         smoothed = (sum(batch["committed_iteration"] > 0 for batch in batches) for batches in sets)
         rank = spread((sum(batch["rank"] for batch in batches) / len(batches) for batches in sets), ".1f")
         leakage = spread((run.metrics["leakage"] for run in of.values()), ".2g")
-        rows.append([label, *pairs, f"{spread(smoothed, '.3g')} of {_range(map(len, sets))}", rank, leakage])
+        rows.append([label, *pairs, f"{spread(smoothed, '.3g')} of {value_range(map(len, sets))}", rank, leakage])
     if not rows:
         return [Paragraph("No batch was committed.", "quiet")]
     note = (
@@ -238,7 +238,8 @@ def _mean(batches: Sequence[Mapping[str, Any]], name: str) -> float:
     return sum(batch[name] * batch["edits"] for batch in batches) / total if total else 0.0
 
 
-def _range(counts: Any) -> str:
+def value_range(counts: Iterable[int]) -> str:
+    """One number, or the least and the largest of several."""
     known = sorted(set(counts))
     return str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
 

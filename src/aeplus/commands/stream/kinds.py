@@ -89,7 +89,7 @@ def _long(pool: Pool, draw: Draw) -> Chosen:
 
 def _rewrites(pool: Pool, draw: Draw) -> Chosen:
     """Edits in random order, then for a share of their facts the same in other words with another answer."""
-    facts = round(draw.count / (1 + draw.share))
+    facts = max(round(draw.count / (1 + draw.share)), -(-draw.count // 2))  # each is edited again at most once
     again = draw.count - facts
     answers = Answers([*pool.records, *pool.spare])
     order = pool.one_per_subject(draw.seed)
