@@ -133,6 +133,10 @@ def test_the_score_tells_how_many_edits_a_bin_holds() -> None:
     fewer = {**EDITS, "score": [50.0] * 20 + [None] * 20}
     texts = [text.get_text() for text in draw.score_by_conflict({"a": run, "b": fewer}, bins=2).axes[0].texts]
     assert texts == ["n=20", "n=20", "n=10", "n=10"]
+    many = {"a": run, "b": fewer, "c": run}
+    texts = [text.get_text() for text in draw.score_by_conflict(many, bins=2).axes[0].texts]
+    assert len(texts) == 1
+    assert texts[0].endswith(" edits in a point")
 
 
 def test_effort_stacks_the_parts_up_to_the_total() -> None:

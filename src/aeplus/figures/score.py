@@ -99,6 +99,7 @@ def _lines(axes: Axes, runs: Mapping[str, Sequence[Bin]]) -> None:
     every = [b for parts in runs.values() for b in parts]
     gap = 0.012 * (max(b.high for b in every) - min(b.low for b in every))  # so that intervals do not overlap
     same = len({tuple(b.count for b in parts) for parts in runs.values()}) == 1
+    crowded = not same and len(runs) > 2  # too many numbers to be told apart
     for index, (title, parts) in enumerate(runs.items()):
         look, shift = series(index), (index - (len(runs) - 1) / 2) * gap
         x, y = np.array([b.conflict for b in parts]) + shift, np.array([b.score for b in parts])
@@ -107,7 +108,14 @@ def _lines(axes: Axes, runs: Mapping[str, Sequence[Bin]]) -> None:
             x, y, bars, label=title, color=look.color, linestyle=look.line, marker=look.marker, capsize=3, lw=1.4, ms=5
         )
         axes.hlines(y, [b.low for b in parts], [b.high for b in parts], color=look.color, lw=0.7, alpha=0.6)
-        if same and index:
+        if index and (same or crowded):
+            continue
+        if crowded:
+            counts = [b.count for b in every]
+            text = f"{min(counts)} to {max(counts)} edits in a point"
+            axes.annotate(
+                text, (0.5, 0.97), xycoords="axes fraction", ha="center", va="top", fontsize="x-small", color="0.3"
+            )
             continue
         for number, b in enumerate(parts):  # alternating heights, as adjacent bins can be close
             position = (b.conflict, 104 + 5 * (number % 2) if same else 110 - 5 * index)
