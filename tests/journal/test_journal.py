@@ -92,6 +92,17 @@ def test_any_flipped_bit_is_found_and_named(run: Path) -> None:
     Journal.open(run).verify()
 
 
+def test_what_was_read_before_is_read_again(run: Path, base: Base) -> None:
+    journal = Journal.open(run)
+    journal.apply(base())
+    file = sorted((run / "journal").glob("*.safetensors"))[-1]
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="got a damaged"):
+        journal.verify()
+
+
 def test_the_same_values_in_other_letters_are_a_changed_file(run: Path) -> None:
     file = run / "journal" / "000002.json"
     file.write_text(json.dumps(json.loads(file.read_text())))

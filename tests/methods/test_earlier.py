@@ -70,6 +70,24 @@ def test_what_is_folded_takes_in_each_batch_once() -> None:
     assert len(taken) == 4
 
 
+def test_a_fold_that_fails_begins_anew() -> None:
+    earlier = EarlierKeys(batches(3))
+    first = earlier.moment(torch.float64).clone()
+    for number in (3, 4):
+        earlier.append(randn(D, N, seed=number))
+    last = earlier[4]
+
+    def failing(state: Tensor, keys: Tensor) -> Tensor:
+        if keys is last:
+            raise MemoryError
+        return state.add_(keys.double() @ keys.double().T)
+
+    with pytest.raises(MemoryError):
+        earlier.fold(("moment", torch.float64), lambda: first, failing)
+    keys = torch.cat(list(earlier), 1).double()
+    torch.testing.assert_close(earlier.moment(torch.float64), keys @ keys.T)
+
+
 def test_moment_and_factor_follow_the_keys() -> None:
     earlier = EarlierKeys(batches(2))
     for extra in range(9):

@@ -16,7 +16,7 @@ from aeplus.models.costs import (
     targets_work,
 )
 from aeplus.models.decoder import Decoder
-from aeplus.models.replay import Replay
+from aeplus.models.replay import Replay, row_groups
 from aeplus.models.tokens import TokenRow
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.optimizer import TargetOptions, find_targets
@@ -82,6 +82,7 @@ def test_a_step_of_targets_takes_the_operations_counted(decoder: Decoder) -> Non
 def test_keys_take_the_operations_counted(decoder: Decoder) -> None:
     shape, rows, sites = ModelShape.of(decoder), batch(), decoder.select([1, 2, 3])
     decoder.freezes_prefix = True
+    row_groups(decoder, cached=False)  # tried once for a model
     with Operations() as counter:
         reader = KeyReader(decoder, rows, sites)
         for site in sites:

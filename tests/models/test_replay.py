@@ -3,6 +3,8 @@ import torch
 
 from aeplus.models.decoder import Decoder
 from aeplus.models.replay import Replay
+from families import CONFIGS as CONFIGS_OF_FAMILIES
+from families import random_model
 from tiny import CONFIGS, tiny_model
 
 ROWS = [[7, 8, 9], [11] * 7, list(range(20, 32)), list(range(40, 65))]
@@ -33,6 +35,22 @@ def test_selected_rows_keep_their_logits(kind: str) -> None:
     torch.testing.assert_close(
         chosen.run(chosen.hidden, 2, 4), replay.run(replay.hidden, 2, 4)[[3, 1]], rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("kind", ["bloom", "mpt", "falcon", "gemma3_text", "llama"])
+def test_selected_rows_of_biases_by_head(kind: str, cached: bool) -> None:
+    """BLOOM's are of rows times heads, MPT's of heads, which are as many as the rows here."""
+    decoder = Decoder(random_model(kind, CONFIGS_OF_FAMILIES[kind]))
+    rows = [ROWS[i] for i in (0, 1, 2, 1)]
+    replay = Replay(decoder, rows, 0, [3, 2, 3, 1] if cached else None)
+    whole = replay.run(replay.hidden, 0, len(decoder.layers))
+    for some in ([3, 1], [2], [0, 1, 2, 3, 1]):
+        chosen = replay.select(torch.tensor(some))
+        again = chosen.select(torch.tensor([0, 0]))
+        torch.testing.assert_close(chosen.run(chosen.hidden, 0, len(decoder.layers)), whole[some], rtol=1e-4, atol=1e-4)
+        first = again.run(again.hidden, 0, len(decoder.layers))
+        torch.testing.assert_close(first, whole[[some[0]] * 2], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "mistral"])

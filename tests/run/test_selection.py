@@ -45,6 +45,7 @@ def chosen(rule: Selection, scores: list[float]) -> tuple[int | None, int]:
         ([80, 70, 80, 70, 80], (4, 5)),  # patience counts candidates in a row
         ([80, math.nan, 90], (0, 2)),
         ([math.nan], (None, 1)),
+        ([math.nan, 80, 70], (1, 3)),  # nothing was kept yet: the less smoothed ones are tried
     ],
 )
 def test_best(scores: list[float], expected: tuple[int | None, int]) -> None:

@@ -15,6 +15,7 @@ from aeplus.data.validation import ValidationSet
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.methods.compositions import named_method
+from aeplus.run import session as run_session
 from aeplus.run.batches import Stream
 from aeplus.run.session import EditSession
 from small import LEARNING, learning_options, records
@@ -149,6 +150,37 @@ def test_a_rollback_leaves_the_model_as_the_batch_found_it() -> None:
     assert not run.in_batch
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
     assert len(run.entries) == 1
+
+
+def test_a_commit_that_fails_leaves_the_model_as_the_batch_found_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    run, data = session(model), ListStream(requests_from_records(records()), 4)
+    run.prepare(data)
+    run.begin()
+    run.candidate()
+    propose = run.batch.editor.propose
+
+    def broken(iteration: int) -> Any:
+        propose(iteration)
+        raise MemoryError
+
+    monkeypatch.setattr(run.batch.editor, "propose", broken)
+    with pytest.raises(MemoryError):
+        run.commit()
+    assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+
+
+def test_contexts_are_sampled_once_from_the_unedited_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    sample = run_session.sample_contexts
+    monkeypatch.setattr(run_session, "sample_contexts", lambda *some: (asked.append(1), sample(*some))[1])
+    run, data = session(tiny_model("llama")), ListStream(requests_from_records(records()), 4)
+    run.prepare(data)
+    run.begin()
+    run.candidate()
+    run.prepare(data)  # as Lightning does before each validation
+    assert asked == [1]
 
 
 def test_finish_measures_once_until_something_changes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,9 +86,10 @@ class Journal(Store):
         Raises:
             InputError: If a record is damaged (the message names the first), or the model is another.
         """
-        for record in Chain.open(self.folder).records:
+        chain = Chain.open(self.folder)  # which has read no batch yet
+        for record in chain.records:
             if record.kind != "undo":
-                self.chain.entry(record)
+                chain.entry(record)
         if model is not None:
             with BaseModel(self.chain, model):
                 pass

@@ -165,7 +165,11 @@ class BatchEdit:
             return self.chosen
         began, iteration = time.perf_counter(), self.chosen.iteration
         self.rollback()
-        self.current = self._kept = Candidate(iteration, self.editor.propose(iteration))
+        try:
+            self.current = self._kept = Candidate(iteration, self.editor.propose(iteration))
+        except BaseException:
+            self.rollback()
+            raise
         self._found = None
         self.seconds += time.perf_counter() - began
         return self.current

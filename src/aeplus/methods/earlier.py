@@ -97,8 +97,8 @@ class EarlierKeys(Sequence[Tensor]):
             start: Makes what there is before the first batch.
             step: From what there is and a batch's keys ``[d, n]`` to what there is then; it may work in place.
         """
-        done, state = self._folds[name] if name in self._folds else (0, start())
-        for keys in self._views[done:]:
+        done, state = self._folds.pop(name) if name in self._folds else (0, start())
+        for keys in self._views[done:]:  # a step that fails leaves nothing that holds a part of its keys
             state = step(state, keys)
         self._folds[name] = len(self._views), state
         return state

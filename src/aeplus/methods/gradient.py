@@ -140,7 +140,7 @@ def _learning_at(sites: Sequence[EditSite], mark: Tensor) -> Iterator[None]:
         # Some layers hand their MLP all tokens in one row.
         tokens = output.numel() // output.shape[-1] // len(mark)
         here = torch.arange(tokens, device=output.device) == mark.to(output.device)[:, None]
-        return torch.where(here.reshape(output.shape[:-1])[..., None], output, still)
+        return torch.where(here.reshape(output.shape[:-1])[..., None], output, still.to(output.dtype))
 
     handles = [site.module.register_forward_hook(at_mark) for site in sites]
     try:

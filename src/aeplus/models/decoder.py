@@ -116,7 +116,7 @@ class Decoder:
 
     Attributes:
         sites: The edit sites, ascending; of every layer, but for models in which only some layers have an MLP.
-        responses, freezes_prefix: What :mod:`aeplus.models.replay` has found out by trying.
+        responses, freezes_prefix, row_groups: What :mod:`aeplus.models.replay` has found out by trying.
 
     Raises:
         InputError: If the model has no stack of decoder layers, no layer has one MLP down-projection, or it is a
@@ -139,6 +139,7 @@ class Decoder:
         self.sites = [EditSite(layer, f"{names[id(module)]}.weight", module) for layer, module in found.items()]
         self.responses: dict[int, Response] = {}
         self.freezes_prefix: bool | None = None
+        self.row_groups: dict[bool, dict[int, list[int | None]]] = {}
 
     @cached_property
     def after(self) -> list[nn.Module]:

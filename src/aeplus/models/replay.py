@@ -194,8 +194,21 @@ class Replay:
         chosen = copy.copy(self)
         chosen._rows = len(rows)
         chosen.hidden, chosen.output = self.hidden[rows], self.output[rows.to(self.output.device)]
-        # Tensors per row have the rows first; anything else (flags, counters, broadcast masks) stays.
-        chosen._change(lambda t: t[rows.to(t.device)] if t.ndim > 1 and t.shape[0] == self._rows > 1 else t)
+        groups = row_groups(self.decoder, cached=self._cache is not None)
+        cache = None if self._cache is None else self._cache.mapped(partial(_rows_of, rows=rows, of=self._rows))
+        chosen._cache, chosen._calls = cache, {}
+        for layer, call in self._calls.items():
+            leaves, form = pytree.tree_flatten(call)
+            known = groups.get(layer, [])
+            kept = [
+                cache
+                if isinstance(leaf, PrefixCache)
+                else _rows_of(leaf, rows, self._rows, each)
+                if isinstance(leaf, Tensor)
+                else leaf
+                for leaf, each in zip(leaves, known if len(known) == len(leaves) else [None] * len(leaves), strict=True)
+            ]
+            chosen._calls[layer] = pytree.tree_unflatten(kept, form)
         return chosen
 
     def _change(self, change: Callable[[Tensor], Tensor]) -> None:
@@ -209,6 +222,53 @@ class Replay:
 
         self._calls = {k: pytree.tree_map(changed, call) for k, call in self._calls.items()}
         self._cache = cache
+
+
+def _rows_of(value: Tensor, rows: Tensor, of: int, each: int | None = 1) -> Tensor:
+    """Some rows of a tensor that holds ``each`` entries for each of ``of`` rows; another one is for all, and stays.
+
+    Where that is not known, one that has as many entries as there are rows has one for each, unless it is a single one.
+    """
+    if each is None:
+        each = 1 if of > 1 else 0
+    if not each or value.ndim < 2 or value.shape[0] != each * of:
+        return value
+    index = rows.to(value.device)
+    return value[index if each == 1 else (index[:, None] * each + torch.arange(each, device=index.device)).flatten()]
+
+
+def row_groups(decoder: Decoder, *, cached: bool) -> dict[int, list[int | None]]:
+    """How many entries each row has in every tensor that a layer is called with, tried once with two and three rows.
+
+    One in most (masks, positions), as many as heads in BLOOM's biases, and none in what all rows share, such as MPT's,
+    whose entries are as many as heads whatever the rows are.
+
+    Args:
+        decoder: The model.
+        cached: Whether the layers are called with the keys and values of a prefix.
+
+    Returns:
+        By layer, for each leaf of its call; ``None`` where nothing is told, as by a mask that is not there.
+    """
+    if cached not in decoder.row_groups:
+        row = decoder.probe[0].tolist()
+        half = len(row) // 2
+        rows = [row, row[half - 1 :], row]  # of unequal lengths: masks are there only where rows are padded
+        calls = [Replay(decoder, rows[:n], 0, [half] * n if cached else None)._calls for n in (2, 3)]
+        decoder.row_groups[cached] = {
+            layer: [
+                _entries(two, three) for two, three in zip(*(pytree.tree_leaves(c[layer]) for c in calls), strict=True)
+            ]
+            for layer in calls[0]
+        }
+    return decoder.row_groups[cached]
+
+
+def _entries(two: Any, three: Any) -> int | None:
+    if not (isinstance(two, Tensor) and isinstance(three, Tensor) and two.ndim == three.ndim > 1):
+        return None
+    each = three.shape[0] - two.shape[0]
+    return each if (two.shape[0], three.shape[0]) == (2 * each, 3 * each) else 0
 
 
 def _placed(value: Any, device: torch.device) -> Any:

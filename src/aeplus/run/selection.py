@@ -73,9 +73,12 @@ class Best:
         self._best, self._worst, self._below = -math.inf, math.inf, 0
 
     def observe(self, score: float) -> Decision:
-        """Takes the next candidate's score, in percent; one that is not finite ends the batch and is not kept."""
+        """Takes the next candidate's score, in percent.
+
+        One that is not finite is not kept, and ends the batch once another was.
+        """
         if not math.isfinite(score):
-            return Decision(keep=False, done=True)
+            return Decision(keep=False, done=self._best > -math.inf)
         tied, equal = score + self._tie + _ROUNDING > self._best, score + _ROUNDING > self._best
         above = score > self._worst + _ROUNDING
         self._best, self._worst = max(self._best, score), min(self._worst, score)

@@ -24,7 +24,7 @@ from aeplus.methods.method import Method
 from aeplus.methods.parts import SITES, base_filter, kept_eigenvectors
 from aeplus.methods.treatments import Restraint, added_last
 from aeplus.models.checks import check_model, check_tokenizer
-from aeplus.models.decoder import Decoder, EditSite
+from aeplus.models.decoder import Decoder, EditSite, Snapshot
 from aeplus.preserved.facts import Statement
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions
 from aeplus.run.batches import Adaptable, BatchCommit, Stream
@@ -146,6 +146,7 @@ class EditSession:
         self._reading = Reading(self.decoder, tokenizer)
         self.measuring = Measuring(self.decoder, self._reading)
         self._notify, self._progress = notify, progress or Progress()
+        self._contexts: list[str] | None = None
         self._batch: BatchEdit | None = None
         self._builder: BatchBuilder | None = None
         self._prepared = self._finished = False
@@ -177,7 +178,8 @@ class EditSession:
                 msg = 'expected edits, got none; call setup("fit") of the data first.'
                 raise InputError(msg)
             self.unedited.check(self.sites)
-        self._reading.adapt(data, self.contexts() if editing else ("",), self.preserved.corpus, editing=editing)
+        sampled = self.contexts() if editing else ("",)
+        self._reading.adapt(data, sampled, self.preserved.corpus, editing=editing)
         self.data = data
         if resume is not None:
             layers, names = [site.layer for site in self.sites], [site.name for site in self.sites]
@@ -193,9 +195,13 @@ class EditSession:
             self._notify("on_unedited_model")
             self._restart_clock()
         if resume is not None:
-            self.entries = Entries(resume.entries)
-            self.resumed = len(self.entries)
-            self.entries.apply(self.sites)
+            entries, snapshot = Entries(resume.entries), Snapshot(self.sites)
+            try:
+                entries.apply(self.sites)
+            except BaseException:
+                snapshot.restore()
+                raise
+            self.entries, self.resumed = entries, len(entries)
             self.report.batches = [entry.report for entry in self.entries]
             self.report.edits_done = data.cursor
         self._prepared = True
@@ -240,6 +246,8 @@ class EditSession:
         Raises:
             InputError: If they do not fit the model.
         """
+        if self._contexts is not None:  # Lightning asks again before every validation, of an edited model
+            return self._contexts
         options, limit = self.target_options, self.decoder.context_length
         if options.contexts and limit is not None and options.context_length >= limit:
             msg = (
@@ -247,12 +255,13 @@ class EditSession:
                 "lower it."
             )
             raise InputError(msg)
-        return self.unedited.once(
+        self._contexts = self.unedited.once(
             ("contexts", options.contexts, options.context_length, self.seed),
             lambda: self.decoder.ranks.first(
                 sample_contexts(self.model, self.tokenizer, options.contexts, options.context_length, self.seed)
             ),
         )
+        return self._contexts
 
     def load_statistics(self, contexts: Sequence[str]) -> list[LayerStatistics]:
         """Statistics of preserved knowledge for each edited layer, with the facts that must survive.

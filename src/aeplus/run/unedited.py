@@ -8,7 +8,7 @@ import torch
 
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder, EditSite
-from aeplus.models.replay import response_of
+from aeplus.models.replay import freezes_prefix, response_of, row_groups
 from aeplus.utils.fingerprint import weights_fingerprint
 from aeplus.utils.shards import local
 
@@ -48,6 +48,8 @@ class UneditedModel:
         """
         self._check_finite()
         self._decoder.check()
+        for cached in (True, False) if freezes_prefix(self._decoder) else (False,):
+            row_groups(self._decoder, cached=cached)  # by all processes together, where they share the layers
         for edited in sites:
             response_of(self._decoder, edited)  # a layer that cannot be steered is reported before the work
         _ = self.fingerprint

@@ -22,6 +22,9 @@ from aeplus.targets.packing import TargetPart, bundle_parts
 
 _WORTH = 2  # runs that a recording must serve: to record costs the launches of one
 
+_FAILED: dict[torch.device, str] = {}
+"""Where recording has failed, and why: the process' allocator is then not as it was, so it is not tried again."""
+
 Pass = Callable[[], tuple[Tensor, Tensor, Tensor]]
 """Terms of the loss and tokens not on top, ``[n]`` each, and the gradient ``[n, o]``."""
 Recorder = Callable[[Pass], Pass]
@@ -90,9 +93,10 @@ class Passes:
             try:
                 self._recorded[name] = bundle, self._record(lambda: self._there_and_back(bundle))
             except RuntimeError as error:
-                reason = str(error).splitlines()[0]
+                reason = str(error.__context__ or error).splitlines()[0]  # to end a recording that failed fails too
                 warnings.warn(f"targets are learned without CUDA graphs, as recording failed: {reason}", stacklevel=2)
-                self._record = None
+                self._record, _FAILED[self._delta.device] = None, reason
+                self._recorded.clear()  # what draws numbers cannot be replayed any more
         if name in self._recorded:
             return self._recorded[name][1]()
         return self._there_and_back(bundle)
@@ -114,7 +118,9 @@ def recorder(decoder: Decoder, device: torch.device, first: int) -> Recorder | N
         device: Where δ is.
         first: The first layer that is run.
     """
-    if device.type != "cuda" or decoder.ranks.sharded or devices_of(decoder.layers[first:], device) != [device]:
+    if device.type != "cuda" or device in _FAILED or decoder.ranks.sharded:
+        return None
+    if devices_of([*decoder.layers[first:], *decoder.after], device) != [device]:
         return None
     return CudaGraphs(device)
 
@@ -130,6 +136,7 @@ class CudaGraphs:
         torch.cuda.empty_cache()  # the pool is another than that of passes that are not recorded
         self._device, self._stream = device, torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
+        self._first: torch.cuda.CUDAGraph | None = None  # a pool whose last graph is gone cannot be used again
 
     def __call__(self, run: Pass) -> Pass:
         """What replays a pass.
@@ -154,6 +161,7 @@ class CudaGraphs:
             generator.graphsafe_set_state(before)  # it would take itself as recorded for good, and draw nothing
             raise
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
+        self._first = self._first or graph
 
         def replay() -> tuple[Tensor, Tensor, Tensor]:
             graph.replay()
