@@ -94,7 +94,7 @@ def test_any_flipped_bit_is_found_and_named(run: Path) -> None:
 
 def test_what_was_read_before_is_read_again(run: Path, base: Base) -> None:
     journal = Journal.open(run)
-    journal.apply(base())
+    journal.apply(base()[0])
     file = sorted((run / "journal").glob("*.safetensors"))[-1]
     content = bytearray(file.read_bytes())
     content[-3] ^= 1
