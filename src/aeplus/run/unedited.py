@@ -48,8 +48,9 @@ class UneditedModel:
         """
         self._check_finite()
         self._decoder.check()
-        for cached in (True, False) if freezes_prefix(self._decoder) else (False,):
-            row_groups(self._decoder, cached=cached)  # by all processes together, where they share the layers
+        if self._decoder.ranks.sharded:  # tried by all processes together, which share the layers
+            for cached in (True, False) if freezes_prefix(self._decoder) else (False,):
+                row_groups(self._decoder, cached=cached)
         for edited in sites:
             response_of(self._decoder, edited)  # a layer that cannot be steered is reported before the work
         _ = self.fingerprint
