@@ -52,6 +52,8 @@ def test_runs_lie_below_the_root_that_is_given(workplace: Path, here: Path) -> N
     assert fit(workplace, "--trainer.default_root_dir", "below", *own, "--trainer.max_steps", "1") == 2
     assert list((here / "own").rglob("metrics.json"))
     assert len(list((here / "below").rglob("metrics.json"))) == 1
+    assert fit(workplace, "--trainer.max_steps", "1") == 2
+    assert len(list((here / "lightning_logs").rglob("metrics.json"))) == 1
 
 
 def test_fit_writes_everything_and_validate_measures_it(

@@ -67,7 +67,7 @@ class EditSession:
         progress: Where to show how far the statistics are.
         preserve: Facts that must survive, beside those of ``preserved.facts``; the present answer is ``target_new``.
         target_cache: Where targets are kept that other runs need too; none by default.
-        unedited_cache: Where runs of one model keep what they find out about it unedited; none by default.
+        unedited_cache: Where runs of one model keep what they find out about it unedited; by default this run alone does.
         ranks: The processes that make this run together, each with the same model; by default there is no other. Every
             method is then called by all of them.
 
@@ -146,7 +146,6 @@ class EditSession:
         self._reading = Reading(self.decoder, tokenizer)
         self.measuring = Measuring(self.decoder, self._reading)
         self._notify, self._progress = notify, progress or Progress()
-        self._contexts: list[str] | None = None
         self._batch: BatchEdit | None = None
         self._builder: BatchBuilder | None = None
         self._prepared = self._finished = False
@@ -178,8 +177,7 @@ class EditSession:
                 msg = 'expected edits, got none; call setup("fit") of the data first.'
                 raise InputError(msg)
             self.unedited.check(self.sites)
-        sampled = self.contexts() if editing else ("",)
-        self._reading.adapt(data, sampled, self.preserved.corpus, editing=editing)
+        self._reading.adapt(data, self.contexts() if editing else ("",), self.preserved.corpus, editing=editing)
         self.data = data
         if resume is not None:
             layers, names = [site.layer for site in self.sites], [site.name for site in self.sites]
@@ -246,8 +244,6 @@ class EditSession:
         Raises:
             InputError: If they do not fit the model.
         """
-        if self._contexts is not None:  # Lightning asks again before every validation, of an edited model
-            return self._contexts
         options, limit = self.target_options, self.decoder.context_length
         if options.contexts and limit is not None and options.context_length >= limit:
             msg = (
@@ -255,13 +251,12 @@ class EditSession:
                 "lower it."
             )
             raise InputError(msg)
-        self._contexts = self.unedited.once(
+        return self.unedited.once(
             ("contexts", options.contexts, options.context_length, self.seed),
             lambda: self.decoder.ranks.first(
                 sample_contexts(self.model, self.tokenizer, options.contexts, options.context_length, self.seed)
             ),
         )
-        return self._contexts
 
     def load_statistics(self, contexts: Sequence[str]) -> list[LayerStatistics]:
         """Statistics of preserved knowledge for each edited layer, with the facts that must survive.

@@ -20,12 +20,11 @@ class UneditedModel:
 
     Args:
         decoder: The model.
-        cache: Where runs of one model keep what they find out; ``None`` to keep nothing.
-
+        cache: Where runs of one model keep what they find out; by default this run alone does.
     """
 
     def __init__(self, decoder: Decoder, cache: dict[tuple[Hashable, ...], Any] | None = None) -> None:
-        self._decoder, self._cache = decoder, cache
+        self._decoder, self._cache = decoder, {} if cache is None else cache
 
     @cached_property
     def fingerprint(self) -> str:
@@ -56,14 +55,12 @@ class UneditedModel:
         _ = self.fingerprint
 
     def once(self, what: tuple[Hashable, ...], make: Callable[[], T]) -> T:
-        """What depends on the unedited model only: made once, where runs share it.
+        """What depends on the unedited model only: made once, as it may be asked for when the model is edited.
 
         Args:
             what: Its name, and all else that it depends on.
             make: Makes it.
         """
-        if self._cache is None:
-            return make()
         key = (self.fingerprint, *what)
         if key not in self._cache:
             self._cache[key] = make()

@@ -23,7 +23,7 @@ from aeplus.targets.packing import TargetPart, bundle_parts
 _WORTH = 2  # runs that a recording must serve: to record costs the launches of one
 
 _FAILED: dict[torch.device, str] = {}
-"""Where recording has failed, and why: the process' allocator is then not as it was, so it is not tried again."""
+"""Where recording has failed, and why: the process's allocator is then not as it was, so it is not tried again."""
 
 Pass = Callable[[], tuple[Tensor, Tensor, Tensor]]
 """Terms of the loss and tokens not on top, ``[n]`` each, and the gradient ``[n, o]``."""

@@ -104,6 +104,13 @@ def file_fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
+def path_stamp(path: Path) -> list[Any] | None:
+    """What is at a path, by name: a file's content, or sizes and times of a folder's files; ``None`` for nothing."""
+    if path.is_dir():
+        return [path.name, [[file.name, text_stamp(str(file))] for file in sorted(path.iterdir()) if file.is_file()]]
+    return [path.name, file_fingerprint(path)] if path.is_file() else None
+
+
 def text_stamp(source: str) -> str:
     """Size and modification time of a text file, which can be too long to digest; empty if there is no such file."""
     path = expanded(source)

@@ -94,15 +94,15 @@ def check_output(
 
 
 @contextmanager
-def locked(folder: Path, option: str = "--out") -> Iterator[None]:
-    """Keeps other processes that would write into a folder out of it while the block runs.
+def locked(folder: Path, option: str = "--out", name: str = LOCK) -> Iterator[None]:
+    """Keeps other processes that take the same lock out of a folder while the block runs.
 
     Raises:
         InputError: If another process is in it, or it cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK, timeout=0)
+        lock = FileLock(folder / name, timeout=0)
         lock.acquire()
     except Timeout as error:
         msg = f"expected {option} a folder that nobody writes, got {folder}, in use by another run; wait for its end."

@@ -321,7 +321,10 @@ def test_a_cell_that_another_process_makes_is_left(
         assert experiment(workplace, "mine.yaml", "--out", "out") == 2
     cells = content(here / "out")["cells"]
     assert [cell["status"] for cell in cells] == ["failed", "done"]
-    assert "expected a cell that nobody makes, got one that another process is making" in cells[0]["error"]
+    assert (
+        "expected for each cell a folder that nobody writes, got out/pair/memit, in use by another run"
+        in cells[0]["error"]
+    )
 
 
 def test_values_of_every_kind_are_set(workplace: Path, here: Path) -> None:

@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from aeplus.errors import InputError
 from aeplus.metrics.success import PARTS
 from aeplus.utils.cache import digest
-from aeplus.utils.fingerprint import file_fingerprint, text_stamp
+from aeplus.utils.fingerprint import path_stamp, text_stamp
 from aeplus.utils.jsonl import read_json, write_json
 from aeplus.utils.paths import expanded, whole_file
 from aeplus.utils.tables import Row, markdown_table, print_table, with_notes
@@ -215,17 +215,12 @@ def _with_contents(value: Any) -> Any:
         return {name: _with_contents(inside) for name, inside in value.items()}
     if isinstance(value, list | tuple):
         return [_with_contents(inside) for inside in value]
-    if not isinstance(value, str) or not value or "\0" in value:
-        return value
-    if (path := expanded(value)).is_dir():
-        return [path.name, [[file.name, text_stamp(str(file))] for file in sorted(path.iterdir()) if file.is_file()]]
-    return _read(value)
+    return _read(value) if isinstance(value, str) else value
 
 
-def _read(file: str | None) -> list[str] | str | None:
-    """A file by its name and content; what is no file, such as a data set on the hub, as it is called."""
-    path = expanded(file) if file else None
-    return [path.name, file_fingerprint(path)] if path is not None and path.is_file() else file
+def _read(file: str | None) -> list[Any] | str | None:
+    """A file or folder by its name and content; what is none, such as a data set on the hub, as it is called."""
+    return (path_stamp(expanded(file)) if file else None) or file
 
 
 _SCORES = ("efficacy", "generalization", "specificity", "score")

@@ -97,20 +97,17 @@ def make_cells(grid: Grid, settings: Mapping[str, Any], out: Path) -> list[Cell]
 
 
 def _check_apart(cells: Sequence[Cell]) -> None:
-    folders = [cell.run.folder for cell in cells]
-    names = {cell.place.files[0]: cell.data for cell in reversed(cells) if _is_streams(cell.place)}
-    twice = [folder for folder in dict.fromkeys(folders) if folders.count(folder) > 1]
-    twice += [c.place.files[0] for c in cells if _is_streams(c.place) and names[c.place.files[0]] != c.data]
-    if twice:
-        msg = (
-            f"expected every cell to have a folder of its own, got {twice[0]} twice; name data sets and variants apart."
-        )
-        raise InputError(msg)
-
-
-def _is_streams(place: Place) -> bool:
-    """Whether the data are called after their data set."""
-    return place.command == "build-stream"
+    """Every cell has a folder, and every data set that is called after its name a file."""
+    owners: dict[Path, Any] = {}
+    for cell in cells:
+        drawn = cell.place.files if cell.place.command == "build-stream" else ()
+        for path, owner in ((cell.run.folder, id(cell)), *((file, cell.data) for file in drawn)):
+            if owners.setdefault(path, owner) != owner:
+                msg = (
+                    f"expected every cell to have a folder of its own, got {path} twice; name data sets and variants "
+                    "apart."
+                )
+                raise InputError(msg)
 
 
 def short(path: str) -> str:

@@ -14,7 +14,7 @@ from aeplus.commands.stream.command import facts_path
 from aeplus.data.world_facts import SOURCE
 from aeplus.errors import InputError
 from aeplus.utils.cache import digest
-from aeplus.utils.fingerprint import file_fingerprint, text_stamp
+from aeplus.utils.fingerprint import path_stamp
 from aeplus.utils.jsonl import read_json, write_json
 from aeplus.utils.paths import check_output
 
@@ -127,15 +127,8 @@ def draw(place: Place, out: Path) -> None:
 
 def _key(place: Place) -> str:
     """A digest of what the data are drawn by, and of the drawn files: words, and the content of what they name."""
-    named = [[word, _content(Path(word))] for word in place.words]
-    return digest([place.command, named, [_content(file) for file in place.files], version("aeplus")])
-
-
-def _content(path: Path) -> Any:
-    """A file's content, or the sizes and times of what lies in a folder, such as a model's; ``None`` for no path."""
-    if path.is_dir():
-        return [[file.name, text_stamp(str(file))] for file in sorted(path.iterdir())]
-    return file_fingerprint(path) if path.is_file() else None
+    named = [[word, path_stamp(Path(word))] for word in place.words]
+    return digest([place.command, named, [path_stamp(file) for file in place.files], version("aeplus")])
 
 
 def _known(record: Path) -> dict[str, str]:

@@ -3,19 +3,16 @@
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from aeplus.commands.compare.outcome import Outcome, take_over
 from aeplus.commands.compare.runs import Run, Runner
 from aeplus.commands.options import split_list
 from aeplus.errors import InputError
-from aeplus.utils.paths import LOCK
+from aeplus.utils.paths import LOCK, locked
 
 _HELD: dict[str, Runner] = {}  # the model of this process, by what it is loaded by
 
@@ -71,7 +68,9 @@ def make(order: Order) -> Made:
         torch.set_num_threads(order.threads)
     runner = _runner(order)
     try:
-        with _alone(order.run.folder):  # jobs of a cluster outlive the command that began them
+        folder = order.run.folder
+        # Jobs of a cluster outlive the command that began them. The lock lies beside the folder, which is deleted.
+        with locked(folder.parent, "for each cell", f"{LOCK}-{folder.name}"):
             if (outcome := runner.finished(order.run)) is not None:
                 return Made(order.index, outcome, True)
             if (same := _finished_elsewhere(order, runner.digest(order.run))) is not None:
@@ -81,26 +80,6 @@ def make(order: Order) -> Made:
         traceback.print_exc()
         reason = " ".join((str(error) or type(error).__name__).split())[:300]
         return Made(order.index, Outcome.failed(order.run.label, order.run.seed, reason, 0.0), False)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps other processes from the folder of a cell, which is deleted before it is made.
-
-    Raises:
-        InputError: If another process is making it.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f"{LOCK}-{folder.name}"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        msg = "expected a cell that nobody makes, got one that another process is making; rerun when it has ended."
-        raise InputError(msg) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _finished_elsewhere(order: Order, key: str) -> Made | None:

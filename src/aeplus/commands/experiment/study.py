@@ -200,9 +200,7 @@ class Study:
         ):
             return ()
         beside = [*self.out.parent.glob(f"*/{FILE}"), *self.out.parent.parent.glob(f"*/{self.out.name}/{FILE}")]
-        names = {path.parent: read_json(path, "an experiment's results") for path in beside}
-        own = self.experiment.name
-        return tuple(sorted(f for f, told in names.items() if isinstance(told, dict) and told.get("name") != own))
+        return tuple(sorted({path.parent for path in beside if _name_in(path) not in (None, self.experiment.name)}))
 
     def _say(self, order: launch.Order) -> None:
         print(f"[{order.index + 1}/{len(self.results)}] {self.results[order.index].cell}", file=sys.stderr)
@@ -283,6 +281,15 @@ class Study:
             with whole_file(page) as target:
                 target.write_text(text, encoding="utf-8")
             self.pages.append(page.relative_to(self.out).as_posix())
+
+
+def _name_in(path: Path) -> str | None:
+    """Which experiment's results a file holds; none where it is damaged, which is another experiment's concern."""
+    try:
+        told = read_json(path)
+    except InputError:
+        return None
+    return told.get("name") if isinstance(told, dict) else None
 
 
 def _unfinished(result: Result) -> str:
