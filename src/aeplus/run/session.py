@@ -67,7 +67,7 @@ class EditSession:
         progress: Where to show how far the statistics are.
         preserve: Facts that must survive, beside those of ``preserved.facts``; the present answer is ``target_new``.
         target_cache: Where targets are kept that other runs need too; none by default.
-        unedited_cache: Where runs of one model keep what they find out about it unedited; by default this run alone does.
+        unedited_cache: Where runs of one model keep what they find out about it unedited; by default each has its own.
         ranks: The processes that make this run together, each with the same model; by default there is no other. Every
             method is then called by all of them.
 
