@@ -16,6 +16,7 @@ from aeplus.edits import EditRequest
 from aeplus.models.decoder import Decoder
 from aeplus.models.loading import load_model
 from aeplus.targets.optimizer import TargetOptions, find_targets
+from aeplus.targets.passes import CudaGraphs
 from aeplus.targets.rows import batch_rows
 from small import LEARNING, records
 from tiny import tiny_model, tiny_tokenizer
@@ -64,14 +65,34 @@ def test_the_demos_model_is_edited_as_on_the_cpu() -> None:
     assert_near(found, expected, 1e-2)
 
 
+@pytest.mark.filterwarnings("error:targets are learned without CUDA graphs")
 def test_graphs_give_the_same_targets() -> None:
     rows = batch_rows(tiny_tokenizer(), [EditRequest(*edit) for edit in EDITS], ["", "The man is. ", "You. "])
     options = TargetOptions(steps=15, clamp=3.0, kl_factor=0.01, stop_loss=1.5)
     decoder = Decoder(tiny_model("llama").cuda())
-    plain = find_targets(decoder, rows, 1, options)
-    recorded = find_targets(decoder, rows, 1, replace(options, graphs=True))
+    plain = find_targets(decoder, rows, 1, replace(options, graphs=False))
+    recorded = find_targets(decoder, rows, 1, options)
     torch.testing.assert_close(recorded.values, plain.values)
     assert torch.randn(2, device="cuda").isfinite().all()  # the generator draws still
+
+
+def test_a_recording_that_fails_leaves_the_device_as_it_was() -> None:
+    states = torch.ones(8, device="cuda")
+
+    def waits() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return states, states * states.sum().item(), states
+
+    graphs = CudaGraphs(states.device)
+    graphs.first(waits)
+    with pytest.raises(RuntimeError):
+        graphs.record(waits)
+    assert torch.randn(2, device="cuda").isfinite().all()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    more = torch.ones(2**26, device="cuda")
+    del more
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() == before
 
 
 def test_fit_takes_the_gpu(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

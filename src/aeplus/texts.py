@@ -55,7 +55,7 @@ def check_join(rule: str, name: str = "join") -> None:
 def unspaced(character: str) -> bool:
     """Whether a character belongs to a script that writes words without spaces (Chinese, Japanese, Thai, …)."""
     code = ord(character)
-    return any(first <= code <= last for first, last in _UNSPACED)
+    return code >= _UNSPACED[0][0] and any(first <= code <= last for first, last in _UNSPACED)
 
 
 def separator(prompt: str, answer: str, rule: str = "auto") -> str:

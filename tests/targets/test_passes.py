@@ -1,6 +1,5 @@
 """Recorded passes of a step, with a stand-in for a GPU's graphs: what is recorded when, and that nothing changes."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -8,10 +7,11 @@ import torch
 
 from aeplus.edits import EditRequest
 from aeplus.models.decoder import Decoder
+from aeplus.models.kernels import FusedNorms
 from aeplus.targets import optimizer
 from aeplus.targets.optimizer import TargetOptions, Targets, find_targets
 from aeplus.targets.packing import target_parts
-from aeplus.targets.passes import Pass, Passes, recorder
+from aeplus.targets.passes import Pass, Passes, Recorder, recorder
 from aeplus.targets.rows import batch_rows
 from tiny import tiny_model, tiny_tokenizer
 
@@ -25,7 +25,10 @@ class StandIn:
     def __init__(self) -> None:
         self.recorded, self.replayed = 0, 0
 
-    def __call__(self, run: Pass) -> Pass:
+    def first(self, run: Pass) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return run()
+
+    def record(self, run: Pass) -> Pass:
         self.recorded += 1
         found = run()
 
@@ -38,7 +41,7 @@ class StandIn:
         return replay
 
 
-def learn(record: Callable[[Pass], Pass] | None, monkeypatch: pytest.MonkeyPatch, **changed: object) -> Targets:
+def learn(record: Recorder | None, monkeypatch: pytest.MonkeyPatch, **changed: object) -> Targets:
     monkeypatch.setattr(optimizer, "recorder", lambda *_: record)
     rows = batch_rows(tiny_tokenizer(), [EditRequest(*edit) for edit in EDITS], ["", "The man is. ", "You. "])
     return find_targets(Decoder(tiny_model("llama")), rows, 1, replace(OPTIONS, graphs=record is not None, **changed))
@@ -58,7 +61,7 @@ def test_recorded_passes_give_the_same_targets(tokens: int, monkeypatch: pytest.
 def test_a_bundle_is_recorded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = StandIn()
     learn(graphs, monkeypatch, stop_loss=0.0)
-    # Step 0 runs as usual and the last asks for no gradient.
+    # The first pass runs as usual and the last asks for no gradient.
     assert (graphs.recorded, graphs.replayed) == (1, OPTIONS.steps - 2)
     graphs = StandIn()
     learn(graphs, monkeypatch, stop_loss=0.0, steps=3)
@@ -66,14 +69,15 @@ def test_a_bundle_is_recorded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_where_recording_fails_the_targets_are_learned_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(run: Pass) -> Pass:
-        run()
-        message = "operation not permitted when stream is capturing\nmore"
-        raise RuntimeError(message)
+    class Refusing(StandIn):
+        def record(self, run: Pass) -> Pass:
+            run()
+            message = "operation not permitted when stream is capturing\nmore"
+            raise RuntimeError(message)
 
     plain = learn(None, monkeypatch)
     with pytest.warns(UserWarning, match="learned without CUDA graphs, as recording failed: operation not permitted"):
-        found = learn(refuse, monkeypatch)
+        found = learn(Refusing(), monkeypatch)
     assert torch.equal(found.values, plain.values)
 
 
@@ -85,7 +89,7 @@ def test_a_pass_adds_to_the_gradient_that_is_there() -> None:
     for there in (None, torch.ones_like(initial)):
         delta = torch.zeros_like(initial, requires_grad=True)
         delta.grad = there
-        passes = Passes(decoder, delta, 0.1, 8)
+        passes = Passes(decoder, delta, 0.1, 8, FusedNorms([]))
         passes.take(parts)
         passes.run(1)
         gradients.append(delta.grad)

@@ -32,7 +32,7 @@ from aeplus.functional.filters import (
     soft_filter,
 )
 from aeplus.functional.forbidden import forbidden_directions
-from aeplus.functional.leakage import leakage, preserved_energy, preserved_moment
+from aeplus.functional.leakage import leakage, preserved_energy, preserved_moment, update_energy
 from aeplus.functional.moment import add_moment, moment_factor, weighted_moment
 from aeplus.functional.normalized import nearest_normalized
 from aeplus.functional.relax import relax_filter
@@ -86,6 +86,7 @@ __all__ = [
     "solve_update",
     "sparsify",
     "unit_row_directions",
+    "update_energy",
     "weighted_moment",
     "without",
 ]

@@ -28,18 +28,27 @@ def leakage(update: LowRankUpdate, spectrum: Spectrum, weight: Tensor) -> Tensor
     Raises:
         InputError: If the shapes do not fit.
     """
-    d = spectrum.dimension
-    check_shape("update.right", update.right, (None, d), "an update of a linear with d inputs, [r, d]")
-    check_shape("weight", weight, (update.left.shape[0], d), "the edited weight [o, d]")
+    check_shape("weight", weight, (update.left.shape[0], spectrum.dimension), "the edited weight [o, d]")
     dtype = working_dtype(update.left, spectrum.values, weight)
-    if update.mask is None:
-        left = update.left.to(dtype)
-        moved = preserved_moment(update.right.to(dtype), spectrum)  # right C rightᵀ [r, r]
-        energy = ((left.T @ left) * moved).sum()
-    else:
-        energy = preserved_energy(update.dense().to(dtype), spectrum)
-    ratio = energy / preserved_energy(weight.to(dtype), spectrum)
+    ratio = update_energy(update.to(dtype), spectrum) / preserved_energy(weight.to(dtype), spectrum)
     return ratio.to(update.left.dtype)
+
+
+def update_energy(update: LowRankUpdate, spectrum: Spectrum) -> Tensor:
+    """`tr(Δ C Δᵀ)` of an update, a scalar; it is made dense only if it is masked.
+
+    Args:
+        update: `Δ`, `[o, d]` in factors.
+        spectrum: Spectrum of `C`, `[d]` and `[d, d]`.
+
+    Raises:
+        InputError: If the shapes do not fit.
+    """
+    check_shape("update.right", update.right, (None, spectrum.dimension), "an update of a linear with d inputs, [r, d]")
+    if update.mask is not None:
+        return preserved_energy(update.dense(), spectrum)
+    moved = preserved_moment(update.right, spectrum)  # right C rightᵀ [r, r]
+    return ((update.left.T @ update.left) * moved).sum()
 
 
 def preserved_moment(matrix: Tensor, spectrum: Spectrum) -> Tensor:

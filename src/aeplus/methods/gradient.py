@@ -351,6 +351,7 @@ class GradientEditor:
             weight = self._snapshot.weights[i].to(dtype)
             prior = fn.mutual_conflict(keys.to(weight), self._earlier[i].blocks())[0]
             statistics = self._statistics[i].to(weight.device, dtype)
+            energy = fn.preserved_energy(weight, statistics.spectrum)
             nothing = weight.new_zeros(weight.shape[0], keys.shape[1])
-            edits.append(LayerEdit(update, keys, measure(site.layer, statistics, weight, prior, update, nothing, keys)))
+            edits.append(LayerEdit(update, keys, measure(site.layer, statistics, energy, prior, update, nothing, keys)))
         return edits

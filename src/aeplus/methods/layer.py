@@ -59,7 +59,7 @@ class LayerSolver:
         self.layer = layer
         self.method = method
         self.statistics = statistics.to(weight.device, dtype)
-        self.weight = weight.to(dtype)
+        self._weight, self._like = weight, weight.new_empty(0, weight.shape[1], dtype=dtype)
         self.earlier = EarlierKeys.of(prior_keys, weight.device)
         self._many = self.earlier.columns > weight.shape[1]
         none = torch.zeros(self.earlier.columns)
@@ -72,10 +72,20 @@ class LayerSolver:
         self._weights: Tensor | None = None  # Λp of the last solve
         self._moment: tuple[Tensor, Tensor] | None = None  # the last Λp and Kp Λp Kpᵀ
 
+    @property
+    def weight(self) -> Tensor:
+        """The weight before the batch ``[o, d]``, in what is solved in; made anew each time, as it is large."""
+        return self._weight.to(self._like)
+
+    @cached_property
+    def energy(self) -> Tensor:
+        """``tr(W C Wᵀ)`` of that weight."""
+        return fn.preserved_energy(self.weight, self.statistics.spectrum)
+
     @cached_property
     def prior_keys(self) -> Tensor:
         """Keys of previous edits ``[d, m]``, in what is solved in."""
-        return self.earlier.joined(self.weight)
+        return self.earlier.joined(self._like)
 
     def search(self, residual: Tensor, keys: Tensor) -> None:
         """Fixes P̃ by a residual ``[o, n]`` and keys ``[d, n]``; afterwards it does nothing."""
@@ -84,8 +94,8 @@ class LayerSolver:
 
     def _search(self, residual: Tensor, keys: Tensor, priors: dict[str, Any]) -> Relaxed:
         spectrum, widen = self.statistics.spectrum, RELAXATIONS[self.method.relax].run
-        wide = residual.to(self.weight), keys.to(self.weight)
-        found = Widening(*wide, spectrum, self._base, self.weight, priors)
+        wide = residual.to(self._like), keys.to(self._like)
+        found = Widening(*wide, spectrum, self._base, lambda: self.weight, lambda: self.energy, priors)
         self._relaxed = Relaxed(self._base) if widen is None else widen(self.method, found)
         return self._relaxed
 
@@ -98,8 +108,8 @@ class LayerSolver:
         priors, residual = self._priors(keys), self._fed_back(residual, keys)
         relaxed = self._relaxed or self._search(residual, keys, priors)
         solved = fn.solve_update(
-            residual.to(self.weight),
-            keys.to(self.weight),
+            residual.to(self._like),
+            keys.to(self._like),
             self.statistics.spectrum,
             relaxed.filter,
             self.method.solver_ridge,
@@ -117,8 +127,8 @@ class LayerSolver:
         """
         if self._removed is None:
             return residual
-        wide = keys.to(self.weight)
-        return residual.to(self.weight) + self._removed.left @ (self._removed.right @ wide)
+        wide = keys.to(self._like)
+        return residual.to(self._like) + self._removed.left @ (self._removed.right @ wide)
 
     def report(self, update: fn.LowRankUpdate, residual: Tensor, keys: Tensor) -> LayerReport:
         """What there is to say of the update that was solved last, for a residual and keys."""
@@ -127,8 +137,8 @@ class LayerSolver:
         if relaxed is not None and relaxed.directions is None:
             added = relaxed.filter != self._base
         aligned = None if relaxed is None else relaxed.directions
-        prior = self.earlier.nearest(keys)[0] if self._many else fn.conflict(keys.to(self.weight), self.prior_keys)
-        parts = (self.layer, self.statistics, self.weight, prior, update, residual, keys)
+        prior = self.earlier.nearest(keys)[0] if self._many else fn.conflict(keys.to(self._like), self.prior_keys)
+        parts = (self.layer, self.statistics, self.energy, prior, update, residual, keys)
         return measure(*parts, added, self._weights, aligned)
 
     def _forbidden(self, relaxed: Relaxed) -> Tensor | None:
@@ -136,7 +146,7 @@ class LayerSolver:
         if not PRIORS[self.method.prior].run.forbids or not self.earlier.columns:
             return None
         if self._taken is None:
-            keys = self.earlier.factor(self.weight.dtype) if self._many else self.prior_keys
+            keys = self.earlier.factor(self._like.dtype) if self._many else self.prior_keys
             spectrum = self.statistics.spectrum
             self._taken = fn.forbidden_directions(keys, spectrum, relaxed.filter, relaxed.directions)
         return self._taken
@@ -145,7 +155,7 @@ class LayerSolver:
         self._weights, weigh = None, PRIORS[self.method.prior].run.weigh
         if weigh is None or not self.earlier.columns:
             return {}
-        self._weights = weights = weigh(Earlier(lambda: self._conflict(keys), self._rewritten)).to(self.weight.dtype)
+        self._weights = weights = weigh(Earlier(lambda: self._conflict(keys), self._rewritten)).to(self._like.dtype)
         if self._many:
             earlier: dict[str, Any] = {"prior_moment": self._weighted(weights)}
         else:
@@ -156,11 +166,11 @@ class LayerSolver:
         """s(kp, K1) of each previous edit with the keys ``[d, n]`` of this batch, ``[m]``."""
         if self._many:
             return self.earlier.nearest(keys)[1]
-        return fn.conflict(self.prior_keys, keys.to(self.weight))
+        return fn.conflict(self.prior_keys, keys.to(self._like))
 
     def _weighted(self, weights: Tensor) -> Tensor:
         """``Kp Λp Kpᵀ``, ``[d, d]``; at the first layer all candidates of a batch have the same."""
         if self._moment is None or not torch.equal(self._moment[0], weights):
-            whole = self.earlier.moment(self.weight.dtype)
+            whole = self.earlier.moment(self._like.dtype)
             self._moment = weights, fn.weighted_moment(self.earlier.blocks(), weights, whole)
         return self._moment[1]

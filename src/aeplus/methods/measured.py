@@ -62,7 +62,7 @@ class LayerEdit:
 def measure(
     layer: int,
     statistics: LayerStatistics,
-    weight: Tensor,
+    energy: Tensor,
     prior: Tensor,
     update: fn.LowRankUpdate,
     residual: Tensor,
@@ -76,7 +76,7 @@ def measure(
     Args:
         layer: Index of the layer.
         statistics: The layer's preserved knowledge, where and in the dtype in which to compute.
-        weight: The weight before the batch, ``[o, d]``.
+        energy: ``tr(W C Wᵀ)`` of the weight before the batch, a scalar.
         prior: s(k, Kp) of each edit, ``[n]``.
         update: The update.
         residual: What it was made for, ``[o, n]``.
@@ -85,10 +85,10 @@ def measure(
         prior_weights: ``Λp``, ``[m]``.
         aligned: The directions of P̃ that are no eigenvectors, ``[d, r]``.
     """
-    keys, residual, update = keys.to(weight), residual.to(weight), update.to(weight)
-    preserved = fn.conflict(keys.to(statistics.keys), statistics.keys).to(weight)
-    prior = prior.to(weight)
-    none = weight.new_zeros(())
+    keys, residual, update = keys.to(energy), residual.to(energy), update.to(energy)
+    preserved = fn.conflict(keys.to(statistics.keys), statistics.keys).to(energy)
+    prior = prior.to(energy)
+    none = energy.new_zeros(())
     rank = none if added is None else added.sum().to(none)
     sigma = none if added is None else (added * statistics.spectrum.values).max()
     if aligned is not None and aligned.shape[1]:
@@ -103,7 +103,7 @@ def measure(
             residual.norm(dim=0).mean(),
             rank,
             sigma,
-            fn.leakage(update, statistics.spectrum, weight),
+            fn.update_energy(update, statistics.spectrum) / energy,
             none if prior_weights is None else prior_weights.norm(),
         ]
     ).tolist()  # one copy to the host

@@ -71,7 +71,8 @@ class Widening:
         keys: ``K1``.
         spectrum: Spectrum of C.
         base: The filter to widen, ``[d]``.
-        weight: ``W [o, d]``.
+        weight: Gives ``W [o, d]``.
+        energy: Gives ``tr(W C Wᵀ)``.
         priors: Previous keys with their weights, as the solver takes them.
     """
 
@@ -79,13 +80,14 @@ class Widening:
     keys: Tensor
     spectrum: fn.Spectrum
     base: Tensor
-    weight: Tensor
+    weight: Callable[[], Tensor]
+    energy: Callable[[], Tensor]
     priors: dict[str, Any]
 
 
 def _searched(method: "Method", found: Widening, **bounds: Any) -> Relaxed:
     """Eigenvectors of C, by ascending eigenvalue, while they pay (Algorithm 1)."""
-    bounds["weight"] = found.weight if bounds.get("max_leakage") is not None else None
+    bounds["weight"] = found.weight() if bounds.get("max_leakage") is not None else None
     widened, _ = fn.relax_filter(
         found.residual,
         found.keys,
@@ -113,7 +115,7 @@ def _aligned(method: "Method", found: Widening) -> Relaxed:
     if floor is None:
         bound: dict[str, Any] = {}
         if method.aligned_leakage is not None:
-            most = method.aligned_leakage * fn.preserved_energy(found.weight, found.spectrum)
+            most = method.aligned_leakage * found.energy()
             bound = {"residual_norms": found.residual.norm(dim=0), "max_leakage": most}
         floor = fn.aligned_floor(*problem, method.solver_ridge, method.aligned_left, power, **bound)
     return Relaxed(found.base, fn.aligned_basis(*problem, share=method.aligned_share, power=power, floor=floor))

@@ -20,6 +20,7 @@ from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
 from aeplus.models.checks import check_weight
 from aeplus.models.finding import find_layers, find_sites, named_sites, text_config
+from aeplus.models.kernels import without_cudnn_attention
 from aeplus.models.placing import placed_call
 from aeplus.models.response import Response
 from aeplus.utils.ranks import Ranks
@@ -247,7 +248,8 @@ class Decoder:
                 extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0, max=last)[:, -ids.shape[1] :]
         if cache is not None:
             extra["cache" if "cache" in known else "past_key_values"] = cache  # renamed in later transformers
-        output = self.backbone(input_ids=ids.to(self.device), use_cache=cache is not None, **extra)
+        with without_cudnn_attention():
+            output = self.backbone(input_ids=ids.to(self.device), use_cache=cache is not None, **extra)
         return cast(Tensor, output.last_hidden_state)
 
     def logits(self, hidden: Tensor) -> Tensor:

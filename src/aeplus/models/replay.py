@@ -7,6 +7,7 @@ change (the layers below the first edited one, the tokens before the subject's l
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers.cache_utils import DynamicCache
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder, EditSite
 from aeplus.models.hooks import on_call
+from aeplus.models.kernels import without_cudnn_attention
 from aeplus.models.placing import device_of
 from aeplus.models.probing import measure_response
 from aeplus.models.response import Response, Steering
@@ -137,12 +139,13 @@ class Replay:
         On the way they are where each layer is; those returned are where the given ones are.
         """
         given, hidden = hidden, hidden.to(self._dtype or hidden.dtype)
-        for index in range(start, stop):
-            if index not in self._calls:
-                continue  # a layer for images, which text does not pass
-            args, kwargs = self._calls[index]
-            output = self._layers[index](hidden.to(self._devices[index]), *args, **kwargs)
-            hidden = output[0] if isinstance(output, tuple | list) else output
+        with nullcontext() if hidden.requires_grad else without_cudnn_attention():
+            for index in range(start, stop):
+                if index not in self._calls:
+                    continue  # a layer for images, which text does not pass
+                args, kwargs = self._calls[index]
+                output = self._layers[index](hidden.to(self._devices[index]), *args, **kwargs)
+                hidden = output[0] if isinstance(output, tuple | list) else output
         return hidden.to(given)
 
     def steer(self, hidden: Tensor, site: EditSite, column: Tensor) -> Steering:

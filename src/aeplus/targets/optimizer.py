@@ -19,6 +19,7 @@ from torch import Tensor
 
 from aeplus.errors import InputError, require_not_negative, require_positive, require_types
 from aeplus.models.decoder import Decoder
+from aeplus.models.kernels import FusedNorms
 from aeplus.models.replay import Replay, response_of
 from aeplus.models.response import Steering
 from aeplus.targets.anchor import anchored, mlp_outputs
@@ -49,7 +50,7 @@ class TargetOptions:
         contexts: Number of sampled prefixes that a target is optimized after, in addition to the bare prompt.
         context_length: Maximum number of sampled tokens in each prefix.
         chunk_tokens: Maximum number of tokens run at once; bounds the memory of a step. On a GPU fewer are, where
-            what they keep for the way back would take more than half of the free memory, or 4 GiB.
+            what they keep for the way back would take more than half of the free memory, or 3.25 GiB.
         joint: Edits of a batch that have one key, such as several facts of one subject, share one target, learned for
             all of them together (MEMIT-Merge, https://arxiv.org/abs/2502.07322); otherwise each has a target of its
             own, and the update can only reach their mean.
@@ -60,8 +61,8 @@ class TargetOptions:
         precision: ``bfloat16`` runs the layers above the last edited one in bfloat16, but not δ, the head and the
             loss: faster where the processor multiplies bfloat16 natively. ``full`` runs them in the model's dtype,
             as does a model in half precision always.
-        graphs: On one GPU, record each pass as a CUDA graph and replay it, which spares its launches; to be tried, as
-            it has not run on a GPU yet. Elsewhere it changes nothing.
+        graphs: On one GPU, record each pass as a CUDA graph and replay it, which spares its launches; where a pass
+            cannot be recorded it runs as usual, with a warning. Elsewhere it changes nothing.
     """
 
     steps: int = 25
@@ -78,7 +79,7 @@ class TargetOptions:
     norm: Literal["free", "anchor"] = "free"
     anchor: dict[int, float] | None = None
     precision: Literal["full", "bfloat16"] = "full"
-    graphs: bool = False
+    graphs: bool = True
 
     def __post_init__(self) -> None:
         require_types(self, "targets")
@@ -219,11 +220,12 @@ def _learned(
         raise InputError(msg)
     parts[0].replay.check()
     lowered = options.precision == "bfloat16" and initial.dtype == parts[0].replay.hidden.dtype
+    above: list[torch.nn.Module] = list(decoder.layers[first:])
     if lowered:
         # Above the last edited layer nothing changes while targets are optimized.
-        copies = [copy.deepcopy(module).bfloat16() for module in decoder.layers[first:]]
+        above = [copy.deepcopy(module).bfloat16() for module in above]
         for part in parts:
-            part.replay.lower_precision(copies, torch.bfloat16)
+            part.replay.lower_precision(above, torch.bfloat16)
     norm = initial.norm(dim=1)  # [n]
     steering = (
         _normalized_layer(decoder, rows, layer, [groups.index(g) for g in range(n)], initial.device)
@@ -240,7 +242,7 @@ def _learned(
     # Between two looks nothing is read from the device: edits that have converged are frozen there.
     every = _CHECK_EVERY.get(initial.device.type, _CHECK_ELSEWHERE)
     passes = Passes(
-        *(decoder, delta, options.kl_factor, at_once),
+        *(decoder, delta, options.kl_factor, at_once, FusedNorms([*above, *decoder.after])),
         plain=lowered and delta.device.type == "cpu",
         record=recorder(decoder, delta.device, first) if options.graphs else None,
     )

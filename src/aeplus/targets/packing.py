@@ -18,7 +18,7 @@ from aeplus.targets.rows import BatchRows
 
 # Cost of one more part on a CPU, in tokens (two cores, 135M parameters: its weights are read once more).
 _PART_COST = 60
-_MOST_MEMORY = 4 * 2**30  # bytes that a step may take on a GPU, and its share of what is free
+_MOST_MEMORY = int(3.25 * 2**30)  # bytes that a step may take on a GPU, and its share of what is free
 _MEMORY_SHARE = 0.5
 _PADDING_COST = 20  # tokens of padding that cost as much as one more part
 _BUNDLE_TOKENS = 1024  # tokens whose activations are held at once

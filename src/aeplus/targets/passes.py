@@ -1,8 +1,8 @@
 """The passes of a gradient step: what each bundle of rows adds to the edits' losses and to their gradient.
 
 On a GPU a pass over the short rows of edits is thousands of launches, which take longer than their arithmetic. With
-``targets.graphs`` a pass runs there once as usual, is recorded as a CUDA graph
-(https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs) and then replayed until rows leave its bundle.
+``targets.graphs`` a pass is recorded there as a CUDA graph
+(https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs) and replayed until rows leave its bundle.
 
 Notation: ``n`` targets, ``o`` hidden size.
 """
@@ -10,6 +10,7 @@ Notation: ``n`` targets, ``o`` hidden size.
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from aeplus.models.decoder import Decoder, at_least_float32
+from aeplus.models.kernels import FusedNorms
 from aeplus.models.placing import devices_of
 from aeplus.targets.packing import TargetPart, bundle_parts
 
@@ -27,7 +29,20 @@ _FAILED: dict[torch.device, str] = {}
 
 Pass = Callable[[], tuple[Tensor, Tensor, Tensor]]
 """Terms of the loss and tokens not on top, ``[n]`` each, and the gradient ``[n, o]``."""
-Recorder = Callable[[Pass], Pass]
+
+
+class Recorder(Protocol):
+    """What records passes, to be replayed."""
+
+    def first(self, run: Pass) -> tuple[Tensor, Tensor, Tensor]:
+        """Runs a pass as usual, before one of its shapes is recorded: libraries plan for each, and set up things."""
+
+    def record(self, run: Pass) -> Pass:
+        """What replays a pass.
+
+        Raises:
+            RuntimeError: If it cannot be recorded, such as one that waits for the device.
+        """
 
 
 class Passes:
@@ -38,6 +53,7 @@ class Passes:
         delta: δ ``[n, o]``, a leaf that is changed in place only.
         kl_factor: Weight of the KL term.
         tokens: How many tokens a bundle may have.
+        norms: The norms of the layers that are run.
         plain: Whether the layers are copies in bfloat16 on a CPU, where fused attention is slow on the way back.
         record: What records passes, if they are to be; from :func:`recorder`.
     """
@@ -48,16 +64,17 @@ class Passes:
         delta: Tensor,
         kl_factor: float,
         tokens: int,
+        norms: FusedNorms,
         *,
         plain: bool = False,
         record: Recorder | None = None,
     ) -> None:
         self._decoder, self._delta, self._kl_factor, self._tokens = decoder, delta, kl_factor, tokens
-        self._plain, self._record = plain, record
+        self._norms, self._plain, self._record = norms, plain, record
         self._bundles: list[list[TargetPart]] = []
         # With its parts, whose memory a recording reads, and whose names are theirs only while they are there.
         self._recorded: dict[tuple[int, ...], tuple[list[TargetPart], Pass]] = {}
-        self._warm = False
+        self._met: set[tuple[torch.Size, ...]] = set()  # shapes of bundles that have run as usual
 
     def take(self, parts: Sequence[TargetPart]) -> None:
         """From now on runs these parts; what has been recorded of bundles that stay is kept."""
@@ -80,18 +97,19 @@ class Passes:
             loss, misses = loss + terms, misses + missed
             if gradient is not None:
                 self._delta.grad = gradient if self._delta.grad is None else self._delta.grad + gradient
-        self._warm = True
         return loss, misses
 
     def _once(self, bundle: list[TargetPart], runs_left: int) -> tuple[Tensor, Tensor, Tensor | None]:
         if not runs_left:
-            with torch.no_grad():
+            with torch.no_grad(), self._norms.applied():
                 return *_loss(self._decoder, bundle, self._delta, self._kl_factor), None
         name = _name(bundle)
-        # What is first met while it is recorded, such as a library's handle, cannot be made there.
-        if self._record is not None and self._warm and name not in self._recorded and runs_left >= _WORTH:
+        if self._record is not None and name not in self._recorded and runs_left >= _WORTH:
             try:
-                self._recorded[name] = bundle, self._record(lambda: self._there_and_back(bundle))
+                if (shapes := tuple(part.replay.hidden.shape for part in bundle)) not in self._met:
+                    self._met.add(shapes)
+                    return self._record.first(lambda: self._there_and_back(bundle))
+                self._recorded[name] = bundle, self._record.record(lambda: self._there_and_back(bundle))
             except RuntimeError as error:
                 reason = str(error.__context__ or error).splitlines()[0]  # to end a recording that failed fails too
                 warnings.warn(f"targets are learned without CUDA graphs, as recording failed: {reason}", stacklevel=2)
@@ -102,7 +120,7 @@ class Passes:
         return self._there_and_back(bundle)
 
     def _there_and_back(self, bundle: list[TargetPart]) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.enable_grad(), _attention(self._plain):
+        with torch.enable_grad(), _attention(self._plain), self._norms.applied():
             # A leaf of its own, made on the stream that records, shares δ's memory.
             delta = self._delta.detach().requires_grad_()
             terms, missed = _loss(self._decoder, bundle, delta, self._kl_factor)
@@ -138,28 +156,40 @@ class CudaGraphs:
         self._pool = torch.cuda.graph_pool_handle()
         self._first: torch.cuda.CUDAGraph | None = None  # a pool whose last graph is gone cannot be used again
 
-    def __call__(self, run: Pass) -> Pass:
+    def first(self, run: Pass) -> tuple[Tensor, Tensor, Tensor]:
+        """Runs a pass as usual where passes are recorded: libraries have a workspace for each stream."""
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            found = run()
+        current.wait_stream(self._stream)
+        for tensor in found:
+            tensor.record_stream(current)
+        return found
+
+    def record(self, run: Pass) -> Pass:
         """What replays a pass.
 
         Raises:
             RuntimeError: If it cannot be recorded, such as one that waits for the device.
         """
         graph = torch.cuda.CUDAGraph()
-        self._stream.wait_stream(torch.cuda.current_stream(self._device))
         index = torch.cuda.current_device() if self._device.index is None else self._device.index
         generator = torch.cuda.default_generators[index]
-        before = generator.clone_state()
-        # By hand: torch.cuda.graph collects garbage each time, which takes as long as several passes.
-        try:
-            with torch.cuda.stream(self._stream):
-                graph.capture_begin(pool=self._pool)
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            before = generator.clone_state()
+            try:
+                # By hand: torch.cuda.graph empties the cache of memory each time.
+                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
                 try:
                     found = run()
                 finally:
                     graph.capture_end()
-        except RuntimeError:
-            generator.graphsafe_set_state(before)  # it would take itself as recorded for good, and draw nothing
-            raise
+            except RuntimeError:
+                generator.graphsafe_set_state(before)  # it would take itself as recorded for good, and draw nothing
+                torch._C._cuda_endAllocateToPool(index, self._pool)  # which a failed end leaves open
+                raise
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
         self._first = self._first or graph
 
