@@ -97,6 +97,7 @@ class Published:
             batch = requests[start : start + batch_size]
             rows = batch_rows(self._tokenizer, batch, self._contexts, self._decoder.context_length)
             facts = {request.fact_key for request in batch}
+            self._resolves = False
             self._again = torch.tensor([request.fact_key in facts for request in requests[:start]], dtype=torch.bool)
             edit_batch(rows, committed[done - 1])
             every = self.numbers.restrain_every
@@ -288,7 +289,8 @@ class Published:
         self._own_plus(rows, iteration, (self._layers[0], self._layers[-1]))
 
     def alphaedit_plus(self, rows: BatchRows, iteration: int) -> None:
-        """AlphaEdit with the three, every layer towards a target of its own."""
+        """AlphaEdit with the three, every layer towards a target of its own; earlier edits as for ``resolve``."""
+        self._resolves = True
         self._own_plus(rows, iteration, self._layers)
 
     def _own_plus(self, rows: BatchRows, iteration: int, layers: Sequence[int]) -> None:
@@ -352,7 +354,7 @@ class Published:
     ) -> Tensor:
         """With ``Λp``, and within ``P_mod``, which the layer's first residual of the batch finds."""
         earlier, beta, vectors = self._earlier[layer], self.numbers.prior_strength, self._eigenvectors[layer]
-        weights = formulas.conflict_weights(earlier, keys)
+        weights = (~self._again).to(earlier) if self._resolves else formulas.conflict_weights(earlier, keys)
         if layer not in projectors and self.numbers.aligned is not None:
             null = self._null(layer)
             found = formulas.aligned(keys, self._covariance(layer), vectors, null, *self.numbers.aligned)

@@ -130,9 +130,9 @@ METHODS: dict[str, NamedMethod] = {
         ),
         NamedMethod(
             "alphaedit_plus",
-            "a relaxed null space (P̃), conflict-aware weights for previous edits (Λp), smoothed targets, one per layer",
+            "a relaxed null space (P̃), weights that let go of rewritten edits (Λp), smoothed targets, one per layer",
             *_PLUS_PAPER,
-            {**_PLUS, "targets": "own"},
+            {**_PLUS, "targets": "own", "prior": "resolve", "prior_strength": 10.0},
         ),
         NamedMethod(
             "alphaedit_plus_paper",
