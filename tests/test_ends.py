@@ -106,7 +106,13 @@ def long_journal(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.mark.parametrize(
-    "words", ["show {run} 1 --json", "log {run} --edits", "--help", "fit --help"], ids=["show", "log", "help", "fit"]
+    "words",
+    [
+        pytest.param("show {run} 1 --json", id="show"),
+        pytest.param("log {run} --edits", id="log", marks=pytest.mark.slow),
+        pytest.param("--help", id="help"),
+        pytest.param("fit --help", id="fit", marks=pytest.mark.slow),
+    ],
 )
 def test_nobody_reads_on(long_journal: Path, words: str) -> None:
     """Like ``| head -c 1``, on both streams, with the reader gone before anything is written."""

@@ -208,7 +208,7 @@ def test_a_beta_that_the_method_fixes_is_reported_when_another_is_set() -> None:
         EditSession(tiny_model("gpt2"), tokenizer(), [1], named_method("alphaedit", prior_strength=5.0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        EditSession(tiny_model("gpt2"), tokenizer(), [1], named_method("alphaedit_plus", prior_strength=5.0))
+        EditSession(tiny_model("gpt2"), tokenizer(), [1], named_method("alphaedit_plus_paper", prior_strength=5.0))
 
 
 @pytest.mark.parametrize("name", ["model.layers.1.mlp.down_proj.weight", "model.layers.0.self_attn.q_proj.weight"])

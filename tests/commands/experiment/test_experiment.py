@@ -126,7 +126,10 @@ def test_it_is_whole_at_both_scales(name: str, settings: dict[str, Any], tmp_pat
     assert not list(tmp_path.glob("*"))
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+QUICK = ("table4", "table6", "fig1", "fig6", "cases")  # one of each kind of grid, table and figure
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in EXPERIMENTS])
 def test_it_runs_at_toy_size(name: str, workplace: Path, here: Path) -> None:
     assert experiment(workplace, toy(name, here), "--out", "out") == 0
     made = content(here / "out")
