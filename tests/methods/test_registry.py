@@ -194,6 +194,12 @@ def test_a_flag_that_does_not_act_is_reported_by_fit(
     assert "method.ridge" not in said
 
 
+def test_one_of_two_ridges_acts() -> None:
+    assert "ridge" in named_method("blue").acting
+    assert "ridge" in named_method("alphaedit", own_ridge=3.0).acting
+    assert named_method("blue", own_ridge=3.0).idle(["ridge", "own_ridge"]) == ["ridge"]
+
+
 def test_numbers_that_do_not_act_change_nothing() -> None:
     """The claim of ``acting``, on the tiny model: every other number is changed and the weights stay the same."""
     others: dict[str, Any] = {

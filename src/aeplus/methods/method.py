@@ -330,6 +330,8 @@ class Method:
         acting = {number for switch in switches for number in TABLES[switch][getattr(self, switch)].numbers}
         if "ridge" not in acting:
             acting.discard("own_ridge")
+        elif "own_ridge" in acting and self.own_ridge is not None:
+            acting.discard("ridge")
         if not self.smooth:
             acting.discard("search_unsmoothed")
         return frozenset(acting.union(_SMOOTHING if self.smooth else (), ("double",)))
