@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from small import ROOT
 
-NEEDS = ("hub", "gpu", "server", "minutes")
-"""What a marker may name: a package index or hub (or data from there), a GPU, a server, more than seconds."""
+NEEDS = ("hub", "gpu", "server", "minutes", "model")
+"""What a marker may name: a package index or hub (or data from there), a GPU, a server, minutes, a real model."""
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _SHELL, _OPENING = ("bash", "sh", "shell", "console"), re.compile(r"^( *)(```+|~~~+)\s*([\w+-]*)")
