@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 from unittest.mock import patch
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import aeplus
@@ -36,6 +37,7 @@ from aeplus.run.selection import Best
 from aeplus.run.session import EditSession
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.optimizer import TargetOptions, Targets
+from aeplus.targets.passes import Passes
 from aeplus.targets.rows import BatchRows
 from reference_targets import plain_targets
 
@@ -255,6 +257,28 @@ class Bench:
         clock.seconds["other"] = sum(seconds) - sum(clock.seconds[p] for p in ("targets", "keys", "solve", "validate"))
         return clock
 
+    def profile(self) -> str:
+        """The operators of the targets' third step, without graphs, by the time that the device spent in them."""
+        run, steps, found = Passes.run, 0, ""
+        device = self.device.type == "cuda"
+
+        def profiled(passes: Passes, runs_left: int) -> tuple[torch.Tensor, torch.Tensor]:
+            nonlocal steps, found
+            steps += 1
+            if steps != 3:
+                return run(passes, runs_left)
+            now()
+            kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device else [])]
+            with profile(activities=kinds) as seen:
+                result = run(passes, runs_left)
+                now()
+            found = seen.key_averages().table(sort_by=f"self_{self.device.type}_time_total", row_limit=60)
+            return result
+
+        with patch.object(Passes, "run", profiled), patch.object(self.options, "graphs", False):
+            self.edit(self.options.method)
+        return found
+
     def floor(self, clock: Clock, flops: float, moved: float) -> dict[str, float]:
         """The least that each phase takes at some speeds."""
         shape, works = self.shape, dict.fromkeys(PHASES, Work())
@@ -343,6 +367,7 @@ def main() -> None:
     parser.add_argument("--keep", choices=("all", "outside"), default="all", help="directions of preserved knowledge")
     parser.add_argument("--reference", type=int, default=0, help="time the plain optimizer on so many edits too")
     parser.add_argument("--no-graphs", dest="graphs", action="store_false", help="record no CUDA graphs")
+    parser.add_argument("--profile", type=Path, help="file for what one step of the targets, without graphs, runs")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -356,6 +381,8 @@ def main() -> None:
         peak = peak_bytes(bench.device)
         floor = bench.floor(clock, flops, moved)
         report(bench, clock, floor, flops, moved, peak)
+        if options.profile is not None:
+            options.profile.write_text(bench.profile(), encoding="utf-8")
         if options.plus is not None:
             for targets in options.plus or ("last", "own"):  # beside AlphaEdit with as many targets
                 base = clock if targets == "last" else bench.phases("alphaedit", targets=targets)

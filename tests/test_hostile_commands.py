@@ -266,13 +266,13 @@ ROWS = [
     Row("export run --format=gguf --source=base.gguf --out=new", "base.gguf", GGUF),
     Row("capabilities --model=base.gguf --data=tasks --tasks=sst2", "base.gguf", GGUF),
 ]
-FEWEST = 3  # of what takes a moment a third belongs to the quick tests: there are hundreds
+QUICK_EVERY = 3  # even of what takes a moment, only a third belongs to the quick tests: there are hundreds
 CASES = [
     pytest.param(
         row,
         name,
         id=f"{row.words.split()[0]}-{row.file}-{name}",
-        marks=[pytest.mark.slow] if (index + place) % max(row.every, FEWEST) else [],
+        marks=[pytest.mark.slow] if (index + place) % max(row.every, QUICK_EVERY) else [],
     )
     for place, row in enumerate(ROWS)
     for index, name in enumerate(row.damages)

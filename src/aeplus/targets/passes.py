@@ -27,14 +27,15 @@ _WORTH = 2  # runs that a recording must serve: to record costs the launches of 
 _FAILED: dict[torch.device, str] = {}
 """Where recording has failed, and why: the process's allocator is then not as it was, so it is not tried again."""
 
-Pass = Callable[[], tuple[Tensor, Tensor, Tensor]]
+Found = tuple[Tensor, Tensor, Tensor]
 """Terms of the loss and tokens not on top, ``[n]`` each, and the gradient ``[n, o]``."""
+Pass = Callable[[], Found]
 
 
 class Recorder(Protocol):
     """What records passes, to be replayed."""
 
-    def first(self, run: Pass) -> tuple[Tensor, Tensor, Tensor]:
+    def first(self, run: Pass) -> Found:
         """Runs a pass as usual, before one of its shapes is recorded: libraries plan for each, and set up things."""
 
     def record(self, run: Pass) -> Pass:
@@ -119,7 +120,7 @@ class Passes:
             return self._recorded[name][1]()
         return self._there_and_back(bundle)
 
-    def _there_and_back(self, bundle: list[TargetPart]) -> tuple[Tensor, Tensor, Tensor]:
+    def _there_and_back(self, bundle: list[TargetPart]) -> Found:
         with torch.enable_grad(), _attention(self._plain), self._norms.applied():
             # A leaf of its own, made on the stream that records, shares δ's memory.
             delta = self._delta.detach().requires_grad_()
@@ -156,7 +157,7 @@ class CudaGraphs:
         self._pool = torch.cuda.graph_pool_handle()
         self._first: torch.cuda.CUDAGraph | None = None  # a pool whose last graph is gone cannot be used again
 
-    def first(self, run: Pass) -> tuple[Tensor, Tensor, Tensor]:
+    def first(self, run: Pass) -> Found:
         """Runs a pass as usual where passes are recorded: libraries have a workspace for each stream."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
@@ -193,7 +194,7 @@ class CudaGraphs:
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
         self._first = self._first or graph
 
-        def replay() -> tuple[Tensor, Tensor, Tensor]:
+        def replay() -> Found:
             graph.replay()
             return found
 
