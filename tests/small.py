@@ -45,7 +45,8 @@ def learning_options(method: str) -> tuple[Method, TargetOptions, PreservedOptio
         )
     )
     numbers["smoothing_steps"] = 2
-    return named_method(method, **numbers), TargetOptions(**targets), PreservedOptions(**preserved)
+    smooth = {"smooth": True} if method == "alphaedit_plus" else {}  # of the default too
+    return named_method(method, **numbers, **smooth), TargetOptions(**targets), PreservedOptions(**preserved)
 
 
 def records() -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 
 import aeplus
 from aeplus.api import EditOptions
-from aeplus.commands.configs import FOLDER, expand_configs, find_config, method_flags, shipped_configs
+from aeplus.commands.configs import FOLDER, expand_configs, find_config, method_flags, shipped_configs, with_method
 from aeplus.errors import InputError
 from aeplus.methods.method import Method
 from aeplus.preserved.statistics import PreservedOptions
@@ -83,6 +83,23 @@ def test_arguments_are_expanded_wherever_a_config_stands() -> None:
     path = str(FOLDER / "demo.yaml")
     arguments = ["fit", "--config", "demo", "-c", "demo", "--config=demo", "--data.path", "demo"]
     assert expand_configs(arguments) == ["fit", "--config", path, "-c", path, f"--config={path}", "--data.path", "demo"]
+
+
+def test_where_nothing_names_a_method_the_default_comes_behind_the_models(tmp_path: Path) -> None:
+    default = ["--config", str(FOLDER / "method" / "alphaedit_plus.yaml")]
+    model = ["--config", str(FOLDER / "model" / "smollm2-135m.yaml")]
+    own = tmp_path / "own.yaml"
+    own.write_text("model: {method: {prior_strength: 3.0}}")
+    mine, rest = [f"--config={own}"], ["--model.method.smooth", "true"]
+    assert with_method(["fit", *rest]) == ["fit", *default, *rest]
+    assert with_method(["fit", *model, *rest]) == ["fit", *model, *default, *rest]
+    assert with_method(["fit", *model, *mine]) == ["fit", *model, *default, *mine]
+    assert with_method(["fit", *mine, *rest]) == ["fit", *default, *mine, *rest]
+    for text in ("model: {method: {relax: none}}", "model: {method: {name: mine}}", "{model: {method: 3}}"):
+        assert with_method(["fit", *model, "-c", text]) == ["fit", *model, "-c", text]
+    assert with_method(["fit", *model, "--model.method.name=blue"]) == ["fit", *model, "--model.method.name=blue"]
+    for odd in ("model: [", "3: 4", "model: {method: "):
+        assert with_method(["fit", "-c", odd]) == ["fit", *default, "-c", odd]
 
 
 def test_fields_of_the_method_are_seen_in_both_forms() -> None:

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from aeplus.errors import InputError
-from aeplus.methods.registry import METHODS
+from aeplus.methods.registry import DEFAULT_METHOD, METHODS
 from aeplus.utils.jsonl import read_utf8
 from aeplus.utils.paths import expanded
 from aeplus.utils.yaml_files import require_moderate
@@ -71,13 +71,42 @@ def expand_configs(arguments: Sequence[str]) -> list[str]:
     return expanded
 
 
+def with_method(arguments: Sequence[str]) -> list[str]:
+    """Expanded arguments of ``aeplus fit``, with the default method where no config says which.
+
+    Its config comes behind those of models, as a user would write it, and before the user's own.
+    """
+    places = [i for i, argument in enumerate(arguments) if argument.partition("=")[0] in _FLAGS]
+    values = [arguments[i].partition("=")[2] or "".join(arguments[i + 1 : i + 2]) for i in places]
+    if any(map(_names_method, values)) or "name" in method_flags(arguments):
+        return list(arguments)
+    own = (place for place, value in zip(places, values, strict=True) if Path(value).parent != FOLDER / "model")
+    end = max((place + 1 + (arguments[place] in _FLAGS) for place in places), default=1)
+    place = next(own, end)
+    return [*arguments[:place], "--config", find_config(f"method/{DEFAULT_METHOD}"), *arguments[place:]]
+
+
+def _names_method(value: str) -> bool:
+    """Whether a config says which method, by its name or by a part of it."""
+    import yaml  # type: ignore[import-untyped]
+
+    from aeplus.methods.method import SWITCHES
+
+    text = value if "\n" in value or ":" in value else read_utf8(expanded(value), "a config")
+    try:
+        fields = yaml.safe_load(text)["model"]["method"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        return False  # none, or nothing that the parser would take
+    return not isinstance(fields, dict) or bool({"name", *SWITCHES} & set(fields))
+
+
 def method_flags(arguments: Sequence[str]) -> list[str]:
     """The fields of ``model.method`` that arguments set one by one."""
     return [match[1] for argument in arguments if (match := _METHOD_FLAG.match(argument))]
 
 
 def _method_config(name: str) -> str:
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     from aeplus.methods.compositions import method_switches
 

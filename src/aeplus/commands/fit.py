@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from aeplus.callbacks import JournalWriter
-from aeplus.commands.configs import expand_configs, method_flags
+from aeplus.commands.configs import expand_configs, method_flags, with_method
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.methods.method import Method
@@ -85,7 +85,11 @@ class EditCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Finds configs by name, and looks at the checkpoint before anything else is done."""
         self._arguments = args
-        super().parse_arguments(parser, expand_configs(args) if isinstance(args, list) else args)
+        if isinstance(args, list):
+            args = expand_configs(args)
+            if args[:1] == ["fit"]:
+                args = with_method(args)
+        super().parse_arguments(parser, args)
         given = self.config[self.config.subcommand]
         _log_below(given["trainer"])
         path = given.get("ckpt_path")

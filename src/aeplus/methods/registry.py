@@ -130,9 +130,9 @@ METHODS: dict[str, NamedMethod] = {
         ),
         NamedMethod(
             "alphaedit_plus",
-            "a relaxed null space (P̃), weights that let go of rewritten edits (Λp), smoothed targets, one per layer",
+            "a relaxed null space (P̃), weights that let go of rewritten edits (Λp), and a target per layer",
             *_PLUS_PAPER,
-            {**_PLUS, "targets": "own", "prior": "resolve", "prior_strength": 10.0},
+            {**_PLUS, "targets": "own", "prior": "resolve", "prior_strength": 10.0, "smooth": False},
         ),
         NamedMethod(
             "alphaedit_plus_paper",
@@ -157,6 +157,8 @@ METHODS: dict[str, NamedMethod] = {
 }
 """The named methods, as in ``configs/method``. :func:`~aeplus.methods.compositions.register_method` adds one's own."""
 
+DEFAULT_METHOD = "alphaedit_plus"
+"""What edits where nothing says which method."""
 
 _SHIPPED = tuple(METHODS)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
 
+from aeplus.commands.configs import expand_configs, with_method
 from aeplus.commands.fit import BaseCLI
 from aeplus.commands.inspect.examine import examine
 from aeplus.commands.inspect.findings import Finding, most_conflicting
@@ -53,7 +54,7 @@ class InspectCLI(BaseCLI):
         if any(str(argument).startswith("--ckpt_path") for argument in args):
             msg = "expected the unedited model for inspect, got --ckpt_path; leave it out."
             raise InputError(msg)
-        super().parse_arguments(parser, args)
+        super().parse_arguments(parser, with_method(expand_configs(args)))
 
 
 def run(options: Namespace, rest: list[str], command: str) -> int:
