@@ -386,7 +386,7 @@ def main() -> None:
         if options.plus is not None:
             for targets in options.plus or ("last", "own"):  # beside AlphaEdit with as many targets
                 base = clock if targets == "last" else bench.phases("alphaedit", targets=targets)
-                plus = bench.phases("alphaedit_plus", every=True, targets=targets)
+                plus = bench.phases("alphaedit_plus", every=True, smooth=True, targets=targets)
                 ratio = editing(plus) / editing(base)
                 candidates = len(plus.calls["solve"]) / -(-options.edits // options.batch)
                 print(f"AlphaEdit+, targets {targets}, {candidates:g} candidates a batch: {editing(plus):.3f} s, "

@@ -73,7 +73,8 @@ def workplace(folder: Path, method: str) -> list[str]:
         "trainer": {"accelerator": "cpu"},
     }
     (folder / "run.yaml").write_text(json.dumps(settings))
-    return ["fit", "--config", f"method/{method}", "--config", f"{folder}/run.yaml", "--trainer.callbacks", CALLBACKS]
+    words = ["fit", "--config", f"method/{method}", "--config", f"{folder}/run.yaml", "--trainer.callbacks", CALLBACKS]
+    return [*words, "--model.method.smooth=true"] if method == "alphaedit_plus" else words  # several candidates a batch
 
 
 def start(words: list[str], folder: Path) -> int:

@@ -41,7 +41,9 @@ SAVE = ["--trainer.callbacks", "[{class_path: aeplus.callbacks.JournalWriter, in
 
 
 def fit(workplace: Path, *more: str, method: str = PLUS) -> int:
-    return main(["fit", "--config", f"{workplace}/tiny.yaml", "--config", method, *more])
+    """With smoothing, which the default leaves out, and which makes epochs of a batch's candidates."""
+    smooth = ["--model.method.smooth=true"] if method == PLUS else []
+    return main(["fit", "--config", f"{workplace}/tiny.yaml", "--config", method, *smooth, *more])
 
 
 def test_runs_lie_below_the_root_that_is_given(workplace: Path, here: Path) -> None:

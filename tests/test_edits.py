@@ -5,7 +5,16 @@ from dataclasses import replace
 import pytest
 
 from aeplus import edits
-from aeplus.edits import EditRequest, Probe, broken_cases, held_out_prompts, normal, same_answer, still_holding
+from aeplus.edits import (
+    EditRequest,
+    Probe,
+    broken_cases,
+    held_out_prompts,
+    normal,
+    rewordings,
+    same_answer,
+    still_holding,
+)
 from aeplus.errors import InputError
 
 EDIT = EditRequest("The capital of {} is", "Oz", "Rome")
@@ -65,6 +74,23 @@ def stream(*answers: str) -> list[EditRequest]:
 )
 def test_an_edit_holds_while_the_last_of_its_fact_agrees(answers: list[str], holds: list[bool]) -> None:
     assert still_holding(stream(*answers)) == holds
+
+
+def test_what_may_be_a_rewrite_in_other_words() -> None:
+    def edit(prompt: str, answer: str, subject: str = "Rome", fact: str = "") -> EditRequest:
+        return EditRequest(prompt, subject, answer, fact=fact)
+
+    first, other = edit("{} lies in", "Italy"), edit("{} lies in", "Spain", subject="Oslo")
+    later = [
+        edit("The country of {} is", "Peru", subject="rome "),  # another answer: perhaps the same fact
+        edit("The country of {} is", "Italy"),  # the same answer
+        edit("{} lies in", "Chad"),  # known to be the same fact; perhaps that of the third
+    ]
+    assert rewordings([first, other, *later], 2) == [[], [], [0], [], [2, 3]]
+    assert rewordings([first, other, *later], 5) == [[]] * 5  # one batch
+    named = [edit("{} lies in", "Italy", fact="1"), edit("{} is in", "Peru", fact="2"), edit("{} is in", "Chad")]
+    assert rewordings(named, 1) == [[], [], [0, 1]]
+    assert rewordings([], 1) == []
 
 
 def test_a_case_breaks_with_any_of_its_edits() -> None:

@@ -90,15 +90,15 @@ def test_where_nothing_names_a_method_the_default_comes_behind_the_models(tmp_pa
     model = ["--config", str(FOLDER / "model" / "smollm2-135m.yaml")]
     own = tmp_path / "own.yaml"
     own.write_text("model: {method: {prior_strength: 3.0}}")
-    mine, rest = [f"--config={own}"], ["--model.method.smooth", "true"]
+    mine, rest = [f"--config={own}"], ["--model.method.smooth", "true"]  # a switch changes the default
     assert with_method(["fit", *rest]) == ["fit", *default, *rest]
     assert with_method(["fit", *model, *rest]) == ["fit", *model, *default, *rest]
     assert with_method(["fit", *model, *mine]) == ["fit", *model, *default, *mine]
     assert with_method(["fit", *mine, *rest]) == ["fit", *default, *mine, *rest]
-    for text in ("model: {method: {relax: none}}", "model: {method: {name: mine}}", "{model: {method: 3}}"):
-        assert with_method(["fit", *model, "-c", text]) == ["fit", *model, "-c", text]
+    named = ["-c", "model: {method: {name: mine}}"]
+    assert with_method(["fit", *model, *named]) == ["fit", *model, *named]
     assert with_method(["fit", *model, "--model.method.name=blue"]) == ["fit", *model, "--model.method.name=blue"]
-    for odd in ("model: [", "3: 4", "model: {method: "):
+    for odd in ("model: [", "3: 4", "model: {method: ", "{model: {method: 3}}"):
         assert with_method(["fit", "-c", odd]) == ["fit", *default, "-c", odd]
 
 

@@ -163,6 +163,33 @@ def still_holding(requests: Sequence[EditRequest]) -> list[bool]:
     return [same_answer(request.target_new, last[request.fact_key]) for request in requests]
 
 
+def rewordings(requests: Sequence[EditRequest], batch_size: int) -> list[list[int]]:
+    """Edits that may change a fact of an earlier batch in other words, which nothing says.
+
+    Args:
+        requests: The edits, in order.
+        batch_size: Edits in a batch.
+
+    Returns:
+        For each edit the places, from 0, of those of earlier batches with the same subject, another answer and another
+        prompt. Where both have a ``fact``, that decides.
+    """
+    by_subject: dict[str, list[int]] = {}
+    for place, request in enumerate(requests):
+        by_subject.setdefault(normal(request.subject), []).append(place)
+
+    def rewrites(place: int, earlier: int) -> bool:
+        new, old = requests[place], requests[earlier]
+        named = new.fact and old.fact
+        other = new.fact_key != old.fact_key and not same_answer(new.target_new, old.target_new)
+        return earlier // batch_size < place // batch_size and other and not named
+
+    return [
+        [earlier for earlier in by_subject[normal(request.subject)] if rewrites(place, earlier)]
+        for place, request in enumerate(requests)
+    ]
+
+
 def broken_cases(requests: Sequence[EditRequest]) -> set[str]:
     """The cases of several edits of which one no longer holds: their questions lose their answers.
 

@@ -304,7 +304,7 @@ def test_what_cannot_be_taken_out(run: Path, base: Base, numbers: tuple[int, int
 # ---- from Python
 
 
-OPTIONS = {**LEARNING, "batch_size": 3, "smoothing_steps": 2}
+OPTIONS = {**LEARNING, "batch_size": 3, "smooth": True, "smoothing_steps": 2}
 
 
 def test_edit_keeps_a_journal_and_goes_on_with_it(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from tiny import tiny_model, tiny_tokenizer
 REQUESTS = [EditRequest("The capital of {}", s, "Paris") for s in ("France", "Rome", "Spain", "Oslo", "Peru")]
 NUMBERS: dict[str, Any] = {"ridge": 0.1, "threshold": 0.5, "threshold_kind": "dimensions", "prior_strength": 1.0}
 
-BY_LAYER = {"selection_scope": "layer", "targets": "last", "smoothing_mode": "sequential"}
+BY_LAYER = {"smooth": True, "selection_scope": "layer", "targets": "last", "smoothing_mode": "sequential"}
 
 
 def make(kind: str, method: Method) -> tuple[Decoder, Any, Targets]:
@@ -50,7 +50,7 @@ def weights(decoder: Decoder) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_candidates_start_from_the_batchs_weights_and_can_be_taken_back(kind: str) -> None:
-    decoder, batch, _ = make(kind, named_method("alphaedit_plus", **NUMBERS, smoothing_steps=2))
+    decoder, batch, _ = make(kind, named_method("alphaedit_plus", **NUMBERS, smooth=True, smoothing_steps=2))
     start = weights(decoder)
     first = batch.candidate(0)
     after_first = weights(decoder)
@@ -75,7 +75,7 @@ def test_the_report_tells_the_weights_of_earlier_edits(prior: str, equal: bool) 
 
 
 def test_only_very_inconsistent_edits_are_smoothed() -> None:
-    _, batch, targets = make("llama", named_method("alphaedit_plus", **NUMBERS, smoothing_steps=4))
+    _, batch, targets = make("llama", named_method("alphaedit_plus", **NUMBERS, smooth=True, smoothing_steps=4))
     assert batch.iterations == 5
     target = batch.editor._targets[0]
     half, full = target.values_at(0), target.values_at(4)
@@ -137,7 +137,7 @@ def test_nan_residual_takes_everything_back() -> None:
         ({"selection": "last"}, "expected method.selection out of best, converge, highest, got 'last'"),
         ({"selection_scope": "edit"}, "expected method.selection_scope out of batch, layer, got 'edit'"),
         (
-            {"selection_scope": "layer"},
+            {"smooth": True, "selection_scope": "layer"},
             "expected smoothing_mode: sequential for method.selection_scope: layer, whose candidates come one after "
             "the other, got parallel; set smoothing_mode: sequential.",
         ),
@@ -170,7 +170,7 @@ def test_bad_methods(numbers: dict[str, Any], text: str) -> None:
 def test_candidates_found_in_one_pass_are_those_found_one_by_one(
     kind: str, targets: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method = named_method("alphaedit_plus", **NUMBERS, smoothing_steps=4, targets=targets)
+    method = named_method("alphaedit_plus", **NUMBERS, smooth=True, smoothing_steps=4, targets=targets)
     decoder, batch, _ = make(kind, method)
     together = BatchEdit(batch.snapshot, batch.editor, parallel=True)
     start = weights(decoder)
@@ -194,7 +194,9 @@ def test_candidates_found_in_one_pass_are_those_found_one_by_one(
     [("llama", {"treatment": "sparsify"}), ("gemma2", {}), ("llama", {"smooth": False})],
 )
 def test_where_one_pass_will_not_do_candidates_come_one_by_one(kind: str, numbers: dict[str, Any]) -> None:
-    decoder, batch, _ = make(kind, named_method("alphaedit_plus", **NUMBERS, **{"smoothing_steps": 2, **numbers}))
+    decoder, batch, _ = make(
+        kind, named_method("alphaedit_plus", **NUMBERS, **{"smooth": True, "smoothing_steps": 2, **numbers})
+    )
     assert batch.editor.propose_all() is None
     together = BatchEdit(batch.snapshot, batch.editor, parallel=True)
     together.candidate(0)
@@ -206,7 +208,7 @@ def test_where_one_pass_will_not_do_candidates_come_one_by_one(kind: str, number
 
 
 def test_while_all_candidates_are_scored_the_model_is_as_the_batch_found_it() -> None:
-    decoder, batch, _ = make("llama", named_method("alphaedit_plus", **NUMBERS, smoothing_steps=2))
+    decoder, batch, _ = make("llama", named_method("alphaedit_plus", **NUMBERS, smooth=True, smoothing_steps=2))
     together, start = BatchEdit(batch.snapshot, batch.editor, parallel=True), weights(decoder)
     together.candidate(0)
     edited = weights(decoder)
@@ -218,7 +220,7 @@ def test_while_all_candidates_are_scored_the_model_is_as_the_batch_found_it() ->
 
 
 def test_the_first_layer_is_read_once_for_all_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, batch, _ = make("llama", named_method("alphaedit_plus", **NUMBERS, smoothing_steps=4))
+    _, batch, _ = make("llama", named_method("alphaedit_plus", **NUMBERS, smooth=True, smoothing_steps=4))
     monkeypatch.setattr(closed_form, "_TOKENS", 2 * batch.editor._reader.tokens)  # two candidates at a time
     read: list[int] = []
     original = KeyReader.read

@@ -60,7 +60,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "blue": {},
     "memit_blue": {},
     "encore": {},
-    "alphaedit_plus": {"selection": "converge", **ALIGNED},
+    "alphaedit_plus": {"smooth": True, "selection": "converge", **ALIGNED},
     "alphaedit_plus_paper": {},
     "prune_plus": SEARCHED,
     "blue_plus": SEARCHED,

@@ -23,6 +23,7 @@ from tiny import tiny_model, tiny_tokenizer
 LAYERS = LEARNING["layers"]
 BY_LAYER: dict[str, Any] = {
     "targets": "last",
+    "smooth": True,
     "selection": "highest",
     "selection_scope": "layer",
     "smoothing_mode": "sequential",

@@ -114,7 +114,7 @@ def test_a_validation_is_one_pass(plain: dict[str, Counts]) -> None:
 
 
 def test_smoothing_runs_all_candidates_together() -> None:
-    options = {"smoothing_steps": SMOOTHING}
+    options = {"smooth": True, "smoothing_steps": SMOOTHING}
     (one, session), (many, _) = (
         phases("alphaedit_plus", smoothing_mode=m, **options) for m in ("parallel", "sequential")
     )

@@ -23,7 +23,7 @@ def begun(mode: str) -> tuple[EditSession, EditDataModule]:
     method, targets, preserved = learning_options("alphaedit_plus")
     names = ("ridge", "prior_strength", "threshold", "threshold_kind")
     numbers = {name: getattr(method, name) for name in names}
-    chosen = named_method("alphaedit_plus", **numbers, smoothing_steps=4, smoothing_mode=mode)
+    chosen = named_method("alphaedit_plus", **numbers, smooth=True, smoothing_steps=4, smoothing_mode=mode)
     session = EditSession(tiny_model("llama"), tiny_tokenizer(), [1, 2], chosen, targets, preserved)
     data = stream()
     session.prepare(data)

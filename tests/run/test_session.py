@@ -18,7 +18,7 @@ from aeplus.methods.compositions import named_method
 from aeplus.run import session as run_session
 from aeplus.run.batches import Stream
 from aeplus.run.session import EditSession
-from small import LEARNING, learning_options, records
+from small import LEARNING, SUBJECTS, TARGETS, learning_options, records
 from tiny import tiny_model, tiny_tokenizer
 
 
@@ -77,6 +77,8 @@ def test_a_loop_of_ones_own_edits_as_lightning_does(method: str) -> None:
     drive(run, data, data.validation_items)
     report = run.finish()
     options = {**LEARNING, "preserved_count": 2, "snippet_corpus": LEARNING["corpus"], "smoothing_steps": 2}
+    if method == "alphaedit_plus":
+        options["smooth"] = True
     result = aeplus.edit(by_lightning, tokenizer(), records(), method, batch_size=3, **options)
     for name, weight in by_lightning.state_dict().items():
         assert torch.equal(by_hand.state_dict()[name], weight), name
@@ -113,6 +115,24 @@ def test_the_report_says_which_iteration_was_committed_and_what_each_scored() ->
         best = max(candidate["probability"] for candidate in batch["candidates"])
         assert batch["validation_probability"] == pytest.approx(best, abs=1e-3)
     assert run.report.edits_done == run.report.edits == 7
+
+
+@pytest.mark.parametrize(("prior", "warned"), [("resolve", True), ("conflict", False)])
+def test_edits_that_may_be_rewrites_are_named_once(prior: str, warned: bool) -> None:
+    other = {"prompt": "{} has as its seat", "subject": SUBJECTS[0], "target_new": TARGETS[1]}
+    requests = requests_from_records([*records()[:3], other, {**other, "target_new": TARGETS[2]}])
+    method, targets, preserved = learning_options("alphaedit_plus")
+    method = replace(method, prior=prior)
+    run = EditSession(tiny_model("gpt2"), tokenizer(), LEARNING["layers"], method, targets, preserved)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.prepare(ListStream(requests, 3))
+    text = (
+        "2 edits have the subject of an edit of an earlier batch, another answer and no 'fact' in common (such as "
+        f"edits 4 and 1, {SUBJECTS[0]!r}): method.prior: resolve takes them for different facts and keeps the earlier "
+        "answers; where they ask for one fact, give both the same 'fact'"
+    )
+    assert [str(w.message) for w in caught if "subject" in str(w.message)] == [text] * warned
 
 
 def test_batches_of_one_say_that_they_are_not_smoothed_or_smooth_by_a_threshold() -> None:

@@ -87,17 +87,14 @@ def with_method(arguments: Sequence[str]) -> list[str]:
 
 
 def _names_method(value: str) -> bool:
-    """Whether a config says which method, by its name or by a part of it."""
+    """Whether a config says which method."""
     import yaml  # type: ignore[import-untyped]
-
-    from aeplus.methods.method import SWITCHES
 
     text = value if "\n" in value or ":" in value else read_utf8(expanded(value), "a config")
     try:
-        fields = yaml.safe_load(text)["model"]["method"]
+        return "name" in yaml.safe_load(text)["model"]["method"]
     except (yaml.YAMLError, KeyError, TypeError):
-        return False  # none, or nothing that the parser would take
-    return not isinstance(fields, dict) or bool({"name", *SWITCHES} & set(fields))
+        return False  # none, or nothing that the parser will take
 
 
 def method_flags(arguments: Sequence[str]) -> list[str]:

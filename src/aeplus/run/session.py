@@ -12,7 +12,6 @@
 """
 
 import time
-import warnings
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +26,7 @@ from aeplus.models.checks import check_model, check_tokenizer
 from aeplus.models.decoder import Decoder, EditSite, Snapshot
 from aeplus.preserved.facts import Statement
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions
+from aeplus.run import notices
 from aeplus.run.batches import Adaptable, BatchCommit, Stream
 from aeplus.run.by_layer import Items, LayerChoice, check_alone
 from aeplus.run.committed.entries import Entries, Entry
@@ -119,12 +119,7 @@ class EditSession:
             raise InputError(msg)
         if method.by_layer:
             check_alone(ranks is None or ranks.alone)
-        for number, (fixed, present) in method.departures.items():
-            message = (
-                f"method.{number} is {present}, where {method.name} fixes {fixed}, and {present} is used; to have "
-                f"{fixed}, leave it out, or give the method's config last"
-            )
-            warnings.warn(message, stacklevel=2)
+        notices.departures(method)
         check_model(model)
         check_tokenizer(tokenizer, model)
         model.requires_grad_(False).eval()
@@ -177,6 +172,8 @@ class EditSession:
                 msg = 'expected edits, got none; call setup("fit") of the data first.'
                 raise InputError(msg)
             self.unedited.check(self.sites)
+            if editing:
+                notices.possible_rewrites(self.method, data.requests, len(data.current))
         self._reading.adapt(data, self.contexts() if editing else ("",), self.preserved.corpus, editing=editing)
         self.data = data
         if resume is not None:
@@ -328,7 +325,7 @@ class EditSession:
         if self.method.by_layer:
             self._by_layer = LayerChoice(items, self.select, self.measuring.grade, self.monitor, self._spend_validating)
         if len(self.data.current) == 1 and not self.data.cursor:
-            self._say_if_not_smoothed()
+            notices.not_smoothed(self.method)
         self._restart_clock()
         prior_keys = [self.entries.keys(site) for site in self.sites]
         removed = None
@@ -336,7 +333,9 @@ class EditSession:
             earlier = [(self.entries.updates(site), self.entries.keys(site)) for site in self.sites]
             removed = [added_last(self.method, updates, updates.ranks, keys) for updates, keys in earlier]
         self._batch = self._builder.build(self.data.current, self.data.edited, prior_keys, removed, self._by_layer)
-        self._name_shared_keys()
+        if self.method.update == "closed_form":
+            joint = self.target_options.joint
+            notices.shared_keys(self.batch.shared_keys, self.data.current, self.data.cursor, joint=joint)
         self._rule = self.select()
         self._seconds["targets"] = self._builder.learning_seconds
 
@@ -355,30 +354,6 @@ class EditSession:
             self.candidate()
             done = self.settle(seen(self.validate(items()), self.monitor))
         return self.commit()
-
-    def _say_if_not_smoothed(self) -> None:
-        method = self.method
-        if method.smooth and method.smoothing_threshold is None:
-            message = (
-                "batches of one edit are not smoothed, as method.smoothing_share takes the largest residuals of a "
-                "batch; set method.smoothing_threshold to smooth by a number"
-            )
-            warnings.warn(message, stacklevel=2)
-
-    def _name_shared_keys(self) -> None:
-        """Warns of edits of this batch whose keys are one: whatever they are given, they are given together."""
-        if self.method.update != "closed_form":
-            return
-        first, requests = self.data.cursor + 1, self.data.current
-        for members in self.batch.shared_keys:
-            numbers = ", ".join(str(first + i) for i in members)
-            what = (
-                "get one joint target" if self.target_options.joint else "get targets that one update cannot all reach"
-            )
-            warnings.warn(
-                f"edits {numbers} have one key ({requests[members[0]].subject!r}, in one batch) and {what}",
-                stacklevel=2,
-            )
 
     def candidate(self) -> Candidate:
         """Puts the batch's next candidate into the model.

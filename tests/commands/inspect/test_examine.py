@@ -57,14 +57,21 @@ def test_the_first_batch_is_reported_as_the_run_measures_it(tmp_path: Path, monk
     edits = [{**record, "rephrase": [], "neighborhood": []} for record in records()]
     model = tiny_model()
     before = weights_fingerprint(model)
-    found = findings_of(module_of(model, targets="last"), edits, BATCH)
+    found = findings_of(module_of(model, targets="last", smooth=True), edits, BATCH)
     assert found[0].tokens[found[0].subject_token] == " France"
     assert found[0].place == "' France' → ' Paris'"
     assert weights_fingerprint(model) == before
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
     watch = Watch()
-    options = {**SMALL, "threshold": 0.5, "threshold_kind": "dimensions", "targets": "last", "batch_size": BATCH}
+    options = {
+        **SMALL,
+        "threshold": 0.5,
+        "threshold_kind": "dimensions",
+        "targets": "last",
+        "smooth": True,
+        "batch_size": BATCH,
+    }
     aeplus.edit(model, tiny_tokenizer(), edits, callbacks=[watch], **options)
     first = watch.commits[0]
     report = first.candidate.layers[0].report
@@ -113,6 +120,13 @@ def test_edits_of_one_batch_that_have_one_key_are_named() -> None:
     assert [f.one_key for f in found] == [[2], [1], [], []]  # the last is in the next batch
 
 
+def test_edits_that_may_be_rewrites_in_other_words_are_named() -> None:
+    first = {"prompt": "{} lies in", "subject": "Rome", "target_new": "Paris"}
+    later = {"prompt": "The country of {} is", "subject": "Rome", "target_new": "London"}
+    found = findings_of(module_of(tiny_model()), [first, records()[0], later], 2, targets=False, length=1)
+    assert [f.one_subject for f in found] == [[], [], [1]]
+
+
 def test_half_precision_weights_are_left_in_it() -> None:
     model = tiny_model().to(torch.bfloat16)
     before = weights_fingerprint(model)
@@ -136,6 +150,7 @@ def test_contradictory_edits_come_first() -> None:
     hard, harder = finding(edit=2, s_K0=0.6, residual=2.0), finding(edit=3, s_K0=0.7, residual=4.0)
     assert [f.edit for f in most_conflicting([hard, mild, harder])] == [1, 3, 2]
     assert mild.remarks() == ["contradicts edit 9 (other, batch 2)"]
+    assert finding(one_subject=[4]).remarks() == ["may change what edit 4 says, if both ask for one fact"]
     assert finding(one_key=[4, 5]).remarks() == ["has one key with edit 4, 5"]
     same = finding(contradictions=[Clash(2, 1, "x")], doubles=[Clash(3, 2, "T")], notes=["odd"])
     assert same.remarks() == ["contradicts edit 2 (x, in the same batch)", "duplicate of edit 3, batch 2", "odd"]

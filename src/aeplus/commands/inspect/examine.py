@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aeplus.commands.inspect.findings import Finding, clashes, token_notes
 from aeplus.commands.stream_keys import read_keys, read_residuals, stream_rows
-from aeplus.edits import EditRequest
+from aeplus.edits import EditRequest, rewordings
 from aeplus.functional import nearest, null_share, null_space_filter
 from aeplus.methods.layer_targets import residual_threshold
 from aeplus.methods.method import Method
@@ -56,6 +56,7 @@ def examine(
     method, options = session.method, session.target_options
     requests = [request.without_tests() for request in requests]
     notes, same = token_notes(tokenizer, requests), clashes(requests, batch_size)
+    maybe = rewordings(requests, batch_size)
     contexts = session.contexts()
     batches = stream_rows(decoder, tokenizer, requests, contexts, batch_size)
     bare = [row for rows in batches for row in rows.prompts[:: rows.contexts]]
@@ -101,6 +102,7 @@ def examine(
             doubles=same[i][1],
             notes=notes[i],
             one_key=shared[i],
+            one_subject=[place + 1 for place in maybe[i]],
             layers={"s_K0": with_preserved.layers[i], "s_Kp": with_prior.layers[i], "s_batch": with_batch.layers[i]},
             tokens=readable(tokenizer, bare[i].ids),
             subject_token=bare[i].mark,

@@ -137,6 +137,8 @@ class Finding:
         notes: Tokenization warnings.
         one_key: The positions of other edits of its batch that have the same key: the same subject, and prompts that
             agree up to its last token. They share one target.
+        one_subject: The positions of edits of earlier batches that may be of the same fact in other words: the same
+            subject, another answer, and no fact in common.
         layers: The three s at each edited layer.
         tokens: Prompt and target as tokens, readable; the tokens of one character have its number of parts.
         subject_token: Index of the token that ends the subject, where the edit is made.
@@ -164,6 +166,7 @@ class Finding:
     doubles: list[Clash] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     one_key: list[int] = field(default_factory=list)
+    one_subject: list[int] = field(default_factory=list)
     layers: dict[str, list[float]] = field(default_factory=dict)
     free: float | None = None
     tokens: list[str] = field(default_factory=list)
@@ -188,7 +191,8 @@ class Finding:
         against = [f"contradicts edit {c.edit} ({c.target}{self._when(c)})" for c in self.contradictions]
         again = [f"duplicate of edit {c.edit}{self._when(c)}" for c in self.doubles]
         shared = [f"has one key with edit {', '.join(map(str, self.one_key))}"] if self.one_key else []
-        return [*against, *again, *shared, *self.notes]
+        maybe = [f"may change what edit {i} says, if both ask for one fact" for i in self.one_subject]
+        return [*against, *again, *shared, *maybe, *self.notes]
 
     def _when(self, clash: Clash) -> str:
         return ", in the same batch" if clash.batch == self.batch else f", batch {clash.batch}"

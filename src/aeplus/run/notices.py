@@ -1,0 +1,63 @@
+"""What a run warns of: settings and edits that may not do what was meant."""
+
+import warnings
+from collections.abc import Sequence
+
+from aeplus.edits import EditRequest, rewordings
+from aeplus.methods.method import Method
+
+
+def departures(method: Method) -> None:
+    """Numbers of a named method that are others than it fixes."""
+    for number, (fixed, present) in method.departures.items():
+        _warn(
+            f"method.{number} is {present}, where {method.name} fixes {fixed}, and {present} is used; to have {fixed}, "
+            "leave it out, or give the method's config last"
+        )
+
+
+def not_smoothed(method: Method) -> None:
+    """Batches of one edit, of which no share can be smoothed."""
+    if method.smooth and method.smoothing_threshold is None:
+        _warn(
+            "batches of one edit are not smoothed, as method.smoothing_share takes the largest residuals of a batch; "
+            "set method.smoothing_threshold to smooth by a number"
+        )
+
+
+def shared_keys(groups: Sequence[Sequence[int]], requests: Sequence[EditRequest], done: int, *, joint: bool) -> None:
+    """Edits of a batch whose keys are one: whatever they are given, they are given together.
+
+    Args:
+        groups: The places of such edits in the batch.
+        requests: The batch.
+        done: The edits of the stream before it.
+        joint: Whether they get one target.
+    """
+    what = "get one joint target" if joint else "get targets that one update cannot all reach"
+    for members in groups:
+        numbers = ", ".join(str(done + 1 + i) for i in members)
+        _warn(f"edits {numbers} have one key ({requests[members[0]].subject!r}, in one batch) and {what}")
+
+
+def possible_rewrites(method: Method, requests: Sequence[EditRequest], batch_size: int) -> None:
+    """Edits that ``prior: resolve`` takes for other facts than they may be.
+
+    Args:
+        method: The method.
+        requests: The edits of the stream.
+        batch_size: Edits in a batch.
+    """
+    found = rewordings(requests, batch_size) if method.prior == "resolve" else []
+    if places := [place for place, earlier in enumerate(found) if earlier]:
+        new, old = places[0] + 1, found[places[0]][-1] + 1
+        have = "edits have" if len(places) > 1 else "edit has"
+        _warn(
+            f"{len(places)} {have} the subject of an edit of an earlier batch, another answer and no 'fact' in common "
+            f"(such as edits {new} and {old}, {requests[new - 1].subject!r}): method.prior: resolve takes them for "
+            "different facts and keeps the earlier answers; where they ask for one fact, give both the same 'fact'"
+        )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=4)
