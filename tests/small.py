@@ -69,8 +69,7 @@ def small_config(folder: Path) -> str:
 model:
   model: {folder}/model
   layers: [0, 1]
-  method:
-    {{threshold: 0.5, threshold_kind: dimensions, ridge: 0.01, prior_strength: 1.0, smooth: true, smoothing_steps: 2}}
+  method: {{threshold: 0.5, threshold_kind: dimensions, ridge: 0.01, prior_strength: 1.0, smoothing_steps: 2}}
   targets: {{steps: 8, contexts: 1, context_length: 4, learning_rate: 0.5, clamp: 4.0}}
   preserved: {{corpus: {folder}/text.txt, tokens: 1500, window: 32}}
 data:

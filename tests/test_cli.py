@@ -357,7 +357,7 @@ def stop_in_second_batch(workplace: Path, here: Path, sent: signal.Signals, stat
     (here / "interrupting.py").write_text(INTERRUPT.format(number=int(sent)))
     callbacks = [*SAVE, "--trainer.callbacks+=aeplus.callbacks.EditCheckpoint"]
     words = ["fit", "--config", f"{workplace}/tiny.yaml", "--config", PLUS, *callbacks]
-    words += ["--trainer.callbacks+=interrupting.Interrupt"]
+    words += ["--trainer.callbacks+=interrupting.Interrupt", "--model.method.smooth=true"]
     code = "from aeplus.commands.main import entry_point; entry_point()"
     environment = {**os.environ, "PYTHONPATH": str(here)}
     done = subprocess.run(

@@ -21,7 +21,14 @@ def test_all_are_found() -> None:
     assert {Path(name).stem for name in names if name.startswith("method/")} == set(METHODS)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(ROOT / "configs")))
+QUICK = ("demo", "alphaedit_plus", "kde", "smollm2-135m", "llama3-8b")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=() if path.stem in QUICK else pytest.mark.slow) for path in CONFIGS],
+    ids=lambda p: str(p.relative_to(ROOT / "configs")),
+)
 def test_config_runs_small(path: Path, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The config under test first, then what makes it small."""
     monkeypatch.chdir(tmp_path)

@@ -91,6 +91,18 @@ def test_what_may_be_a_rewrite_in_other_words() -> None:
     named = [edit("{} lies in", "Italy", fact="1"), edit("{} is in", "Peru", fact="2"), edit("{} is in", "Chad")]
     assert rewordings(named, 1) == [[], [], [0, 1]]
     assert rewordings([], 1) == []
+    chats = [replace(request, fact=" ".join(request.fact_key), asked=request.prompt) for request in (first, later[0])]
+    assert rewordings(chats, 1) == [[], [0]]  # rendering has named them
+
+
+@pytest.mark.parametrize(("done", "size", "found"), [(0, 2, [2, 3, 4]), (2, 2, [2, 3, 4]), (3, 1, [3, 4]), (5, 2, [])])
+def test_rewordings_count_batches_from_what_is_done(done: int, size: int, found: list[int]) -> None:
+    """All of one subject; those of the batch under way are no earlier ones."""
+    stream = [EditRequest(f"{{}} {i}", "Rome", f"answer {i}") for i in range(5)]
+    places = rewordings(stream, size, done)
+    assert [place for place, earlier in enumerate(places) if earlier] == found
+    for place in found:
+        assert places[place] == list(range(done + (place - done) // size * size))
 
 
 def test_a_case_breaks_with_any_of_its_edits() -> None:

@@ -65,9 +65,11 @@ def test_ctrl_c_and_sigterm_in_every_command(
     ("words", "where"),
     [
         ("fit", "aeplus.module.load_model"),  # inside the trainer
-        ("validate", "aeplus.module.load_model"),
+        pytest.param("validate", "aeplus.module.load_model", marks=pytest.mark.slow),
         ("validate", "aeplus.run.session.EditSession.validate"),
-        ("compare --methods=memit --out=new", "aeplus.commands.compare.command.load_model"),
+        pytest.param(
+            "compare --methods=memit --out=new", "aeplus.commands.compare.command.load_model", marks=pytest.mark.slow
+        ),
         ("compare --methods=memit --out=new", "aeplus.run.session.EditSession.begin"),
         ("experiment table4 --out=new", "aeplus.run.session.EditSession.begin"),
         ("tune --out=new.yaml", "aeplus.run.session.EditSession.begin"),
@@ -130,6 +132,7 @@ def test_nobody_reads_on(long_journal: Path, words: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_nobody_reads_what_a_run_reports(workplace: Path, tmp_path: Path) -> None:
     """Progress and errors go nowhere, the run goes on and is saved."""
     read, write = os.pipe()
@@ -146,7 +149,11 @@ def test_nobody_reads_what_a_run_reports(workplace: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "status", "text"),
     [
-        ("fit --trainer.max_epochs=1", 2, "expected to reach the end of the 7 edits, got 0, as something such as"),
+        (
+            "fit --model.method.smooth=true --trainer.max_epochs=1",
+            2,
+            "expected to reach the end of the 7 edits, got 0, as something such as",
+        ),
         ("fit --trainer.max_steps=1", 2, "expected to reach the end of the 7 edits, got"),
         ("fit --trainer.max_time=00:00:00:00", 2, "expected to reach the end of the 7 edits, got 0"),
         (

@@ -8,10 +8,12 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 
 import aeplus
 from aeplus.api import EditOptions
 from aeplus.commands.configs import FOLDER, expand_configs, find_config, method_flags, shipped_configs, with_method
+from aeplus.commands.main import main
 from aeplus.errors import InputError
 from aeplus.methods.method import Method
 from aeplus.preserved.statistics import PreservedOptions
@@ -85,21 +87,70 @@ def test_arguments_are_expanded_wherever_a_config_stands() -> None:
     assert expand_configs(arguments) == ["fit", "--config", path, "-c", path, f"--config={path}", "--data.path", "demo"]
 
 
-def test_where_nothing_names_a_method_the_default_comes_behind_the_models(tmp_path: Path) -> None:
-    default = ["--config", str(FOLDER / "method" / "alphaedit_plus.yaml")]
-    model = ["--config", str(FOLDER / "model" / "smollm2-135m.yaml")]
-    own = tmp_path / "own.yaml"
-    own.write_text("model: {method: {prior_strength: 3.0}}")
-    mine, rest = [f"--config={own}"], ["--model.method.smooth", "true"]  # a switch changes the default
-    assert with_method(["fit", *rest]) == ["fit", *default, *rest]
-    assert with_method(["fit", *model, *rest]) == ["fit", *model, *default, *rest]
-    assert with_method(["fit", *model, *mine]) == ["fit", *model, *default, *mine]
-    assert with_method(["fit", *mine, *rest]) == ["fit", *default, *mine, *rest]
-    named = ["-c", "model: {method: {name: mine}}"]
-    assert with_method(["fit", *model, *named]) == ["fit", *model, *named]
-    assert with_method(["fit", *model, "--model.method.name=blue"]) == ["fit", *model, "--model.method.name=blue"]
-    for odd in ("model: [", "3: 4", "model: {method: ", "{model: {method: 3}}"):
-        assert with_method(["fit", "-c", odd]) == ["fit", *default, "-c", odd]
+DEFAULT = ["--config", str(FOLDER / "method" / "alphaedit_plus.yaml")]
+FRONT = ["--model.method.smooth=true", "--model.method.ridge", "2"]
+MODEL = ["--config", str(FOLDER / "model" / "smollm2-135m.yaml")]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--model.method.smooth", "true"], [*DEFAULT, "--model.method.smooth", "true"]),
+        ([*MODEL, "--model.method.ridge=2"], [*MODEL, *DEFAULT, "--model.method.ridge=2"]),
+        ([*MODEL, "--config=own.yaml"], [*MODEL, *DEFAULT, "--config=own.yaml"]),
+        (["--config=own.yaml", *MODEL], [*DEFAULT, "--config=own.yaml", *MODEL]),
+        # Options in front of the configs hold all the same.
+        (
+            [*FRONT, *MODEL],
+            [*FRONT, *MODEL, *DEFAULT, *FRONT],
+        ),
+        # Nothing that the parser will take, or no name.
+        *(
+            (["-c", odd], [*DEFAULT, "-c", odd])
+            for odd in ("model: [", "3: 4", "{model: {method: 3}}", "x: 2026-13-45")
+        ),
+        (["--config"], [*DEFAULT, "--config"]),
+    ],
+)
+def test_where_nothing_names_a_method_the_default_edits(
+    given: list[str], expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.yaml").write_text("model: {method: {prior_strength: 3.0, smooth: true}}")
+    assert with_method(["fit", *given]) == ["fit", *expected]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["-c", "model: {method: {name: mine}}"],
+        ["-c", "model: {method: mine.yaml}"],
+        ["--model.method.name=blue"],
+        ["--model.method", "mine.yaml"],
+        ["--model={method: {name: mine}}"],
+        ["--config", str(FOLDER / "method" / "blue.yaml")],
+    ],
+)
+def test_what_names_a_method_is_left_alone(given: list[str]) -> None:
+    assert with_method(["fit", *MODEL, *given]) == ["fit", *MODEL, *given]
+
+
+def test_shipped_configs_are_known_by_their_paths_too() -> None:
+    path = str(ROOT / "configs" / "model" / "smollm2-135m.yaml")  # a link, in a clone
+    assert with_method(["fit", "--config", path]) == ["fit", "--config", path, *DEFAULT]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [([], (False, 10.0)), (["--model.method.smooth", "true"], (True, 10.0))]
+)
+def test_a_run_without_a_method_is_the_defaults(
+    words: list[str], expected: tuple[bool, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", *words, "--config", "model/smollm2-135m", "--data.path", "gensim:world-facts", "--print_config"])
+    method = yaml.safe_load(capsys.readouterr().out)["model"]["method"]
+    assert (method["name"], method["targets"], method["prior"]) == ("alphaedit_plus", "own", "resolve")
+    assert (method["smooth"], method["prior_strength"]) == expected
 
 
 def test_fields_of_the_method_are_seen_in_both_forms() -> None:

@@ -135,6 +135,8 @@ SAVE = "{class_path: aeplus.callbacks.JournalWriter, init_args: {save_model: tru
 def fit(workplace: Path, number: int, *more: str, method: str = "alphaedit_plus", callbacks: str = SAVE) -> Path:
     """Edits by a version of the file in a folder of its own; the run's folder."""
     config = ["--config", f"{workplace}/tiny.yaml", "--config", METHODS[method]]
+    if method == "alphaedit_plus":  # so that validation prompts choose among candidates
+        config.append("--model.method.smooth=true")
     logger = f"{{class_path: TensorBoardLogger, init_args: {{save_dir: ., name: runs, version: v{number}}}}}"
     words = ["--data.path", f"{number}.jsonl", "--trainer.callbacks", f"[{callbacks}]", "--trainer.logger", logger]
     assert main(["fit", *config, *words, *more]) == 0

@@ -188,7 +188,7 @@ def edit(
         layers: Layers to edit; by default five from an eighth of the depth on.
         batch_size: Edits in a sequential batch.
         seed: Seed of the contexts and the validation set.
-        selection: Which smoothing candidate is committed: ``best``, ``converge`` or ``highest``; by default the
+        selection: Which candidate a method that smooths commits: ``best``, ``converge`` or ``highest``; by default the
             method's.
         edited_dtype: ``float32`` keeps the edited weights of a model in half precision in float32 from now on: small
             updates are otherwise rounded away.
@@ -233,6 +233,8 @@ def edit(
     data = EditDataModule(batch_size=batch_size, seed=seed, **data_options).attach(
         requests_from_records(list(edits), join=data_options.get("join", "auto"))
     )
+    if selection is not None and not module.options["method"].smooth:
+        warnings.warn(f"selection changes nothing: {module.options['method'].name} does not smooth", stacklevel=2)
     stop = SmoothingStop(selection=selection)
     with alone(model):
         try:

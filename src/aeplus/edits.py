@@ -163,31 +163,32 @@ def still_holding(requests: Sequence[EditRequest]) -> list[bool]:
     return [same_answer(request.target_new, last[request.fact_key]) for request in requests]
 
 
-def rewordings(requests: Sequence[EditRequest], batch_size: int) -> list[list[int]]:
+def rewordings(requests: Sequence[EditRequest], batch_size: int, done: int = 0) -> list[list[int]]:
     """Edits that may change a fact of an earlier batch in other words, which nothing says.
 
     Args:
         requests: The edits, in order.
         batch_size: Edits in a batch.
+        done: How many of them are made already; nothing is said of these.
 
     Returns:
         For each edit the places, from 0, of those of earlier batches with the same subject, another answer and another
-        prompt. Where both have a ``fact``, that decides.
+        prompt. Where both have a ``fact`` of the data's own, that decides.
     """
-    by_subject: dict[str, list[int]] = {}
-    for place, request in enumerate(requests):
-        by_subject.setdefault(normal(request.subject), []).append(place)
+    subjects = [normal(request.subject) for request in requests]
+    places: dict[str, list[int]] = {}
+    found: list[list[int]] = []
+    for place, (request, subject) in enumerate(zip(requests, subjects, strict=True)):
+        begin = done + (place - done) // batch_size * batch_size
+        earlier = [i for i in places.get(subject, []) if i < begin] if place >= done else []
+        found.append([i for i in earlier if _may_reword(request, requests[i])])
+        places.setdefault(subject, []).append(place)
+    return found
 
-    def rewrites(place: int, earlier: int) -> bool:
-        new, old = requests[place], requests[earlier]
-        named = new.fact and old.fact
-        other = new.fact_key != old.fact_key and not same_answer(new.target_new, old.target_new)
-        return earlier // batch_size < place // batch_size and other and not named
 
-    return [
-        [earlier for earlier in by_subject[normal(request.subject)] if rewrites(place, earlier)]
-        for place, request in enumerate(requests)
-    ]
+def _may_reword(new: EditRequest, old: EditRequest) -> bool:
+    named = new.fact and old.fact and not new.asked  # what was rendered as a chat has been given one
+    return not named and new.fact_key != old.fact_key and not same_answer(new.target_new, old.target_new)
 
 
 def broken_cases(requests: Sequence[EditRequest]) -> set[str]:

@@ -66,6 +66,8 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "blue_plus": SEARCHED,
 }
 PLUS = ("alphaedit_plus", "alphaedit_plus_paper", "prune_plus", "blue_plus")
+CONV1D = ("memit", "alphaedit_plus", "blue_plus")
+"""Methods that the quick tier edits GPT-2 by too."""
 OFF = {"relax": "none", "prior": "equal", "smooth": False, "prior_strength": 1.0}
 
 
@@ -209,8 +211,24 @@ def compare(run: Run, reference: published.Published, name: str, bound: float) -
 
 
 @pytest.mark.usefixtures("exact_basis")
-@pytest.mark.parametrize("kind", ["gpt2", "llama"])
-@pytest.mark.parametrize("method", SWITCHES)
+def test_parity_of_the_default(bench: Bench) -> None:
+    """It does not smooth: all targets are whole, as in the last smoothing iteration."""
+    run = bench.edited("alphaedit_plus", "llama", again=True, smooth=False)
+    assert run.committed == [0] * len(run.committed)
+    numbers = {"aligned": (ALIGNED_SHARE["llama"], *ALIGNED.values()), "unsmoothed": True, "again": True}
+    whole = [NUMBERS["smoothing_steps"]] * len(run.committed)
+    compare(run, bench.published("alphaedit_plus", "llama", whole, **numbers), "the default", 1e-9)
+
+
+@pytest.mark.usefixtures("exact_basis")
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        pytest.param(method, kind, marks=() if kind == "llama" or method in CONV1D else pytest.mark.slow)
+        for method in SWITCHES
+        for kind in ("gpt2", "llama")
+    ],
+)
 def test_parity(bench: Bench, method: str, kind: str) -> None:
     changes = {"again": True} if method == "alphaedit_plus" else {}  # its weights differ for such edits only
     run = bench.edited(method, kind, **changes)

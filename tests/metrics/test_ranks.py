@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import multiprocessing
 
@@ -49,6 +50,7 @@ def _rank(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_count_together(tmp_path: Path) -> None:
     multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)
     whole = values(fed(slice(0, 4)))

@@ -28,7 +28,7 @@ class Alive(EditCallback):
         self.updates += [weakref.ref(edit.update) for edit in commit.candidate.layers]
 
 
-@pytest.mark.parametrize("method", ["alphaedit", "prune"])
+@pytest.mark.parametrize("method", ["alphaedit", pytest.param("prune", marks=pytest.mark.slow)])
 def test_updates_in_a_journal_are_not_in_memory(method: str, tmp_path: Path) -> None:
     alive, own = Alive(), {"threshold": 0.8, "threshold_kind": "dimensions"} if method == "alphaedit" else {}
     options: dict[str, Any] = {**SMALL, **own, "batch_size": 1, "journal": tmp_path / "kept", "callbacks": [alive]}

@@ -11,7 +11,7 @@ from aeplus.utils.jsonl import read_utf8
 from aeplus.utils.paths import expanded
 from aeplus.utils.yaml_files import require_moderate
 
-FOLDER = Path(__file__).parents[1] / "configs"
+FOLDER = Path(__file__).resolve().parents[1] / "configs"
 """Where the shipped configs lie."""
 
 _FLAGS = ("--config", "-c")
@@ -72,29 +72,39 @@ def expand_configs(arguments: Sequence[str]) -> list[str]:
 
 
 def with_method(arguments: Sequence[str]) -> list[str]:
-    """Expanded arguments of ``aeplus fit``, with the default method where no config says which.
+    """Expanded arguments of ``aeplus fit``, with the default method where nothing says which.
 
-    Its config comes behind those of models, as a user would write it, and before the user's own.
+    Its config comes behind the shipped ones, as a user would write it, and before the user's own and single options.
     """
     places = [i for i, argument in enumerate(arguments) if argument.partition("=")[0] in _FLAGS]
     values = [arguments[i].partition("=")[2] or "".join(arguments[i + 1 : i + 2]) for i in places]
-    if any(map(_names_method, values)) or "name" in method_flags(arguments):
+    whole = any(argument.partition("=")[0] in ("--model", "--model.method") for argument in arguments)
+    if whole or any(map(_names_method, values)) or "name" in method_flags(arguments):
         return list(arguments)
-    own = (place for place, value in zip(places, values, strict=True) if Path(value).parent != FOLDER / "model")
+    own = (place for place, value in zip(places, values, strict=True) if FOLDER not in Path(value).resolve().parents)
     end = max((place + 1 + (arguments[place] in _FLAGS) for place in places), default=1)
     place = next(own, end)
-    return [*arguments[:place], "--config", find_config(f"method/{DEFAULT_METHOD}"), *arguments[place:]]
+    before = [argument.partition("=") for argument in arguments[:place]]
+    again: list[str] = []  # options in front of it, which hold all the same
+    for i, (flag, equals, _) in enumerate(before):
+        if _METHOD_FLAG.match(flag):
+            again += arguments[i : i + 1 if equals else i + 2]
+    default = ["--config", find_config(f"method/{DEFAULT_METHOD}")]
+    return [*arguments[:place], *default, *again, *arguments[place:]]
 
 
 def _names_method(value: str) -> bool:
     """Whether a config says which method."""
     import yaml  # type: ignore[import-untyped]
 
+    if not value:
+        return False
     text = value if "\n" in value or ":" in value else read_utf8(expanded(value), "a config")
     try:
-        return "name" in yaml.safe_load(text)["model"]["method"]
-    except (yaml.YAMLError, KeyError, TypeError):
+        method = yaml.safe_load(text)["model"]["method"]
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
         return False  # none, or nothing that the parser will take
+    return isinstance(method, str) or (isinstance(method, dict) and "name" in method)
 
 
 def method_flags(arguments: Sequence[str]) -> list[str]:

@@ -22,8 +22,8 @@ class LayerReport:
         residual_norm: Mean norm of the residual spread to this layer.
         rank: Rank of P̃: its eigenvectors of C, or aligned directions.
         sigma_max: Largest ``qᵀ C q`` among the unit vectors of P̃ (0 if none): the largest eigenvalue that was added.
-        leakage: ``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` of the update as solved: what RECT takes away or PRUNE restrains is in the
-            leakage of all updates together only.
+        leakage: ``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` of the update, as RECT, SPHERE or REVIVE leave it; what PRUNE restrains
+            is in the leakage of all updates together only.
         prior_weight_norm: ``‖Λp‖_F``.
         preserved: s(k, K0) of each edit, ``[n]``.
         prior: s(k, Kp) of each edit, ``[n]``.

@@ -40,23 +40,28 @@ def shared_keys(groups: Sequence[Sequence[int]], requests: Sequence[EditRequest]
         _warn(f"edits {numbers} have one key ({requests[members[0]].subject!r}, in one batch) and {what}")
 
 
-def possible_rewrites(method: Method, requests: Sequence[EditRequest], batch_size: int) -> None:
+def possible_rewrites(method: Method, requests: Sequence[EditRequest], batch_size: int, done: int) -> None:
     """Edits that ``prior: resolve`` takes for other facts than they may be.
 
     Args:
         method: The method.
         requests: The edits of the stream.
         batch_size: Edits in a batch.
+        done: How many are made already.
     """
-    found = rewordings(requests, batch_size) if method.prior == "resolve" else []
+    found = rewordings(requests, batch_size, done) if method.prior == "resolve" else []
     if places := [place for place, earlier in enumerate(found) if earlier]:
-        new, old = places[0] + 1, found[places[0]][-1] + 1
+        new, old = requests[places[0]], requests[found[places[0]][-1]]
         have = "edits have" if len(places) > 1 else "edit has"
         _warn(
             f"{len(places)} {have} the subject of an edit of an earlier batch, another answer and no 'fact' in common "
-            f"(such as edits {new} and {old}, {requests[new - 1].subject!r}): method.prior: resolve takes them for "
-            "different facts and keeps the earlier answers; where they ask for one fact, give both the same 'fact'"
+            f"(such as {_short(new)} after {_short(old)}): method.prior: resolve takes them for different facts and "
+            "keeps the earlier answers; where they ask for one fact, give both the same 'fact'"
         )
+
+
+def _short(request: EditRequest) -> str:
+    return repr(f"{request.question} {request.target_new}"[:80])
 
 
 def _warn(message: str) -> None:

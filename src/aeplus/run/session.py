@@ -172,8 +172,8 @@ class EditSession:
                 msg = 'expected edits, got none; call setup("fit") of the data first.'
                 raise InputError(msg)
             self.unedited.check(self.sites)
-            if editing:
-                notices.possible_rewrites(self.method, data.requests, len(data.current))
+            if editing and not data.exhausted:
+                notices.possible_rewrites(self.method, data.requests, len(data.current), data.cursor)
         self._reading.adapt(data, self.contexts() if editing else ("",), self.preserved.corpus, editing=editing)
         self.data = data
         if resume is not None:

@@ -406,7 +406,11 @@ def test_help_needs_no_torch(here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new"), [("result.json", '"score": ', '"score": 1'), ("metrics.json", "[", "[1, ")]
+    ("name", "old", "new"),
+    [
+        pytest.param("result.json", '"score": ', '"score": 1', marks=pytest.mark.slow),
+        ("metrics.json", "[", "[1, "),
+    ],
 )
 def test_an_altered_result_is_run_again(
     workplace: Path, here: Path, ran: list[str], name: str, old: str, new: str

@@ -126,10 +126,7 @@ def test_it_is_whole_at_both_scales(name: str, settings: dict[str, Any], tmp_pat
     assert not list(tmp_path.glob("*"))
 
 
-QUICK = ("table4", "table6", "fig1", "fig6", "cases")  # one of each kind of grid, table and figure
-
-
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in EXPERIMENTS])
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_it_runs_at_toy_size(name: str, workplace: Path, here: Path) -> None:
     assert experiment(workplace, toy(name, here), "--out", "out") == 0
     made = content(here / "out")
@@ -255,6 +252,7 @@ def test_cells_of_the_experiment_beside_are_taken_over(
     assert not ran
 
 
+@pytest.mark.slow
 def test_cells_that_cannot_be_taken_over_are_made(
     workplace: Path, here: Path, beside: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +300,7 @@ def test_finished_cells_are_not_deleted_for_other_options(
     assert len(ran) == before + 2
 
 
+@pytest.mark.slow
 def test_a_file_that_a_callback_reads_counts(workplace: Path, here: Path, ran: list[str]) -> None:
     """Also as a file in a folder."""
     (here / "references.json").write_text('{"Rome": "one"}')
@@ -562,6 +561,7 @@ def test_streams_are_drawn_with_the_cells_seed(workplace: Path, here: Path, ran:
     assert len(ran) == 2
 
 
+@pytest.mark.slow
 def test_alphaset_is_drawn_once_for_its_three_sets(workplace: Path, here: Path) -> None:
     forms = "The capital of {} is", "{} is governed from"
     cities = ("Paris", "Italy", "London", "France")

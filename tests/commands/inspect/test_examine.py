@@ -150,7 +150,7 @@ def test_contradictory_edits_come_first() -> None:
     hard, harder = finding(edit=2, s_K0=0.6, residual=2.0), finding(edit=3, s_K0=0.7, residual=4.0)
     assert [f.edit for f in most_conflicting([hard, mild, harder])] == [1, 3, 2]
     assert mild.remarks() == ["contradicts edit 9 (other, batch 2)"]
-    assert finding(one_subject=[4]).remarks() == ["may change what edit 4 says, if both ask for one fact"]
+    assert finding(one_subject=[4, 6]).remarks() == ["may change what edit 4, 6 says, if they ask for one fact"]
     assert finding(one_key=[4, 5]).remarks() == ["has one key with edit 4, 5"]
     same = finding(contradictions=[Clash(2, 1, "x")], doubles=[Clash(3, 2, "T")], notes=["odd"])
     assert same.remarks() == ["contradicts edit 2 (x, in the same batch)", "duplicate of edit 3, batch 2", "odd"]

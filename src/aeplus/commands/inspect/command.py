@@ -40,10 +40,8 @@ _S = (
     "s is the largest |cosine| of an edit's key with others, the mean over the edited layers: with a sample of "
     "preserved text (K0), with the edits of previous batches (Kp), with the other edits of its batch."
 )
-_R = (
-    "‖r‖ is the distance of the optimized target v* from the hidden state; edits above the batch's threshold are "
-    "smoothed."
-)
+_R = "‖r‖ is the distance of the optimized target v* from the hidden state."
+_SMOOTHED = " Edits above their batch's threshold are smoothed."
 
 
 class InspectCLI(BaseCLI):
@@ -138,7 +136,8 @@ def _write(out: Path, findings: Sequence[Finding], facts: dict[str, str]) -> Non
     conflict = png(conflict_distributions({"edits": values}))
     stream = png(conflict_along_stream([f.batch for f in findings], values, [f.smoothed for f in findings]))
     optimized = any(f.residual is not None for f in findings)
-    remarks = [_UNEDITED, _S, _R if optimized else "No targets were optimized, so ‖r‖ is unknown."]
+    distance = _R + _SMOOTHED * any(f.smoothed for f in findings)
+    remarks = [_UNEDITED, _S, distance if optimized else "No targets were optimized, so ‖r‖ is unknown."]
     page = html_page(findings, {"Distributions": conflict, "Along the stream": stream}, facts, remarks)
     write_jsonl(out / _FILES[0], (f.as_dict() for f in findings))
     for name, content in zip(_FILES[1:], (page.encode(), conflict, stream), strict=True):

@@ -191,7 +191,8 @@ class Finding:
         against = [f"contradicts edit {c.edit} ({c.target}{self._when(c)})" for c in self.contradictions]
         again = [f"duplicate of edit {c.edit}{self._when(c)}" for c in self.doubles]
         shared = [f"has one key with edit {', '.join(map(str, self.one_key))}"] if self.one_key else []
-        maybe = [f"may change what edit {i} says, if both ask for one fact" for i in self.one_subject]
+        numbers = ", ".join(map(str, self.one_subject))
+        maybe = [f"may change what edit {numbers} says, if they ask for one fact"] if numbers else []
         return [*against, *again, *shared, *maybe, *self.notes]
 
     def _when(self, clash: Clash) -> str:

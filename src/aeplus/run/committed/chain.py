@@ -2,7 +2,8 @@
 
 ``journal.json`` says which model the edits belong to. Record N is ``00000N.json``, with ``00000N.safetensors`` where it
 is a batch. The JSON file, which is written last, holds the digest of the tensors and that of the record before, so a
-record is there as a whole or not at all, and none can be altered, dropped or exchanged unnoticed. Nothing is ever
+record is there as a whole or not at all, and none can be altered, exchanged, or dropped before others unnoticed. What
+has lost its last records is a whole, shorter journal: a checkpoint or the count of edits shows it. Nothing is ever
 changed in place: taking edits out is a record too. Only JSON and safetensors are read; nothing is executed.
 
 Kinds of records: ``batch``; ``undo``, which takes edits out (``takes``) and may put records in their place (``by``);
