@@ -44,6 +44,7 @@ class Numbers:
     main_strength: float = 0.5
     block: int | None = None
     unsmoothed: bool = False
+    smooth: bool = True
     bound: float = 0.0
 
 
@@ -57,7 +58,8 @@ class Published:
         numbers: The methods' numbers; ``threshold`` is a share of the dimensions, ``epsilon`` absolute;
             ``growth`` bounds the leakage of P̃; ``aligned`` are share, power and floor of an aligned P̃; with ``block``
             P̃ is searched as in the published code, ε a share; edits with ``‖r‖`` above ``bound`` are smoothed there;
-            ``unsmoothed`` does it in BLUE+ for the targets themselves.
+            ``unsmoothed`` does it in BLUE+ for the targets themselves; without ``smooth`` AlphaEdit+ has only
+            the iteration given.
         targets: How targets are learned.
         preserved: Where ``C`` comes from.
         seed: Seed of the contexts.
@@ -306,12 +308,14 @@ class Published:
             if layer == layers[-1]:
                 break
             keys[layer] = self.plain.keys(rows, layer)
-            for t in (last,) if self.numbers.unsmoothed else (0, last):  # the first finds P_mod
+            for t in (
+                (0, last) if self.numbers.smooth and not self.numbers.unsmoothed else (last,)
+            ):  # the first finds P_mod
                 residual = self._smoothed(targets[layer], current[layer], t) - current[layer]
                 whole = self._plus_update(layer, keys[layer], residual, ridge, projectors)
             self._add(layer, whole)
 
-        for t in sorted({0, iteration}):
+        for t in sorted({0, iteration} if self.numbers.smooth else {iteration}):
             self._write(before)
             for layer in layers:
                 keys[layer] = self.plain.keys(rows, layer)

@@ -215,7 +215,7 @@ def test_parity_of_the_default(bench: Bench) -> None:
     """It does not smooth: all targets are whole, as in the last smoothing iteration."""
     run = bench.edited("alphaedit_plus", "llama", again=True, smooth=False)
     assert run.committed == [0] * len(run.committed)
-    numbers = {"aligned": (ALIGNED_SHARE["llama"], *ALIGNED.values()), "unsmoothed": True, "again": True}
+    numbers = {"aligned": (ALIGNED_SHARE["llama"], *ALIGNED.values()), "smooth": False, "again": True}
     whole = [NUMBERS["smoothing_steps"]] * len(run.committed)
     compare(run, bench.published("alphaedit_plus", "llama", whole, **numbers), "the default", 1e-9)
 

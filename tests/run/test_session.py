@@ -130,8 +130,8 @@ def test_edits_that_may_be_rewrites_are_named_once(prior: str, warned: bool) -> 
     question = other["prompt"].format(SUBJECTS[0])
     text = (
         "2 edits have the subject of an edit of an earlier batch, another answer and no 'fact' in common (such as "
-        f"'{question} {TARGETS[1]}' after 'The capital of {SUBJECTS[0]} {TARGETS[0]}'): method.prior: resolve takes them "
-        "for different facts and keeps the earlier answers; where they ask for one fact, give both the same 'fact'"
+        f"'{question} {TARGETS[1]}' after 'The capital of {SUBJECTS[0]} {TARGETS[0]}'): method.prior: resolve takes "
+        "them for different facts and keeps the earlier answers; where they ask for one fact, give both the same 'fact'"
     )
     assert [str(w.message) for w in caught if "subject" in str(w.message)] == [text] * warned
 
