@@ -107,7 +107,10 @@ def scaling_tables() -> str:
         ]
         each.append(f"{editing[0] / EDITS:.3f}")
         plus.append(f"{editing[1] / editing[0]:.2f}")
-    text += [f"| an edit | {' | '.join(each)} |", f"| AlphaEdit+, T = 10 / AlphaEdit | {' | '.join(plus)} |"]
+    text += [
+        f"| an edit | {' | '.join(each)} |",
+        f"| AlphaEdit+ with smoothing, T = 10 / AlphaEdit | {' | '.join(plus)} |",
+    ]
     return "\n".join(text)
 
 

@@ -116,13 +116,14 @@ def validation_parser() -> CommandParser:
     """Options of ``aeplus build-validation``."""
     parser = CommandParser(
         "build-validation",
-        "Builds a validation set, which selects among smoothing candidates: paraphrases of a share of the edits and "
-        "of preserved facts, never a test prompt. aeplus fit takes it with --data.validation FILE. A manifest "
-        "(FILE.manifest.json) contains hashes of its prompts and of the test prompts that it was checked against; a "
+        "Builds a validation set, which scores each batch and selects among smoothing candidates: paraphrases of a "
+        "share of the edits and of preserved facts, never a test prompt. aeplus fit takes it with --data.validation "
+        "FILE. A manifest (FILE.manifest.json) contains hashes of its prompts and of the test prompts that it was checked against; a "
         "run whose test prompts overlap with the set, or whose manifest does not fit, is refused. See "
         "docs/validation.md.",
         "aeplus build-validation --edits edits.jsonl --k0 facts.jsonl --out validation.jsonl --portion 1/3",
-        "aeplus fit --config model/gpt2-xl --data.path edits.jsonl --data.validation validation.jsonl",
+        "aeplus fit --config model/gpt2-xl --config method/blue_plus --data.path edits.jsonl \\\n"
+        "      --data.validation validation.jsonl",
     )
     parser.option("--edits", "FILE", f"the edits: {ANY_FORMAT}", required=True)
     parser.option("--out", "FILE", "where to write", required=True)

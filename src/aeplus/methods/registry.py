@@ -148,11 +148,13 @@ METHODS: dict[str, NamedMethod] = {
         ),
         NamedMethod(
             "prune_plus",
-            "PRUNE with the three AlphaEdit+ components",
+            "PRUNE with the three components of AlphaEdit+'s paper",
             *_PLUS_PAPER,
             {**_PLUS, "treatment": "restrain"},
         ),
-        NamedMethod("blue_plus", "BLUE with the three AlphaEdit+ components", *_PLUS_PAPER, {**_PLUS, **_BLUE}),
+        NamedMethod(
+            "blue_plus", "BLUE with the three components of AlphaEdit+'s paper", *_PLUS_PAPER, {**_PLUS, **_BLUE}
+        ),
     )
 }
 """The named methods, as in ``configs/method``. :func:`~aeplus.methods.compositions.register_method` adds one's own."""
