@@ -361,7 +361,7 @@ def main() -> None:
         nargs="*",
         choices=("last", "own"),
         metavar="TARGETS",
-        help="time AlphaEdit+ with smoothing too, T = 10, every candidate of a batch, with targets last, own, or by default both",
+        help="time AlphaEdit+ with smoothing too, T = 10, every candidate, with targets last, own, or by default both",
     )
     parser.add_argument("--smoothing-mode", choices=("parallel", "sequential"), default="parallel")
     parser.add_argument("--keep", choices=("all", "outside"), default="all", help="directions of preserved knowledge")

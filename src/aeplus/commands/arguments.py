@@ -118,9 +118,9 @@ def validation_parser() -> CommandParser:
         "build-validation",
         "Builds a validation set, which scores each batch and selects among smoothing candidates: paraphrases of a "
         "share of the edits and of preserved facts, never a test prompt. aeplus fit takes it with --data.validation "
-        "FILE. A manifest (FILE.manifest.json) contains hashes of its prompts and of the test prompts that it was checked against; a "
-        "run whose test prompts overlap with the set, or whose manifest does not fit, is refused. See "
-        "docs/validation.md.",
+        "FILE. A manifest (FILE.manifest.json) contains hashes of its prompts and of the test prompts that it was "
+        "checked against; a run whose test prompts overlap with the set, or whose manifest does not fit, is refused. "
+        "See docs/validation.md.",
         "aeplus build-validation --edits edits.jsonl --k0 facts.jsonl --out validation.jsonl --portion 1/3",
         "aeplus fit --config model/gpt2-xl --config method/blue_plus --data.path edits.jsonl \\\n"
         "      --data.validation validation.jsonl",
