@@ -43,7 +43,9 @@ class EditModule(LightningModule):
     Args:
         model: A hub id (``gpt2-xl``), a folder, a ``.gguf`` file or ``smollm2-135m``.
         layers: Decoder layers to edit, ascending; a method may take the first and the last only.
-        method: The composition of the update; see ``configs/method``.
+        method: The composition of the update; see ``configs/method``. Where nothing names one, ``aeplus fit`` takes
+            that of ``configs/method/alphaedit_plus.yaml``; the defaults of its fields are those of a composition of
+            one's own.
         targets: How targets are learned.
         preserved: Where preserved knowledge comes from.
         dtype: Dtype of the weights; ``auto`` takes the checkpoint's.

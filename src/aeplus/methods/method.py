@@ -84,7 +84,7 @@ class Method:
     """How updates are computed.
 
     Attributes:
-        name: What reports call it.
+        name: What reports call it; a composition of one's own should have another.
         update: ``closed_form``, or ``gradient``: learned step by step, orthogonal to previous edits (KDE).
         sites: Which of ``model.layers`` are edited: ``all``, or the first and the last (``ends``, BLUE).
         targets: ``last``: one target at the last edited layer, its residual divided by the layers left (MEMIT).
