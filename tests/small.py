@@ -45,7 +45,7 @@ def learning_options(method: str) -> tuple[Method, TargetOptions, PreservedOptio
         )
     )
     numbers["smoothing_steps"] = 2
-    smooth = {"smooth": True} if method == "alphaedit_plus" else {}  # of the default too
+    smooth = {"smooth": True} if method == "alphaedit_plus" else {}  # off by default
     return named_method(method, **numbers, **smooth), TargetOptions(**targets), PreservedOptions(**preserved)
 
 

@@ -13,6 +13,8 @@ import yaml
 import aeplus
 from aeplus.api import EditOptions
 from aeplus.commands.configs import FOLDER, expand_configs, find_config, method_flags, shipped_configs, with_method
+from aeplus.commands.fit import BaseCLI
+from aeplus.commands.inspect.command import InspectCLI
 from aeplus.commands.main import main
 from aeplus.errors import InputError
 from aeplus.methods.method import Method
@@ -100,10 +102,7 @@ MODEL = ["--config", str(FOLDER / "model" / "smollm2-135m.yaml")]
         ([*MODEL, "--config=own.yaml"], [*MODEL, *DEFAULT, "--config=own.yaml"]),
         (["--config=own.yaml", *MODEL], [*DEFAULT, "--config=own.yaml", *MODEL]),
         # Options in front of the configs hold all the same.
-        (
-            [*FRONT, *MODEL],
-            [*FRONT, *MODEL, *DEFAULT, *FRONT],
-        ),
+        ([*FRONT, *MODEL], [*FRONT, *MODEL, *DEFAULT, *FRONT]),
         # Nothing that the parser will take, or no name.
         *(
             (["-c", odd], [*DEFAULT, "-c", odd])
@@ -151,6 +150,14 @@ def test_a_run_without_a_method_is_the_defaults(
     method = yaml.safe_load(capsys.readouterr().out)["model"]["method"]
     assert (method["name"], method["targets"], method["prior"]) == ("alphaedit_plus", "own", "resolve")
     assert (method["smooth"], method["prior_strength"]) == expected
+
+
+@pytest.mark.parametrize(("cli", "strength"), [(InspectCLI, 10.0), (BaseCLI, 1.0)])
+def test_inspect_looks_by_the_default_and_a_comparison_leaves_numbers_to_its_methods(
+    cli: type[BaseCLI], strength: float
+) -> None:
+    settings = cli(["--config", "model/smollm2-135m", "--data.path", "gensim:world-facts"]).settings
+    assert settings["model"]["method"]["prior_strength"] == strength
 
 
 def test_fields_of_the_method_are_seen_in_both_forms() -> None:

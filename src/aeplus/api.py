@@ -222,7 +222,7 @@ def edit(
     module = EditModule(
         model=str(getattr(model, "name_or_path", "") or "model"),
         layers=chosen,
-        method=_method(method, method_options),
+        method=_method(method, method_options, selection),
         targets=TargetOptions(**target_options),
         preserved=PreservedOptions(**preserved_options),
         edited_dtype=edited_dtype,
@@ -233,8 +233,6 @@ def edit(
     data = EditDataModule(batch_size=batch_size, seed=seed, **data_options).attach(
         requests_from_records(list(edits), join=data_options.get("join", "auto"))
     )
-    if selection is not None and not module.options["method"].smooth:
-        warnings.warn(f"selection changes nothing: {module.options['method'].name} does not smooth", stacklevel=2)
     stop = SmoothingStop(selection=selection)
     with alone(model):
         try:
@@ -299,11 +297,11 @@ def _trainer(device: torch.device, callbacks: list[Callback]) -> Trainer:
     )
 
 
-def _method(method: str | Method, options: dict[str, Any]) -> Method:
+def _method(method: str | Method, options: dict[str, Any], selection: str | None) -> Method:
     chosen = (
         replace(method, **options) if isinstance(method, Method) else named_method(find_composition(method), **options)
     )
-    for name in chosen.idle(options):
+    for name in chosen.idle([*options, *(["selection"] if selection is not None else [])]):
         warnings.warn(f"{name} changes nothing: {chosen.name} does not use it", stacklevel=3)
     return chosen
 

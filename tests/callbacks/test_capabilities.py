@@ -103,10 +103,7 @@ def test_looking_changes_nothing(place: Path, workplace: Path, scoring: str) -> 
 
 
 def test_a_resumed_run_measures_the_unedited_model_too(place: Path, workplace: Path) -> None:
-    early = [
-        "--trainer.max_epochs=5",
-        "--model.method.smooth=true",
-    ]  # two batches of three candidates: within the second
+    early = ["--trainer.max_epochs=5", "--model.method.smooth=true"]  # within the second batch's three candidates
     first = fit(place, workplace, "first", *early, status=2, data="items", tasks="sst2", limit=4)
     (checkpoint,) = first.rglob("*.ckpt")
     again = fit(place, workplace, "again", *early[1:], f"--ckpt_path={checkpoint}", data="items", tasks="sst2", limit=4)

@@ -44,12 +44,7 @@ def fit(workplace: Path, *callbacks: dict[str, object], more: tuple[str, ...] = 
     ]
     plus = f"{ROOT}/configs/method/alphaedit_plus.yaml"
     words = ["fit", "--config", f"{workplace}/tiny.yaml", "--config", plus, "--data.path", "edits.jsonl", *more]
-    words += [
-        "--model.method.smooth",
-        "true",
-        "--model.method.relax",
-        "bounded",
-    ]  # whose P̃ has eigenvectors, which the figure marks
+    words += ["--model.method.smooth=true", "--model.method.relax=bounded"]  # the figure marks smoothed edits, and P̃
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)

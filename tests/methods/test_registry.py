@@ -184,6 +184,12 @@ def test_a_number_that_does_not_act_is_reported_by_edit() -> None:
         )
 
 
+def test_a_selection_without_candidates_is_reported() -> None:
+    options = {**LEARNING, "steps": 2, "selection": "best"}
+    with pytest.warns(UserWarning, match="selection changes nothing: alphaedit_plus does not use it"):
+        aeplus.edit(tiny_model("gpt2"), tiny_tokenizer(), records()[:1], "alphaedit_plus", **options)
+
+
 def test_a_flag_that_does_not_act_is_reported_by_fit(
     here: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -76,19 +76,23 @@ def with_method(arguments: Sequence[str]) -> list[str]:
 
     Its config comes behind the shipped ones, as a user would write it, and before the user's own and single options.
     """
-    places = [i for i, argument in enumerate(arguments) if argument.partition("=")[0] in _FLAGS]
-    values = [arguments[i].partition("=")[2] or "".join(arguments[i + 1 : i + 2]) for i in places]
-    whole = any(argument.partition("=")[0] in ("--model", "--model.method") for argument in arguments)
-    if whole or any(map(_names_method, values)) or "name" in method_flags(arguments):
+    configs: list[tuple[int, int, str]] = []  # where each begins and ends, and what it is
+    options: list[tuple[int, int]] = []
+    for i, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        end = i + 1 if equals else min(i + 2, len(arguments))
+        if flag in ("--model", "--model.method"):
+            return list(arguments)
+        if flag in _FLAGS:
+            configs.append((i, end, value if equals else "".join(arguments[i + 1 : end])))
+        elif _METHOD_FLAG.match(flag):
+            options.append((i, end))
+    if any(_names_method(value) for *_, value in configs) or "name" in method_flags(arguments):
         return list(arguments)
-    own = (place for place, value in zip(places, values, strict=True) if FOLDER not in Path(value).resolve().parents)
-    end = max((place + 1 + (arguments[place] in _FLAGS) for place in places), default=1)
-    place = next(own, end)
-    before = [argument.partition("=") for argument in arguments[:place]]
-    again: list[str] = []  # options in front of it, which hold all the same
-    for i, (flag, equals, _) in enumerate(before):
-        if _METHOD_FLAG.match(flag):
-            again += arguments[i : i + 1 if equals else i + 2]
+    behind = configs[-1][1] if configs else 1
+    place = next((begin for begin, _, value in configs if FOLDER not in Path(value).resolve().parents), behind)
+    # Options in front of it hold all the same.
+    again = [argument for begin, end in options if begin < place for argument in arguments[begin:end]]
     default = ["--config", find_config(f"method/{DEFAULT_METHOD}")]
     return [*arguments[:place], *default, *again, *arguments[place:]]
 

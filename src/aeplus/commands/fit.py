@@ -56,7 +56,13 @@ _LOGGER: dict[str, Any] = {
 
 
 class EditCLI(LightningCLI):
-    """The command line's parser and runner."""
+    """The command line's parser and runner.
+
+    Attributes:
+        one_method: Whether the arguments are of one method, the default where they name none.
+    """
+
+    one_method = True
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -85,16 +91,18 @@ class EditCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Finds configs by name, and looks at the checkpoint before anything else is done."""
         self._arguments = args
-        if isinstance(args, list):
-            args = expand_configs(args)
-            if args[:1] == ["fit"]:
-                args = with_method(args)
-        super().parse_arguments(parser, args)
+        super().parse_arguments(parser, self._expanded(args))
         given = self.config[self.config.subcommand]
         _log_below(given["trainer"])
         path = given.get("ckpt_path")
         if path is not None:
             read_checkpoint(Path(path))
+
+    def _expanded(self, args: Any) -> Any:
+        if not isinstance(args, list):
+            return args
+        args = expand_configs(args)
+        return with_method(args) if self.one_method and args[:1] == ["fit"] else args
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer.
@@ -236,6 +244,8 @@ class BaseCLI(EditCLI):
         args: The arguments of ``aeplus fit``.
     """
 
+    one_method = False
+
     def __init__(self, args: Sequence[str] | dict[str, Any]) -> None:
         super().__init__(
             EditModule,
@@ -274,7 +284,7 @@ class BaseCLI(EditCLI):
         """Refuses a checkpoint: the runs would not begin with the same model."""
         self._arguments = args
         # EditCLI would look for the checkpoint first.
-        LightningCLI.parse_arguments(self, parser, expand_configs(args) if isinstance(args, list) else args)
+        LightningCLI.parse_arguments(self, parser, self._expanded(args))
         if (path := self.config.fit.get("ckpt_path")) is not None:
             msg = f"expected no --ckpt_path, as every run begins with the unedited model, got {path}; leave it out."
             raise InputError(msg)

@@ -125,6 +125,9 @@ def test_edits_that_may_be_rewrites_in_other_words_are_named() -> None:
     later = {"prompt": "The country of {} is", "subject": "Rome", "target_new": "London"}
     found = findings_of(module_of(tiny_model()), [first, records()[0], later], 2, targets=False, length=1)
     assert [f.one_subject for f in found] == [[], [], [1]]
+    by_conflict = module_of(tiny_model(), prior="conflict")
+    found = findings_of(by_conflict, [first, records()[0], later], 2, targets=False, length=1)
+    assert [f.one_subject for f in found] == [[]] * 3
 
 
 def test_half_precision_weights_are_left_in_it() -> None:

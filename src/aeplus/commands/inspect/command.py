@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
 
-from aeplus.commands.configs import expand_configs, with_method
 from aeplus.commands.fit import BaseCLI
 from aeplus.commands.inspect.examine import examine
 from aeplus.commands.inspect.findings import Finding, most_conflicting
@@ -47,12 +46,14 @@ _SMOOTHED = " Edits above their batch's threshold are smoothed."
 class InspectCLI(BaseCLI):
     """Parses the arguments of ``aeplus fit``; runs nothing."""
 
+    one_method = True
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuses a checkpoint: the report is of the unedited model."""
         if any(str(argument).startswith("--ckpt_path") for argument in args):
             msg = "expected the unedited model for inspect, got --ckpt_path; leave it out."
             raise InputError(msg)
-        super().parse_arguments(parser, with_method(expand_configs(args)))
+        super().parse_arguments(parser, args)
 
 
 def run(options: Namespace, rest: list[str], command: str) -> int:

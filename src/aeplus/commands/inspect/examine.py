@@ -56,7 +56,7 @@ def examine(
     method, options = session.method, session.target_options
     requests = [request.without_tests() for request in requests]
     notes, same = token_notes(tokenizer, requests), clashes(requests, batch_size)
-    maybe = rewordings(requests, batch_size if method.prior == "resolve" else len(requests))  # then of one batch
+    maybe = rewordings(requests, batch_size) if method.prior == "resolve" else [[] for _ in requests]
     contexts = session.contexts()
     batches = stream_rows(decoder, tokenizer, requests, contexts, batch_size)
     bare = [row for rows in batches for row in rows.prompts[:: rows.contexts]]
