@@ -19,7 +19,7 @@ from aeplus.models.costs import (
 )
 
 GIB = 2**30
-MOST = 4 * GIB  # that a step of the targets may take
+MOST = 3 * GIB  # that a step of the targets may take
 CONTEXTS, STEPS, EDITS, BATCH_TOKENS = 6, 25, 100, 8192
 SUFFIX, ANSWER, HEAD, PREFIX = (
     5,
@@ -42,8 +42,8 @@ class Card:
 
 CARD = Card("400 TFLOP/s in bfloat16, 3 TB/s", 4e14, 3e12)
 SHAPES = {
-    "Llama 3 8B": (ModelShape(32, 4096, 14336, 128256, 218_103_808, 1_050_673_152, 2), range(4, 9)),
-    "Llama 3 70B": (ModelShape(80, 8192, 28672, 128256, 855_638_016, 2_101_346_304, 2), range(10, 15)),
+    "Llama 3 8B": (ModelShape(32, 4096, 14336, 128256, 218_103_808, 1_050_673_152, 2, 2048), range(4, 9)),
+    "Llama 3 70B": (ModelShape(80, 8192, 28672, 128256, 855_638_016, 2_101_346_304, 2, 2048), range(10, 15)),
 }
 
 
@@ -70,7 +70,7 @@ def works(shape: ModelShape, sites: range, candidates: int = 1) -> dict[str, Wor
 
 def tokens_at_once(shape: ModelShape, first: int) -> int:
     """Tokens of a step that fit its memory."""
-    return shape.tokens_within(MOST, shape.layers - first, ANSWER / SUFFIX, CACHED)
+    return shape.tokens_within(MOST, shape.layers - first, ANSWER / SUFFIX, CACHED, fused=True)
 
 
 def sizes(shape: ModelShape, sites: range) -> Memory:
@@ -78,7 +78,9 @@ def sizes(shape: ModelShape, sites: range) -> Memory:
     first = sites[-1] + 1
     tokens = min(tokens_at_once(shape, first), EDITS * (CONTEXTS * SUFFIX + 1))
     return memory(
-        shape, first, len(sites), tokens, tokens * ANSWER // SUFFIX, shape.intermediate // 10, round(tokens * CACHED)
+        *(shape, first, len(sites), tokens, tokens * ANSWER // SUFFIX, shape.intermediate // 10),
+        attended=round(tokens * CACHED),
+        fused=True,
     )
 
 

@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import torch
 import aeplus
 from aeplus.commands.main import main
 from aeplus.edits import EditRequest
+from aeplus.models.attention import short_attention
 from aeplus.models.decoder import Decoder
+from aeplus.models.kernels import Fused
 from aeplus.models.loading import load_model
 from aeplus.targets.optimizer import TargetOptions, find_targets
 from aeplus.targets.passes import CudaGraphs
@@ -63,6 +66,36 @@ def test_the_demos_model_is_edited_as_on_the_cpu() -> None:
     model = model.float()
     expected, found = (updates(model, WORLD, device, "alphaedit", **options) for device in ("cpu", "cuda"))
     assert_near(found, expected, 1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fused_kernels_give_the_same_there_and_back(dtype: torch.dtype) -> None:
+    model = tiny_model("llama").to("cuda", dtype).requires_grad_(False)
+    fused = Fused([model])
+    assert fused.gates
+    rounding = {torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
+    for module, _ in fused.modules:
+        states = torch.randn(7, 5, model.config.hidden_size, device="cuda", dtype=dtype)
+        results = []
+        for block in (nullcontext(), fused.applied()):
+            given = states.clone().requires_grad_()
+            with block:
+                output = module(given)
+            results.append((output, *torch.autograd.grad(output.sum(), given)))
+        for own, other in zip(*results, strict=True):
+            assert float((own - other).norm()) <= rounding * float(own.norm())
+
+
+def test_attention_of_short_rows_keeps_scores_in_float32() -> None:
+    query, key, value = (torch.randn(3, heads, 6, 16, device="cuda").bfloat16() for heads in (4, 2, 2))
+    mask = torch.ones(3, 1, 6, 6, dtype=torch.bool, device="cuda").tril()
+    leaves = [leaf.requires_grad_() for leaf in (query, key, value)]
+    found = short_attention(*leaves, mask, 1.0)
+    wide = [leaf.detach().double().cpu().requires_grad_() for leaf in leaves]
+    expected = short_attention(*wide, mask.cpu(), 1.0)
+    results = [(o, *torch.autograd.grad(o.sum(), given)) for o, given in ((found, leaves), (expected, wide))]
+    for short, exact in zip(*results, strict=True):
+        assert float((short.double().cpu() - exact).norm()) <= 1e-2 * float(exact.norm())
 
 
 @pytest.mark.filterwarnings("error:targets are learned without CUDA graphs")

@@ -7,7 +7,7 @@ import torch
 
 from aeplus.edits import EditRequest
 from aeplus.models.decoder import Decoder
-from aeplus.models.kernels import FusedNorms
+from aeplus.models.kernels import Fused
 from aeplus.targets import optimizer
 from aeplus.targets.optimizer import TargetOptions, Targets, find_targets
 from aeplus.targets.packing import target_parts
@@ -89,7 +89,7 @@ def test_a_pass_adds_to_the_gradient_that_is_there() -> None:
     for there in (None, torch.ones_like(initial)):
         delta = torch.zeros_like(initial, requires_grad=True)
         delta.grad = there
-        passes = Passes(decoder, delta, 0.1, 8, FusedNorms([]))
+        passes = Passes(decoder, delta, 0.1, 8, Fused([]))
         passes.take(parts)
         passes.run(1)
         gradients.append(delta.grad)

@@ -71,7 +71,7 @@ def test_tokens_of_a_step_fit_the_free_memory(decoder: Decoder, rows: BatchRows)
         asked = sum(len(row.answer_ids) for row in rows.prompts)
         tokens = sum(len(row.ids) - 1 - row.mark for row in rows.prompts)
         cached = len(rows.prompts) * max(row.mark for row in rows.prompts)
-        taken = shape.held(most, 2, most * cached / tokens) + most * asked / tokens * shape.vocabulary * 16
+        taken = shape.held(most, 2, most * cached / tokens) + shape.logits(int(most * asked / tokens))
         assert 0.45 * free < taken <= 0.5 * free
     assert tokens_at_once(decoder, rows, 2, 10**9, lambda _: 10**15) == tokens_at_once(
         decoder, rows, 2, 10**9, lambda _: 2**33
@@ -81,7 +81,7 @@ def test_tokens_of_a_step_fit_the_free_memory(decoder: Decoder, rows: BatchRows)
 
 
 def test_a_gpu_runs_rows_of_one_length_or_another_together() -> None:
-    big = ModelShape(32, 4096, 14336, 128256, 218_103_808, 1_050_673_152, 2)
-    small = ModelShape(30, 576, 1536, 49152, 3_539_000, 28_311_552, 4)
+    big = ModelShape(32, 4096, 14336, 128256, 218_103_808, 1_050_673_152, 2, 2048)
+    small = ModelShape(30, 576, 1536, 49152, 3_539_000, 28_311_552, 4, 384)
     assert 150 < big.part_tokens < 250
     assert small.part_tokens > 4000

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from aeplus.models.decoder import Decoder
+from aeplus.models.finding import text_config
 
 # A card to weigh one cost against another: operations and bytes a second, seconds and number of a layer's launches.
 _CARD = (4e14, 3e12, 4e-6, 35)
 _LOGIT_BYTES = 16  # logits in float32, their softmax, and the gradients of both
+POSITIONS = 256  # whose logits a step of the targets has at once
 _EIGH = 4  # operations of an eigendecomposition, in d³ (tridiagonal form, divide and conquer, back)
 
 
@@ -57,6 +59,7 @@ class ModelShape:
         layer_weights: Numbers in the matrices of one decoder layer.
         other_weights: Numbers in everything but the layers: embeddings, head, final norm.
         width: ``b``.
+        kv: Numbers in the keys and values of one token in one layer.
     """
 
     layers: int
@@ -66,6 +69,7 @@ class ModelShape:
     layer_weights: int
     other_weights: int
     width: int
+    kv: int
 
     @classmethod
     def of(cls, decoder: Decoder) -> "ModelShape":
@@ -81,6 +85,7 @@ class ModelShape:
             layer_weights=inside // len(decoder.layers),
             other_weights=sum(p.numel() for p in decoder.model.parameters() if p.ndim > 1) - inside,
             width=next(iter(decoder.layers.parameters())).element_size(),
+            kv=_kv(text_config(decoder.model), embeddings.shape[1]),
         )
 
     @classmethod
@@ -92,35 +97,40 @@ class ModelShape:
                 ``num_key_value_heads``, ``vocab_size`` and ``tie_word_embeddings``.
             width: Bytes of a number.
         """
-        o, d, groups = config.hidden_size, config.intermediate_size, config.num_key_value_heads
+        o, d, kv = config.hidden_size, config.intermediate_size, _kv(config, config.hidden_size)
         head = getattr(config, "head_dim", None) or o // config.num_attention_heads
-        attention = 2 * o * head * config.num_attention_heads + 2 * o * head * groups
+        attention = 2 * o * head * config.num_attention_heads + o * kv
         ends = config.vocab_size * o * (1 if config.tie_word_embeddings else 2)
-        return cls(config.num_hidden_layers, o, d, config.vocab_size, attention + 3 * o * d, ends, width)
+        return cls(config.num_hidden_layers, o, d, config.vocab_size, attention + 3 * o * d, ends, width, kv)
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of all weights."""
         return self.width * (self.layers * self.layer_weights + self.other_weights)
 
-    @property
-    def activation_bytes(self) -> int:
+    def activation_bytes(self, *, fused: bool = False) -> int:
         """Bytes that one token of one layer keeps for the way back, where weights need no gradient.
 
-        Of the MLP gate, its activation and up; of attention queries, keys and values for every head, rotated, and the
-        output; of two norms the input, in float32.
-        """
-        return self.width * (3 * self.intermediate + 5 * self.hidden) + 2 * 4 * self.hidden
+        Of the MLP gate, its activation and up; of attention queries, keys and values, rotated, and the scores; of two
+        norms the input, in float32.
 
-    def held(self, tokens: float, layers: int, attended: float = 0.0) -> float:
+        Args:
+            fused: Whether norms and gates are one kernel each (:class:`~aeplus.models.kernels.Fused`): then the
+                activation is not kept, and the input as it is.
+        """
+        inside, norms = (2, self.width) if fused else (3, 4)
+        return self.width * (inside * self.intermediate + 2 * self.hidden + self.kv) + 2 * norms * self.hidden
+
+    def held(self, tokens: float, layers: int, attended: float = 0.0, *, fused: bool = False) -> float:
         """Bytes that some tokens keep in some layers for the way back.
 
         Args:
             tokens: The tokens.
             layers: The layers.
-            attended: Cached tokens that they attend to, of all rows together: their keys and values for every head.
+            attended: Cached tokens that they attend to, of all rows together.
+            fused: As for :meth:`activation_bytes`.
         """
-        return layers * (tokens * self.activation_bytes + attended * 2 * self.width * self.hidden)
+        return layers * (tokens * self.activation_bytes(fused=fused) + attended * self.width * self.kv)
 
     @property
     def part_tokens(self) -> int:
@@ -129,7 +139,9 @@ class ModelShape:
         once = launches * launch + 2 * self.width * self.layer_weights / bandwidth
         return round(once / (4 * self.layer_weights / speed))
 
-    def tokens_within(self, free: float, layers: int, predicted: float, attended: float = 0.0) -> int:
+    def tokens_within(
+        self, free: float, layers: int, predicted: float, attended: float = 0.0, *, fused: bool = False
+    ) -> int:
         """How many tokens can go through some layers, there and back, in some bytes of memory; at least one.
 
         Args:
@@ -137,9 +149,17 @@ class ModelShape:
             layers: The layers.
             predicted: Positions whose logits are needed, for each token.
             attended: Cached tokens, for each token.
+            fused: As for :meth:`activation_bytes`.
         """
-        each = self.held(1.0, layers, attended) + predicted * self.vocabulary * _LOGIT_BYTES
-        return max(1, int(free / each))
+        each = self.held(1.0, layers, attended, fused=fused)
+        fit = free / (each + predicted * self.vocabulary * _LOGIT_BYTES)
+        if predicted * fit > POSITIONS:
+            fit = (free - self.logits(POSITIONS)) / each
+        return max(1, int(fit))
+
+    def logits(self, predicted: int) -> int:
+        """Bytes of the logits of some predicted positions, as many as a step has at once."""
+        return min(predicted, POSITIONS) * self.vocabulary * _LOGIT_BYTES
 
     def forward(self, tokens: int, layers: int, predicted: int = 0) -> Work:
         """One pass of some tokens through some layers, and of predicted positions through the head."""
@@ -148,6 +168,15 @@ class ModelShape:
             2.0 * (tokens * layers * self.layer_weights + predicted * head),
             float(self.width) * (layers * self.layer_weights + head),
         )
+
+
+def _kv(config: Any, hidden: int) -> int:
+    """Numbers in a token's keys and values; where the config does not tell, as many as queries have."""
+    heads = getattr(config, "num_attention_heads", None)
+    if not isinstance(heads, int) or not heads:
+        return 2 * hidden
+    groups, width = getattr(config, "num_key_value_heads", None), getattr(config, "head_dim", None)
+    return 2 * (groups if isinstance(groups, int) else heads) * (width if isinstance(width, int) else hidden // heads)
 
 
 def targets_work(
@@ -251,6 +280,8 @@ def memory(
     outside: int,
     attended: int = 0,
     sample: int = 1000,
+    *,
+    fused: bool = False,
 ) -> Memory:
     """The memory that editing takes above the weights.
 
@@ -263,11 +294,12 @@ def memory(
         outside: Directions outside the null space of each layer.
         attended: Cached tokens that they attend to.
         sample: Sampled preserved keys of each layer.
+        fused: Whether norms and gates are one kernel each.
     """
     d, o = shape.intermediate, shape.hidden
     return Memory(
-        activations=round(shape.held(tokens, shape.layers - first, attended)),
-        logits=predicted * shape.vocabulary * _LOGIT_BYTES,
+        activations=round(shape.held(tokens, shape.layers - first, attended, fused=fused)),
+        logits=shape.logits(predicted),
         preserved=sites * 4 * d * (outside + sample),
         snapshot=sites * 2 * shape.width * o * d,
         statistics=sites * 8 * d * d,

@@ -5,7 +5,7 @@ intermediate size ``d`` to the hidden size ``o``.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from inspect import signature
 from typing import Any, cast
@@ -18,9 +18,9 @@ from transformers.pytorch_utils import Conv1D
 
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
+from aeplus.models.attention import without_cudnn_attention
 from aeplus.models.checks import check_weight
 from aeplus.models.finding import find_layers, find_sites, named_sites, text_config
-from aeplus.models.kernels import without_cudnn_attention
 from aeplus.models.placing import placed_call
 from aeplus.models.response import Response
 from aeplus.utils.ranks import Ranks
@@ -28,6 +28,22 @@ from aeplus.utils.ranks import Ranks
 # The hooks of upcast modules, which outlive the sites: each Decoder of a model makes sites of its own.
 _UPCAST: WeakKeyDictionary[nn.Module, tuple[RemovableHandle, ...]] = WeakKeyDictionary()
 _PROBE_TOKENS = 8
+
+
+@dataclass
+class Tried:
+    """What :mod:`aeplus.models.replay` has found out about a model by trying.
+
+    Attributes:
+        freezes_prefix: Whether later tokens can be run from the keys and values of a prefix.
+        row_groups: By whether there is such a prefix, how many entries each row has in what a layer is called with.
+    """
+
+    freezes_prefix: bool | None = None
+    row_groups: dict[bool, dict[int, list[int | None]]] = field(default_factory=dict)
+
+
+_TRIED: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Tried]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -117,7 +133,7 @@ class Decoder:
 
     Attributes:
         sites: The edit sites, ascending; of every layer, but for models in which only some layers have an MLP.
-        responses, freezes_prefix, row_groups: What :mod:`aeplus.models.replay` has found out by trying.
+        responses, tried: What :mod:`aeplus.models.replay` has found out by trying.
 
     Raises:
         InputError: If the model has no stack of decoder layers, no layer has one MLP down-projection, or it is a
@@ -139,8 +155,12 @@ class Decoder:
             found = find_sites(model, self.layers) if site is None else named_sites(model, self.layers, site)
         self.sites = [EditSite(layer, f"{names[id(module)]}.weight", module) for layer, module in found.items()]
         self.responses: dict[int, Response] = {}
-        self.freezes_prefix: bool | None = None
-        self.row_groups: dict[bool, dict[int, list[int | None]]] = {}
+
+    @property
+    def tried(self) -> "Tried":
+        """What its forward pass does, whatever its weights are; remembered for the model, in its present dtype."""
+        dtype = self.model.get_input_embeddings().weight.dtype
+        return _TRIED.setdefault(self.model, {}).setdefault((dtype, self.config._attn_implementation), Tried())
 
     @cached_property
     def after(self) -> list[nn.Module]:

@@ -17,16 +17,16 @@ from torch.utils import _pytree as pytree
 from transformers.cache_utils import DynamicCache
 
 from aeplus.errors import InputError
+from aeplus.models.attention import grouped_attention, without_cudnn_attention
 from aeplus.models.decoder import Decoder, EditSite
 from aeplus.models.hooks import on_call
-from aeplus.models.kernels import without_cudnn_attention
 from aeplus.models.placing import device_of
 from aeplus.models.probing import measure_response
 from aeplus.models.response import Response, Steering
 from aeplus.models.tokens import pad
 
 _PADDING = 48  # tokens: where they are counted, positions are so wrong that rounding cannot be mistaken for it
-_ROUNDING = {torch.bfloat16: 0.1, torch.float16: 0.1}  # share of a deep model's states: other kernels, other rounding
+_ROUNDING = 1e-2, 0.1  # share of a deep model's states, by float32 and by less: other kernels, other rounding
 
 
 class PrefixCache(DynamicCache):
@@ -51,6 +51,12 @@ class PrefixCache(DynamicCache):
             return key_states, value_states
         layer = self.layers[layer_idx]
         return torch.cat([layer.keys, key_states], -2), torch.cat([layer.values, value_states], -2)
+
+    def forget(self, layers: range) -> None:
+        """Forgets the keys and values of some layers, which are not asked again."""
+        for layer in self.layers[layers.start : layers.stop]:
+            layer.keys = layer.values = None
+            layer.is_initialized = False
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "PrefixCache":
         """The same prefix with every tensor changed: some of the rows selected, or another dtype."""
@@ -132,6 +138,8 @@ class Replay:
         with on_call(modules, receive, stop=bool(behind)):
             self.output = self.decoder.forward(ids[:, cached:], mask, positions=True, cache=self._cache)
         self.hidden = entered[0] if entered else self.output
+        if self._cache is not None and not getattr(self.decoder.config, "num_kv_shared_layers", 0):
+            self._cache.forget(range(1, self.first))  # the first layer's tell how long the prefix is
 
     def run(self, hidden: Tensor, start: int, stop: int) -> Tensor:
         """Takes hidden states ``[rows, tokens, o]`` that enter layer ``start`` to the input of layer ``stop``.
@@ -139,7 +147,8 @@ class Replay:
         On the way they are where each layer is; those returned are where the given ones are.
         """
         given, hidden = hidden, hidden.to(self._dtype or hidden.dtype)
-        with nullcontext() if hidden.requires_grad else without_cudnn_attention():
+        short = self._cache is not None or hidden.requires_grad
+        with without_cudnn_attention(), grouped_attention() if short else nullcontext():
             for index in range(start, stop):
                 if index not in self._calls:
                     continue  # a layer for images, which text does not pass
@@ -181,10 +190,10 @@ class Replay:
         Raises:
             InputError: If it does not.
         """
-        again = self.decoder.final_norm(self.run(self.hidden, self.first, len(self.decoder.layers))[:1])
-        expected = self.output[:1]
+        again = self.decoder.final_norm(self.run(self.hidden, self.first, len(self.decoder.layers))[:1]).float()
+        expected = self.output[:1].float()
         finite = bool(torch.isfinite(expected).all())  # callers report other values
-        if finite and not torch.allclose(again, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
+        if finite and not bool((again - expected).norm() <= _rounding(self.output) * expected.norm()):
             msg = (
                 f"expected the layers of {type(self.decoder.model).__name__} to repeat its forward pass, got other "
                 "hidden states; report this architecture, as it does something between its layers that is not "
@@ -253,18 +262,18 @@ def row_groups(decoder: Decoder, *, cached: bool) -> dict[int, list[int | None]]
     Returns:
         By layer, for each leaf of its call; ``None`` where nothing is told, as by a mask that is not there.
     """
-    if cached not in decoder.row_groups:
+    if cached not in decoder.tried.row_groups:
         row = decoder.probe[0].tolist()
         half = len(row) // 2
         rows = [row, row[half - 1 :], row]  # of unequal lengths: masks are there only where rows are padded
         calls = [Replay(decoder, rows[:n], 0, [half] * n if cached else None)._calls for n in (2, 3)]
-        decoder.row_groups[cached] = {
+        decoder.tried.row_groups[cached] = {
             layer: [
                 _entries(two, three) for two, three in zip(*(pytree.tree_leaves(c[layer]) for c in calls), strict=True)
             ]
             for layer in calls[0]
         }
-    return decoder.row_groups[cached]
+    return decoder.tried.row_groups[cached]
 
 
 def _entries(two: Any, three: Any) -> int | None:
@@ -285,9 +294,9 @@ def freezes_prefix(decoder: Decoder) -> bool:
     Not so in models with recurrent states (Mamba, linear attention), which every run would move on, nor where positions
     count padding.
     """
-    if decoder.freezes_prefix is None:
-        decoder.freezes_prefix = _try_prefix(decoder)
-    return decoder.freezes_prefix
+    if decoder.tried.freezes_prefix is None:
+        decoder.tried.freezes_prefix = _try_prefix(decoder)
+    return decoder.tried.freezes_prefix
 
 
 @torch.no_grad()
@@ -307,8 +316,12 @@ def _try_prefix(decoder: Decoder) -> bool:
         again = [decoder.final_norm(replay.run(replay.hidden, 0, len(decoder.layers))) for _ in range(2)]
     except (IndexError, KeyError, AttributeError, TypeError, ValueError, RuntimeError):  # whatever a state lacks
         return False
-    limit = _ROUNDING.get(replay.hidden.dtype, 1e-2) * whole.norm()
+    limit = _rounding(replay.hidden) * whole.norm()
     return all(bool((part.float() - whole).norm() <= limit) for part in [replay.output, *again])
+
+
+def _rounding(states: Tensor) -> float:
+    return _ROUNDING[states.dtype in (torch.bfloat16, torch.float16)]
 
 
 @torch.no_grad()

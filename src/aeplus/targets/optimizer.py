@@ -19,7 +19,7 @@ from torch import Tensor
 
 from aeplus.errors import InputError, require_not_negative, require_positive, require_types
 from aeplus.models.decoder import Decoder
-from aeplus.models.kernels import FusedNorms
+from aeplus.models.kernels import Fused
 from aeplus.models.replay import Replay, response_of
 from aeplus.models.response import Steering
 from aeplus.targets.anchor import anchored, mlp_outputs
@@ -50,7 +50,7 @@ class TargetOptions:
         contexts: Number of sampled prefixes that a target is optimized after, in addition to the bare prompt.
         context_length: Maximum number of sampled tokens in each prefix.
         chunk_tokens: Maximum number of tokens run at once; bounds the memory of a step. On a GPU fewer are, where
-            what they keep for the way back would take more than half of the free memory, or 3.25 GiB.
+            what they keep for the way back would take more than half of the free memory, or 3 GiB.
         joint: Edits of a batch that have one key, such as several facts of one subject, share one target, learned for
             all of them together (MEMIT-Merge, https://arxiv.org/abs/2502.07322); otherwise each has a target of its
             own, and the update can only reach their mean.
@@ -211,7 +211,8 @@ def _learned(
     """The targets of a batch, or of a share of it."""
     anchor = options.length(layer) if options.norm == "anchor" else None
     first, groups = layer + 1, joint_groups(rows, options.joint)
-    at_once = tokens_at_once(decoder, rows, first, options.chunk_tokens)
+    fused = Fused([*decoder.layers[first:], *decoder.after])
+    at_once = tokens_at_once(decoder, rows, first, options.chunk_tokens, fused=fused.gates)
     parts, initial = target_parts(decoder, rows, first, at_once, groups)
     n = len(initial)  # targets: fewer than edits where some are joint
     target_of = torch.tensor(groups, device=initial.device)
@@ -224,6 +225,7 @@ def _learned(
     if lowered:
         # Above the last edited layer nothing changes while targets are optimized.
         above = [copy.deepcopy(module).bfloat16() for module in above]
+        fused = Fused([*above, *decoder.after])
         for part in parts:
             part.replay.lower_precision(above, torch.bfloat16)
     norm = initial.norm(dim=1)  # [n]
@@ -242,7 +244,7 @@ def _learned(
     # Between two looks nothing is read from the device: edits that have converged are frozen there.
     every = _CHECK_EVERY.get(initial.device.type, _CHECK_ELSEWHERE)
     passes = Passes(
-        *(decoder, delta, options.kl_factor, at_once, FusedNorms([*above, *decoder.after])),
+        *(decoder, delta, options.kl_factor, at_once, fused),
         plain=lowered and delta.device.type == "cpu",
         record=recorder(decoder, delta.device, first) if options.graphs else None,
     )

@@ -18,7 +18,7 @@ from aeplus.targets.rows import BatchRows
 
 # Cost of one more part on a CPU, in tokens (two cores, 135M parameters: its weights are read once more).
 _PART_COST = 60
-_MOST_MEMORY = int(3.25 * 2**30)  # bytes that a step may take on a GPU, and its share of what is free
+_MOST_MEMORY = 3 * 2**30  # bytes that a step may take on a GPU, and its share of what is free
 _MEMORY_SHARE = 0.5
 _PADDING_COST = 20  # tokens of padding that cost as much as one more part
 _BUNDLE_TOKENS = 1024  # tokens whose activations are held at once
@@ -215,7 +215,13 @@ def target_parts(
 
 
 def tokens_at_once(
-    decoder: Decoder, rows: BatchRows, first: int, chunk_tokens: int, free: Callable[[torch.device], int] | None = None
+    decoder: Decoder,
+    rows: BatchRows,
+    first: int,
+    chunk_tokens: int,
+    free: Callable[[torch.device], int] | None = None,
+    *,
+    fused: bool = False,
 ) -> int:
     """How many tokens a step may run at once, there and back.
 
@@ -225,6 +231,7 @@ def tokens_at_once(
         first: First layer to replay.
         chunk_tokens: The most that was asked for.
         free: Bytes that a device has left, to be asked instead of the device; a CPU is not asked by default.
+        fused: Whether norms and gates are one kernel each.
     """
     if free is None:
         if decoder.device.type != "cuda":
@@ -235,7 +242,8 @@ def tokens_at_once(
     cached = len(rows.prompts) * max(row.mark for row in rows.prompts)  # padded to the longest prefix
     devices = devices_of(decoder.layers[first:], decoder.device)
     budget = min(_MOST_MEMORY, _MEMORY_SHARE * min(map(free, devices)))
-    fit = ModelShape.of(decoder).tokens_within(budget, len(decoder.layers) - first, asked / tokens, cached / tokens)
+    layers = len(decoder.layers) - first
+    fit = ModelShape.of(decoder).tokens_within(budget, layers, asked / tokens, cached / tokens, fused=fused)
     return min(chunk_tokens, fit)
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from aeplus.models.costs import POSITIONS
 from aeplus.models.decoder import Decoder, at_least_float32
-from aeplus.models.kernels import FusedNorms
+from aeplus.models.kernels import Fused
 from aeplus.models.placing import devices_of
 from aeplus.targets.packing import TargetPart, bundle_parts
 
@@ -36,7 +37,7 @@ class Recorder(Protocol):
     """What records passes, to be replayed."""
 
     def first(self, run: Pass) -> Found:
-        """Runs a pass as usual, before one of its shapes is recorded: libraries plan for each, and set up things."""
+        """Runs a pass as usual, before the first is recorded: libraries set up things, and kernels are compiled."""
 
     def record(self, run: Pass) -> Pass:
         """What replays a pass.
@@ -54,7 +55,7 @@ class Passes:
         delta: δ ``[n, o]``, a leaf that is changed in place only.
         kl_factor: Weight of the KL term.
         tokens: How many tokens a bundle may have.
-        norms: The norms of the layers that are run.
+        fused: What runs as one kernel in the layers that are run.
         plain: Whether the layers are copies in bfloat16 on a CPU, where fused attention is slow on the way back.
         record: What records passes, if they are to be; from :func:`recorder`.
     """
@@ -65,17 +66,17 @@ class Passes:
         delta: Tensor,
         kl_factor: float,
         tokens: int,
-        norms: FusedNorms,
+        fused: Fused,
         *,
         plain: bool = False,
         record: Recorder | None = None,
     ) -> None:
         self._decoder, self._delta, self._kl_factor, self._tokens = decoder, delta, kl_factor, tokens
-        self._norms, self._plain, self._record = norms, plain, record
+        self._fused, self._plain, self._record = fused, plain, record
         self._bundles: list[list[TargetPart]] = []
         # With its parts, whose memory a recording reads, and whose names are theirs only while they are there.
         self._recorded: dict[tuple[int, ...], tuple[list[TargetPart], Pass]] = {}
-        self._met: set[tuple[torch.Size, ...]] = set()  # shapes of bundles that have run as usual
+        self._met = False  # whether a pass has run as usual where they are recorded
 
     def take(self, parts: Sequence[TargetPart]) -> None:
         """From now on runs these parts; what has been recorded of bundles that stay is kept."""
@@ -102,13 +103,13 @@ class Passes:
 
     def _once(self, bundle: list[TargetPart], runs_left: int) -> tuple[Tensor, Tensor, Tensor | None]:
         if not runs_left:
-            with torch.no_grad(), self._norms.applied():
-                return *_loss(self._decoder, bundle, self._delta, self._kl_factor), None
+            with torch.no_grad(), self._fused.applied():
+                return _loss(self._decoder, bundle, self._delta, self._kl_factor)
         name = _name(bundle)
         if self._record is not None and name not in self._recorded and runs_left >= _WORTH:
             try:
-                if (shapes := tuple(part.replay.hidden.shape for part in bundle)) not in self._met:
-                    self._met.add(shapes)
+                if not self._met:
+                    self._met = True
                     return self._record.first(lambda: self._there_and_back(bundle))
                 self._recorded[name] = bundle, self._record.record(lambda: self._there_and_back(bundle))
             except RuntimeError as error:
@@ -121,12 +122,12 @@ class Passes:
         return self._there_and_back(bundle)
 
     def _there_and_back(self, bundle: list[TargetPart]) -> Found:
-        with torch.enable_grad(), _attention(self._plain), self._norms.applied():
+        with torch.enable_grad(), _attention(self._plain), self._fused.applied():
             # A leaf of its own, made on the stream that records, shares δ's memory.
             delta = self._delta.detach().requires_grad_()
-            terms, missed = _loss(self._decoder, bundle, delta, self._kl_factor)
-            (gradient,) = torch.autograd.grad(terms.sum(), delta)
-        return terms.detach(), missed, gradient
+            terms, missed, gradient = _loss(self._decoder, bundle, delta, self._kl_factor)
+        assert gradient is not None
+        return terms, missed, gradient
 
 
 def recorder(decoder: Decoder, device: torch.device, first: int) -> Recorder | None:
@@ -210,27 +211,48 @@ def _attention(plain: bool) -> AbstractContextManager[None]:
     return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
 
 
-def _loss(decoder: Decoder, parts: list[TargetPart], delta: Tensor, kl_factor: float) -> tuple[Tensor, Tensor]:
-    """The terms of every target's loss that some parts hold, summed, and how many tokens are not on top, ``[n]``."""
-    n = len(delta)
-    predicting: list[Tensor] = []
+def _loss(
+    decoder: Decoder, parts: list[TargetPart], delta: Tensor, kl_factor: float
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The terms of every target's loss that some parts hold and how many tokens are not on top, ``[n]`` each.
+
+    Where δ needs one, also the gradient of their sum, ``[n, o]``. Logits, the largest tensors, are there for some
+    positions at a time: their gradient is taken at once, and goes on from the states that they are read from.
+    """
+    answers, essence = [], []
     for part in parts:
         hidden = part.replay.hidden
         subjects = torch.arange(len(hidden), device=hidden.device), part.mark
         moved = hidden[subjects] + delta[part.edit].to(hidden.dtype)
         hidden = hidden.index_put(subjects, moved)
         hidden = part.replay.run(hidden, part.replay.first, len(decoder.layers))
-        predicting += [hidden[part.row, part.column], hidden[part.essence, part.mark[part.essence]]]
-    logits = at_least_float32(decoder.logits(torch.cat(predicting))).split([len(states) for states in predicting])
-    loss, misses = delta.new_zeros(n), torch.zeros(n, dtype=torch.long, device=delta.device)
-    for part, answers, essence in zip(parts, logits[::2], logits[1::2], strict=True):
-        if len(answers):
-            target = part.target.to(answers.device)  # the logits stay where the head is: they are large
-            nll = F.cross_entropy(answers, target, reduction="none").to(loss.device) * part.share
-            loss = loss.index_add(0, part.edit[part.row], nll)
-            misses.index_add_(0, part.edit[part.row], (answers.argmax(-1) != target).to(misses))
-        if len(essence):
-            logp = essence.log_softmax(-1)
-            kl = (logp.exp() * (logp - part.reference)).sum(-1).to(loss.device)  # KL(now ‖ before), as in ROME
-            loss = loss.index_add(0, part.edit[part.essence], kl_factor * kl)
-    return loss, misses
+        answers.append(hidden[part.row, part.column])
+        essence.append(hidden[part.essence, part.mark[part.essence]])
+    target, share = (torch.cat([vars(part)[name] for part in parts]) for name in ("target", "share"))
+    edits = [part.edit[part.row] for part in parts], [part.edit[part.essence] for part in parts]
+    loss, misses = torch.zeros_like(delta[:, 0]), torch.zeros(len(delta), dtype=torch.long, device=delta.device)
+    above: list[Tensor] = []  # gradients of the states
+
+    def learned(logits: Tensor, at: slice) -> Tensor:
+        wanted = target[at].to(logits.device)  # the logits stay where the head is
+        misses.index_add_(0, edit[at], (logits.argmax(-1) != wanted).to(misses))
+        return F.cross_entropy(logits, wanted, reduction="none") * share[at].to(logits)
+
+    def kept(logits: Tensor, at: slice) -> Tensor:
+        logp = logits.log_softmax(-1)  # KL(now ‖ before), as in ROME
+        return kl_factor * (logp.exp() * (logp - reference[at])).sum(-1)
+
+    reference = torch.cat([part.reference for part in parts])
+    states = torch.cat(answers), torch.cat(essence)
+    for given, edit, judge in zip(states, map(torch.cat, edits), (learned, kept), strict=True):
+        for begin in range(0, len(given), POSITIONS):
+            at = slice(begin, begin + POSITIONS)
+            read = given[at].detach().requires_grad_(given.requires_grad)
+            terms = judge(at_least_float32(decoder.logits(read)), at)
+            loss = loss.index_add(0, edit[at], terms.detach().to(loss))
+            if given.requires_grad:
+                above += torch.autograd.grad(terms.sum(), read)
+    if not above:
+        return loss, misses, None
+    (gradient,) = torch.autograd.grad(torch.cat(states), delta, torch.cat(above))
+    return loss, misses, gradient
