@@ -135,15 +135,27 @@ def test_config_metrics_logs_and_resuming(workplace: Path, tmp_path: Path, monke
             fit(workplace, writer, "--ckpt_path", str(runs / "version_0" / "checkpoints" / f"{batches}-batches.ckpt"))
         assert measures(version) == whole
 
+    # By other protocols, too, and each batch.
+    other = writer.replace("every: 2, protocols: [strict, axes]", "every: 1, protocols: [tokens]")
+    fit(workplace, other, "--ckpt_path", str(runs / "version_0" / "checkpoints" / "3-batches.ckpt"))
+    again = measures(3)
+    assert again["batches"] == whole["batches"]
+    assert again["after"].keys() == {"edits", "tokens"}
+
     # Nobody measured the first batch of this one.
     fit(workplace, "")
-    assert measures(3) == {}
+    assert measures(4) == {}
     with pytest.warns(UserWarning, match="holds no retention after batches 1, as it was written without Evaluation"):
-        fit(workplace, writer, "--ckpt_path", str(runs / "version_3" / "checkpoints" / "1-batches.ckpt"))
-    late = measures(4)
+        fit(workplace, writer, "--ckpt_path", str(runs / "version_4" / "checkpoints" / "1-batches.ckpt"))
+    late = measures(5)
     assert late["retention"]["matrix"] == [[None] * 3, *whole["retention"]["matrix"][1:]]
     assert late["retention"]["mean"] == [None, *whole["retention"]["mean"][1:]]
     assert late["after"] == whole["after"]
+
+
+def test_validate_says_that_it_does_nothing_there() -> None:
+    with pytest.warns(UserWarning, match="does nothing in validate; .* resume it: aeplus fit"):
+        EvaluationWriter().setup(None, None, "validate")
 
 
 @pytest.mark.parametrize("most", [0, 1])

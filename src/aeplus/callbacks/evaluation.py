@@ -30,7 +30,8 @@ class EvaluationWriter(EditCallback):
 
     Measured are the unedited model, the model after every N batches (on the edits so far) and the last one.
     Nothing in the run depends on it. A checkpoint holds what was measured so far; a run resumed from one that was
-    written without this callback says so, and leaves the rows of retention that nobody measured empty.
+    written without this callback says so, and leaves the rows of retention that nobody measured empty. A finished run
+    that is resumed is measured once more at its end, by the protocols of then.
 
     Args:
         every: Measure after every N batches too; 0 for the start and the end only.
@@ -57,10 +58,17 @@ class EvaluationWriter(EditCallback):
         self._retention: Retention | None = None
         self._saved: dict[str, Any] = {}
         self._batches: dict[str, dict[str, Any]] = {}
+        self._measured: str | None = None  # the step whose measures are of this run, not of a checkpoint's
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forgets a previous run."""
+        """Forgets a previous run; says that nothing is measured where no model is edited."""
         self._clear()
+        if stage == "validate":
+            warnings.warn(
+                "EvaluationWriter measures while a model is edited and does nothing in validate; to measure a finished "
+                "run by other protocols resume it: aeplus fit --ckpt_path FILE with those protocols",
+                stacklevel=2,
+            )
 
     def on_unedited_model(self, trainer: Trainer, module: EditingModule) -> None:
         """Measures the unedited model."""
@@ -110,6 +118,7 @@ class EvaluationWriter(EditCallback):
             values["retention"] = session.report.measures["retention"]["mean"][commit.index]
         if self.every and step % self.every == 0:
             self._batches[str(step)] = self._suite.measure(session.data.cursor)
+            self._measured = str(step)
             values |= self._batches[str(step)]
         if values:
             self._publish(trainer, session, values, step)
@@ -121,7 +130,7 @@ class EvaluationWriter(EditCallback):
             return
         self._take_up(session)  # a finished run that is resumed never starts
         step = len(session.entries)
-        last = self._batches.get(str(step)) if session.data.exhausted else None
+        last = self._batches[str(step)] if session.data.exhausted and self._measured == str(step) else None
         session.report.measures["after"] = last or self._suite.measure()
         if self._retention is not None:
             session.report.measures["retention"] = _table(self._retention)
