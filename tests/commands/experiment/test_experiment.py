@@ -227,6 +227,7 @@ def beside(workplace: Path, here: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_cells_of_the_experiment_beside_are_taken_over(
     workplace: Path, here: Path, beside: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -273,12 +274,14 @@ def test_cells_that_cannot_be_taken_over_are_made(
         assert [cell["source"] for cell in content(here / "all" / f"second_{number}")["cells"]] == [None, None]
 
 
+@pytest.mark.slow
 def test_an_experiment_is_made_again_elsewhere(workplace: Path, here: Path, ran: list[str]) -> None:
     assert experiment(workplace, "mine.yaml", "--out", "all/first") == 0
     assert experiment(workplace, "mine.yaml", "--out", "all/again") == 0
     assert len(ran) == 4
 
 
+@pytest.mark.slow
 def test_seconds_are_never_anothers(workplace: Path, here: Path, beside: Path, ran: list[str]) -> None:
     (table,) = PLAIN["tables"]
     timed = [{**table, "rows": ["variant", "set.method.alpha"], "values": ["score", "seconds.total"]}]
@@ -287,6 +290,7 @@ def test_seconds_are_never_anothers(workplace: Path, here: Path, beside: Path, r
     assert len(ran) == 2
 
 
+@pytest.mark.slow
 def test_finished_cells_are_not_deleted_for_other_options(
     workplace: Path, here: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -541,6 +545,7 @@ def test_results_of_another_experiment_are_not_mixed(
 # ---- data
 
 
+@pytest.mark.slow
 def test_streams_are_drawn_with_the_cells_seed(workplace: Path, here: Path, ran: list[str]) -> None:
     change(variants=["memit"], scales={"small": {"data": {"b": {"stream": "plain"}}}}, claim={"text": "None."})
     asked = ("mine.yaml", "--edits", "2", "--seeds", "0,1", "--out", "out")
@@ -628,6 +633,7 @@ def test_a_dry_run_writes_nothing(
 # ---- several processes
 
 
+@pytest.mark.slow
 def test_the_first_cell_of_each_data_set_comes_before_the_others(
     workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -679,6 +685,7 @@ class Executor:
     shares: list[int]
 
 
+@pytest.mark.slow
 def test_jobs_of_a_cluster(workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=Executor))
     monkeypatch.setattr(Executor, "shares", [], raising=False)
