@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from aeplus.models import attention
 from aeplus.models.attention import grouped_attention, short_attention, without_cudnn_attention
@@ -142,6 +142,11 @@ def test_afterwards_and_after_an_error_attention_is_torchs_again() -> None:
     with pytest.raises(KeyError):
         fails()
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is OWN
+    AttentionInterface.register("sdpa", len)  # what somebody registers for all is found
+    try:
+        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is len
+    finally:
+        AttentionInterface.register("sdpa", OWN)
 
 
 def test_an_attention_that_somebody_put_there_is_there_again() -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from aeplus.models.decoder import Decoder
-from aeplus.models.replay import Replay
+from aeplus.models.replay import Replay, freezes_prefix, row_groups
 from families import CONFIGS as CONFIGS_OF_FAMILIES
 from families import random_model
 from tiny import CONFIGS, tiny_model
@@ -80,3 +80,18 @@ def test_a_recording_that_ends_early_repeats_the_layers_before() -> None:
             assert torch.equal(part.run(part.hidden, 1, 3), whole.run(whole.hidden, 1, 3))
     for handle in handles:
         handle.remove()
+
+
+def test_what_a_forward_pass_does_is_tried_once_for_a_model_and_dtype() -> None:
+    model = tiny_model("llama")
+    passes: list[int] = []
+    model.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    assert freezes_prefix(Decoder(model))
+    groups = row_groups(Decoder(model), cached=True)
+    assert passes
+    passes.clear()
+    assert freezes_prefix(Decoder(model))
+    assert row_groups(Decoder(model), cached=True) is groups
+    assert not passes
+    assert freezes_prefix(Decoder(model.bfloat16()))  # which rounds otherwise
+    assert passes

@@ -8,7 +8,7 @@ import torch
 from aeplus.edits import EditRequest
 from aeplus.models.decoder import Decoder
 from aeplus.models.kernels import Fused
-from aeplus.targets import optimizer
+from aeplus.targets import optimizer, passes
 from aeplus.targets.optimizer import TargetOptions, Targets, find_targets
 from aeplus.targets.packing import target_parts
 from aeplus.targets.passes import Pass, Passes, Recorder, recorder
@@ -58,6 +58,15 @@ def test_recorded_passes_give_the_same_targets(tokens: int, monkeypatch: pytest.
         assert torch.equal(vars(found)[name], expected), name
 
 
+def test_logits_of_a_few_positions_at_a_time_give_the_same_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = learn(None, monkeypatch)
+    monkeypatch.setattr(passes, "POSITIONS", 2)
+    few = learn(None, monkeypatch)
+    assert torch.equal(few.steps, whole.steps)
+    torch.testing.assert_close(few.values, whole.values, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(few.loss, whole.loss, rtol=1e-4, atol=1e-5)
+
+
 def test_a_bundle_is_recorded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = StandIn()
     learn(graphs, monkeypatch, stop_loss=0.0)
@@ -89,9 +98,9 @@ def test_a_pass_adds_to_the_gradient_that_is_there() -> None:
     for there in (None, torch.ones_like(initial)):
         delta = torch.zeros_like(initial, requires_grad=True)
         delta.grad = there
-        passes = Passes(decoder, delta, 0.1, 8, Fused([]))
-        passes.take(parts)
-        passes.run(1)
+        run = Passes(decoder, delta, 0.1, 8, Fused([]))
+        run.take(parts)
+        run.run(1)
         gradients.append(delta.grad)
     assert gradients[0].abs().sum() > 0
     torch.testing.assert_close(gradients[1], gradients[0] + 1)
