@@ -16,6 +16,7 @@ from aeplus.targets.rows import batch_rows
 from tiny import tiny_model, tiny_tokenizer
 
 EDITS = [("The capital of {}", "France", "London"), ("{}", "London", "Paris"), ("In {}", "Paris the city", "Italy")]
+ANSWERS = ["London", "Paris the city of France", "Italy"]
 OPTIONS = TargetOptions(steps=15, clamp=3.0, kl_factor=0.01, stop_loss=1.5)
 
 
@@ -58,13 +59,23 @@ def test_recorded_passes_give_the_same_targets(tokens: int, monkeypatch: pytest.
         assert torch.equal(vars(found)[name], expected), name
 
 
-def test_logits_of_a_few_positions_at_a_time_give_the_same_targets(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = learn(None, monkeypatch)
-    monkeypatch.setattr(passes, "POSITIONS", 2)
-    few = learn(None, monkeypatch)
-    assert torch.equal(few.steps, whole.steps)
-    torch.testing.assert_close(few.values, whole.values, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(few.loss, whole.loss, rtol=1e-4, atol=1e-5)
+def test_logits_of_a_few_positions_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = Decoder(tiny_model("llama").requires_grad_(False))
+    edits = [EditRequest(prompt, subject, answer) for (prompt, subject, _), answer in zip(EDITS, ANSWERS, strict=True)]
+    rows = batch_rows(tiny_tokenizer(), edits, ["", "You. "])
+    assert len({len(row.answer_ids) for row in rows.prompts}) > 1  # their shares differ
+    parts, initial = target_parts(decoder, rows, 2, 4096)
+    found = []
+    for positions in (256, 2):
+        monkeypatch.setattr(passes, "POSITIONS", positions)
+        delta = initial.clone().requires_grad_()
+        run = Passes(decoder, delta, 0.1, 4096, Fused([]))
+        run.take(parts)
+        found.append((*run.run(1), delta.grad))
+    assert len(set(found[0][1].tolist())) > 1
+    assert torch.equal(found[0][1], found[1][1])
+    for whole, few in zip(*found, strict=True):
+        torch.testing.assert_close(few, whole, rtol=1e-5, atol=1e-6)
 
 
 def test_a_bundle_is_recorded_once(monkeypatch: pytest.MonkeyPatch) -> None:
