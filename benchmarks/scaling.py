@@ -17,9 +17,9 @@ from aeplus.models.costs import (
     statistics_work,
     targets_work,
 )
+from aeplus.targets.packing import MOST_MEMORY
 
 GIB = 2**30
-MOST = 3 * GIB  # that a step of the targets may take
 CONTEXTS, STEPS, EDITS, BATCH_TOKENS = 6, 25, 100, 8192
 SUFFIX, ANSWER, HEAD, PREFIX = (
     5,
@@ -70,7 +70,7 @@ def works(shape: ModelShape, sites: range, candidates: int = 1) -> dict[str, Wor
 
 def tokens_at_once(shape: ModelShape, first: int) -> int:
     """Tokens of a step that fit its memory."""
-    return shape.tokens_within(MOST, shape.layers - first, ANSWER / SUFFIX, CACHED, fused=True)
+    return shape.tokens_within(MOST_MEMORY, shape.layers - first, ANSWER / SUFFIX, CACHED, fused=True)
 
 
 def sizes(shape: ModelShape, sites: range) -> Memory:

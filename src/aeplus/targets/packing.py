@@ -18,7 +18,7 @@ from aeplus.targets.rows import BatchRows
 
 # Cost of one more part on a CPU, in tokens (two cores, 135M parameters: its weights are read once more).
 _PART_COST = 60
-_MOST_MEMORY = 3 * 2**30  # bytes that a step may take on a GPU, and its share of what is free
+MOST_MEMORY = 3 * 2**30  # bytes that a step may take on a GPU, and its share of what is free
 _MEMORY_SHARE = 0.5
 _PADDING_COST = 20  # tokens of padding that cost as much as one more part
 _BUNDLE_TOKENS = 1024  # tokens whose activations are held at once
@@ -241,7 +241,7 @@ def tokens_at_once(
     asked = sum(len(row.answer_ids) for row in rows.prompts)
     cached = len(rows.prompts) * max(row.mark for row in rows.prompts)  # padded to the longest prefix
     devices = devices_of(decoder.layers[first:], decoder.device)
-    budget = min(_MOST_MEMORY, _MEMORY_SHARE * min(map(free, devices)))
+    budget = min(MOST_MEMORY, _MEMORY_SHARE * min(map(free, devices)))
     layers = len(decoder.layers) - first
     fit = ModelShape.of(decoder).tokens_within(budget, layers, asked / tokens, cached / tokens, fused=fused)
     return min(chunk_tokens, fit)

@@ -228,23 +228,22 @@ def _loss(
         hidden = part.replay.run(hidden, part.replay.first, len(decoder.layers))
         answers.append(hidden[part.row, part.column])
         essence.append(hidden[part.essence, part.mark[part.essence]])
-    target, share = (torch.cat([vars(part)[name] for part in parts]) for name in ("target", "share"))
-    edits = [part.edit[part.row] for part in parts], [part.edit[part.essence] for part in parts]
+    target, share, reference = (torch.cat([vars(p)[name] for p in parts]) for name in ("target", "share", "reference"))
+    learning, keeping = (torch.cat([p.edit[vars(p)[name]] for p in parts]) for name in ("row", "essence"))
     loss, misses = torch.zeros_like(delta[:, 0]), torch.zeros(len(delta), dtype=torch.long, device=delta.device)
     above: list[Tensor] = []  # gradients of the states
 
     def learned(logits: Tensor, at: slice) -> Tensor:
         wanted = target[at].to(logits.device)  # the logits stay where the head is
-        misses.index_add_(0, edit[at], (logits.argmax(-1) != wanted).to(misses))
+        misses.index_add_(0, learning[at], (logits.argmax(-1) != wanted).to(misses))
         return F.cross_entropy(logits, wanted, reduction="none") * share[at].to(logits)
 
     def kept(logits: Tensor, at: slice) -> Tensor:
         logp = logits.log_softmax(-1)  # KL(now ‖ before), as in ROME
         return kl_factor * (logp.exp() * (logp - reference[at])).sum(-1)
 
-    reference = torch.cat([part.reference for part in parts])
     states = torch.cat(answers), torch.cat(essence)
-    for given, edit, judge in zip(states, map(torch.cat, edits), (learned, kept), strict=True):
+    for given, edit, judge in zip(states, (learning, keeping), (learned, kept), strict=True):
         for begin in range(0, len(given), POSITIONS):
             at = slice(begin, begin + POSITIONS)
             read = given[at].detach().requires_grad_(given.requires_grad)
