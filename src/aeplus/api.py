@@ -22,6 +22,7 @@ from aeplus.methods.compositions import find_composition, named_method
 from aeplus.methods.method import GradientOptions, Method
 from aeplus.models.checks import check_model, check_tokenizer
 from aeplus.models.decoder import Decoder, EditSite, Snapshot
+from aeplus.models.modes import kept_modes
 from aeplus.module import EditModule
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.committed.store import Store
@@ -259,26 +260,22 @@ def _run(
     callbacks: list[Callback],
 ) -> Snapshot:
     """Edits the stream and leaves everything else as it was; the weights before are given back."""
-    flags = [(p, p.requires_grad) for p in model.parameters()]
-    training = model.training
     handler = signal.getsignal(signal.SIGINT)
     before = Snapshot(sites)
     try:
         generators = [device] if device.type == "cuda" else []
-        with quiet_lightning(), torch.random.fork_rng(generators):  # data loaders draw a seed
-            trainer = _trainer(device, callbacks)
-            with interruptible(trainer):  # an exit would end the caller
-                trainer.fit(module, data)
-        module.session.finish()
+        with kept_modes(model):
+            with quiet_lightning(), torch.random.fork_rng(generators):  # data loaders draw a seed
+                trainer = _trainer(device, callbacks)
+                with interruptible(trainer):  # an exit would end the caller
+                    trainer.fit(module, data)
+            module.session.finish()
     except BaseException:
         before.restore()
         raise
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
-        model.train(training)
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
     return before
 
 

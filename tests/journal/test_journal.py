@@ -181,6 +181,25 @@ def test_undoing_everything_in_any_order_gives_the_base_model(
     Journal.open(run).verify()
 
 
+def test_the_model_that_is_given_stays_as_it_is_set_up(run: Path, base: Base) -> None:
+    model, tokenizer = base()
+    model.requires_grad_(True).train()
+    model.model.layers[0].eval()
+    model.model.embed_tokens.requires_grad_(False)
+    before = modes(model)
+    journal = Journal.open(run)
+    journal.undo(2, model=model, tokenizer=tokenizer)
+    assert modes(model) == before
+    with pytest.raises(InputError):
+        journal.undo(9, model=model, tokenizer=tokenizer)
+    assert modes(model) == before
+
+
+def modes(model: Any) -> list[bool]:
+    """Whether each module trains, and each parameter requires a gradient."""
+    return [module.training for module in model.modules()] + [p.requires_grad for p in model.parameters()]
+
+
 def test_subtracting_leaves_exactly_the_others(run: Path, base: Base) -> None:
     journal, (model, tokenizer) = Journal.open(run), base()
     first, _, third = journal.entries()

@@ -219,7 +219,7 @@ class Published:
         self._remember(keys)
 
     def blue(self, rows: BatchRows, _: int) -> None:
-        """The first and the last layer, each towards a target of its own that it reaches alone."""
+        """The first and the last layer, each toward a target of its own that it reaches alone."""
         keys = {}
         for layer in (self._layers[0], self._layers[-1]):
             target = self._find(rows, layer)  # the lower layer is written already
@@ -291,7 +291,7 @@ class Published:
         self._own_plus(rows, iteration, (self._layers[0], self._layers[-1]))
 
     def alphaedit_plus(self, rows: BatchRows, iteration: int) -> None:
-        """AlphaEdit with the three, every layer towards a target of its own; earlier edits as for ``resolve``."""
+        """AlphaEdit with the three, every layer toward a target of its own; earlier edits as for ``resolve``."""
         self._resolves = True
         self._own_plus(rows, iteration, self._layers)
 

@@ -143,7 +143,7 @@ def test_nan_residual_takes_everything_back() -> None:
         ),
         (
             {**BY_LAYER, "targets": "own"},
-            "expected targets: last for method.selection_scope: layer, which edits every layer towards one target, got "
+            "expected targets: last for method.selection_scope: layer, which edits every layer toward one target, got "
             "own; set selection_scope: batch.",
         ),
         (

@@ -14,6 +14,7 @@ from aeplus.evaluation.questions import Success
 from aeplus.journal.base import BaseModel
 from aeplus.methods.method import GradientOptions, Method
 from aeplus.models.decoder import Decoder
+from aeplus.models.modes import kept_modes
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.committed.chain import Record
 from aeplus.run.committed.entries import Entries, Entry, request_from
@@ -53,7 +54,7 @@ class Undone:
 def undo(journal: Store, numbers: Iterable[int], edit: int | None, mode: Mode, model: Any, tokenizer: Any) -> Undone:
     """See :meth:`~aeplus.journal.Journal.undo`."""
     takes = _takes(journal, numbers, edit)
-    with BaseModel(journal.chain, model) as base:
+    with kept_modes(model), BaseModel(journal.chain, model) as base:
         model.requires_grad_(False).eval()
         entries = journal.entries()
         if mode == "subtract":

@@ -1,4 +1,4 @@
-"""What each layer of a batch is edited towards: the rules by which targets are learned, and their smoothing."""
+"""What each layer of a batch is edited toward: the rules by which targets are learned, and their smoothing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ def residual_threshold(norms: Tensor, method: "Method") -> Tensor:
 
 
 class LayerTarget:
-    """What a layer is edited towards.
+    """What a layer is edited toward.
 
     Args:
         targets: The batch's targets.

@@ -293,7 +293,7 @@ class Method:
             raise InputError(msg)
         if self.targets != "last":
             msg = (
-                "expected targets: last for method.selection_scope: layer, which edits every layer towards one target, "
+                "expected targets: last for method.selection_scope: layer, which edits every layer toward one target, "
                 f"got {self.targets}; set selection_scope: batch."
             )
             raise InputError(msg)

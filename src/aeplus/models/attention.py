@@ -142,8 +142,8 @@ class _Short(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, shares = ctx.saved_tensors
         (back,) = gradients
-        towards = _product(back, value.mT)
-        scores = torch.ops.aten._softmax_backward_data(towards, shares, -1, shares.dtype).to(query.dtype)
+        toward = _product(back, value.mT)
+        scores = torch.ops.aten._softmax_backward_data(toward, shares, -1, shares.dtype).to(query.dtype)
         nothing = query.new_empty(1, 1, 1)
         return (
             torch.baddbmm(nothing, scores, key, beta=0, alpha=ctx.scale) if ctx.needs_input_grad[0] else None,

@@ -56,17 +56,6 @@ class Excerpts:
     texts: list[str]
 
 
-def collect(
-    decoder: Decoder, tokenizer: Any, sites: Sequence[EditSite], options: PreservedOptions, progress: Progress
-) -> list[LayerStatistics]:
-    """Computes the statistics of several layers; see :func:`collect_moments`.
-
-    Raises:
-        InputError: If the corpus cannot be read or is too short, or the keys are not finite.
-    """
-    return [moment.statistics() for moment in collect_moments(decoder, tokenizer, sites, options, progress)]
-
-
 def collect_moments(
     decoder: Decoder, tokenizer: Any, sites: Sequence[EditSite], options: PreservedOptions, progress: Progress
 ) -> list[Moment]:
@@ -106,7 +95,7 @@ def collect_excerpts(
 ) -> Excerpts:
     """Samples keys with their text in one pass over the corpus.
 
-    The tokens are those of the key sample that :func:`collect` takes with the same options, so s(k, K0) is the same.
+    The tokens are those of the key sample that :func:`collect_moments` takes with the same options, so s(k, K0) is the same.
 
     Raises:
         InputError: If the corpus cannot be read or is too short.
