@@ -95,7 +95,8 @@ def collect_excerpts(
 ) -> Excerpts:
     """Samples keys with their text in one pass over the corpus.
 
-    The tokens are those of the key sample that :func:`collect_moments` takes with the same options, so s(k, K0) is the same.
+    The tokens are those of the key sample that :func:`collect_moments` takes with the same options, so s(k, K0) is
+    the same.
 
     Raises:
         InputError: If the corpus cannot be read or is too short.
