@@ -13,6 +13,8 @@ from aeplus.models.kernels import Fused
 from aeplus.targets import optimizer
 from aeplus.targets.optimizer import TargetOptions, find_targets
 from aeplus.targets.rows import batch_rows
+from families import CONFIGS as FAMILIES
+from families import random_model
 from tiny import tiny_model, tiny_tokenizer
 
 ON_CPU = ("cpu",)
@@ -35,8 +37,37 @@ def test_plain_rms_norms_and_gates_of_silu_are_fused(kind: str, normed: bool, ga
     layers = len(Decoder(model).layers)
     assert len(norms(model)) == (2 * layers + 1 if normed else 0)
     assert len(gates(model)) == (layers if gated else 0)
-    assert Fused([model], ON_CPU).gates == gated
+    assert Fused([model], ON_CPU).both == (normed and gated)
     assert not Fused([model]).modules  # a CPU gains nothing
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FAMILIES if kind != "deepseek_v2"])  # fails by itself
+def test_every_family_runs_as_it_does(kind: str) -> None:
+    """Norms that take a gate too are among them."""
+    model = random_model(kind, FAMILIES[kind])
+    ids = torch.arange(3, 11)[None]
+    with torch.no_grad():
+        expected = model(input_ids=ids, use_cache=False).logits
+        with Fused([model], ON_CPU).applied():
+            found = model(input_ids=ids, use_cache=False).logits
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_another_activation_is_no_silu() -> None:
+    model = tiny_model("llama").bfloat16()
+    for mlp in gates(model):
+        mlp.act_fn = nn.GELU()
+        for name in ("gate_proj", "up_proj"):
+            mlp.get_submodule(name).weight.mul_(200)  # in bfloat16 the two round to the same there
+    assert not gates(model)
+
+
+def test_a_module_that_is_found_twice_is_fused_once() -> None:
+    model = tiny_model("llama")
+    fused = Fused([model, model.model.norm], ON_CPU)
+    assert [module for module, _ in fused.modules].count(model.model.norm) == 1
+    with fused.applied():
+        pass
 
 
 @pytest.mark.parametrize("which", [norms, gates])
@@ -128,5 +159,5 @@ def test_targets_are_the_same_with_fused_kernels(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(optimizer, "Fused", on_cpu)
     fused = find_targets(Decoder(tiny_model("llama")), rows, 1, options)
-    assert used[0].gates
+    assert used[0].both
     torch.testing.assert_close(fused.values, plain.values, rtol=1e-4, atol=1e-4)

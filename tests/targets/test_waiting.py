@@ -72,12 +72,13 @@ def test_tokens_of_a_step_fit_the_free_memory(decoder: Decoder, rows: BatchRows)
         tokens = sum(len(row.ids) - 1 - row.mark for row in rows.prompts)
         cached = len(rows.prompts) * max(row.mark for row in rows.prompts)
         taken = shape.held(most, 2, most * cached / tokens) + shape.logits(int(most * asked / tokens))
-        assert 0.45 * free < taken <= 0.5 * free
+        assert 0.27 * free < taken <= 0.3 * free
     assert tokens_at_once(decoder, rows, 2, 10**9, lambda _: 10**15) == tokens_at_once(
-        decoder, rows, 2, 10**9, lambda _: 2**33
+        decoder, rows, 2, 10**9, lambda _: 2**34
     )
     assert tokens_at_once(decoder, rows, 2, 50, lambda _: 10**9) == 50
     assert tokens_at_once(decoder, rows, 2, 50, lambda _: 0) == 1
+    assert tokens_at_once(decoder, rows, len(decoder.layers), 50, lambda _: 10**10) == 50  # no layer keeps anything
 
 
 def test_a_gpu_runs_rows_of_one_length_or_another_together() -> None:

@@ -1,6 +1,7 @@
 """Kernels for short rows on a GPU, where a pass waits for launches and memory rather than for arithmetic."""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -32,7 +33,7 @@ class Fused:
     def __init__(self, modules: Iterable[nn.Module], kinds: Sequence[str] = ("cuda",)) -> None:
         tried: dict[tuple[type, torch.dtype], bool] = {}
         self.modules: list[tuple[nn.Module, Forward]] = []
-        for module in (inner for outer in modules for inner in outer.modules()):
+        for module in dict.fromkeys(inner for outer in modules for inner in outer.modules()):
             if "forward" in vars(module) or (found := _fused(module)) is None:  # nobody else has one in front of it
                 continue
             forward, weight, width = found
@@ -45,9 +46,9 @@ class Fused:
                 self.modules.append((module, forward))
 
     @property
-    def gates(self) -> bool:
-        """Whether there are gated activations among them."""
-        return any(forward is _gated for _, forward in self.modules)
+    def both(self) -> bool:
+        """Whether there are norms and gated activations among them."""
+        return {forward for _, forward in self.modules} == {_normed, _gated}
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -56,12 +57,14 @@ class Fused:
             for module, forward in self.modules:
                 # In front of the class's own method, which is found again once it is gone.
                 module.__dict__["forward"] = partial(forward, module)
-                stack.callback(module.__dict__.pop, "forward")
+                stack.callback(module.__dict__.pop, "forward", None)
             yield
 
 
 def _fused(module: nn.Module) -> tuple[Forward, Tensor, int] | None:
     """What may stand for a module's forward pass, a weight of it, and the width of what it takes."""
+    if len(inspect.signature(type(module).forward).parameters) != 2:  # such as a norm that may be given a gate
+        return None
     if sorted(name for name, _ in module.named_children()) == sorted(_GATED):
         weight = getattr(module.get_submodule("gate_proj"), "weight", None)
         return (_gated, weight, weight.shape[1]) if isinstance(weight, Tensor) and weight.ndim == 2 else None
@@ -131,17 +134,27 @@ def _compiled() -> tuple[Callable[..., Tensor], Callable[..., Sequence[Tensor]]]
 def _is_same(module: nn.Module, forward: Forward, weight: Tensor, width: int) -> bool:
     states = torch.linspace(-2, 3, 2 * width, device=weight.device).reshape(2, -1).to(weight.dtype)
     results = []
-    for run in (module, partial(forward, module)):
-        given = states.clone().requires_grad_()
-        try:
+    try:
+        if forward is _gated and not _is_silu(module.get_submodule("act_fn"), weight.device):
+            return False
+        for run in (module, partial(forward, module)):
+            given = states.clone().requires_grad_()
             with torch.enable_grad():
                 output = run(given)
-                results.append((output, *torch.autograd.grad(output.float().square().sum(), given)))
-        except (TypeError, RuntimeError, AttributeError):  # it takes something else, or its kernel is not to be had
-            return False
+            # The output itself is nearly what a norm's way back takes out, so that rounding would be compared.
+            above = torch.linspace(0, 40, output.numel(), device=output.device).cos().reshape(output.shape).to(output)
+            results.append((output, *torch.autograd.grad(output, given, above)))
+    except (TypeError, RuntimeError, AttributeError):  # it takes something else, or its kernel is not to be had
+        return False
     return all(
         own.shape == other.shape
         and own.dtype == other.dtype
         and bool((own.float() - other.float()).norm() <= _SAME[weight.dtype] * own.float().norm())
         for own, other in zip(*results, strict=True)
     )
+
+
+def _is_silu(activation: nn.Module, device: torch.device) -> bool:
+    """Whether it is: in half precision, and far from 0, another one may round to the same."""
+    some = torch.linspace(-4, 4, 64, device=device)
+    return torch.allclose(activation(some), F.silu(some), rtol=1e-4, atol=1e-5)

@@ -50,7 +50,7 @@ class TargetOptions:
         contexts: Number of sampled prefixes that a target is optimized after, in addition to the bare prompt.
         context_length: Maximum number of sampled tokens in each prefix.
         chunk_tokens: Maximum number of tokens run at once; bounds the memory of a step. On a GPU fewer are, where
-            what they keep for the way back would take more than half of the free memory, or 3 GiB.
+            what they keep for the way back would take more than 0.3 of the free memory, or 3 GiB.
         joint: Edits of a batch that have one key, such as several facts of one subject, share one target, learned for
             all of them together (MEMIT-Merge, https://arxiv.org/abs/2502.07322); otherwise each has a target of its
             own, and the update can only reach their mean.
@@ -212,7 +212,7 @@ def _learned(
     anchor = options.length(layer) if options.norm == "anchor" else None
     first, groups = layer + 1, joint_groups(rows, options.joint)
     fused = Fused([*decoder.layers[first:], *decoder.after])
-    at_once = tokens_at_once(decoder, rows, first, options.chunk_tokens, fused=fused.gates)
+    at_once = tokens_at_once(decoder, rows, first, options.chunk_tokens, fused=fused.both)
     parts, initial = target_parts(decoder, rows, first, at_once, groups)
     n = len(initial)  # targets: fewer than edits where some are joint
     target_of = torch.tensor(groups, device=initial.device)

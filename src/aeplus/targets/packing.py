@@ -18,8 +18,8 @@ from aeplus.targets.rows import BatchRows
 
 # Cost of one more part on a CPU, in tokens (two cores, 135M parameters: its weights are read once more).
 _PART_COST = 60
-MOST_MEMORY = 3 * 2**30  # bytes that a step may take on a GPU, and its share of what is free
-_MEMORY_SHARE = 0.5
+MOST_MEMORY = 3 * 2**30  # bytes that a step may take on a GPU
+_MEMORY_SHARE = 0.3  # of what is free there: a recorded step and one that is not may be held side by side
 _PADDING_COST = 20  # tokens of padding that cost as much as one more part
 _BUNDLE_TOKENS = 1024  # tokens whose activations are held at once
 T = TypeVar("T")
@@ -233,6 +233,8 @@ def tokens_at_once(
         free: Bytes that a device has left, to be asked instead of the device; a CPU is not asked by default.
         fused: Whether norms and gates are one kernel each.
     """
+    if first == len(decoder.layers):
+        return chunk_tokens  # nothing is kept
     if free is None:
         if decoder.device.type != "cuda":
             return chunk_tokens
