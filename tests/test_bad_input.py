@@ -190,3 +190,21 @@ def test_a_wrong_option_is_named_in_a_few_lines(run: Callable[..., str], word: s
     said = run(word).strip().splitlines()
     assert word.split("=")[0].removeprefix("--").split(".")[-1] in said[-1]
     assert len(said) <= 4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["fit", "--data.path=x"],
+            "a model, got none; pass --config model/NAME, or --model.model NAME and --model.layers '[4, 5]' (",
+        ),
+        (["validate"], "a model, got none; pass --config model/NAME"),
+        (["inspect"], "a model, got none; pass --config model/NAME"),
+        (["tune", "--data.path=x", "--out=y.yaml"], "a model, got none; pass --config model/NAME"),
+        (["fit", "--model.model=x"], "the layers to edit, got none; pass --model.layers '[4, 5]', or --config"),
+    ],
+)
+def test_a_missing_model_is_asked_for(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert f"aeplus: error: expected {said}" in capsys.readouterr().err

@@ -187,4 +187,7 @@ def test_a_refused_run_leaves_no_folder(
     (tmp_path / "bad.jsonl").write_text('{"prompt": "no slot", "subject": "x", "target_new": "y"}\n')
     for option in ("--data.path=bad.jsonl", "--model.layers=[99]", "--model.method.threshold=0"):
         assert main(["fit", f"--config={workplace}/tiny.yaml", option]) == 2
-        assert not list(tmp_path.glob("lightning_logs/edits/*")), capsys.readouterr().err
+        assert not (tmp_path / "lightning_logs").exists(), capsys.readouterr().err
+    (tmp_path / "lightning_logs").mkdir()  # somebody else's
+    assert main(["fit", f"--config={workplace}/tiny.yaml", "--data.path=bad.jsonl"]) == 2
+    assert not list((tmp_path / "lightning_logs").iterdir())

@@ -58,7 +58,7 @@ def test_every_page_is_in_the_navigation_once(config: Any) -> None:
         "Start",
         "How to",
         "Reference",
-        "Maths",
+        "Math",
         "Results",
         "Develop",
     ]

@@ -5,9 +5,9 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from lightning import Trainer
@@ -55,6 +55,31 @@ _LOGGER: dict[str, Any] = {
 }
 
 
+class EditParser(LightningArgumentParser):
+    """The parser of options; without a model it says what to do."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Reports what cannot be parsed.
+
+        Raises:
+            InputError: If there is no model, or no layers.
+        """
+        if message.startswith("the following arguments are required"):
+            if ".model.model" in message:
+                msg = (
+                    "expected a model, got none; pass --config model/NAME, or --model.model NAME and --model.layers "
+                    "'[4, 5]' (aeplus tune finds the layers)."
+                )
+                raise InputError(msg)
+            if ".model.layers" in message:
+                msg = (
+                    "expected the layers to edit, got none; pass --model.layers '[4, 5]', or --config model/NAME for a "
+                    "model that has one (aeplus tune finds the layers)."
+                )
+                raise InputError(msg)
+        super().error(message, ex)
+
+
 class EditCLI(LightningCLI):
     """The command line's parser and runner.
 
@@ -71,6 +96,14 @@ class EditCLI(LightningCLI):
             "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
             "validate": {"model", "dataloaders", "datamodule"},
         }
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser that says what ``--config`` takes."""
+        self.parser_class = EditParser
+        parser = super().init_parser(**kwargs)
+        config = next(action for action in parser._actions if action.dest == "config")
+        config.help = "a YAML file, or a config of aeplus, such as model/NAME or method/NAME; several are merged"
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Defaults that an editing run needs; all of them show in ``--print_config``."""
@@ -122,14 +155,14 @@ class EditCLI(LightningCLI):
     @contextmanager
     def _running(self) -> Iterator[None]:
         """A run that is refused before it has edited anything leaves no folder."""
-        folder = _make(self.trainer)
+        made = _make(self.trainer)
         try:
             with ended_together(self.trainer), interruptible(self.trainer), accepted():
                 yield
         except InputError:
             session = opened_session(self.model)
-            if folder is not None and not (session is not None and session.entries):
-                _remove(folder)
+            if made and not (session is not None and session.entries):
+                _remove(made)
             raise
 
     def before_fit(self) -> None:
@@ -181,7 +214,11 @@ def run(args: Sequence[str]) -> None:
         EditDataModule,
         args=list(args),
         seed_everything_default=False,  # model.seed and data.seed decide; nothing else is left to chance
-        parser_kwargs={"description": "Edit a language model (fit), or measure one (validate)."},
+        parser_kwargs={
+            "description": "Edit a language model (fit), or measure one (validate).",
+            "fit": {"description": "Edits a model, batch after batch."},
+            "validate": {"description": "Measures a model, or a checkpoint of edits, on the edits' test prompts."},
+        },
         auto_configure_optimizers=False,
     )
 
@@ -203,23 +240,29 @@ def _log_below(trainer: Any) -> None:
         arguments["save_dir"] = str(Path(root) / arguments["save_dir"])
 
 
-def _make(trainer: Trainer) -> Path | None:
-    """Makes the run's folder; ``None`` if another process has, or does."""
+def _make(trainer: Trainer) -> list[Path]:
+    """Makes the run's folder, and those above it that are not there.
+
+    Returns:
+        What was made, the run's folder first; nothing if another process has made it, or does.
+    """
     if not trainer.is_global_zero or trainer.log_dir is None or cast(Any, trainer).fast_dev_run:
-        return None
+        return []
     folder = Path(trainer.log_dir)
+    made = [new for new in (folder, *folder.parents) if not new.exists()]
     try:
         folder.mkdir(parents=True)
     except OSError:  # it exists, or whoever writes there first says why it cannot be made
-        return None
+        return []
     for earlier in folder.parent.iterdir():  # what runs that were killed were writing
         for place in (earlier, earlier / "journal", earlier / "checkpoints"):
             sweep(place)
-    return folder
+    return made
 
 
-def _remove(folder: Path) -> None:
+def _remove(made: Sequence[Path]) -> None:
     """Removes what a run has written before its first batch; nothing else, should anything be there."""
+    folder = made[0]
     for pattern in (
         "config.yaml",
         "hparams.yaml",
@@ -232,8 +275,8 @@ def _remove(folder: Path) -> None:
             file.unlink()
     for file in folder.glob("journal/.aeplus.lock"):
         file.unlink()
-    for empty in (folder / "journal", folder / "checkpoints", folder):
-        if empty.is_dir() and not any(empty.iterdir()):
+    for empty in (folder / "journal", folder / "checkpoints", *made):
+        with suppress(OSError):  # it is not there, or not empty
             empty.rmdir()
 
 

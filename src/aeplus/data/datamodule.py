@@ -68,11 +68,12 @@ class EditDataModule(LightningDataModule):
             that are not edited.
         validation: A validation set that ``aeplus build-validation`` has written for these edits. It replaces the one
             made from ``validation_share``, ``preserved``, ``preserved_count`` and ``snippet_corpus``.
-        validation_share: Share of each batch whose paraphrases score the smoothing candidates.
+        validation_share: Share of each batch whose paraphrases score it for Generalization, in its own batch and
+            later; one paraphrase of every edit scores Efficacy. With smoothing the scores choose the candidate.
         validation_earlier: Maximum number of paraphrases of earlier batches among them: a sample for each batch, so
             that a batch after thousands of edits costs as much as an early one.
         preserved: A file of true facts (plain JSON Lines; ``target_new`` is the present answer) whose paraphrases score
-            the smoothing candidates. Without one, sentence beginnings of ``snippet_corpus`` are used, with the
+            Specificity after every batch. Without one, sentence beginnings of ``snippet_corpus`` are used, with the
             unedited model's continuation.
         preserved_count: Number of preserved facts or sentence beginnings.
         snippet_corpus: Text for those beginnings; by default that of ``model.preserved.corpus``.

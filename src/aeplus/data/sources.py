@@ -39,7 +39,6 @@ def read_records(source: str | Path) -> Iterator[Any]:
         InputError: If it cannot be read, or contains no record.
     """
     path = expanded(source)
-    hub = _HUB_ID.fullmatch(str(source))
     if path.is_dir():
         msg = f"expected a file of edits, got the folder {path}; give the path of the file inside it."
         raise InputError(msg)
@@ -48,7 +47,7 @@ def read_records(source: str | Path) -> Iterator[Any]:
         records = _file_records(path)
     elif str(source) == SOURCE:
         records = iter(world_facts())
-    elif hub and path.suffix.lower() not in _FILE_ENDINGS:
+    elif hub := _hub_id(source):
         records = _hub_records(hub["name"], hub["split"] or "train")
     else:
         msg = f"expected a file of edits, got {path}, which does not exist; check the path."
@@ -60,6 +59,15 @@ def read_records(source: str | Path) -> Iterator[Any]:
     if empty:
         msg = f"expected at least one record in {source}, got none; check the file or the data set."
         raise InputError(msg)
+
+
+def is_missing(source: str | Path) -> bool:
+    """Whether a source is a file, and there is none."""
+    return not expanded(source).exists() and str(source) != SOURCE and _hub_id(source) is None
+
+
+def _hub_id(source: str | Path) -> re.Match[str] | None:
+    return None if Path(source).suffix.lower() in _FILE_ENDINGS else _HUB_ID.fullmatch(str(source))
 
 
 def _file_records(path: Path) -> Iterator[Any]:

@@ -106,7 +106,7 @@ def _tsne(both: np.ndarray, seed: int) -> np.ndarray:
         from sklearn.manifold import TSNE
     except ImportError as error:
         msg = (
-            "expected scikit-learn for t-SNE, got an installation without it; run: pip install 'aeplus[figures]', or "
+            "expected scikit-learn for t-SNE, got an installation without it; run: pip install scikit-learn, or "
             "choose the projection pca."
         )
         raise InputError(msg) from error

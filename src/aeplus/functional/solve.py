@@ -20,7 +20,7 @@ SolverForm = Literal["auto", "dual", "primal"]
 class LowRankUpdate:
     """A weight update `Δ = left · right`, kept as factors.
 
-    `solve_update` puts the residual itself on the left and everything that was factorised on the right. `Δ`
+    `solve_update` puts the residual itself on the left and everything that was factorized on the right. `Δ`
     is linear in the residual, so another residual for the same keys needs no new solve:
     `dataclasses.replace(update, left=other)`.
 

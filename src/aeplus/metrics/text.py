@@ -193,9 +193,7 @@ def require_sklearn() -> None:
         InputError: If it is not.
     """
     if importlib.util.find_spec("sklearn") is None:
-        msg = (
-            "expected scikit-learn for consistency, got an installation without it; run: pip install 'aeplus[figures]'."
-        )
+        msg = "expected scikit-learn for consistency, got an installation without it; run: pip install scikit-learn."
         raise InputError(msg)
 
 

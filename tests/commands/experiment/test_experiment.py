@@ -434,7 +434,7 @@ def test_data_that_cannot_be_had_fail_their_cells(
         (["mine.yaml", "--seeds=x"], "expected seeds"),
         (["mine.yaml", "--jobs=0"], "expected --jobs to be at least 1, got 0"),
         (["mine.yaml", "--edits=0"], "expected --edits to be at least 1, got 0"),
-        (["mine.yaml", "--data.path=x"], "expected no --data.path, as an experiment has its own data and seeds"),
+        (["mine.yaml", "--data.path=x"], "expected no --data.path, got one, but an experiment draws its own data"),
         (["mine.yaml", "--model.seed=3"], "expected no --model.seed"),
         (["mine.yaml", "--launcher=slurm"], "argument --launcher: invalid choice: 'slurm'"),
         (["mine.yaml", "--launcher-options=gpu"], "expected name=value after --launcher-options, got 'gpu'"),
@@ -628,6 +628,10 @@ def test_a_dry_run_writes_nothing(
     assert "GiB in 2 processes" in said
     assert [folder.endswith("pair/memit/seed_0") for folder in ran] == [True] * 3
     assert sorted(here.rglob("*")) == before
+    assert "not here" not in said
+    change(scales={"small": {"data": {"pair": {"path": "pair.jsonl"}, "two": {"path": "nowhere.json"}}}})
+    assert experiment(workplace, "mine.yaml", "--dry-run", "--seeds", "0") == 0
+    assert "not here, and needed: nowhere.json\n" in capsys.readouterr().out
 
 
 # ---- several processes

@@ -37,7 +37,8 @@ def experiment_parser() -> CommandParser:
     parser.option(
         "--scale",
         "NAME",
-        "small: data that need no download, at most an hour with SmolLM2 on two cores; paper: the paper's data",
+        "small: data that need no download, minutes to an hour and a half with SmolLM2 on two cores; paper: the "
+        "paper's data",
         "small",
         choices=SCALES,
     )
@@ -58,7 +59,7 @@ def experiment_parser() -> CommandParser:
     parser.option(
         "--launcher",
         "NAME",
-        "local: processes of this machine (joblib); submitit: jobs of a SLURM cluster (pip install 'aeplus[cluster]')",
+        "local: processes of this machine (joblib); submitit: jobs of a SLURM cluster (pip install submitit)",
         "local",
         choices=LAUNCHERS,
     )

@@ -21,6 +21,7 @@ from aeplus.commands.experiment.grid import Experiment, Grid, read_experiment
 from aeplus.commands.experiment.study import FILE, Study
 from aeplus.commands.experiment.tables import check_tables
 from aeplus.commands.fit import BaseCLI, machine
+from aeplus.data.sources import is_missing
 from aeplus.errors import InputError
 from aeplus.trainer import silence_lightning
 from aeplus.utils.cache import digest
@@ -93,8 +94,8 @@ def _check_options(options: Namespace, rest: Sequence[str]) -> None:
             raise InputError(msg)
     if given := [word for word in rest if word.partition("=")[0] in _OWN]:
         msg = (
-            f"expected no {given[0].partition('=')[0]}, as an experiment has its own data and seeds, got it; leave it "
-            "out, give --seeds, or write an experiment of your own as a YAML file."
+            f"expected no {given[0].partition('=')[0]}, got one, but an experiment draws its own data, with its own "
+            "seeds; leave it out: --seeds chooses the seeds, and a YAML file of your own other data."
         )
         raise InputError(msg)
     launch.check_launcher(options.launcher)
@@ -164,5 +165,8 @@ def _dry_run(experiment: Experiment, cells: Sequence[Cell], settings: Mapping[st
         msg = f"expected to make two edits for the estimate, got an error ({str(error).rstrip('.')}); correct it."
         raise InputError(msg) from error
     show_cells(cells, experiment.grid, title, measured, jobs)
+    paths = [str(entry["path"]) for entry in experiment.grid.data.values() if "path" in entry]
+    if missing := [path for path in paths if is_missing(path)]:
+        print_line(f"not here, and needed: {', '.join(missing)}")
     print_line("nothing was written")
     return 0

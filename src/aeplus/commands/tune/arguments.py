@@ -27,7 +27,8 @@ def tune_parser() -> CommandParser:
     parser.option(
         "--for",
         "LIST",
-        f"the methods to find numbers for, separated by commas or spaces (default: {','.join(methods)}, which are all)",
+        f"methods to find numbers for, out of {', '.join(methods)}, or YAML files of compositions of your own, "
+        "separated by commas or spaces (default: these four)",
         methods,
         dest="methods",
         nargs="+",
