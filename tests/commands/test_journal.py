@@ -58,7 +58,7 @@ def test_undo_and_what_it_says(run: Path, workplace: Path, capsys: pytest.Captur
     assert main(["log", str(run)]) == 0
     assert "0 edits of" in capsys.readouterr().out
     assert main(["show", str(run), "5"]) == 0
-    assert "took out by replay: entry 1: 3 edits; entry 2: 3 edits; entry 3: 1 edits" in capsys.readouterr().out
+    assert "took out by replay: entry 1: 3 edits; entry 2: 3 edits; entry 3: 1 edit\n" in capsys.readouterr().out
 
 
 def test_verify(run: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,8 +58,8 @@ def test_the_same_run_and_a_longer_stream_go_on(path: Path) -> None:
             {"layers": [4, 6]},
             r"expected model.layers \[4, 5\], which were edited before, got \[4, 6\]; resume with those",
         ),
-        ({"requests": REQUESTS[::-1]}, "expected the 1 edits made before as the first ones of the data, got others"),
-        ({"requests": []}, "expected the 1 edits made before as the first ones of the data, got others"),
+        ({"requests": REQUESTS[::-1]}, "expected the 1 edit made before as the first ones of the data, got others"),
+        ({"requests": []}, "expected the 1 edit made before as the first ones of the data, got others"),
     ],
 )
 def test_another_run_is_refused(path: Path, change: dict[str, Any], text: str) -> None:
@@ -81,7 +81,7 @@ def test_edits_of_other_modules_are_refused(path: Path) -> None:
 @pytest.mark.parametrize("cursor", [0, 2])
 def test_a_wrong_cursor_would_edit_twice_or_not_at_all(path: Path, cursor: int) -> None:
     with pytest.raises(
-        InputError, match=rf"expected to go on after the 1 edits of the journal, .* goes on after {cursor}"
+        InputError, match=rf"expected to go on after the 1 edit of the journal, .* goes on after {cursor}"
     ):
         Resume.from_checkpoint(checkpoint(path), path, SETTINGS).check_cursor(cursor)
 

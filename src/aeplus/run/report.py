@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aeplus.methods.measured import LayerReport
 from aeplus.utils.jsonl import write_json
-from aeplus.utils.tables import Row, print_line, print_table
+from aeplus.utils.tables import Row, counted, print_line, print_table
 
 if TYPE_CHECKING:
     from aeplus.metrics.success import Score
@@ -151,7 +151,7 @@ def print_summary(report: RunReport, folder: Path, model: Path | None) -> None:
     """Prints Efficacy, Generalization, Specificity and Score before and after, and where everything lies."""
     rows = [Row(["before", *_scores(report.before)]), Row(["after", *_scores(report.after)], style="bold")]
     done = "" if report.edits_done == report.edits else f"{report.edits_done} of "
-    title = f"{done}{report.edits} edits of {report.model} by {report.method} (%)"
+    title = f"{done}{counted(report.edits, 'edit')} of {report.model} by {report.method} (%)"
     print_table(title, _HEADER, rows, left=_HEADER[:1])
     statistics = report.seconds["statistics"]
     print_line(f"{report.seconds['total']:.0f} s, {statistics:.0f} s of it statistics", style="dim")

@@ -15,6 +15,7 @@ from aeplus.run.committed.chain import HEADER
 from aeplus.run.committed.entries import Entries, request_from
 from aeplus.run.committed.store import Store
 from aeplus.utils.fingerprint import tensors_digest
+from aeplus.utils.tables import counted
 
 NOTES = "aeplus"
 """Where a checkpoint holds what identifies its run."""
@@ -127,8 +128,8 @@ class Resume:
         edits = sum(len(entry.edits) for entry in self.entries)
         if cursor != edits:
             msg = (
-                f"expected to go on after the {edits} edits of the journal, got a checkpoint that goes on after "
-                f"{cursor}; take another, or restore a copy."
+                f"expected to go on after the {counted(edits, 'edit')} of the journal, got a checkpoint that goes on "
+                f"after {cursor}; take another, or restore a copy."
             )
             raise InputError(msg)
 
@@ -169,8 +170,8 @@ class Resume:
         done = [(e.get("asked") or e["prompt"], e["subject"], e["target_new"]) for e in edits]
         if done != [(r.asked or r.prompt, r.subject, r.target_new) for r in requests[: len(done)]]:
             msg = (
-                f"expected the {len(done)} edits made before as the first ones of the data, got others; resume with "
-                "the data the run began with (further edits may follow at the end)."
+                f"expected the {counted(len(done), 'edit')} made before as the first ones of the data, got others; "
+                "resume with the data the run began with (further edits may follow at the end)."
             )
             raise InputError(msg)
 

@@ -31,6 +31,11 @@ class _Terminal(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things, such as ``1 edit`` or ``2 edits``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def console() -> Console:
     """The terminal; output to a file, which has no margin, is wide."""
     terminal = _Terminal()

@@ -10,7 +10,7 @@ from aeplus.journal import Journal, Undone
 from aeplus.journal.base import load_base
 from aeplus.models.loading import save_model
 from aeplus.utils.paths import check_output
-from aeplus.utils.tables import print_line, print_table
+from aeplus.utils.tables import counted, print_line, print_table
 
 _NAMES = ("efficacy", "generalization", "specificity", "score")
 
@@ -29,7 +29,7 @@ def apply(options: Namespace, rest: Sequence[str], command: str) -> int:
     save_model(model, tokenizer, out)
     count = sum(line.active for line in journal.log())
     exact = "bit for bit as recorded" if same else "as recorded but for rounding, as on another device"
-    print_line(f"{count} edits applied, {exact}")
+    print_line(f"{counted(count, 'edit')} applied, {exact}")
     print_line(f"edited model: {out}")
     return 0
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from aeplus.journal import Journal, LogLine
 from aeplus.journal.base import load_base
-from aeplus.utils.tables import Row, print_line, print_table
+from aeplus.utils.tables import Row, counted, print_line, print_table
 
 _HEADER = ["entry", "time (UTC)", "what", "edits", "in the model", "Score on validation", "kB"]
 
@@ -18,7 +18,7 @@ def log(options: Namespace, rest: Sequence[str], command: str) -> int:
     lines = journal.log()
     header = journal.chain.header
     held = sum(line.active for line in lines)
-    title = f"{held} edits of {header['model']['model']} at layers {', '.join(map(str, header['layers']))}"
+    title = f"{counted(held, 'edit')} of {header['model']['model']} at layers {', '.join(map(str, header['layers']))}"
     rows = [Row(_cells(line), style=None if line.active or line.kind == "undo" else "dim") for line in lines]
     print_table(title, _HEADER, rows, left=_HEADER[1:3])
     if options.edits:
@@ -41,7 +41,7 @@ def show(options: Namespace, rest: Sequence[str], command: str) -> int:
     kind = content["kind"]
     print_line(f"entry {options.entry}, {kind}, {content['time']}, aeplus {content['aeplus']}", style="bold")
     if kind == "undo":
-        out = "; ".join(f"entry {n}: {len(edits)} edits" for n, edits in content["takes"].items())
+        out = "; ".join(f"entry {n}: {counted(len(edits), 'edit')}" for n, edits in content["takes"].items())
         print_line(f"took out by {content['mode']}: {out}")
         if content["by"]:
             print_line(f"solved again: entries {', '.join(map(str, content['by']))}")
