@@ -111,6 +111,25 @@ def test_floor_leaves_what_it_promises_and_no_smaller_one_does(seed: int, left: 
 
 
 @settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 1000), scale=st.sampled_from([0.5, 2.0, 8.0]))
+def test_floor_leaves_what_it_promises_with_a_soft_filter(seed: int, scale: float) -> None:
+    case = dense.make_case(seed, d=24, null=12, n=1, m=0, ridge=1.0)
+    keys, values = scale * case.keys, case.spectrum.values
+    soft = torch.where(case.filter > 0, 1 / (1 + 30 * (values + 0.05)), 0.0)
+    problem = (case.residual, keys, case.spectrum, soft, 1.0)
+    floor = float(aligned_floor(keys, case.spectrum, soft, 1.0, 0.15))
+    update = solve_update(*problem).dense()
+    without = float((case.residual - update @ keys).norm() / case.residual.norm())
+    assert (floor == 0.0) == (without <= 0.15)
+    free = float((keys * (case.spectrum.vectors @ (soft[:, None] * (case.spectrum.vectors.T @ keys)))).sum())
+    outside = float((case.spectrum.vectors.T @ keys)[soft == 0].square().sum())
+    if floor > 0 and 1 / (1 + free + outside) < 0.149:
+        basis = aligned_basis(keys, case.spectrum, soft, share=1.0, floor=floor)
+        update = solve_update(*problem, relaxation=basis).dense()
+        assert float((case.residual - update @ keys).norm() / case.residual.norm()) <= 0.15 + 1e-9
+
+
+@settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 1000), factor=st.sampled_from([0.0, 0.3, 0.9, 2.0]))
 def test_the_bound_on_an_edits_leakage_holds(seed: int, factor: float) -> None:
     case = dense.make_case(seed, d=24, null=4, n=1, m=0, ridge=1.0)

@@ -35,6 +35,8 @@ def test_ridge_is_the_inverse_and_finite_on_a_singular_spectrum() -> None:
     singular = ridge_filter(spectrum(0.0, 1e-30, 2.0), 1.0)
     assert torch.isfinite(singular).all()
     assert singular[0] == singular[1] > 1e14
+    computed = Spectrum(singular.new_tensor([0.0, 1e-30, 2.0]), torch.eye(3))  # in float32: the vectors are still
+    assert 1e6 < float(ridge_filter(computed, 1.0)[0]) < 1e7
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -38,3 +38,32 @@ def test_an_output_is_its_own_nearest(centered: bool) -> None:
     gain = torch.randn(16, dtype=torch.float64)  # of both signs
     state = normalized(torch.randn(5, 16, dtype=torch.float64), centered)
     torch.testing.assert_close(nearest_normalized(gain * state, gain, centered=centered), state)
+
+
+def nearest_by_bisection(wanted: Tensor, gain: Tensor) -> Tensor:
+    """The state of one row, by the logarithm of the multiplier."""
+    above, pulled = gain.square() - gain.square().min(), gain * wanted
+    low, high = -200.0, 50.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        long = (pulled / (above + torch.tensor(middle, dtype=torch.float64).exp())).norm() > gain.numel() ** 0.5
+        low, high = (middle, high) if long else (low, middle)
+    return pulled / (above + torch.tensor(high, dtype=torch.float64).exp())
+
+
+@pytest.mark.parametrize("small", [1e-1, 1e-3, 1e-5])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_gains_near_0(small: float, share: float) -> None:
+    """What is wanted lies inside the ellipsoid: the coordinates that cost nothing have the rest of the length."""
+    torch.manual_seed(0)
+    gain = (0.3 * torch.randn(300, dtype=torch.float64)).exp()
+    gain[:3] = small
+    wanted = share * gain * normalized(torch.randn(1, 300, dtype=torch.float64), centered=False)
+    state, best = nearest_normalized(wanted, gain)[0], nearest_by_bisection(wanted[0], gain)
+    torch.testing.assert_close(state.square().mean(), torch.ones((), dtype=torch.float64))
+    assert (gain * state - wanted).norm() <= (gain * best - wanted).norm() * (1 + 1e-4)
+
+
+def test_a_gain_of_0_has_the_rest_of_the_length() -> None:
+    state = nearest_normalized(torch.tensor([[0.3, 0.2, 0.4]]).double(), torch.tensor([0.0, 2.0, 1.0]).double())
+    torch.testing.assert_close(state, torch.tensor([[2.83**0.5, 0.1, 0.4]]).double())

@@ -178,6 +178,19 @@ def test_hard_priors_of_many_keys() -> None:
     assert (update - plain.solve(residual, keys).dense()).norm() < 1e-8 * update.norm()
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_hard_priors_forbid_a_key_that_recurs_once(many: bool) -> None:
+    """Computed anew in float32 it differs by rounding, which is no direction."""
+    method = named_method("alphaedit_plus", **{**NUMBERS, "prior": "hard", "relax": "none", "smooth": False})
+    key = randn(D, 1, seed=4).float()
+    noisy = [key * (1 + 3e-7 * torch.randn(D, 1, generator=torch.Generator().manual_seed(i))) for i in range(30)]
+    solver = LayerSolver(0, method, statistics(), randn(OUT, D, seed=1), EarlierKeys(noisy))
+    solver._many = many
+    solver.solve(randn(OUT, N, seed=2), randn(D, N, seed=3))
+    assert solver._taken is not None
+    assert solver._taken.shape[1] == 1
+
+
 class Largest(TorchDispatchMode):
     """The number of entries of the largest tensor made, and how often matrices were factorized."""
 

@@ -81,3 +81,9 @@ def test_hits_of_a_score() -> None:
     found = Score()
     found.update("efficacy", [[1], [2], [3]], [[1], [1], [3]], edits=[4, 4, 2])
     assert found.hits() == {"efficacy": {"edits": [2, 4], "hits": [1.0, 1.0], "prompts": [1, 2]}}
+
+
+def test_the_order_of_aspects_does_not_count() -> None:
+    run = hits(np.random.default_rng(0), {"efficacy": [1] * 4, "specificity": [2] * 4})
+    turned = dict(reversed(run.items()))
+    assert score_difference([run], [turned], samples=20) == score_difference([run], [run], samples=20)

@@ -36,6 +36,18 @@ def test_each_variant_scores_as_if_it_were_in_the_weights(kind: str, at_once: in
     assert found[0] != found[1]
 
 
+def test_long_rows_run_with_few_variants_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = Decoder(tiny_model("llama"))
+    sites = decoder.select([1])
+    o, d = sites[0].weight.shape
+    updates = [[LowRankUpdate(torch.randn(o, 1), torch.randn(1, d))] for _ in range(6)]
+    tokens: list[int] = []
+    decoder.model.model.embed_tokens.register_forward_hook(lambda _, args, __: tokens.append(args[0].numel()))
+    score_variants(decoder, [TokenRow(tuple(range(5, 25)), answer=19)], Variants(sites, updates), 60)
+    assert sum(tokens) >= 6 * 19
+    assert max(tokens) <= 60
+
+
 def test_half_precision_keeps_its_dtype() -> None:
     decoder = Decoder(tiny_model("llama").bfloat16())
     sites = decoder.select([1])

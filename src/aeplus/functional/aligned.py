@@ -118,11 +118,11 @@ def aligned_floor(
 ) -> Tensor:
     """The `c` with which each edit, by itself, keeps at most a share of its residual and leaks as little as can be.
 
-    An edit alone with the direction `q` leaves `λ / (λ + ‖P k‖² + (qᵀk)²)` of its residual (Lemma 1) and leaks
-    `‖r‖² (qᵀk / (λ + ‖P k‖² + (qᵀk)²))² qᵀ C q` through `q`. With `c` the one falls and the other rises. The smallest
-    `c` that leaves at most `left` is taken, the largest one tried where none does. Where its leakage would exceed
-    `max_leakage`, the largest `c` that stays within is taken instead; if there is none, the edit gets no direction (0).
-    Nor does one that leaves no more than `left` without a direction.
+    An edit alone with the direction `q` leaves `λ / (λ + kᵀ F k + (qᵀk)²)` of its residual (Lemma 1; `kᵀ F k` is
+    `‖P k‖²` for a projector) and leaks `‖r‖² (qᵀk / (λ + kᵀ F k + (qᵀk)²))² qᵀ C q` through `q`. With `c` the one
+    falls and the other rises. The smallest `c` that leaves at most `left` is taken, the largest one tried where none
+    does. Where its leakage would exceed `max_leakage`, the largest `c` that stays within is taken instead; if there is
+    none, the edit gets no direction (0). Nor does one that leaves no more than `left` without a direction.
 
     Args:
         keys: New keys `K1`, `[d, n]`.
@@ -164,7 +164,7 @@ def aligned_floor(
     )  # of the direction before it is normed, [g, n]
     fit = (weights @ square).square() / length  # (qᵀk)²
     used = (weights.square() @ (values[:, None] * square)) / length  # qᵀ C q
-    free = wide.square().sum(0) - square.sum(0)  # ‖P k‖²
+    free = _free(wide, square, spectrum, filter.to(dtype))
     system = ridge + free.clamp(min=0) + fit
     enough = ridge / system <= left
     first = torch.where(enough.any(0), enough.to(torch.int8).argmax(0), _GRID - 1)
@@ -177,6 +177,14 @@ def aligned_floor(
     allowed = (leaks <= max_leakage) & (places <= first)
     last = torch.where(allowed, places, -1).max(0).values
     return (floors[last.clamp(min=0)] * (needed & (last >= 0))).to(keys.dtype)
+
+
+def _free(keys: Tensor, outside: Tensor, spectrum: Spectrum, filter: Tensor) -> Tensor:
+    """`kᵀ F k`, `[n]`; for a projector by what lies outside, as the spectrum may hold no more."""
+    inside = filter != 0
+    if bool((filter[inside] == 1).all()):
+        return keys.square().sum(0) - outside.sum(0)
+    return (filter[inside, None] * spectrum.coordinates(inside, keys).square()).sum(0)
 
 
 def _coordinates(keys: Tensor, spectrum: Spectrum, filter: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ _ROUNDING = 10.0  # singular values below this many eps · √size · (largest k
 _UNIT = 0.05  # how far a column's norm may be from 1: above the error of half precision
 
 
-def extend_basis(basis: Tensor, keys: Tensor, energy: float) -> Tensor:
+def extend_basis(basis: Tensor, keys: Tensor, energy: float, precision: torch.dtype | None = None) -> Tensor:
     """Extend an orthonormal basis by the main directions of new keys that it does not contain yet.
 
     Those are the leading left singular vectors of `(I - M Mᵀ) K1`, as few as reach the share `energy` of the
@@ -26,6 +26,7 @@ def extend_basis(basis: Tensor, keys: Tensor, energy: float) -> Tensor:
         basis: Orthonormal columns `M`, `[d, r]`; `[d, 0]` at first.
         keys: Keys `K1`, `[d, n]`; may be empty.
         energy: Share of the squared singular values, above 0 and at most 1.
+        precision: The dtype that the keys were computed in, if they are passed in a finer one.
 
     Returns:
         `M` as it was, with `k ≤ min(n, d - r)` columns appended, `[d, r + k]`, in the dtype of `basis`.
@@ -54,8 +55,8 @@ def extend_basis(basis: Tensor, keys: Tensor, energy: float) -> Tensor:
 
     rest = project_out(new.T, known).T
     directions, values, _ = torch.linalg.svd(rest, full_matrices=False)  # [d, min(d, n)], descending
-    precision = max(torch.finfo(basis.dtype).eps, torch.finfo(keys.dtype).eps)
-    least = _ROUNDING * precision * max(keys.shape) ** 0.5 * float(new.norm(dim=0).max())
+    coarsest = max(torch.finfo(kind).eps for kind in (basis.dtype, keys.dtype, precision or keys.dtype))
+    least = _ROUNDING * coarsest * max(keys.shape) ** 0.5 * float(new.norm(dim=0).max())
     added = directions[:, : min(_count(values.tolist(), least, energy), d - r)]
     for _ in range(2):  # where the singular value is small, rounding has left some of the basis
         added = torch.linalg.qr(project_out(added.T, known).T).Q

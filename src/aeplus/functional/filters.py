@@ -90,7 +90,8 @@ def ridge_filter(spectrum: Spectrum, alpha: float) -> Tensor:
     if not bool(largest > 0):
         message = "expected a positive eigenvalue for ridge_filter, got only 0; gather statistics over some text."
         raise InputError(message)
-    floor = torch.finfo(spectrum.values.dtype).eps * largest
+    # Of a spectrum that was computed in float32 the vectors stay so.
+    floor = max(torch.finfo(part.dtype).eps for part in (spectrum.values, spectrum.vectors)) * largest
     return (1 / (alpha * values.clamp(min=floor))).to(spectrum.values.dtype)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from aeplus.functional._checks import check_finite, check_shape, working_dtype
@@ -12,7 +13,11 @@ from aeplus.functional.spectrum import Spectrum
 
 
 def forbidden_directions(
-    prior_keys: Tensor, spectrum: Spectrum, filter: Tensor, relaxation: Tensor | None = None
+    prior_keys: Tensor,
+    spectrum: Spectrum,
+    filter: Tensor,
+    relaxation: Tensor | None = None,
+    precision: torch.dtype | None = None,
 ) -> Tensor:
     """`B` with `F^½ (I − Q Qᵀ) F^½ = F − B Bᵀ`, `Q = orth(F^½ Kp)`, for `solve_update(…, forbidden=B)` (EvoEdit).
 
@@ -25,6 +30,8 @@ def forbidden_directions(
         spectrum: Spectrum of the preserved keys, `[d]` and `[d, d]`.
         filter: Spectral filter `f`, `[d]`.
         relaxation: Orthonormal directions beside it, orthogonal to its support, `[d, r]`.
+        precision: The dtype that the keys were computed in, if they are passed in a finer one: what rounding has made
+            of keys that recur is no direction.
 
     Returns:
         `B = F^½ Q`, `[d, q]`, `q` the rank of `F^½ Kp`, in the dtype of `prior_keys`, or in float32 if that is wider.
@@ -43,4 +50,4 @@ def forbidden_directions(
     wide = prior_keys.to(dtype)
     system = System(wide[:0, :0], wide, filter.to(dtype), spectrum, 1.0, relaxation)
     used = system.root(wide)  # F^½ Kp in the coordinates of the support, [s, m]
-    return system.unroot(extend_basis(used[:, :0], used, 1.0))
+    return system.unroot(extend_basis(used[:, :0], used, 1.0, precision))

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-_STEPS = 24
+_STEPS = 32
+_NEARER = 1e-3  # part of the way down to the lower end of the multiplier, where nothing is known of it yet
+_SHORT = 1e-6  # share of its length that a state may lack by rounding
 _BISECTIONS = 60
 
 
@@ -16,8 +18,9 @@ def nearest_normalized(wanted: Tensor, gain: Tensor, *, centered: bool = False) 
 
     where the multiplier ``μ`` makes ``‖x̂‖² = o`` and is found by Newton steps, as the norm falls with it, and ``ν``
     makes the mean 0 (LayerNorm) or is 0 (RMSNorm). ``μ`` is above minus the smallest eigenvalue of ``diag(g²)`` on the
-    states that a normalization can put out: ``min g²``, or a larger one on those of mean 0. An output of the
-    normalization is its own nearest.
+    states that a normalization can put out: ``min g²``, or a larger one on those of mean 0. Where even the
+    smallest ``μ`` leaves a state of RMSNorm too short, which takes a gain of 0, the coordinate of the smallest gain has
+    the rest of its length. An output of the normalization is its own nearest.
 
     Args:
         wanted: ``w [n, o]``.
@@ -38,7 +41,8 @@ def nearest_normalized(wanted: Tensor, gain: Tensor, *, centered: bool = False) 
     pulled = g * target
     # m = μ + min g². At the upper end no state is longer than √o.
     high = pulled.norm(dim=1) / size + tiny
-    low, m = torch.full_like(high, _lowest(above) if centered else 0.0), high
+    end = _lowest(above) if centered else 0.0
+    low, m = torch.full_like(high, end), high
     for _ in range(_STEPS):
         weights = 1 / (above + m[:, None])
         x = pulled * weights
@@ -53,8 +57,15 @@ def nearest_normalized(wanted: Tensor, gain: Tensor, *, centered: bool = False) 
         fall = (weighted * x).sum(1) - (weighted.sum(1).pow(2) / total if centered else 0)
         step = m + (length / size - 1) * length.pow(2) / fall.clamp(min=tiny)
         inside = (step > low) & (step < high) & torch.isfinite(step)
-        m = torch.where(inside, step, (low + high) / 2)
-    return (x * (size / length.clamp(min=tiny))[:, None]).to(wanted.dtype)
+        between = torch.where(low > end, (low + high) / 2, end + _NEARER * (high - end))
+        m = torch.where(inside, step, between)
+    found = x * (size / length.clamp(min=tiny))[:, None]
+    if not centered:
+        at = above.argmin()
+        rest = (size**2 - length.square() + x[:, at].square()).clamp(min=0).sqrt()
+        filled = x.index_copy(1, at[None], torch.where(x[:, at] < 0, -rest, rest)[:, None])
+        found = torch.where((length < (1 - _SHORT) * size)[:, None], filled, found)
+    return found.to(wanted.dtype)
 
 
 def _lowest(above: Tensor) -> float:

@@ -1,7 +1,7 @@
 """The closed-form edit of a batch: its smoothing candidates, layer after layer."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from aeplus.models.decoder import Decoder, EditSite, Snapshot
 from aeplus.models.variants import Variants, variant_parts
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.keys import KeyReader
+from aeplus.targets.optimizer import Targets
 from aeplus.targets.rows import BatchRows
 
 if TYPE_CHECKING:
@@ -30,16 +31,25 @@ _ENOUGH = 0.05  # share of the way that may be left where layers that normalize 
 
 @dataclass(frozen=True)
 class Solved:
-    """One layer's update, with what it was solved from: residual ``[o, n]`` and keys ``[d, n]``."""
+    """One layer's update, with what it was solved from.
+
+    Attributes:
+        solver: The layer's solver.
+        update: The update.
+        residual: Its residual ``[o, n]``.
+        keys: The edits' keys ``[d, n]``.
+        made: The same, 0 for edits that are not made.
+    """
 
     solver: LayerSolver
     update: fn.LowRankUpdate
     residual: Tensor
     keys: Tensor
+    made: Tensor
 
     def measured(self) -> LayerEdit:
         """The edit with its report, for which the solver solves it once more."""
-        self.solver.solve(self.residual, self.keys)
+        self.solver.solve(self.residual, self.made)
         return LayerEdit(self.update, self.keys, self.solver.report(self.update, self.residual, self.keys))
 
 
@@ -71,6 +81,9 @@ first, as it finds P̃."""
 
 class ClosedForm:
     """Proposes closed-form edits of a batch.
+
+    An edit whose fact a later one of the batch gives another answer is not made: its key is there, for those who undo,
+    but is 0 in what is solved.
 
     Args:
         decoder: The model as the batch finds it.
@@ -121,20 +134,35 @@ class ClosedForm:
             for i, (site, stats) in enumerate(zip(self._sites, statistics, strict=True))
         ]
         self._prepared = prepared or [None] * len(self._sites)
+        holds = [edit not in rows.superseded for edit in range(rows.edits)]
+        self._made = None if all(holds) else torch.tensor(holds, device=self._reader.device)
         with snapshot:
-            learn = Learning(lambda layer: find(layer).to(self._reader.device), self._write, self._reader)
+            learn = Learning(lambda layer: self._aims(find(layer)), self._write, self._reader)
             self._targets = TARGETS[method.targets].run(method, self._sites, learn)
         several = not method.by_layer and any(target.smooths for target in self._targets)
         self.iterations = method.smoothing_steps + 1 if several else 1
         self.residual_norms = self._targets[-1].norms
         self.converged = torch.stack([target.targets.converged for target in self._targets]).all(0)
 
+    def _aims(self, found: Targets) -> Targets:
+        """Targets where the reader is; an edit that is not made stays where it is."""
+        targets = found.to(self._reader.device)
+        if self._made is None:
+            return targets
+        return replace(targets, values=torch.where(self._made, targets.values, targets.initial))
+
+    def _of_made(self, columns: Tensor) -> Tensor:
+        """Keys or residuals, one in each column, 0 for edits that are not made."""
+        return columns if self._made is None else columns * self._made
+
     def _write(self, index: int, target: LayerTarget) -> None:
         site, solver = self._sites[index], self._solvers[index]
         keys, values = self._reader.read(site, site)
         first, last = (
-            self._reader.change([site], target.values_at(t), values) for t in (0, self._method.smoothing_steps)
+            self._of_made(self._reader.change([site], target.values_at(t), values))
+            for t in (0, self._method.smoothing_steps)
         )
+        keys = self._of_made(keys)
         # P̃ belongs to the first iteration (Algorithm 1)
         solver.search(last if self._method.search_unsmoothed else first, keys)
         site.add(stored(solver.solve(last, keys), site.weight))
@@ -232,10 +260,12 @@ class ClosedForm:
             together: As for :meth:`_edit_layers`.
         """
         keys, values = read
+        made = self._of_made(keys)
         if self._method.search_unsmoothed:
-            solver.search(self._reader.change(sharing, target.targets.values, values, together=together), keys)
-        residual = self._reader.change(sharing, target.values_at(iteration), values, together=together)
-        return Solved(solver, stored(solver.solve(residual, keys), sharing[0].weight), residual, keys)
+            whole = self._reader.change(sharing, target.targets.values, values, together=together)
+            solver.search(self._of_made(whole), made)
+        residual = self._of_made(self._reader.change(sharing, target.values_at(iteration), values, together=together))
+        return Solved(solver, stored(solver.solve(residual, made), sharing[0].weight), residual, keys, made)
 
     def _edit_by_layer(self) -> list[LayerEdit]:
         """Edits the layers from below to above, each with the candidate that is chosen for it alone."""

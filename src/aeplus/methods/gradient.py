@@ -75,7 +75,8 @@ def learn_updates(
     The loss of an edit is the mean, over its bare prompt and the first ``options.contexts`` contexts, of the mean
     negative log-likelihood of the answer's tokens. In the first stage an edit counts while its loss is not below
     ``options.stop_loss``. In the second, all edits of the batch count, and a previous one from the step on at
-    which its loss is first not below. A stage ends when all losses are below.
+    which its loss is first not below. A stage ends when all losses are below. An edit whose fact a later one of the
+    batch gives another answer is not learned.
 
     Args:
         decoder: The model as the batch finds it, in evaluation mode.
@@ -100,7 +101,9 @@ def learn_updates(
             progress(step, most, sum(value < stop for value in losses[:n]))
 
     with _borrowed(sites) as snapshot:
-        bundles = bundle_rows(decoder, token_rows(rows, options.contexts), sites[0].layer)
+        packed = enumerate(token_rows(rows, options.contexts))
+        learned = [own for edit, own in packed if edit not in rows.superseded]  # the others' losses are 0
+        bundles = bundle_rows(decoder, learned, sites[0].layer)
         bundles[0].parts[0].replay.check()
         learner = _Learner(decoder, snapshot, bases, options, report)
         loss = learner.stage(bundles, n, options.steps)

@@ -148,7 +148,8 @@ class LayerSolver:
         if self._taken is None:
             keys = self.earlier.factor(self._like.dtype) if self._many else self.prior_keys
             spectrum = self.statistics.spectrum
-            self._taken = fn.forbidden_directions(keys, spectrum, relaxed.filter, relaxed.directions)
+            computed = next(self.earlier.blocks()).dtype
+            self._taken = fn.forbidden_directions(keys, spectrum, relaxed.filter, relaxed.directions, computed)
         return self._taken
 
     def _priors(self, keys: Tensor) -> dict[str, Any]:

@@ -85,9 +85,11 @@ def added_last(
     if method.treatment == "sparsify":
         return fn.masked_out(updates[-1])
     # An update's columns: one for each edit, what was taken back of the correction before, and its own correction.
-    count = 0
+    # Where the first two together are more than there are outputs, they are stored dense (:func:`without`).
+    count, outputs = 0, len(updates[-1].left)
     for rank, own in zip(ranks, keys, strict=True):
-        count = rank - own.shape[1] - count
+        solved = own.shape[1] + count
+        count = rank - (outputs if count and solved > outputs else solved)
     if not count:
         return None
     last = updates[-1]

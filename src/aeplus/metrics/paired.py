@@ -79,7 +79,8 @@ def _matrices(own: Hits, other: Hits) -> tuple[Tensor, Tensor, Tensor]:
 
     def matrix(run: Hits, what: str) -> Tensor:
         values = torch.zeros(len(run), len(names), dtype=torch.float64)
-        for row, of in zip(values, run.values(), strict=True):
+        for row, aspect in zip(values, own, strict=True):  # both in one order
+            of = run[aspect]
             row[[place[edit] for edit in of["edits"]]] = torch.tensor(of[what], dtype=torch.float64)
         return values
 

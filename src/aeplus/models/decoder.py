@@ -205,7 +205,7 @@ class Decoder:
         if bool(torch.isfinite(whole).all()) and not torch.allclose(whole[:, :-2], first, rtol=1e-2, atol=limit):
             msg = f"expected a causal model, got {name}, whose tokens see later ones; set is_decoder in its config."
             raise InputError(msg)
-        _ = self._scale
+        _ = self.scale
 
     @property
     def device(self) -> torch.device:
@@ -279,7 +279,7 @@ class Decoder:
     def readout(self, normed: Tensor) -> Tensor:
         """The head: the backbone's output ``[..., o]``, after the final norm, to logits ``[..., vocabulary]``."""
         logits = self._named_scales(placed_call(self.head, normed))
-        return logits if self._scale == 1.0 else logits * self._scale
+        return logits if self.scale == 1.0 else logits * self.scale
 
     def _named_scales(self, logits: Tensor) -> Tensor:
         """What some architectures do between head and loss (Granite divides, Cohere multiplies, Gemma 2 caps)."""
@@ -295,7 +295,7 @@ class Decoder:
 
     @cached_property
     @torch.no_grad()
-    def _scale(self) -> float:
+    def scale(self) -> float:
         """What else the model multiplies its logits by, measured: 1 for nearly all.
 
         Raises:

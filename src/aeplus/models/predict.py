@@ -72,12 +72,14 @@ def score_variants(
         variants: What the variants add to the weights as they are.
         batch_tokens: Tokens run at once, those of all variants together.
     """
+    _ = decoder.scale  # by a pass of its own, which is none of variants
     distinct = {(row.ids, row.answer): row for row in rows}
     ordered = sorted(distinct.values(), key=lambda row: len(row.ids))
 
     def score(share: Sequence[TokenRow]) -> list[tuple[AnswerScore, ...]]:
         found: list[list[AnswerScore]] = [[] for _ in range(len(variants))]
-        for part in variant_parts(len(variants), max(map(len, distinct), default=1), batch_tokens):
+        longest = max((len(row.ids) for row in share), default=1)
+        for part in variant_parts(len(variants), longest, batch_tokens):
             some, count = variants.some(part.start, part.stop), len(part)
             with some.applied():
                 for batch in batches(share, max(1, batch_tokens // count)):
