@@ -5,6 +5,7 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 from weakref import WeakKeyDictionary
@@ -25,10 +26,13 @@ from aeplus.models.decoder import Decoder, EditSite, Snapshot
 from aeplus.models.modes import kept_modes
 from aeplus.module import EditModule
 from aeplus.preserved.statistics import PreservedOptions
+from aeplus.run.committed.chain import HEADER
 from aeplus.run.committed.store import Store
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.trainer import alone_in_cluster, interruptible, quiet_lightning
 from aeplus.utils.paths import expanded, locked
+from aeplus.utils.signals import uninterrupted
+from aeplus.utils.tables import counted
 
 
 @dataclass
@@ -64,12 +68,18 @@ class EditResult:
                 "aeplus.edit; call undo() of the later results first, last to first."
             )
             raise InputError(msg)
+        self._snapshot.check()
         if self._journal is not None:
             folder, numbers = self._journal
+            if not (folder / HEADER).is_file():
+                msg = f"expected the call's journal in {folder}, got none; put it back, or load the model anew."
+                raise InputError(msg)
             with locked(folder, "the journal"):
                 Store.open(folder).leave_out(numbers)
-        self._snapshot.restore()
-        self._standing.remove(self._mark)
+            self._journal = None
+        with uninterrupted():
+            self._snapshot.restore()
+            self._standing.remove(self._mark)
 
 
 _STANDING: "WeakKeyDictionary[Any, list[object]]" = WeakKeyDictionary()
@@ -219,7 +229,17 @@ def edit(
     first = len(known) // 8
     chosen = list(layers) if layers is not None else known[first : first + 5]
     sites = decoder.select(chosen)
-    method_options, target_options, preserved_options, data_options = _sorted_options(dict(options))
+    numbers = {name: _plain(value) for name, value in options.items()}
+    seed, batch_size = _plain(seed), _plain(batch_size)
+    method_options, target_options, preserved_options, data_options = _sorted_options(numbers)
+    if journal is not None:
+        journal = expanded(journal).absolute()  # the caller may go to another folder before the edits are undone
+        if standing := _STANDING.get(model):  # the model of its header could not be loaded again
+            msg = (
+                f"expected the unedited model with a journal, got one with the edits of {counted(len(standing), 'call')}; "
+                "undo them first, or load it anew: what the journal has is made again."
+            )
+            raise InputError(msg)
     module = EditModule(
         model=str(getattr(model, "name_or_path", "") or "model"),
         layers=chosen,
@@ -239,16 +259,24 @@ def edit(
         try:
             before = _run(module, data, model, decoder.device, sites, [stop, *callbacks])
         except BaseException:
-            module.forget()
+            with uninterrupted():
+                module.forget()
             raise
     session = module.session
     updates = [entry.updates for entry in session.entries[session.resumed :]]
     result = EditResult(session.report.as_dict(), updates, before, _STANDING.setdefault(model, []))
     if journal is not None:
-        result._journal = (expanded(journal), list(session.recording.numbers))
+        result._journal = (Path(journal), list(session.recording.numbers))
     result._standing.append(result._mark)
     session.release()
     return result
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy as Python's, which a journal can hold."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def _run(
@@ -269,9 +297,16 @@ def _run(
                 trainer = _trainer(device, callbacks)
                 with interruptible(trainer):  # an exit would end the caller
                     trainer.fit(module, data)
+            if not data.exhausted:
+                msg = (
+                    f"expected to reach the end of the {len(data.requests)} edits, got {data.cursor}, as a callback "
+                    "ended the run; leave it out, or give fewer edits."
+                )
+                raise InputError(msg)
             module.session.finish()
     except BaseException:
-        before.restore()
+        with uninterrupted():
+            before.restore()
         raise
     finally:
         if threading.current_thread() is threading.main_thread():

@@ -232,11 +232,9 @@ class EditModule(LightningModule):
     def on_fit_start(self) -> None:
         """Reads the statistics, measures the unedited model, then takes up a checkpoint's or a journal's edits."""
         folder = self._journal_folder()
-        if self._resume is None and folder is not None and (folder / HEADER).is_file() and self._journal is not None:
-            self._resume = Resume(Store.open(folder))
-            self._data.follow(self._resume.requests)
-            self.session.uncounted = len(self._resume.entries)
-        resume = self._resume
+        taken_up, resume = self._take_up_journal(), self._resume
+        if taken_up and resume is not None:
+            self.session.uncounted = len(resume.entries)
         if folder is not None and resume is None:
             Chain.check_new(folder)
         self._prepare()
@@ -251,10 +249,19 @@ class EditModule(LightningModule):
 
     def _journal_folder(self) -> Path | None:
         trainer = cast(Any, self.trainer)
+        if trainer.fast_dev_run:  # which leaves nothing
+            return None
         if self._journal is not None:
             return expanded(self._journal)
-        writes = trainer.checkpoint_callbacks and not trainer.fast_dev_run
-        return Path(trainer.log_dir or trainer.default_root_dir) / "journal" if writes else None
+        return Path(trainer.log_dir or trainer.default_root_dir) / "journal" if trainer.checkpoint_callbacks else None
+
+    def _take_up_journal(self) -> bool:
+        """Goes on from the edits of the journal that was asked for, unless a checkpoint's are taken up."""
+        if self._resume is not None or self._journal is None or not (expanded(self._journal) / HEADER).is_file():
+            return False
+        self._resume = Resume(Store.open(self._journal))
+        self._data.follow(self._resume.requests)
+        return True
 
     def on_train_start(self) -> None:
         """Lightning has set its handlers of signals, which do not suit several processes."""
@@ -262,7 +269,14 @@ class EditModule(LightningModule):
             end_at_sigterm()
 
     def on_validation_start(self) -> None:
-        """The same before ``validate``, without the statistics."""
+        """The same before ``validate``, without the statistics.
+
+        Raises:
+            InputError: If there is no journal where one was asked for.
+        """
+        if not self._fitting and not self._take_up_journal() and self._journal is not None and self._resume is None:
+            msg = f"expected a journal in {self._journal} to measure, got none; give a run's folder, or its journal."
+            raise InputError(msg)
         self._prepare()
 
     def teardown(self, stage: str) -> None:

@@ -343,7 +343,9 @@ def test_edit_keeps_a_journal_and_goes_on_with_it(tmp_path: Path) -> None:
     again = aeplus.edit(model, tokenizer, records()[3:], journal=folder, **OPTIONS)
     assert not again.updates
     assert equal(model, weights(whole))
-    with pytest.raises(InputError, match="got edits of other weights; resume with the model that the run began with"):
+    with pytest.raises(
+        InputError, match="with a journal, got one with the edits of 1 call; undo them first, or load it anew"
+    ):
         aeplus.edit(model, tokenizer, records()[:1], journal=folder, **OPTIONS)
 
 

@@ -1,5 +1,6 @@
 """The model that a journal's edits belong to, before any of them."""
 
+from pathlib import Path
 from typing import Any
 
 from aeplus.errors import InputError
@@ -7,6 +8,8 @@ from aeplus.models.decoder import Decoder, Snapshot
 from aeplus.models.loading import LOADING, load_model
 from aeplus.run.committed.chain import Chain
 from aeplus.utils.fingerprint import weights_fingerprint
+from aeplus.utils.paths import expanded
+from aeplus.utils.signals import uninterrupted
 
 
 def load_base(chain: Chain, name: str | None) -> tuple[Any, Any]:
@@ -29,6 +32,25 @@ def load_base(chain: Chain, name: str | None) -> tuple[Any, Any]:
             raise
         msg = f"expected the base model of the journal, got none ({error}) Say where it is: --model NAME."
         raise InputError(msg) from error
+
+
+def keep_sources(chain: Chain, out: Path, *models: str | None) -> None:
+    """A folder may be written without losing the journal, or the model that it needs.
+
+    Args:
+        chain: The journal.
+        out: Where output goes.
+        models: Where else the model is read from.
+
+    Raises:
+        InputError: If one of them is there, or within.
+    """
+    for source in (chain.folder, chain.header["model"]["model"], *models):
+        if source is None or not (path := expanded(source)).exists():
+            continue
+        if path.resolve().is_relative_to(out.resolve()):
+            msg = f"expected --out to spare {source}, which the journal needs, got {out}; choose another folder."
+            raise InputError(msg)
 
 
 class BaseModel:
@@ -82,4 +104,5 @@ class BaseModel:
 
     def __exit__(self, *_: object) -> None:
         if not self._kept:
-            self._before.restore()
+            with uninterrupted():
+                self._before.restore()

@@ -6,7 +6,7 @@ intermediate size ``d`` to the hidden size ``o``.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from inspect import signature
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -73,9 +73,14 @@ class EditSite:
         original = self.weight.dtype
         self.module.float()
         _UPCAST[self.module] = (
-            self.module.register_forward_pre_hook(lambda _, args: (args[0].float(), *args[1:])),
-            self.module.register_forward_hook(lambda _, args, output: output.to(original)),
+            self.module.register_forward_pre_hook(_as_weight),
+            self.module.register_forward_hook(partial(_lowered, original)),
         )
+
+    @property
+    def upcasted(self) -> bool:
+        """Whether it is kept in float32 by :meth:`upcast`."""
+        return self.module in _UPCAST
 
     def restore_dtype(self, dtype: torch.dtype) -> None:
         """Undoes :meth:`upcast`.
@@ -95,6 +100,14 @@ class EditSite:
         weight.copy_(weight.to(torch.promote_types(weight.dtype, delta.dtype)) + delta)
 
 
+def _as_weight(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (args[0].to(module.weight.dtype), *args[1:])
+
+
+def _lowered(dtype: torch.dtype, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    return output.to(dtype)
+
+
 class Snapshot:
     """A copy of the weights of some sites, to restore; as a context manager it restores them at the end.
 
@@ -105,6 +118,7 @@ class Snapshot:
     def __init__(self, sites: Sequence[EditSite]) -> None:
         self.sites = list(sites)
         self.weights = [site.weight.detach().clone() for site in sites]
+        self._upcasted = [site.upcasted for site in sites]
 
     def __enter__(self) -> "Snapshot":
         return self
@@ -115,10 +129,22 @@ class Snapshot:
     @torch.no_grad()
     def restore(self) -> None:
         """Restores the weights bit for bit, and their dtype if they were upcast since."""
-        for site, weight in zip(self.sites, self.weights, strict=True):
-            if site.weight.dtype != weight.dtype:
+        for site, weight, upcasted in zip(self.sites, self.weights, self._upcasted, strict=True):
+            if site.weight.dtype != weight.dtype or site.upcasted != upcasted:
                 site.restore_dtype(weight.dtype)
             site.weight.copy_(weight)
+
+    def check(self) -> None:
+        """The model has not been cast since.
+
+        Raises:
+            InputError: If it has: other layers would be in another dtype than those restored.
+        """
+        for site, weight in zip(self.sites, self.weights, strict=True):
+            if site.weight.dtype != weight.dtype and not site.upcasted:
+                was, now = (str(dtype).removeprefix("torch.") for dtype in (weight.dtype, site.weight.dtype))
+                msg = f"expected the model in {was}, as it was before the edit, got {now}; cast it back first."
+                raise InputError(msg)
 
 
 class Decoder:
@@ -239,7 +265,14 @@ class Decoder:
             )
             raise InputError(msg)
         for layer in layers:
+            weight = known[layer].module.weight
             check_weight(known[layer].module, known[layer].name)
+            if others := [site.layer for site in self.sites if site.module.weight is weight and site.layer != layer]:
+                msg = (
+                    f"expected weights of their own to edit, got layer {layer}'s, which are layer {others[0]}'s too; "
+                    "choose other layers."
+                )
+                raise InputError(msg)
         return [known[layer] for layer in layers]
 
     def forward(self, ids: Tensor, mask: Tensor | None = None, *, positions: bool = False, cache: Any = None) -> Tensor:

@@ -38,7 +38,7 @@ class Recording:
         self.journal: Store | None = None
         self.numbers: list[int] = []
         self._settings: dict[str, Any] = {}
-        self._written: tuple[Path, int] | None = None  # the journal, and the first record that this run may write
+        self._written: Path | None = None  # the journal
 
     @contextmanager
     def keep(self, folder: Path, settings: dict[str, Any], resume: Resume | None = None) -> Iterator[None]:
@@ -59,7 +59,7 @@ class Recording:
             if resume is not None and resume.journal.folder.resolve() != folder.resolve():
                 resume.move(folder)
             self._settings = settings
-            self._written = folder, len(self.journal.chain.records) + 1
+            self._written = folder
             try:
                 yield
             finally:
@@ -100,16 +100,14 @@ class Recording:
         """
         if self._written is None:
             return
-        folder, first = self._written
-        self._written = None
+        folder, self._written = self._written, None
         try:
             with locked(folder, "the journal"):
-                store = Store.open(folder)
-                store.leave_out([record.number for record, _ in store.active if record.number >= first])
+                Store.open(folder).leave_out(self.numbers)  # and nothing that another run has added since
         except InputError as error:
             message = (
-                f"the journal {folder} still counts entries from {first} on, which the model does not have any more "
-                f"({error}); take them out by aeplus undo"
+                f"the journal {folder} still counts entries {', '.join(map(str, self.numbers))}, which the model does "
+                f"not have any more ({error}); take them out by aeplus undo"
             )
             warnings.warn(message, stacklevel=2)
 

@@ -41,6 +41,7 @@ from aeplus.targets.optimizer import TargetOptions
 from aeplus.targets.rows import sample_contexts
 from aeplus.utils.progress import Progress
 from aeplus.utils.ranks import Ranks
+from aeplus.utils.signals import uninterrupted
 
 if TYPE_CHECKING:
     from aeplus.run.resume import Resume
@@ -431,13 +432,14 @@ class EditSession:
         if self._by_layer is not None:
             report["chosen"] = self._by_layer.chosen
         entry = Entry.of(requests, chosen.layers, report)
-        self.entries.append(self.recording.append(entry).packed())
-        self.report.batches.append(report)
-        index, converged = len(self.entries) - 1, int(batch.editor.converged.sum())
-        commit = BatchCommit(index, requests, chosen, report, norms, validation, converged)
-        self._batch, self._finished = None, False
-        data.cursor += len(requests)
-        self.report.edits_done = data.cursor
+        converged = int(batch.editor.converged.sum())
+        with uninterrupted():  # what the journal has, the model has
+            self.entries.append(self.recording.append(entry).packed())
+            self.report.batches.append(report)
+            self._batch, self._finished = None, False
+            data.cursor += len(requests)
+            self.report.edits_done = data.cursor
+        commit = BatchCommit(len(self.entries) - 1, requests, chosen, report, norms, validation, converged)
         self._notify("on_batch_committed", commit)
         return commit
 

@@ -119,4 +119,4 @@ def text_stamp(source: str) -> str:
 
 def text_fingerprint(*parts: object) -> str:
     """A digest of some settings, 16 hexadecimal digits."""
-    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(errors="surrogateescape"), digest_size=8).hexdigest()

@@ -21,7 +21,8 @@ from aeplus.errors import InputError
 MARK = ".aeplus"
 """The file in a folder that lists what aeplus wrote into it."""
 
-_SCRATCH = f".aeplus-{platform.node()[:60]}-".replace("/", "_")  # and the number of the process
+_SCRATCH = f".aeplus-{platform.node()[:60]}+".replace("/", "_")  # and the number of the process; no host has a plus
+_FOR = "for"  # the file in a scratch folder with the name of the folder that is replaced
 LOCK = ".aeplus.lock"
 """The file in a folder by which one run keeps others out."""
 
@@ -161,8 +162,9 @@ def _whole(path: Path, overwrite: bool, mark: bool, folder: bool) -> Iterator[Pa
         yield scratch / "new"
         _sync(scratch / "new")
         check_output(path, overwrite=overwrite, folder=folder)  # something may have come there meanwhile
-        if path.is_dir():
-            os.replace(path, scratch / "old")  # a folder cannot be replaced; the old one is removed at the end
+        if path.is_dir():  # a folder cannot be replaced; the old one is removed at the end
+            (scratch / _FOR).write_text(path.name, encoding="utf-8")
+            os.replace(path, scratch / "old")
         os.replace(scratch / "new", path)
         _sync_names(path.parent)
         if mark:
@@ -173,7 +175,19 @@ def _whole(path: Path, overwrite: bool, mark: bool, folder: bool) -> Iterator[Pa
         raise InputError(msg) from error
     finally:
         if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+            _discard(scratch)
+
+
+def _discard(scratch: Path) -> None:
+    """Removes a scratch folder; what it was to replace gets its place back, if nothing has taken it."""
+    if (scratch / "old").is_dir() and (scratch / _FOR).is_file():
+        place = scratch.parent / (scratch / _FOR).read_text(encoding="utf-8")
+        if not place.exists():
+            try:
+                os.replace(scratch / "old", place)
+            except OSError:  # it stays here, and the next that writes tries again
+                return
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
@@ -188,7 +202,7 @@ def sweep(folder: Path) -> None:
     for scratch in folder.glob(f"{_SCRATCH}*"):
         owner = scratch.name.removeprefix(_SCRATCH).partition("-")[0]
         if scratch.is_dir() and not scratch.is_symlink() and owner.isdecimal() and not _alive(int(owner)):
-            shutil.rmtree(scratch, ignore_errors=True)
+            _discard(scratch)
 
 
 def _alive(process: int) -> bool:

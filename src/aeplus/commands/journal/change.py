@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aeplus.errors import InputError
 from aeplus.journal import Journal, Undone
-from aeplus.journal.base import load_base
+from aeplus.journal.base import keep_sources, load_base
 from aeplus.models.loading import save_model
 from aeplus.utils.paths import check_output
 from aeplus.utils.tables import counted, print_line, print_table
@@ -24,6 +24,7 @@ def apply(options: Namespace, rest: Sequence[str], command: str) -> int:
     out = Path(options.out)
     check_output(out, "--out", folder=True)
     journal = Journal.open(options.journal)
+    keep_sources(journal.chain, out, options.model)
     model, tokenizer = load_base(journal.chain, options.model)
     same = journal.apply(model)
     save_model(model, tokenizer, out)
@@ -47,6 +48,8 @@ def undo(options: Namespace, rest: Sequence[str], command: str) -> int:
         msg = f"expected one entry with --edit, got {options.entries}; give the number of its batch."
         raise InputError(msg)
     journal = Journal.open(options.journal)
+    if options.out is not None:
+        keep_sources(journal.chain, Path(options.out), options.model)
     model, tokenizer = load_base(journal.chain, options.model)
     undone = journal.undo(first, last, edit=options.edit, mode=options.mode, model=model, tokenizer=tokenizer)
     if options.out is not None:

@@ -10,6 +10,7 @@ Kinds of records: ``batch``; ``undo``, which takes edits out (``takes``) and may
 ``replayed``, a batch that counts only once an ``undo`` names it.
 """
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class Chain:
             InputError: If a journal is there already, or the folder cannot be written.
         """
         cls.check_new(folder)
-        content = {"format": _FORMAT, "aeplus": version("aeplus"), "created": _now(), **header}
+        content = _as_read({"format": _FORMAT, "aeplus": version("aeplus"), "created": _now(), **header})
         write_json(folder / HEADER, content | {"digest": digest(content)}, mark=False)
         return cls(folder, content)
 
@@ -163,8 +164,13 @@ class Chain:
                 "tensors": tensors_digest(tensors),
                 "names": sorted(tensors),
             }
+        full = _as_read(full)
         seal = digest(full)
-        write_json(self.path(number), full | {"digest": seal}, mark=False)
+        try:
+            write_json(self.path(number), full | {"digest": seal}, mark=False)
+        except BaseException:  # what nothing will count takes the space that an undo needs
+            self.path(number, ".safetensors").unlink(missing_ok=True)
+            raise
         record = Record(number, kind, full | {"digest": seal}, seal)
         self.records.append(record)
         return record
@@ -232,9 +238,27 @@ def _checked(path: Path, name: str) -> dict[str, Any]:
         raise _damaged(path, name, "it is no object")
     plain = {key: value for key, value in content.items() if key != "digest"}
     # 1e-5 and 1E-5 are one value, but a changed file.
-    if content.get("digest") != digest(plain) or read_utf8(path, name) != json_text(content):
+    if content.get("digest") not in (digest(plain), digest(_by_number(plain))) or read_utf8(path, name) != json_text(
+        content
+    ):
         raise _damaged(path, name, "its digest differs")
     return content
+
+
+def _as_read(content: dict[str, Any]) -> dict[str, Any]:
+    """What will be read again: keys that are numbers are texts then, and in another order."""
+    read: dict[str, Any] = json.loads(json_text(content))
+    return read
+
+
+def _by_number(content: Any) -> Any:
+    """The same with keys that are numbers as numbers, by which records were digested until aeplus 0.1."""
+    if isinstance(content, list):
+        return [_by_number(item) for item in content]
+    if not isinstance(content, dict):
+        return content
+    numbers = bool(content) and all(key.isdecimal() for key in content)
+    return {int(key) if numbers else key: _by_number(value) for key, value in content.items()}
 
 
 def _damaged(path: Path, name: str, why: str) -> InputError:

@@ -144,23 +144,28 @@ class Store:
         return self.chain.append("batch", {"settings": dict(settings), "weights": weights}, entry)
 
     def leave_out(self, numbers: Sequence[int]) -> None:
-        """Takes out the batches that were written last.
+        """Takes out some batches, the last that count; those that do not count any more are left.
 
         Args:
             numbers: Their records.
 
         Raises:
-            InputError: If something has been written after them, or it cannot be written.
+            InputError: If later ones count, or those before have changed since, or it cannot be written.
         """
-        if not numbers:
+        counted = [record.number for record, _ in self.active]
+        own = [number for number in counted if number in numbers]
+        if not own:
             return
-        if later := [record.number for record in self.chain.records if record.number > numbers[-1]]:
+        later = [number for number in counted[counted.index(own[0]) :] if number not in numbers]
+        undone = [record for record in self.chain.records[own[0] :] if record.kind == "undo"]
+        later += [record.number for record in undone if min(map(int, record.content["takes"])) < own[0]]
+        if later:
             msg = (
                 f"expected the last entries of the journal {self.folder} to be undone, got entry {later[0]} after "
                 "them; use aeplus undo, which can take out any."
             )
             raise InputError(msg)
-        self.leave_out_last(len(numbers))
+        self.leave_out_last(len(own))
 
     def leave_out_last(self, batches: int) -> None:
         """Takes out the last batches, whose edits are not in the model any more.
