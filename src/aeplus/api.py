@@ -236,8 +236,8 @@ def edit(
         journal = expanded(journal).absolute()  # the caller may go to another folder before the edits are undone
         if standing := _STANDING.get(model):  # the model of its header could not be loaded again
             msg = (
-                f"expected the unedited model with a journal, got one with the edits of {counted(len(standing), 'call')}; "
-                "undo them first, or load it anew: what the journal has is made again."
+                "expected the unedited model with a journal, got one with the edits of "
+                f"{counted(len(standing), 'call')}; undo them first, or load the model again."
             )
             raise InputError(msg)
     module = EditModule(

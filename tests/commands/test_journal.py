@@ -61,6 +61,56 @@ def test_undo_and_what_it_says(run: Path, workplace: Path, capsys: pytest.Captur
     assert "took out by replay: entry 1: 3 edits; entry 2: 3 edits; entry 3: 1 edit\n" in capsys.readouterr().out
 
 
+def test_the_journals_own_model_is_not_replaced(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["apply", str(run), "--out", "edited"]) == 0  # aeplus wrote it, so that it could be replaced
+    base, journal = "edited/model.safetensors", Path("next")
+    before = load_file(base)
+    (run / "journal").rename(journal)
+    header = json.loads((journal / "journal.json").read_text())
+    header["model"]["model"] = "edited"
+    capsys.readouterr()
+    for command in (
+        ["apply", str(journal)],
+        ["undo", str(journal), "3"],
+        ["export", str(journal), "--format", "delta"],
+    ):
+        assert main([*command, "--model", "edited", "--out", "edited"]) == 2
+        assert "expected --out to spare edited, which the journal needs, got edited; choose" in capsys.readouterr().err
+    after = load_file(base)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_a_dry_run_of_lightning_leaves_the_journal(run: Path, workplace: Path) -> None:
+    options = [f"--config={workplace}/tiny.yaml", f"--model.journal={run}/journal", f"--data.path={longer(workplace)}"]
+    assert main(["fit", *options, "--trainer.fast_dev_run=1"]) in (0, 2)
+    assert len(list((run / "journal").glob("0*.json"))) == 3
+
+
+def test_validate_measures_a_journals_edits(run: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [f"--config={workplace}/tiny.yaml", "--trainer.logger=false"]
+    shown = {}
+    for name, more in {"base": [], "journal": [f"--model.journal={run}/journal"]}.items():
+        assert main(["validate", *options, f"--trainer.default_root_dir={name}", *more]) == 0
+        shown[name] = re.findall(r"edits\s+│\s+([\d.]+)", capsys.readouterr().out)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert float(shown["journal"][0]) == pytest.approx(metrics["after"]["efficacy"], abs=0.05)
+    assert shown["base"] != shown["journal"]
+    assert main(["validate", *options, "--trainer.default_root_dir=base"]) == 2
+    assert "expected a folder without the config of another run, got " in capsys.readouterr().err
+    assert main(["validate", *options, "--model.journal=nowhere"]) == 2
+    assert "expected a journal in nowhere to measure, got none" in capsys.readouterr().err
+
+
+def longer(workplace: Path) -> Path:
+    """The stream with another edit at its end."""
+    lines = (workplace / "edits.jsonl").read_text().splitlines(keepends=True)
+    path = Path("longer.jsonl")
+    path.write_text(
+        "".join(lines) + json.dumps({"prompt": "{} is in", "subject": "Peru", "target_new": "Italy"}) + "\n"
+    )
+    return path
+
+
 def test_verify(run: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(run), "--model", str(workplace / "model")]) == 0
     said = capsys.readouterr().out

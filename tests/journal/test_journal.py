@@ -344,7 +344,7 @@ def test_edit_keeps_a_journal_and_goes_on_with_it(tmp_path: Path) -> None:
     assert not again.updates
     assert equal(model, weights(whole))
     with pytest.raises(
-        InputError, match="with a journal, got one with the edits of 1 call; undo them first, or load it anew"
+        InputError, match="with a journal, got one with the edits of 1 call; undo them first, or load the model again"
     ):
         aeplus.edit(model, tokenizer, records()[:1], journal=folder, **OPTIONS)
 

@@ -12,7 +12,7 @@ import pytest
 from aeplus.commands.main import main
 from aeplus.errors import InputError
 from aeplus.utils.jsonl import write_json
-from aeplus.utils.paths import MARK, check_output, locked, whole_file, whole_folder
+from aeplus.utils.paths import MARK, check_output, locked, sweep, whole_file, whole_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -53,6 +53,48 @@ def test_a_full_disk_leaves_the_old_folder(tmp_path: Path) -> None:
         full()
     assert (folder / "old").read_text() == "old"
     assert names(tmp_path) == [MARK, "model"]
+
+
+def test_an_old_folder_gets_its_place_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, moved, replace = tmp_path / "model", [0], os.replace
+    with whole_folder(folder) as scratch:
+        scratch.mkdir()
+        (scratch / "old").write_text("old")
+
+    def write(failing: set[int]) -> None:
+        moved[0] = 0
+
+        def full(source: Path, target: Path) -> None:
+            moved[0] += 1
+            if moved[0] in failing:
+                raise OSError(28, "No space left on device")
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", full)
+        with whole_folder(folder) as scratch:
+            scratch.mkdir()
+            (scratch / "new").write_text("new")
+
+    with pytest.raises(InputError, match="No space left"):
+        write({2})
+    assert (folder / "old").read_text() == "old"
+    with pytest.raises(InputError, match="No space left"):
+        write({2, 3})  # and it cannot be put back either: the next that writes there does
+    assert not folder.exists()
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr("aeplus.utils.paths._alive", lambda _: False)
+    sweep(tmp_path)
+    assert (folder / "old").read_text() == "old"
+    assert names(tmp_path) == [MARK, "model"]
+
+
+def test_another_hosts_scratch_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aeplus.utils.paths._SCRATCH", ".aeplus-node+")
+    monkeypatch.setattr("aeplus.utils.paths._alive", lambda _: False)
+    for name in (".aeplus-node-99999+4242-x", ".aeplus-node+4242-x"):
+        (tmp_path / name).mkdir()
+    sweep(tmp_path)
+    assert names(tmp_path) == [".aeplus-node-99999+4242-x"]
 
 
 def test_what_is_written_is_on_the_disk_before_it_gets_its_name(

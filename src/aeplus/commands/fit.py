@@ -155,6 +155,7 @@ class EditCLI(LightningCLI):
     @contextmanager
     def _running(self) -> Iterator[None]:
         """A run that is refused before it has edited anything leaves no folder."""
+        _check_folder(self.trainer)
         made = _make(self.trainer)
         try:
             with ended_together(self.trainer), interruptible(self.trainer), accepted():
@@ -238,6 +239,19 @@ def _log_below(trainer: Any) -> None:
     arguments = logger.get("init_args", {}) if root is not None and hasattr(logger, "get") else {}
     if arguments.get("save_dir") == _LOGGER["init_args"]["save_dir"]:
         arguments["save_dir"] = str(Path(root) / arguments["save_dir"])
+
+
+def _check_folder(trainer: Trainer) -> None:
+    """No other run has its config where this one's goes."""
+    if trainer.log_dir is None or cast(Any, trainer).fast_dev_run or not trainer.is_global_zero:
+        return
+    path = Path(trainer.log_dir) / "config.yaml"
+    if path.exists():
+        msg = (
+            f"expected a folder without the config of another run, got {path}; choose another "
+            "--trainer.default_root_dir, or another version of the logger."
+        )
+        raise InputError(msg)
 
 
 def _make(trainer: Trainer) -> list[Path]:
