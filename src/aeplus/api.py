@@ -76,7 +76,6 @@ class EditResult:
                 raise InputError(msg)
             with locked(folder, "the journal"):
                 Store.open(folder).leave_out(numbers)
-            self._journal = None
         with uninterrupted():
             self._snapshot.restore()
             self._standing.remove(self._mark)

@@ -12,10 +12,12 @@ import torch
 from lightning import Callback
 
 import aeplus
+from aeplus.commands.main import main
 from aeplus.errors import InputError
 from aeplus.journal import Journal
 from aeplus.models.decoder import Decoder, Snapshot
 from aeplus.run.committed.chain import Chain
+from aeplus.run.committed.store import Store
 from aeplus.utils.cache import digest
 from aeplus.utils.jsonl import read_json, write_json
 from small import LEARNING, SMALL, records
@@ -51,7 +53,8 @@ def test_anchors_of_layers_of_one_digit_and_of_two(tmp_path: Path) -> None:
     assert all(torch.equal(p, q) for p, q in zip(fresh.parameters(), model.parameters(), strict=True))
     # As it was written before: digested with numbers as keys, which come in another order.
     path = tmp_path / "kept" / "000001.json"
-    content = {name: value for name, value in read_json(path, "it").items() if name != "digest"}
+    content = read_json(path, "it")
+    assert content.pop("digest") == digest(content)
     content["settings"]["model"]["targets"]["anchor"] = {9: 1.0, 10: 1.0}
     path.unlink()
     write_json(path, content | {"digest": digest(content)}, mark=False)
@@ -158,6 +161,38 @@ def test_a_failing_call_leaves_what_another_has_added(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="still counts entries 1, which the model does"), pytest.raises(RuntimeError):
         edit(tiny_model("llama"), 1, folder, callbacks=[Meanwhile()])
     assert active(folder) == [3, 3]
+
+
+def test_a_record_that_is_cut_short_takes_no_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "kept"
+    edit(tiny_model("llama"), 1, folder)
+
+    def full(*_: object, **__: object) -> None:
+        raise InputError("no space")
+
+    monkeypatch.setattr("aeplus.run.committed.chain.write_json", full)
+    with pytest.raises(InputError, match="no space"):
+        edit(tiny_model("llama"), 2, folder)
+    assert not (folder / "000002.safetensors").exists()
+
+
+def test_ctrl_c_while_a_batch_is_written_finds_it_in_the_model(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    append = Store.append
+
+    def interrupted(self: Store, *given: Any) -> Any:
+        record = append(self, *given)
+        os.kill(os.getpid(), signal.SIGINT)
+        return record
+
+    monkeypatch.setattr(Store, "append", interrupted)
+    assert main(["fit", "--config", f"{workplace}/tiny.yaml", "--config", "method/alphaedit"]) == 130
+    (run,) = (tmp_path / "lightning_logs" / "edits").iterdir()
+    done = read_json(run / "metrics.json", "it")["edits_done"]
+    assert active(run) == [3]
+    assert done == 3
 
 
 def test_another_folder_is_no_other_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
