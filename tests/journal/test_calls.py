@@ -18,6 +18,8 @@ from aeplus.journal import Journal
 from aeplus.models.decoder import Decoder, Snapshot
 from aeplus.run.committed.chain import Chain
 from aeplus.run.committed.store import Store
+from aeplus.run.hooks import BatchCommit
+from aeplus.run.session import EditSession
 from aeplus.utils.cache import digest
 from aeplus.utils.jsonl import read_json, write_json
 from small import LEARNING, SMALL, records
@@ -180,7 +182,11 @@ def test_ctrl_c_while_a_batch_is_written_finds_it_in_the_model(
     workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    append = Store.append
+    append, commit, sessions = Store.append, EditSession.commit, []
+
+    def noted(self: EditSession) -> BatchCommit:
+        sessions.append(self)
+        return commit(self)
 
     def interrupted(self: Store, *given: Any) -> Any:
         record = append(self, *given)
@@ -188,11 +194,11 @@ def test_ctrl_c_while_a_batch_is_written_finds_it_in_the_model(
         return record
 
     monkeypatch.setattr(Store, "append", interrupted)
+    monkeypatch.setattr(EditSession, "commit", noted)
     assert main(["fit", "--config", f"{workplace}/tiny.yaml", "--config", "method/alphaedit"]) == 130
     (run,) = (tmp_path / "lightning_logs" / "edits").iterdir()
-    done = read_json(run / "metrics.json", "it")["edits_done"]
     assert active(run) == [3]
-    assert done == 3
+    assert (len(sessions[0].entries), sessions[0].data.cursor, sessions[0].in_batch) == (1, 3, False)
 
 
 def test_another_folder_is_no_other_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
