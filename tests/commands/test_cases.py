@@ -1,6 +1,7 @@
 """Case studies of two runs of the tiny model."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,18 @@ def test_generations_of_each_model(runs: list[Path], workplace: Path, tmp_path: 
     cases(runs[::-1], count=9, edits="4,1", length=4, out=tmp_path / "turned.md")
     turned = cells((tmp_path / "turned.md").read_text())
     assert [[row[4], row[3]] for row in turned] == [row[3:] for row in rows]
+
+
+def test_edits_that_were_taken_out_since_are_left_out(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(runs[0], tmp_path / "run"))
+    assert main(["undo", str(run), "1", "--edit", "1"]) == 0
+    shown = cases([run], count=9, edits="2,4", length=4, out=tmp_path / "cases.md")
+    assert [(case.edit, case.prompt) for case in shown] == [(2, "The capital of Italy"), (4, "The capital of Paris")]
+    assert all(case.record is not None and case.record.prompt == case.prompt for case in shown)
+    with pytest.raises(InputError, match="expected positions of edits that are in the model, of 4, after --edits"):
+        cases([run], count=9, edits="1", length=4, out=tmp_path / "more.md")
 
 
 def test_the_most_conflicting_edits_are_chosen_where_they_are_known(

@@ -16,9 +16,9 @@ from aeplus.commands.main import main
 from aeplus.errors import InputError
 from aeplus.journal import Journal
 from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.run.batches import BatchCommit
 from aeplus.run.committed.chain import Chain
 from aeplus.run.committed.store import Store
-from aeplus.run.hooks import BatchCommit
 from aeplus.run.session import EditSession
 from aeplus.utils.cache import digest
 from aeplus.utils.jsonl import read_json, write_json

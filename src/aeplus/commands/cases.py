@@ -94,11 +94,13 @@ def cases(
 
 
 def _named(known: Sequence[Case], edits: str) -> list[Case]:
-    items = split_list(edits)
-    if not items or not all(item.isdecimal() and 1 <= int(item) <= len(known) for item in items):
-        msg = f"expected positions of edits from 1 to {len(known)} after --edits, got {edits!r}; write --edits 3,17."
+    items, places = split_list(edits), {case.edit: case for case in known}
+    if not items or not all(item.isdecimal() and int(item) in places for item in items):
+        last = max(places)
+        there = f"from 1 to {last}" if len(places) == last else f"that are in the model, of {last},"
+        msg = f"expected positions of edits {there} after --edits, got {edits!r}; write --edits 3,17."
         raise InputError(msg)
-    return [known[int(item) - 1] for item in items]
+    return [places[int(item)] for item in items]
 
 
 def _chosen(known: Sequence[Case], count: int) -> list[Case]:

@@ -78,7 +78,9 @@ class RunFolder:
             )
             raise InputError(msg) from error
         checkpoints = sorted(path.glob("checkpoints/*.ckpt"), key=lambda p: p.stat().st_mtime)
-        resume = _checkpoint(checkpoints[-1]) if checkpoints else _from_journal(path)
+        journal = _from_journal(path)
+        changed = journal is not None and any(record.kind == "undo" for record in journal.journal.chain.records)
+        resume = _checkpoint(checkpoints[-1]) if checkpoints and not changed else journal
         if resume is None and not (path / "model").is_dir():
             msg = (
                 f"expected checkpoints/*.ckpt or a model in {path}, got neither; make the run with the callback "
@@ -145,7 +147,8 @@ def _cases(entries: Entries | None, records: Sequence[EditRecord]) -> list[Case]
     edits = [edit for entry in entries for edit in entry.edits]
     requests = [request_from(edit) for edit in edits]
     holding = still_holding(requests)
-    known = {record.edit: record for record in records}
+    # In the order of the run; some edits may have been taken out since.
+    left = list(records)
     cases = []
     for index, (edit, request) in enumerate(zip(edits, requests, strict=True)):
         others = {
@@ -154,20 +157,22 @@ def _cases(entries: Entries | None, records: Sequence[EditRecord]) -> list[Case]
             "free text": next(iter(request.generation), None),
         }
         prompts = {name: prompt for name, prompt in others.items() if prompt is not None}
+        place = next((place for place, record in enumerate(left) if _is_of(record, request)), None)
+        record = None if place is None else left[place]
+        left = left if place is None else left[place + 1 :]
         cases.append(
             Case(
-                index + 1,
+                index + 1 if record is None else record.edit,
                 request.question,
                 request.target_new,
                 prompts,
                 not holding[index],
-                _same(known.get(index + 1), request),
+                record,
             )
         )
     return cases
 
 
-def _same(record: EditRecord | None, request: EditRequest) -> EditRecord | None:
-    """The record, if it is the edit's: a checkpoint may stop before the run's end, or be another's."""
-    asked = (request.question, request.target_new)
-    return record if record is not None and (record.prompt, record.target) == asked else None
+def _is_of(record: EditRecord, request: EditRequest) -> bool:
+    """Whether a record is the edit's: a checkpoint may stop before the run's end, or be another's."""
+    return (record.prompt, record.target) == (request.question, request.target_new)
