@@ -33,7 +33,7 @@ from aeplus.run.session import EditSession
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.trainer import ShardedStrategy, check_trainer, end_at_sigterm, ranks_of
-from aeplus.utils.paths import expanded
+from aeplus.utils.paths import expanded, locked
 from aeplus.utils.progress import BarProgress, Progress
 
 
@@ -235,8 +235,8 @@ class EditModule(LightningModule):
         taken_up, resume = self._take_up_journal(), self._resume
         if taken_up and resume is not None:
             self.session.uncounted = len(resume.entries)
-        if folder is not None and resume is None:
-            Chain.check_new(folder)
+        if folder is not None:
+            self._check_free(folder, new=resume is None)
         self._prepare()
         if folder is not None:
             facts = [plain_edit(fact) for fact in self._shared.get("preserve", ())]
@@ -254,6 +254,14 @@ class EditModule(LightningModule):
         if self._journal is not None:
             return expanded(self._journal)
         return Path(trainer.log_dir or trainer.default_root_dir) / "journal" if trainer.checkpoint_callbacks else None
+
+    def _check_free(self, folder: Path, *, new: bool) -> None:
+        """A journal can be written, which is found out before the work."""
+        if new:
+            Chain.check_new(folder)
+        elif (folder / HEADER).is_file() and ranks_of(self._trainer).leads:
+            with locked(folder, "the journal"):
+                pass
 
     def _take_up_journal(self) -> bool:
         """Goes on from the edits of the journal that was asked for, unless a checkpoint's are taken up."""

@@ -22,6 +22,7 @@ from aeplus.run.committed.store import Store
 from aeplus.run.session import EditSession
 from aeplus.utils.cache import digest
 from aeplus.utils.jsonl import read_json, write_json
+from aeplus.utils.paths import locked
 from small import LEARNING, SMALL, records
 from tiny import tiny_model, tiny_tokenizer
 
@@ -209,6 +210,47 @@ def test_another_folder_is_no_other_journal(tmp_path: Path, monkeypatch: pytest.
     result.undo()
     assert active(tmp_path / "kept") == [0, 0]
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def nothing_done(*_: object, **__: object) -> None:
+    pytest.fail("the work has begun")
+
+
+def test_a_journal_in_use_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit(tiny_model("llama"), 1, tmp_path / "kept")
+    monkeypatch.setattr(EditSession, "prepare", nothing_done)
+    with locked(tmp_path / "kept"), pytest.raises(InputError, match="expected the journal a folder that nobody writes"):
+        edit(tiny_model("llama"), 2, tmp_path / "kept")
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EditSession, "prepare", nothing_done)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(InputError, match=r"a place that can be written for the journal, got .*kept; check its"):
+        edit(tiny_model("llama"), 1, tmp_path / "kept")
+
+
+def test_what_another_run_adds_before_the_lock_is_noticed_before_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, prepare = tmp_path / "kept", EditSession.prepare
+    edit(tiny_model("llama"), 1, folder)
+
+    def meanwhile(self: EditSession, *given: Any, **named: Any) -> None:
+        prepare(self, *given, **named)
+        monkeypatch.setattr(EditSession, "prepare", prepare)
+        edit(tiny_model("llama"), 2, folder)
+
+    monkeypatch.setattr(EditSession, "prepare", meanwhile)
+    model = tiny_model("llama")
+    before = edited(model)
+    with pytest.raises(InputError, match=r"the journal .*kept as it was read, got entries of another run in it"):
+        edit(model, 2, folder)
+    assert alike(edited(model), before)
+    assert active(folder) == [3, 3]
 
 
 def test_numbers_of_numpy(tmp_path: Path) -> None:

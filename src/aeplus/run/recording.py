@@ -73,6 +73,9 @@ class Recording:
             return Store.create(folder, header)
         source = resume.journal
         if source.folder.resolve() == folder.resolve():
+            if Chain.open(folder).head != source.chain.head:  # before it was locked
+                msg = f"expected the journal {folder} as it was read, got entries of another run in it; start again."
+                raise InputError(msg)
             source.leave_out_last(sum(record.number > resume.records for record, _ in source.active))
             return source
         return Store(source.chain.copy(folder, resume.records))
