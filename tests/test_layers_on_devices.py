@@ -44,7 +44,9 @@ def second() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def edited(method: str, cache: Path, first: int | None, **options: Any) -> tuple[Any, Any]:
+def edited(
+    method: str, cache: Path, first: int | None, edits: list[dict[str, Any]] | None = None, **options: Any
+) -> tuple[Any, Any]:
     """A model and the metrics of a call, with two edited layers, the layers from ``first`` on on another device."""
     model = tiny_model("llama")
     model = model if first is None else spread(model, first)
@@ -52,7 +54,7 @@ def edited(method: str, cache: Path, first: int | None, **options: Any) -> tuple
         warnings.simplefilter("ignore")  # of numbers that a method does not use
         patch.setenv("AEPLUS_CACHE", str(cache))  # statistics of its own
         own = {**LEARNING, "layers": [1, 2], "steps": 6, **options}
-        return model, aeplus.edit(model, tiny_tokenizer(), records()[:3], method, batch_size=2, **own).metrics
+        return model, aeplus.edit(model, tiny_tokenizer(), edits or records()[:3], method, batch_size=2, **own).metrics
 
 
 def assert_edited_alike(method: str, folder: Path, first: int, **options: Any) -> None:
@@ -69,6 +71,11 @@ def assert_edited_alike(method: str, folder: Path, first: int, **options: Any) -
 
 def test_edited_layers_on_both_devices(tmp_path: Path) -> None:
     assert_edited_alike("memit", tmp_path, 2)
+
+
+def test_an_edit_that_is_not_made(tmp_path: Path) -> None:
+    first, second = ({**record, "fact": "one"} for record in records()[:2])
+    assert_edited_alike("memit", tmp_path, 2, edits=[first, second, records()[2]])
 
 
 @pytest.mark.parametrize("first", [1, 3])

@@ -153,7 +153,7 @@ class ClosedForm:
 
     def _of_made(self, columns: Tensor) -> Tensor:
         """Keys or residuals, one in each column, 0 for edits that are not made."""
-        return columns if self._made is None else columns * self._made
+        return columns if self._made is None else columns * self._made.to(columns.device)
 
     def _write(self, index: int, target: LayerTarget) -> None:
         site, solver = self._sites[index], self._solvers[index]
