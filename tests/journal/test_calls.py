@@ -212,6 +212,27 @@ def test_another_folder_is_no_other_journal(tmp_path: Path, monkeypatch: pytest.
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+def test_a_call_that_ends_before_its_first_batch_leaves_no_journal(tmp_path: Path) -> None:
+    class Stops(Callback):
+        def on_train_start(self, *_: object) -> None:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        edit(tiny_model("llama"), 1, tmp_path / "kept", callbacks=[Stops()])
+    assert not (tmp_path / "kept" / "journal.json").exists()
+    edit(tiny_model("llama"), 1, tmp_path / "kept", layers=[0, 1])
+
+
+def test_another_edited_dtype_is_said(tmp_path: Path) -> None:
+    edit(tiny_model("llama").bfloat16(), 1, tmp_path / "kept")
+    with pytest.raises(
+        InputError, match=r"expected model\.edited_dtype same, as for the edits before, got float32; set"
+    ):
+        edit(tiny_model("llama").bfloat16(), 2, tmp_path / "kept", edited_dtype="float32")
+    edit(tiny_model("llama"), 1, tmp_path / "wide")
+    edit(tiny_model("llama"), 2, tmp_path / "wide", edited_dtype="float32")  # the same weights
+
+
 def nothing_done(*_: object, **__: object) -> None:
     pytest.fail("the work has begun")
 

@@ -9,7 +9,7 @@ from typing import Any, cast, get_args
 from aeplus.errors import InputError
 from aeplus.models.decoder import EditSite
 from aeplus.models.loading import DType
-from aeplus.run.committed.chain import Chain, Record
+from aeplus.run.committed.chain import HEADER, Chain, Record
 from aeplus.run.committed.entries import Entry
 from aeplus.run.committed.store import Store, header_of, weights_digests
 from aeplus.run.resume import Resume
@@ -106,7 +106,10 @@ class Recording:
         folder, self._written = self._written, None
         try:
             with locked(folder, "the journal"):
-                Store.open(folder).leave_out(self.numbers)  # and nothing that another run has added since
+                store = Store.open(folder)
+                store.leave_out(self.numbers)  # and nothing that another run has added since
+                if not store.chain.records:  # it has nothing, and would ask for the same layers
+                    (folder / HEADER).unlink()
         except InputError as error:
             message = (
                 f"the journal {folder} still counts entries {', '.join(map(str, self.numbers))}, which the model does "

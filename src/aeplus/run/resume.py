@@ -140,6 +140,7 @@ class Resume:
         layers: list[int],
         requests: Sequence[EditRequest],
         names: Sequence[str] | None = None,
+        edited_dtype: str | None = None,
     ) -> None:
         """The edits belong to this model and these layers, and are the first ones of the stream.
 
@@ -149,10 +150,15 @@ class Resume:
             layers: The layers that are edited.
             requests: The stream.
             names: Names of the edited weights.
+            edited_dtype: As the model is edited; weights in half precision are others in float32.
 
         Raises:
             InputError: If they are not.
         """
+        before = self.journal.chain.header.get("edited_dtype")
+        if fingerprint != self._fingerprint and edited_dtype not in (None, before):
+            msg = f"expected model.edited_dtype {before}, as for the edits before, got {edited_dtype}; set it as then."
+            raise InputError(msg)
         if fingerprint != self._fingerprint:
             msg = (
                 f"expected edits of the weights of {model}, got edits of other weights; resume with the "

@@ -126,6 +126,7 @@ class EditSession:
         model.requires_grad_(False).eval()
         self.decoder = Decoder(model, site, ranks=ranks)
         self.sites: list[EditSite] = self.decoder.select(SITES[method.sites].run(list(layers)))
+        self._edited_dtype = edited_dtype
         if edited_dtype == "float32":
             for edited in self.sites:
                 edited.upcast()
@@ -179,7 +180,8 @@ class EditSession:
         self.data = data
         if resume is not None:
             layers, names = [site.layer for site in self.sites], [site.name for site in self.sites]
-            resume.check(self.report.model, self.unedited.fingerprint, layers, data.requests, names)
+            model = self.report.model, self.unedited.fingerprint
+            resume.check(*model, layers, data.requests, names, self._edited_dtype)
         if editing and self._builder is None:
             began = time.perf_counter()
             self._builder = self._read_preserved()
