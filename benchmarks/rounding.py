@@ -17,8 +17,9 @@ import torch
 from aeplus.data.datamodule import EditDataModule
 from aeplus.methods.compositions import named_method
 from aeplus.metrics.success import Score
-from aeplus.models.decoder import Decoder, EditSite, Snapshot
+from aeplus.models.decoder import Decoder
 from aeplus.models.loading import load_model
+from aeplus.models.sites import EditSite, Snapshot
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.batches import BatchCommit
 from aeplus.run.session import EditSession

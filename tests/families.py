@@ -16,8 +16,9 @@ from aeplus.errors import InputError
 from aeplus.functional import Spectrum
 from aeplus.methods.closed_form import ClosedForm
 from aeplus.methods.compositions import named_method
-from aeplus.models.decoder import Decoder, EditSite, Snapshot
+from aeplus.models.decoder import Decoder
 from aeplus.models.replay import Replay, freezes_prefix, response_of
+from aeplus.models.sites import EditSite, Snapshot
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.optimizer import TargetOptions, Targets, find_targets
 from aeplus.targets.rows import batch_rows

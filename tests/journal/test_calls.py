@@ -15,7 +15,8 @@ import aeplus
 from aeplus.commands.main import main
 from aeplus.errors import InputError
 from aeplus.journal import Journal
-from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.models.decoder import Decoder
+from aeplus.models.sites import Snapshot
 from aeplus.run.batches import BatchCommit
 from aeplus.run.committed.chain import Chain
 from aeplus.run.committed.store import Store

@@ -13,7 +13,8 @@ from aeplus.methods.batch import BatchEdit
 from aeplus.methods.closed_form import ClosedForm
 from aeplus.methods.compositions import named_method
 from aeplus.methods.method import Method
-from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.models.decoder import Decoder
+from aeplus.models.sites import Snapshot
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.optimizer import Targets

@@ -10,7 +10,8 @@ from aeplus.functional import Spectrum
 from aeplus.methods.batch import BatchEdit
 from aeplus.methods.closed_form import ClosedForm
 from aeplus.methods.compositions import named_method
-from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.models.decoder import Decoder
+from aeplus.models.sites import Snapshot
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.optimizer import Targets
 from aeplus.targets.rows import BatchRows, batch_rows

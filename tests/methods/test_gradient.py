@@ -14,9 +14,10 @@ from aeplus.errors import InputError
 from aeplus.functional import extend_basis
 from aeplus.methods.gradient import GradientEdit, learn_updates
 from aeplus.methods.method import GradientOptions
-from aeplus.models.decoder import Decoder, EditSite
+from aeplus.models.decoder import Decoder
 from aeplus.models.hooks import on_input
 from aeplus.models.replay import Replay
+from aeplus.models.sites import EditSite
 from aeplus.models.tokens import TokenRow
 from aeplus.targets import packing as gradient_rows
 from aeplus.targets.rows import BatchRows, batch_rows

@@ -6,7 +6,8 @@ from torch import nn
 from transformers.cache_utils import DynamicCache
 
 from aeplus.errors import InputError
-from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.models.decoder import Decoder
+from aeplus.models.sites import Snapshot
 from aeplus.models.tokens import pad
 from tiny import CONFIGS, tiny_model
 

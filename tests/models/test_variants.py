@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from aeplus.functional import LowRankUpdate
-from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.models.decoder import Decoder
 from aeplus.models.predict import score_answers, score_variants
+from aeplus.models.sites import Snapshot
 from aeplus.models.tokens import TokenRow
 from aeplus.models.variants import Variants, variant_parts
 from tiny import tiny_model

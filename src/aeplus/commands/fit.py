@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from aeplus.callbacks import JournalWriter
 from aeplus.commands.configs import expand_configs, method_flags, with_method
+from aeplus.commands.run_folder import check_folder, make_folder, remove_folder
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.methods.method import Method
@@ -33,7 +34,6 @@ from aeplus.trainer import (
     interruptible,
     silence_lightning,
 )
-from aeplus.utils.paths import sweep
 
 _CALLBACKS = "aeplus.callbacks"
 DEFAULT_CALLBACKS: list[dict[str, Any]] = [
@@ -155,15 +155,15 @@ class EditCLI(LightningCLI):
     @contextmanager
     def _running(self) -> Iterator[None]:
         """A run that is refused before it has edited anything leaves no folder."""
-        _check_folder(self.trainer)
-        made = _make(self.trainer)
+        check_folder(self.trainer)
+        made = make_folder(self.trainer)
         try:
             with ended_together(self.trainer), interruptible(self.trainer), accepted():
                 yield
         except InputError:
             session = opened_session(self.model)
             if made and not (session is not None and session.entries):
-                _remove(made)
+                remove_folder(made)
             raise
 
     def before_fit(self) -> None:
@@ -239,59 +239,6 @@ def _log_below(trainer: Any) -> None:
     arguments = logger.get("init_args", {}) if root is not None and hasattr(logger, "get") else {}
     if arguments.get("save_dir") == _LOGGER["init_args"]["save_dir"]:
         arguments["save_dir"] = str(Path(root) / arguments["save_dir"])
-
-
-def _check_folder(trainer: Trainer) -> None:
-    """No other run has its config where this one's goes."""
-    if trainer.log_dir is None or cast(Any, trainer).fast_dev_run or not trainer.is_global_zero:
-        return
-    path = Path(trainer.log_dir) / "config.yaml"
-    if path.exists():
-        msg = (
-            f"expected a folder without the config of another run, got {path}; choose another "
-            "--trainer.default_root_dir, or another version of the logger."
-        )
-        raise InputError(msg)
-
-
-def _make(trainer: Trainer) -> list[Path]:
-    """Makes the run's folder, and those above it that are not there.
-
-    Returns:
-        What was made, the run's folder first; nothing if another process has made it, or does.
-    """
-    if not trainer.is_global_zero or trainer.log_dir is None or cast(Any, trainer).fast_dev_run:
-        return []
-    folder = Path(trainer.log_dir)
-    made = [new for new in (folder, *folder.parents) if not new.exists()]
-    try:
-        folder.mkdir(parents=True)
-    except OSError:  # it exists, or whoever writes there first says why it cannot be made
-        return []
-    for earlier in folder.parent.iterdir():  # what runs that were killed were writing
-        for place in (earlier, earlier / "journal", earlier / "checkpoints"):
-            sweep(place)
-    return made
-
-
-def _remove(made: Sequence[Path]) -> None:
-    """Removes what a run has written before its first batch; nothing else, should anything be there."""
-    folder = made[0]
-    for pattern in (
-        "config.yaml",
-        "hparams.yaml",
-        "events.out.tfevents.*",
-        "metrics.json",
-        ".aeplus*",
-        "journal/journal.json",
-    ):
-        for file in folder.glob(pattern):
-            file.unlink()
-    for file in folder.glob("journal/.aeplus.lock"):
-        file.unlink()
-    for empty in (folder / "journal", folder / "checkpoints", *made):
-        with suppress(OSError):  # it is not there, or not empty
-            empty.rmdir()
 
 
 class BaseCLI(EditCLI):

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from aeplus.edits import EditRequest
-from aeplus.models.decoder import Decoder, EditSite
+from aeplus.models.decoder import Decoder
 from aeplus.models.replay import response_of
+from aeplus.models.sites import EditSite
 from aeplus.targets.anchor import mlp_outputs
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.optimizer import TargetOptions, find_targets

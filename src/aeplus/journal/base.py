@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from aeplus.errors import InputError
-from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.models.decoder import Decoder
 from aeplus.models.loading import LOADING, load_model
+from aeplus.models.sites import Snapshot
 from aeplus.run.committed.chain import Chain
 from aeplus.utils.fingerprint import weights_fingerprint
 from aeplus.utils.paths import expanded

@@ -20,7 +20,8 @@ from aeplus.methods.gradient import GradientEditor, sample_previous
 from aeplus.methods.measured import LayerEdit
 from aeplus.methods.registry import Part
 from aeplus.methods.treatments import prepared
-from aeplus.models.decoder import Decoder, EditSite, Snapshot
+from aeplus.models.decoder import Decoder
+from aeplus.models.sites import EditSite, Snapshot
 from aeplus.models.variants import Variants
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.optimizer import TargetOptions, Targets, find_targets

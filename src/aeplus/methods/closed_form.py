@@ -15,7 +15,8 @@ from aeplus.methods.layer import LayerSolver, stored
 from aeplus.methods.layer_targets import TARGETS, Find, LayerTarget, Learning
 from aeplus.methods.measured import LayerEdit
 from aeplus.methods.treatments import TREATMENTS
-from aeplus.models.decoder import Decoder, EditSite, Snapshot
+from aeplus.models.decoder import Decoder
+from aeplus.models.sites import EditSite, Snapshot
 from aeplus.models.variants import Variants, variant_parts
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.keys import KeyReader

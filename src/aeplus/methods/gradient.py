@@ -34,7 +34,8 @@ from aeplus.functional import LowRankUpdate, project_out
 from aeplus.methods.earlier import EarlierKeys
 from aeplus.methods.layer import solving_dtype, stored
 from aeplus.methods.measured import LayerEdit, measure
-from aeplus.models.decoder import Decoder, EditSite, Snapshot, at_least_float32
+from aeplus.models.decoder import Decoder, at_least_float32
+from aeplus.models.sites import EditSite, Snapshot
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.packing import Bundle, bundle_rows, token_rows

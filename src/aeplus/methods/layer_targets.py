@@ -10,7 +10,7 @@ from torch import Tensor
 from aeplus import functional as fn
 from aeplus.errors import InputError
 from aeplus.methods.registry import Part
-from aeplus.models.decoder import EditSite
+from aeplus.models.sites import EditSite
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.optimizer import Targets
 

@@ -12,7 +12,7 @@ from aeplus.functional import LowRankUpdate
 from aeplus.methods.layer import solving_dtype, stored
 from aeplus.methods.measured import LayerEdit
 from aeplus.methods.registry import Part
-from aeplus.models.decoder import EditSite
+from aeplus.models.sites import EditSite
 
 if TYPE_CHECKING:
     from aeplus.methods.method import Method

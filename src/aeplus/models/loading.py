@@ -10,7 +10,7 @@ from torch import Tensor
 
 from aeplus.errors import InputError
 from aeplus.models.checks import check_tokenizer
-from aeplus.models.decoder import EditSite
+from aeplus.models.sites import EditSite
 from aeplus.utils.fingerprint import file_fingerprint
 from aeplus.utils.jsonl import read_json, write_json
 from aeplus.utils.paths import cache_dir, expanded, whole_folder

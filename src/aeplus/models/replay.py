@@ -18,11 +18,12 @@ from transformers.cache_utils import DynamicCache
 
 from aeplus.errors import InputError
 from aeplus.models.attention import grouped_attention, without_cudnn_attention
-from aeplus.models.decoder import Decoder, EditSite
+from aeplus.models.decoder import Decoder
 from aeplus.models.hooks import on_call
 from aeplus.models.placing import device_of
 from aeplus.models.probing import measure_response
 from aeplus.models.response import Response, Steering
+from aeplus.models.sites import EditSite
 from aeplus.models.tokens import pad
 
 _PADDING = 48  # tokens: where they are counted, positions are so wrong that rounding cannot be mistaken for it

@@ -9,7 +9,8 @@ from inspect import signature
 from typing import Any
 
 from aeplus.errors import InputError
-from aeplus.models.decoder import Decoder, EditSite
+from aeplus.models.decoder import Decoder
+from aeplus.models.sites import EditSite
 
 
 def shard_layers(decoder: Decoder, sites: Sequence[EditSite], mesh: Any) -> None:

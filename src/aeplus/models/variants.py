@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from aeplus.functional import LowRankUpdate
-from aeplus.models.decoder import EditSite
+from aeplus.models.sites import EditSite
 
 
 class Variants:

@@ -14,8 +14,9 @@ from torch.nn.functional import pad
 
 from aeplus.errors import InputError
 from aeplus.functional import Spectrum
-from aeplus.models.decoder import Decoder, EditSite
+from aeplus.models.decoder import Decoder
 from aeplus.models.hooks import on_input
+from aeplus.models.sites import EditSite
 from aeplus.models.tokens import token_ids
 from aeplus.preserved.corpus import read_texts
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions

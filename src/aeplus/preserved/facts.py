@@ -14,9 +14,10 @@ from torch import Tensor
 
 from aeplus.errors import InputError
 from aeplus.functional import Spectrum
-from aeplus.models.decoder import Decoder, EditSite, at_least_float32
+from aeplus.models.decoder import Decoder, at_least_float32
 from aeplus.models.hooks import on_input
 from aeplus.models.predict import batches
+from aeplus.models.sites import EditSite
 from aeplus.models.tokens import TokenRow, encode, pad
 from aeplus.preserved.collection import Excerpts
 from aeplus.preserved.statistics import LayerStatistics

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from aeplus.functional import Spectrum
-from aeplus.models.decoder import Decoder, EditSite
+from aeplus.models.decoder import Decoder
+from aeplus.models.sites import EditSite
 from aeplus.models.tokens import token_ids
 from aeplus.preserved.collection import Moment, collect_moments
 from aeplus.preserved.statistics import Kept, LayerStatistics, PreservedOptions

@@ -8,7 +8,8 @@ from typing import Any
 
 from aeplus.edits import EditRequest, still_holding
 from aeplus.errors import InputError
-from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.models.decoder import Decoder
+from aeplus.models.sites import Snapshot
 from aeplus.run.committed.chain import HEADER
 from aeplus.run.committed.entries import Entries, request_from
 from aeplus.run.committed.store import Store

@@ -5,7 +5,8 @@ from typing import Any
 
 from aeplus.data.readers import read_requests
 from aeplus.edits import EditRequest
-from aeplus.models.decoder import Decoder, EditSite
+from aeplus.models.decoder import Decoder
+from aeplus.models.sites import EditSite
 from aeplus.preserved.facts import Statement, statement_keys, with_statements
 from aeplus.preserved.statistics import Kept, LayerStatistics, PreservedOptions, energy_of
 from aeplus.preserved.stored import load_or_collect

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from aeplus.errors import InputError
-from aeplus.models.decoder import EditSite
 from aeplus.models.loading import DType
+from aeplus.models.sites import EditSite
 from aeplus.run.committed.chain import HEADER, Chain, Record
 from aeplus.run.committed.entries import Entry
 from aeplus.run.committed.store import Store, header_of, weights_digests

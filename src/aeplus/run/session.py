@@ -23,7 +23,8 @@ from aeplus.methods.method import Method
 from aeplus.methods.parts import SITES, base_filter, kept_eigenvectors
 from aeplus.methods.treatments import Restraint, added_last
 from aeplus.models.checks import check_model, check_tokenizer
-from aeplus.models.decoder import Decoder, EditSite, Snapshot
+from aeplus.models.decoder import Decoder
+from aeplus.models.sites import EditSite, Snapshot
 from aeplus.preserved.facts import Statement
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions
 from aeplus.run import notices

@@ -7,8 +7,9 @@ from typing import Any, TypeVar, cast
 import torch
 
 from aeplus.errors import InputError
-from aeplus.models.decoder import Decoder, EditSite
+from aeplus.models.decoder import Decoder
 from aeplus.models.replay import freezes_prefix, response_of, row_groups
+from aeplus.models.sites import EditSite
 from aeplus.utils.fingerprint import weights_fingerprint
 from aeplus.utils.shards import local
 

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from aeplus.models.decoder import Decoder, EditSite, at_least_float32
+from aeplus.models.decoder import Decoder, at_least_float32
 from aeplus.models.hooks import on_input
 from aeplus.models.replay import Replay, freezes_prefix, response_of
+from aeplus.models.sites import EditSite
 from aeplus.models.variants import Variants
 from aeplus.targets.rows import BatchRows
 

@@ -6,7 +6,8 @@ import torch
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate, sparsify
-from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.models.decoder import Decoder
+from aeplus.models.sites import Snapshot
 from aeplus.run.committed.entries import Entries, Entry, plain_edit, request_from
 from tiny import tiny_model
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from aeplus import functional as fn
 from aeplus.commands.stream_keys import read_keys, read_residuals, stream_rows
 from aeplus.edits import EditRequest
-from aeplus.models.decoder import Decoder, EditSite
+from aeplus.models.decoder import Decoder
+from aeplus.models.sites import EditSite
 from aeplus.preserved.facts import with_statements
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions
 from aeplus.targets.optimizer import TargetOptions

@@ -14,7 +14,7 @@ from aeplus.commands.compare.outcome import Outcome, begin_folder, cached, finis
 from aeplus.commands.fit import RunCLI
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
-from aeplus.models.decoder import EditSite, Snapshot
+from aeplus.models.sites import EditSite, Snapshot
 from aeplus.targets.cache import TargetCache
 from aeplus.utils.fingerprint import weights_fingerprint
 

@@ -19,8 +19,9 @@ from aeplus.errors import InputError
 from aeplus.figures import conflict_along_stream, conflict_distributions, png
 from aeplus.figures.conflict import AXIS_LABELS
 from aeplus.models.checks import check_model
-from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.models.decoder import Decoder
 from aeplus.models.loading import PLACING, load_model
+from aeplus.models.sites import Snapshot
 from aeplus.module import EditModule
 from aeplus.run.session import EditSession
 from aeplus.targets.anchor import anchor_length

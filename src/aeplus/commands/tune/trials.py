@@ -22,7 +22,8 @@ from aeplus.methods.compositions import method_switches
 from aeplus.methods.method import GradientOptions, Method
 from aeplus.methods.registry import NamedMethod
 from aeplus.metrics.success import ASPECTS
-from aeplus.models.decoder import Decoder, Snapshot
+from aeplus.models.decoder import Decoder
+from aeplus.models.sites import Snapshot
 from aeplus.module import EditModule
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.hooks import EditingModule

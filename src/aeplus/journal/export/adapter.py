@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from aeplus.errors import InputError
 from aeplus.journal.export.delta import sums
-from aeplus.models.decoder import EditSite
+from aeplus.models.sites import EditSite
 from aeplus.run.committed.entries import Entries
 from aeplus.utils.jsonl import write_json
 

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from aeplus import functional as fn
 from aeplus.functional import LowRankUpdate
-from aeplus.models.decoder import EditSite
+from aeplus.models.sites import EditSite
 from aeplus.run.committed.entries import Entries
 
 

@@ -17,7 +17,7 @@ from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
 from aeplus.methods.earlier import EarlierKeys
 from aeplus.methods.measured import LayerEdit
-from aeplus.models.decoder import EditSite
+from aeplus.models.sites import EditSite
 
 
 class Recorded(Mapping[int, LowRankUpdate]):

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from aeplus.errors import InputError
-from aeplus.models.decoder import EditSite
 from aeplus.models.loading import LOADING
+from aeplus.models.sites import EditSite
 from aeplus.run.committed.chain import HEADER, Chain, Record
 from aeplus.run.committed.entries import Entries, Entry
 from aeplus.utils.fingerprint import tensors_digest
