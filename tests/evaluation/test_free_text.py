@@ -61,7 +61,7 @@ def test_consistency_against_scikit_learn() -> None:
 def test_consistency_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sklearn" else found(name))
-    with pytest.raises(InputError, match=r"expected scikit-learn for consistency, .* pip install 'aeplus\[figures\]'"):
+    with pytest.raises(InputError, match=r"expected scikit-learn for consistency, .* pip install scikit-learn"):
         Consistency([TEXT])
 
 

@@ -201,7 +201,7 @@ def test_tsne_repeats_itself_and_says_what_it_needs(monkeypatch: pytest.MonkeyPa
     np.testing.assert_array_equal(first.after, second.after)
     assert first.axes == ("t-SNE 1", "t-SNE 2")
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
-    with pytest.raises(InputError, match=r"expected scikit-learn for t-SNE.*pip install 'aeplus\[figures\]'.*pca"):
+    with pytest.raises(InputError, match=r"expected scikit-learn for t-SNE.*pip install scikit-learn.*pca"):
         draw.project(STATES, STATES, "tsne")
 
 

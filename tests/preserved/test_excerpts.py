@@ -2,11 +2,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from collecting import collect
 
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.models.hooks import on_input
-from aeplus.preserved.collection import collect, collect_excerpts
+from aeplus.preserved.collection import collect_excerpts
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.utils.progress import Progress
 from tiny import tiny_model, tiny_tokenizer

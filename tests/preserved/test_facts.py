@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from collecting import collect
 
 import aeplus
 from aeplus.errors import InputError
 from aeplus.functional import null_share, null_space_filter
 from aeplus.models.decoder import Decoder
-from aeplus.preserved.collection import collect
 from aeplus.preserved.facts import Statement, statement_keys, with_statements
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.utils.progress import Progress

@@ -2,11 +2,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from collecting import collect
 
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.preserved import stored as module
-from aeplus.preserved.collection import collect, collect_moments
+from aeplus.preserved.collection import collect_moments
 from aeplus.preserved.corpus import read_texts
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.preserved.stored import load_or_collect

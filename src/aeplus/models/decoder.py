@@ -160,9 +160,9 @@ class Decoder:
             )
             raise InputError(msg)
         for layer in layers:
-            weight = known[layer].module.weight
             check_weight(known[layer].module, known[layer].name)
-            if others := [site.layer for site in self.sites if site.module.weight is weight and site.layer != layer]:
+            weight, rest = known[layer].module.weight, [site for site in self.sites if site.layer != layer]
+            if others := [site.layer for site in rest if getattr(site.module, "weight", None) is weight]:
                 msg = (
                     f"expected weights of their own to edit, got layer {layer}'s, which are layer {others[0]}'s too; "
                     "choose other layers."
