@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from collecting import collect
 
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
@@ -10,6 +9,7 @@ from aeplus.models.hooks import on_input
 from aeplus.preserved.collection import collect_excerpts
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.utils.progress import Progress
+from collecting import collect
 from tiny import tiny_model, tiny_tokenizer
 
 TEXT = "People speak English in London, and Rome is the capital of Italy, as the capital of France is Paris. "

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from collecting import collect
 
 import aeplus
 from aeplus.errors import InputError
@@ -14,6 +13,7 @@ from aeplus.models.decoder import Decoder
 from aeplus.preserved.facts import Statement, statement_keys, with_statements
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.utils.progress import Progress
+from collecting import collect
 from small import LEARNING, SMALL
 from tiny import tiny_model, tiny_tokenizer
 

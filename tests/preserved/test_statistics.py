@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from collecting import collect
 
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
@@ -12,6 +11,7 @@ from aeplus.preserved.corpus import read_texts
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.preserved.stored import load_or_collect
 from aeplus.utils.progress import Progress
+from collecting import collect
 from tiny import tiny_model, tiny_tokenizer
 
 
