@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aeplus.data.formats import parse_record
@@ -209,13 +209,20 @@ def test_a_slot_or_a_whole_word() -> None:
 _WORDS = st.text(st.sampled_from("ab {}.\n\t\u2028\u0085\u00a0é中🍎\"'"), max_size=8)
 
 
+def _without_slot(text: str) -> str:
+    while "{}" in text:  # one may come about as another goes
+        text = text.replace("{}", "")
+    return text
+
+
 @settings(max_examples=150, deadline=None)
+@example("", "{{}}", "", [], "auto")
 @given(_WORDS, _WORDS, _WORDS, st.lists(_WORDS, max_size=2), st.sampled_from(["auto", "space", "none"]))
 def test_records_written_and_read_again_are_the_same(
     before: str, after: str, answer: str, tests: list[str], join: str
 ) -> None:
     record = {
-        "prompt": before.replace("{}", "") + "{}" + after.replace("{}", ""),
+        "prompt": _without_slot(before) + "{}" + _without_slot(after),
         "subject": "Ann",
         "target_new": f"x{answer}",
         "rephrase": tests,
