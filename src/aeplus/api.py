@@ -23,8 +23,7 @@ from aeplus.methods.compositions import find_composition, named_method
 from aeplus.methods.method import GradientOptions, Method
 from aeplus.models.checks import check_model, check_tokenizer
 from aeplus.models.decoder import Decoder
-from aeplus.models.modes import kept_modes
-from aeplus.models.sites import EditSite, Snapshot
+from aeplus.models.sites import EditSite, Snapshot, kept_modes
 from aeplus.module import EditModule
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.committed.chain import HEADER

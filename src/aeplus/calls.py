@@ -37,7 +37,7 @@ def check_call(
     if (default := torch.get_default_device()).type != "cpu":  # where generators of the CPU draw nothing
         _refuse("torch's default device", "the CPU", str(default), "call torch.set_default_device('cpu') before")
     if torch.is_inference_mode_enabled():  # what it makes cannot be written to afterwards
-        _refuse("the call", "no torch.inference_mode around it", "one", "edit outside of it")
+        _refuse("torch.inference_mode", "off", "on", "edit outside of it")
     if not isinstance(model, nn.Module) or not hasattr(model, "get_input_embeddings"):
         _refuse("model", "a causal language model of transformers", model, "load it first")
     if not hasattr(tokenizer, "get_vocab"):

@@ -75,7 +75,9 @@ def test_the_journals_own_model_is_not_replaced(run: Path, capsys: pytest.Captur
         ["export", str(journal), "--format", "delta"],
     ):
         assert main([*command, "--model", "edited", "--out", "edited"]) == 2
-        assert "expected --out to spare edited, which the journal needs, got edited; choose" in capsys.readouterr().err
+        assert "expected --out a path that is not an input, got edited; choose another" in capsys.readouterr().err
+    assert main(["apply", str(journal), "--out", "."]) == 2
+    capsys.readouterr()
     after = load_file(base)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 

@@ -303,7 +303,7 @@ def test_weights_of_two_layers_are_no_layers() -> None:
 
 def test_inference_mode_is_refused() -> None:
     model = tiny_model("llama")
-    with torch.inference_mode(), pytest.raises(InputError, match=r"no torch\.inference_mode around it, got 'one'"):
+    with torch.inference_mode(), pytest.raises(InputError, match=r"torch\.inference_mode to be off, got 'on'; edit"):
         edit(model, 1, None)
 
 
@@ -328,4 +328,4 @@ def test_a_model_with_layers_in_float32_can_be_cast_and_pickled() -> None:
     result.undo()
     assert alike(edited(model), before)
     assert not model.model.layers[1].mlp.down_proj._forward_hooks
-    assert not Decoder(model).sites[1].upcasted
+    assert not Decoder(model).sites[1].is_upcast

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aeplus.utils import fingerprint
-from aeplus.utils.fingerprint import tensors_digest
+from aeplus.utils.fingerprint import tensors_digest, text_fingerprint
 from counting import Operations
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, -2])}
@@ -87,3 +87,7 @@ def test_the_host_gets_a_few_bytes_once_and_tied_weights_are_read_once() -> None
         tensors_digest(weights)
     assert counted.waits["cpu"] == 1
     assert counted.calls["mul"] == 5
+
+
+def test_a_path_that_is_no_text_has_a_fingerprint() -> None:
+    assert text_fingerprint("corpus-\udcff.txt") != text_fingerprint("corpus-\udcfe.txt")

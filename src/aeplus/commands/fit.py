@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from aeplus.callbacks import JournalWriter
 from aeplus.commands.configs import expand_configs, method_flags, with_method
-from aeplus.commands.run_folder import check_folder, make_folder, remove_folder
+from aeplus.commands.run_folder import make_folder, remove_folder
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.methods.method import Method
@@ -155,10 +155,10 @@ class EditCLI(LightningCLI):
     @contextmanager
     def _running(self) -> Iterator[None]:
         """A run that is refused before it has edited anything leaves no folder."""
-        check_folder(self.trainer)
-        made = make_folder(self.trainer)
+        made: list[Path] = []
         try:
             with ended_together(self.trainer), interruptible(self.trainer), accepted():
+                made = make_folder(self.trainer)
                 yield
         except InputError:
             session = opened_session(self.model)

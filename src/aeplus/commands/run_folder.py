@@ -11,32 +11,24 @@ from aeplus.errors import InputError
 from aeplus.utils.paths import sweep
 
 
-def check_folder(trainer: Trainer) -> None:
-    """No other run has its config where this one's goes.
-
-    Raises:
-        InputError: If one has.
-    """
-    if trainer.log_dir is None or cast(Any, trainer).fast_dev_run or not trainer.is_global_zero:
-        return
-    path = Path(trainer.log_dir) / "config.yaml"
-    if path.exists():
-        msg = (
-            f"expected a folder without the config of another run, got {path}; choose another "
-            "--trainer.default_root_dir, or another version of the logger."
-        )
-        raise InputError(msg)
-
-
 def make_folder(trainer: Trainer) -> list[Path]:
     """Makes the run's folder, and those above it that are not there.
 
     Returns:
         What was made, the run's folder first; nothing if another process has made it, or does.
+
+    Raises:
+        InputError: If another run has its config there.
     """
     if not trainer.is_global_zero or trainer.log_dir is None or cast(Any, trainer).fast_dev_run:
         return []
     folder = Path(trainer.log_dir)
+    if (folder / "config.yaml").exists():
+        msg = (
+            f"expected a folder without the config of another run, got {folder}; choose another "
+            "--trainer.default_root_dir, or another version of the logger."
+        )
+        raise InputError(msg)
     made = [new for new in (folder, *folder.parents) if not new.exists()]
     try:
         folder.mkdir(parents=True)

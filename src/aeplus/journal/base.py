@@ -35,23 +35,15 @@ def load_base(chain: Chain, name: str | None) -> tuple[Any, Any]:
         raise InputError(msg) from error
 
 
-def keep_sources(chain: Chain, out: Path, *models: str | None) -> None:
-    """A folder may be written without losing the journal, or the model that it needs.
+def sources(chain: Chain, *models: str | None) -> list[Path]:
+    """What a journal needs of this machine's files, and no output may take the place of: itself, and its model.
 
     Args:
         chain: The journal.
-        out: Where output goes.
         models: Where else the model is read from.
-
-    Raises:
-        InputError: If one of them is there, or within.
     """
-    for source in (chain.folder, chain.header["model"]["model"], *models):
-        if source is None or not (path := expanded(source)).exists():
-            continue
-        if path.resolve().is_relative_to(out.resolve()):
-            msg = f"expected --out to spare {source}, which the journal needs, got {out}; choose another folder."
-            raise InputError(msg)
+    named = (chain.folder, chain.header["model"]["model"], *models)
+    return [path for name in named if name is not None and (path := expanded(name)).exists()]
 
 
 class BaseModel:

@@ -14,7 +14,7 @@ from aeplus.evaluation.questions import Success
 from aeplus.journal.base import BaseModel
 from aeplus.methods.method import GradientOptions, Method
 from aeplus.models.decoder import Decoder
-from aeplus.models.modes import kept_modes
+from aeplus.models.sites import kept_modes
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.committed.chain import Record
 from aeplus.run.committed.entries import Entries, Entry, request_from

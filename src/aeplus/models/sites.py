@@ -1,6 +1,7 @@
-"""The weights that are edited: to be added to, kept in float32, and given back bit for bit."""
+"""The weights that are edited: added to, kept in float32, and given back bit for bit; and the modes of the model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -50,7 +51,7 @@ class EditSite:
         )
 
     @property
-    def upcasted(self) -> bool:
+    def is_upcast(self) -> bool:
         """Whether it is kept in float32 by :meth:`upcast`."""
         return self.module in _UPCAST
 
@@ -90,7 +91,7 @@ class Snapshot:
     def __init__(self, sites: Sequence[EditSite]) -> None:
         self.sites = list(sites)
         self.weights = [site.weight.detach().clone() for site in sites]
-        self._upcasted = [site.upcasted for site in sites]
+        self._upcast = [site.is_upcast for site in sites]
 
     def __enter__(self) -> "Snapshot":
         return self
@@ -101,8 +102,8 @@ class Snapshot:
     @torch.no_grad()
     def restore(self) -> None:
         """Restores the weights bit for bit, and their dtype if they were upcast since."""
-        for site, weight, upcasted in zip(self.sites, self.weights, self._upcasted, strict=True):
-            if site.weight.dtype != weight.dtype or site.upcasted != upcasted:
+        for site, weight, is_upcast in zip(self.sites, self.weights, self._upcast, strict=True):
+            if site.weight.dtype != weight.dtype or site.is_upcast != is_upcast:
                 site.restore_dtype(weight.dtype)
             site.weight.copy_(weight)
 
@@ -113,7 +114,21 @@ class Snapshot:
             InputError: If it has: other layers would be in another dtype than those restored.
         """
         for site, weight in zip(self.sites, self.weights, strict=True):
-            if site.weight.dtype != weight.dtype and not site.upcasted:
+            if site.weight.dtype != weight.dtype and not site.is_upcast:
                 was, now = (str(dtype).removeprefix("torch.") for dtype in (weight.dtype, site.weight.dtype))
                 msg = f"expected the model in {was}, as it was before the edit, got {now}; cast it back first."
                 raise InputError(msg)
+
+
+@contextmanager
+def kept_modes(model: Any) -> Iterator[None]:
+    """When the block ends, each module trains or not, and each parameter requires a gradient or not, as before."""
+    training = [(module, module.training) for module in model.modules()]
+    gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for module, flag in training:
+            module.training = flag
+        for parameter, flag in gradients:
+            parameter.requires_grad_(flag)

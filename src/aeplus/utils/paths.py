@@ -64,7 +64,7 @@ def check_output(
     Args:
         path: Where output goes.
         option: What messages call it, such as ``--out``.
-        inputs: Files that are read, which are never written.
+        inputs: Files and folders that are read, which are never written, nor is a folder that they lie in.
         overwrite: Whether its owner allows a file of the user's to be replaced.
         folder: Whether a folder is to be written, rather than a file.
 
@@ -73,7 +73,8 @@ def check_output(
     """
     name = f"{option} " if option else ""
     expanded(path)  # too long?
-    if any(file is not None and _same(path, expanded(file)) for file in inputs):
+    known = [expanded(file) for file in inputs if file is not None]
+    if any(_same(path, file) or (folder and file.resolve().is_relative_to(path.resolve())) for file in known):
         msg = f"expected {name}a path that is not an input, got {path}; choose another."
         raise InputError(msg)
     if path.is_symlink():

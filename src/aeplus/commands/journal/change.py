@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aeplus.errors import InputError
 from aeplus.journal import Journal, Undone
-from aeplus.journal.base import keep_sources, load_base
+from aeplus.journal.base import load_base, sources
 from aeplus.models.loading import save_model
 from aeplus.utils.paths import check_output
 from aeplus.utils.tables import counted, print_line, print_table
@@ -24,7 +24,7 @@ def apply(options: Namespace, rest: Sequence[str], command: str) -> int:
     out = Path(options.out)
     check_output(out, "--out", folder=True)
     journal = Journal.open(options.journal)
-    keep_sources(journal.chain, out, options.model)
+    check_output(out, "--out", sources(journal.chain, options.model), folder=True)
     model, tokenizer = load_base(journal.chain, options.model)
     same = journal.apply(model)
     save_model(model, tokenizer, out)
@@ -49,7 +49,7 @@ def undo(options: Namespace, rest: Sequence[str], command: str) -> int:
         raise InputError(msg)
     journal = Journal.open(options.journal)
     if options.out is not None:
-        keep_sources(journal.chain, Path(options.out), options.model)
+        check_output(Path(options.out), "--out", sources(journal.chain, options.model), folder=True)
     model, tokenizer = load_base(journal.chain, options.model)
     undone = journal.undo(first, last, edit=options.edit, mode=options.mode, model=model, tokenizer=tokenizer)
     if options.out is not None:
@@ -78,6 +78,5 @@ def _print(undone: Undone, journal: Journal) -> None:
         for what, pair in (("taken out", undone.removed), ("all others", undone.others))
         for when, summary in zip(("before", "after"), pair, strict=True)
     ]
-    count = f"{undone.edits} edit{'s' * (undone.edits != 1)}"
-    title = f"{count} taken out{how}: entry {undone.number} of {journal.folder} (%)"
+    title = f"{counted(undone.edits, 'edit')} taken out{how}: entry {undone.number} of {journal.folder} (%)"
     print_table(title, ["", *(name.capitalize() for name in _NAMES)], rows, left=[""])

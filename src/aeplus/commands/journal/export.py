@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aeplus.errors import InputError
 from aeplus.journal import Journal
-from aeplus.journal.base import keep_sources, load_base
+from aeplus.journal.base import load_base, sources
 from aeplus.journal.export.exporter import ExportOptions, export
 from aeplus.journal.export.served import check_served
 from aeplus.utils.paths import check_output
@@ -26,7 +26,7 @@ def run(options: Namespace, rest: Sequence[str], command: str) -> int:
         options.rank, options.tolerance, options.prefix, options.per_batch, options.shard, options.source
     )
     journal = Journal.open(options.journal)
-    keep_sources(journal.chain, out, options.model, options.source)
+    check_output(out, "--out", sources(journal.chain, options.model, options.source), folder=True)
     model, tokenizer = load_base(journal.chain, options.model)
     done = export(journal, options.format, out, model, tokenizer, command, chosen)
     print_line(f"{options.format}: {out}")
