@@ -88,6 +88,15 @@ def test_an_old_folder_gets_its_place_back(tmp_path: Path, monkeypatch: pytest.M
     assert names(tmp_path) == [MARK, "model"]
 
 
+def test_a_folder_in_which_an_input_lies_is_not_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "written"
+    with whole_folder(folder) as scratch:
+        (scratch / "inner").mkdir(parents=True)
+    check_output(folder, "--out", [tmp_path / "elsewhere"], folder=True)
+    with pytest.raises(InputError, match=r"--out a path that is not an input, got .*written; choose another"):
+        check_output(folder, "--out", [folder / "inner"], folder=True)
+
+
 def test_another_hosts_scratch_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aeplus.utils.paths._SCRATCH", ".aeplus-node+")
     monkeypatch.setattr("aeplus.utils.paths._alive", lambda _: False)
