@@ -76,10 +76,10 @@ def test_an_old_folder_gets_its_place_back(tmp_path: Path, monkeypatch: pytest.M
             (scratch / "new").write_text("new")
 
     with pytest.raises(InputError, match="No space left"):
-        write({2})
+        write({3})  # after the mark and the old one's move
     assert (folder / "old").read_text() == "old"
     with pytest.raises(InputError, match="No space left"):
-        write({2, 3})  # and it cannot be put back either: the next that writes there does
+        write({3, 4})  # and it cannot be put back either: the next that writes there does
     assert not folder.exists()
     monkeypatch.setattr(os, "replace", replace)
     monkeypatch.setattr("aeplus.utils.paths._alive", lambda _: False)
@@ -143,7 +143,71 @@ def test_what_aeplus_wrote_may_be_replaced(tmp_path: Path) -> None:
     assert names(tmp_path) == [MARK, "other.json", "ours.json"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"written": "x.json"}', "\x00"])
+def test_what_takes_the_place_of_an_output_is_the_users(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, 1)
+    write_json(path, 2)
+    path.write_text("mine")
+    with pytest.raises(InputError, match=r"expected a new file, .* got .*x.json, which was changed since; choose"):
+        write_json(path, 3)
+    assert path.read_text() == "mine"
+    path.write_text("2\n")  # as it was written
+    write_json(path, 3)
+    assert path.read_text() == "3\n"
+
+
+def test_a_folder_with_something_of_the_users_in_it_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+
+    def write() -> None:
+        with whole_folder(folder) as scratch:
+            (scratch / "inner").mkdir(parents=True)
+            (scratch / "inner" / "weights").write_text("w")
+
+    write()
+    write()
+    (folder / "inner" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"expected a new folder, .* got .*model, which was changed since; choose"):
+        write()
+    (folder / "inner" / "notes.txt").unlink()
+    write()
+    (folder / "inner" / "weights").write_text("v")  # of the same size
+    with pytest.raises(InputError, match="which was changed since"):
+        write()
+
+
+def test_a_process_killed_before_or_after_the_name_leaves_a_file_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, replace = tmp_path / "x.json", os.replace
+    write_json(path, 1)
+
+    def killed(source: Path, target: Path) -> None:
+        if target == path:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_json(path, 2)
+    monkeypatch.setattr(os, "replace", replace)
+    check_output(path)
+    path.write_text("2\n")
+    check_output(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"written": "x.json"}',
+        '{"written": ["x.json"]}',
+        '{"written": {"x.json": 1}}',
+        "\x00",
+    ],
+)
 def test_a_damaged_mark_makes_nothing_ours(tmp_path: Path, content: str) -> None:
     (tmp_path / MARK).write_text(content)
     (tmp_path / "x.json").write_text("mine")

@@ -1,9 +1,10 @@
 """Where files go: the cache, files written whole or not at all, and nothing of the user's replaced.
 
-A path may be written if it is new, if aeplus wrote it before (a file ``.aeplus`` beside it lists its name), or if its
-owner says so (``--overwrite``). Links, devices and inputs are never replaced.
+A path may be written if it is new, if it is as aeplus wrote it (a file ``.aeplus`` beside it lists its name and what it
+was), or if its owner says so (``--overwrite``). Links, devices and inputs are never replaced.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -85,9 +86,11 @@ def check_output(
         found = "folder" if path.is_dir() else "file" if path.is_file() else "device"
         msg = f"expected {name}a {kind} to write, got the {found} {path}; choose another."
         raise InputError(msg)
-    if path.exists() and not overwrite and path.name not in _written(path.parent):
+    known_as = _written(path.parent).get(path.name, [])
+    if path.exists() and not overwrite and _identity(path) not in known_as:
         how = ", or add --overwrite" if option and not folder else ""
-        msg = f"expected {name}a new {kind}, or one that aeplus wrote, got {path}, which exists; choose another{how}."
+        why = "was changed since" if known_as else "exists"
+        msg = f"expected {name}a new {kind}, or one that aeplus wrote, got {path}, which {why}; choose another{how}."
         raise InputError(msg)
     ancestor = next(parent for parent in (path, *path.absolute().parents) if parent.exists() and parent != path)
     if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
@@ -163,13 +166,13 @@ def _whole(path: Path, overwrite: bool, mark: bool, folder: bool) -> Iterator[Pa
         yield scratch / "new"
         _sync(scratch / "new")
         check_output(path, overwrite=overwrite, folder=folder)  # something may have come there meanwhile
+        if mark:
+            _add_to_written(path, _identity(scratch / "new"))
         if path.is_dir():  # a folder cannot be replaced; the old one is removed at the end
             (scratch / _FOR).write_text(path.name, encoding="utf-8")
             os.replace(path, scratch / "old")
         os.replace(scratch / "new", path)
         _sync_names(path.parent)
-        if mark:
-            _add_to_written(path)
     except (OSError, SafetensorError) as error:  # safetensors raises no OSError, even on a full disk
         reason = getattr(error, "strerror", None) or error
         msg = f"expected to write {path}, got an error ({reason}); free space there or choose another folder."
@@ -237,19 +240,31 @@ def _same(path: Path, other: Path) -> bool:
         return False
 
 
-def _written(folder: Path) -> list[str]:
-    """The names of what aeplus wrote into a folder."""
+def _identity(path: Path) -> str:
+    """What tells a file from another of its name, or a folder from one in which anything was changed."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    found = [(file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+def _written(folder: Path) -> dict[str, list[str]]:
+    """What aeplus wrote into a folder: the identities that each name may have."""
     try:
         names = json.loads((folder / MARK).read_text(encoding="utf-8"))["written"]
     except (OSError, ValueError, KeyError, TypeError):  # none, or not of aeplus: nothing is taken for ours
-        return []
-    return [str(name) for name in names] if isinstance(names, list) else []
+        return {}
+    return {name: known for name, known in names.items() if isinstance(known, list)} if isinstance(names, dict) else {}
 
 
-def _add_to_written(path: Path) -> None:
+def _add_to_written(path: Path, identity: str) -> None:
+    """Lists what is about to get its name, beside what has it: if the process is killed in between, either is ours."""
     names = _written(path.parent)
-    if path.name in names:
+    known = [present for present in names.get(path.name, []) if path.exists() and present == _identity(path)]
+    if known == [identity]:
         return
     scratch = path.parent / f"{MARK}-{os.getpid()}"
-    scratch.write_text(json.dumps({"written": [*names, path.name]}) + "\n", encoding="utf-8")
+    scratch.write_text(json.dumps({"written": {**names, path.name: [*known, identity]}}) + "\n", encoding="utf-8")
     os.replace(scratch, path.parent / MARK)
