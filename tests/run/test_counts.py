@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import torch
 
 from aeplus.data.datamodule import EditDataModule
 from aeplus.data.readers import requests_from_records
+from aeplus.functional.leakage import preserved_energy
+from aeplus.functional.spectrum import Spectrum
 from aeplus.methods.compositions import named_method
+from aeplus.methods.layer import LayerSolver
 from aeplus.models.decoder import Decoder
-from aeplus.preserved.statistics import PreservedOptions
+from aeplus.preserved.statistics import LayerStatistics, PreservedOptions
 from aeplus.run.session import EditSession
 from aeplus.targets import optimizer
 from aeplus.targets.optimizer import TargetOptions
@@ -135,3 +139,17 @@ def test_smoothing_runs_all_candidates_together() -> None:
 def test_what_a_batch_sends_to_the_device_grows_with_its_tokens_only(plain: dict[str, Counts]) -> None:
     sent = sum(counts.operations.created for counts in plain.values())
     assert sent < 40_000  # token ids, masks and positions
+
+
+def test_no_eigenvectors_are_cast_for_the_energy_of_a_weight() -> None:
+    torch.manual_seed(0)
+    d, o = 2048, 2
+    vectors = torch.linalg.qr(torch.randn(d, d))[0]
+    statistics = LayerStatistics(Spectrum(torch.rand(d).double(), vectors), torch.zeros(d, 1), 1)
+    solver = LayerSolver(0, named_method("alphaedit"), statistics, torch.randn(o, d).bfloat16(), [])
+    with Operations() as operations:
+        energy = solver.energy
+    exact = preserved_energy(solver.weight, statistics.spectrum)
+    assert energy.dtype == torch.float64
+    torch.testing.assert_close(energy, exact, rtol=1e-5, atol=0)
+    assert operations.converted < 8 * d * d / 100

@@ -80,7 +80,9 @@ class LayerSolver:
     @cached_property
     def energy(self) -> Tensor:
         """``tr(W C Wᵀ)`` of that weight."""
-        return fn.preserved_energy(self.weight, self.statistics.spectrum)
+        # Its product has o·d·d terms. The eigenvectors' dtype is faster than float64, and casts none of them.
+        spectrum = self.statistics.spectrum
+        return fn.preserved_energy(self._weight.to(spectrum.vectors), spectrum).to(self._like)
 
     @cached_property
     def prior_keys(self) -> Tensor:
