@@ -59,13 +59,13 @@ def made_records(count: int = 4, **more: Any) -> list[EditRecord]:
     ]  # fmt: skip
 
 
-def made_run(folder: Path, metrics: dict[str, Any], records: Sequence[EditRecord] = ()) -> Path:
+def made_run(folder: Path, metrics: dict[str, Any], records: Sequence[EditRecord] = (), **data: Any) -> Path:
     """A run's folder."""
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(metrics))
     config = {
         "model": {"model": metrics["model"], "layers": [1, 2], "method": {"name": metrics["method"]}, "dtype": "auto"},
-        "data": {"path": "edits.jsonl", "batch_size": 2},
+        "data": {"path": "edits.jsonl", "batch_size": 2, **data},
         "trainer": {"accelerator": "cpu", "devices": 1},
     }
     (folder / "config.yaml").write_text(f"# lightning.pytorch==2.6.6\n{json.dumps(config)}\n")

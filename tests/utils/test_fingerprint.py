@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aeplus.utils import fingerprint
-from aeplus.utils.fingerprint import tensors_digest, text_fingerprint
+from aeplus.utils.fingerprint import tensors_digest, text_fingerprint, tokenizer_fingerprint
 from counting import Operations
+from tiny import tiny_tokenizer
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, -2])}
 
@@ -91,3 +92,12 @@ def test_the_host_gets_a_few_bytes_once_and_tied_weights_are_read_once() -> None
 
 def test_a_path_that_is_no_text_has_a_fingerprint() -> None:
     assert text_fingerprint("corpus-\udcff.txt") != text_fingerprint("corpus-\udcfe.txt")
+
+
+def test_a_tokenizer_is_known_by_how_it_reads() -> None:
+    tokenizer, plain = tiny_tokenizer(), tokenizer_fingerprint(tiny_tokenizer())
+    tokenizer(["a", "a b c"], padding=True, truncation=True, max_length=2)  # which its rules remember
+    assert tokenizer_fingerprint(tokenizer) == plain
+    assert tokenizer_fingerprint(tiny_tokenizer(bos=True)) != plain
+    tokenizer.chat_template = "{{ messages }}"
+    assert tokenizer_fingerprint(tokenizer) != plain

@@ -1,6 +1,7 @@
 """Fingerprints that identify tensors, a model's weights, a file and a corpus."""
 
 import hashlib
+import json
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -93,6 +94,15 @@ def _factors(device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     halves = torch.randint(-(2**31), 2**31, (2, 2, _WORDS), generator=generator)
     return ((halves[0] << 32) ^ halves[1] | 1).to(device)
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """A digest of how a fast tokenizer reads and what its chat template writes, 16 hexadecimal digits."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    rules = {
+        name: rule for name, rule in rules.items() if name not in ("padding", "truncation")
+    }  # left by the last use
+    return text_fingerprint(json.dumps(rules, sort_keys=True), getattr(tokenizer, "chat_template", None))
 
 
 def file_fingerprint(path: Path) -> str:

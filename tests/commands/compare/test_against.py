@@ -70,7 +70,8 @@ def test_seeds_that_share_their_edits_are_drawn_together(
     outcomes = [outcome(method, seed) for method, seed in folders]
     for shuffle in (None, False, True):
         for (_, seed), folder in folders.items() if shuffle is not None else ():
-            data = {"path": "edits.jsonl", "seed": seed, "shuffle": shuffle}
+            validation = {"validation": f"val_{seed}.jsonl", "preserved": f"facts_{seed}.jsonl", "neighbors": seed}
+            data = {"path": "edits.jsonl", "seed": seed, "shuffle": shuffle, **validation}  # which edits no less
             (folder / "config.yaml").write_text(yaml.safe_dump({"data": data}))
         Against("a", folders).rows(outcomes, ["a", "b"])
     assert [len(set(edits)) for edits in asked] == [2, 1, 2]

@@ -607,8 +607,9 @@ def test_the_unedited_models_row_has_every_data_set(workplace: Path, here: Path)
     long = {**table, "rows": ["data", "variant"], "columns": [], "values": ["specificity", "generalization"]}
     change(scales={"small": {"data": data}}, tables=[long])
     assert experiment(workplace, "mine.yaml", "--out", "out") == 0
-    before = content(here / "out")["tables"][0]["rows"][0]
-    assert [number["n"] for number in before["values"]] == [2, 2]
+    rows = content(here / "out")["tables"][0]["rows"]
+    assert [row["label"] for row in rows[:3]] == ["one, before", "pair, before", "one, memit"]
+    assert [[number["n"] for number in row["values"]] for row in rows[:2]] == [[1, 1], [1, 1]]
 
 
 # ---- estimate

@@ -132,6 +132,16 @@ def test_runs_that_were_asked_other_prompts_are_named() -> None:
     assert "Not compared with alphaedit, as no finished run of it was asked the same prompts: memit." in page.text
 
 
+def test_runs_that_were_asked_by_another_protocol_are_not_compared_and_have_a_before_of_their_own() -> None:
+    other = made_metrics("memit")
+    other["before"] = {**other["before"], "efficacy": 50.0}
+    made_run(Path("a"), made_metrics(), made_records(), protocol="published")
+    made_run(Path("b"), other, made_records(), protocol="plain")
+    page, _ = reported("a", "b")
+    assert "Not compared with alphaedit, as no finished run of it was asked the same prompts: memit." in page.text
+    assert [row[0] for row in page.table(*SCORES)] == ["before, alphaedit", "before, memit", "alphaedit", "memit"]
+
+
 def test_a_run_that_is_not_complete_is_shown_as_such() -> None:
     nothing = dict.fromkeys(("efficacy", "generalization", "specificity", "score"))
     open_run = made_metrics("memit", right=(1,) * 7, edits_done=3, after=nothing, hits={}, measures={}, leakage=None)

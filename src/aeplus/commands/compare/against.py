@@ -19,6 +19,10 @@ LEGEND = (
 )
 
 
+_BESIDE = ("batch_size", "neighbors", "preserved", "preserved_count", "snippet_corpus")
+"""Settings of the data, beside those of validation, that do not say which edits there are."""
+
+
 def check_against(against: str | None, methods: Sequence[str]) -> None:
     """Checks that the method to compare with is among those that run.
 
@@ -93,4 +97,5 @@ def _edits(folder: Path) -> str:
         return ""
     data = dict(read_yaml(path, "a run's config")["data"])
     seed = data.pop("seed", None)
-    return digest([data, seed if data.get("shuffle") else None])
+    chosen = {name: value for name, value in data.items() if not name.startswith("validation") and name not in _BESIDE}
+    return digest([chosen, seed if data.get("shuffle") else None])

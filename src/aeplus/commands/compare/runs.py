@@ -16,7 +16,7 @@ from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.models.sites import EditSite, Snapshot
 from aeplus.targets.cache import TargetCache
-from aeplus.utils.fingerprint import weights_fingerprint
+from aeplus.utils.fingerprint import text_fingerprint, tokenizer_fingerprint, weights_fingerprint
 
 _CAUGHT = (InputError, torch.OutOfMemoryError, torch.linalg.LinAlgError)
 
@@ -74,7 +74,7 @@ class Runner:
         self.model, self.tokenizer, self.sites = model, tokenizer, sites
         self._cache, self._caught = TargetCache(targets), caught
         self._unedited: dict[tuple[Any, ...], Any] = {}
-        self._fingerprint = weights_fingerprint(model)
+        self._fingerprint = text_fingerprint(weights_fingerprint(model), tokenizer_fingerprint(tokenizer))
 
     def digest(self, run: Run) -> str:
         """A digest of everything that the run's result depends on."""

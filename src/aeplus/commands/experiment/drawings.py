@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from aeplus import figures as draw
 from aeplus.commands.experiment.data import slug
-from aeplus.commands.experiment.tables import Result
+from aeplus.commands.experiment.grid import SET
+from aeplus.commands.experiment.tables import Result, cell_label
 from aeplus.errors import InputError
 from aeplus.figures.conflict import AXIS_LABELS
 from aeplus.figures.from_run import HIDDEN, quantities
@@ -46,12 +47,12 @@ def draw_figures(names: Sequence[str], results: Sequence[Result]) -> dict[str, F
 
 
 def _labels(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """Cells by what tells them apart, all seeds together: the data set, the variant, or both."""
-    several = [axis for axis in ("data", "variant") if len({getattr(r.cell, axis) for r in results}) > 1] or ["data"]
+    """Cells by what tells them apart, all seeds together: the data set, the variant and what is set."""
+    axes = ["data", "variant", *(f"{SET}{path}" for path in results[0].cell.values)] if results else []
+    several = [axis for axis in axes if len({repr(r.cell.on(axis)) for r in results}) > 1] or ["data"]
     groups: dict[str, list[Result]] = {}
     for result in results:
-        label = ", ".join(str(getattr(result.cell, axis)) for axis in several)
-        groups.setdefault(label, []).append(result)
+        groups.setdefault(cell_label(several, {axis: result.cell.on(axis) for axis in several}), []).append(result)
     return groups
 
 

@@ -87,8 +87,8 @@ def build_table(layout: Layout, results: Sequence[Result]) -> dict[str, Any]:
                 found.append(_spread([number for number in known if number is not None]))
         return found
 
-    if layout.before:
-        rows.append({"label": _BEFORE, "values": numbers({}, "before"), "paper": _paper(layout, _BEFORE)})
+    for label, where in _before_rows(layout, cells):
+        rows.append({"label": label, "values": numbers(where, "before"), "paper": _paper(layout, label)})
     for label, where in _rows(layout, cells):
         rows.append({"label": label, "values": numbers(where, "after"), "paper": _paper(layout, label)})
     return {"title": layout.title, "note": layout.note, "columns": headings, "rows": rows}
@@ -114,9 +114,9 @@ def check_claim(claim: Claim, results: Sequence[Result]) -> list[dict[str, Any]]
         if not seeds:
             continue
         high, low = (statistics.fmean(side[seed] for seed in seeds) for side in sides)
-        where = _label(list(place), place)
+        where = cell_label(list(place), place)
         if len(claim.pairs) > 1:
-            where = ", ".join(filter(None, (where, " over ".join(_label(list(side), side) for side in pair))))
+            where = ", ".join(filter(None, (where, " over ".join(cell_label(list(side), side) for side in pair))))
         found.append({"where": where, "higher": high, "lower": low, "n": len(seeds), "holds": high > low})
     return found
 
@@ -193,7 +193,7 @@ def _text(number: Number | None, form: str, most: int = 0) -> str:
 
 def _texts(row: Mapping[str, Any], table: Mapping[str, Any], forms: Sequence[str]) -> list[str]:
     most = max((n["n"] for other in table["rows"] for n in other["values"] if n is not None), default=0)
-    most = 0 if row["label"] == _BEFORE else most
+    most = 0 if row["label"] == _BEFORE or row["label"].endswith(f", {_BEFORE}") else most
     return [_text(number, form, most) for number, form in zip(row["values"], forms, strict=True)]
 
 
@@ -212,22 +212,29 @@ def _points(axes: Sequence[str], cells: Sequence[Cell]) -> list[dict[str, Any]]:
     for axis in axes:
         found: list[Any] = []
         for cell in cells:
-            if cell.on(axis) not in found:
+            if not any(_equal(cell.on(axis), value) for value in found):
                 found.append(cell.on(axis))
         values.append(found)
     return [dict(zip(axes, point, strict=True)) for point in itertools.product(*values)]
 
 
 def _asked(cell: Cell) -> str:
-    """What the unedited model was asked: equal where cells differ in their method alone."""
-    return f"{cell.shares_targets} {[value for path, value in cell.values.items() if path.startswith('data.')]}"
+    """What the unedited model was asked: equal where cells differ in how they edit alone."""
+    editing = tuple(f"{group}." for group in ("method", "targets", "preserved"))
+    return f"{cell.shares_targets} {[value for path, value in cell.values.items() if not path.startswith(editing)]}"
 
 
 def _is_at(cell: Cell, where: Mapping[str, Any]) -> bool:
-    return all(cell.on(axis) == value for axis, value in where.items())
+    return all(_equal(cell.on(axis), value) for axis, value in where.items())
 
 
-def _label(axes: Sequence[str], point: Mapping[str, Any]) -> str:
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two values of an axis are one: Python takes 1 for True."""
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def cell_label(axes: Sequence[str], point: Mapping[str, Any]) -> str:
+    """A point on some axes as tables and figures call it."""
     parts = [
         f"{short(axis)} = {value_text(point[axis])}" if axis.startswith(SET) else str(point[axis]) for axis in axes
     ]
@@ -235,9 +242,17 @@ def _label(axes: Sequence[str], point: Mapping[str, Any]) -> str:
 
 
 def _rows(layout: Layout, cells: Sequence[Cell]) -> list[tuple[str, dict[str, Any]]]:
-    return [(_label(layout.rows, point) or "all", point) for point in _points(layout.rows, cells)]
+    return [(cell_label(layout.rows, point) or "all", point) for point in _points(layout.rows, cells)]
+
+
+def _before_rows(layout: Layout, cells: Sequence[Cell]) -> list[tuple[str, dict[str, Any]]]:
+    """Of the unedited model, where the table wants it: a row for each data set, if those are told apart by rows."""
+    if not layout.before:
+        return []
+    points = _points([axis for axis in layout.rows if axis == "data"], cells)
+    return [(f"{point['data']}, {_BEFORE}" if len(points) > 1 else _BEFORE, point) for point in points]
 
 
 def _columns(layout: Layout, cells: Sequence[Cell]) -> list[tuple[str, dict[str, Any]]]:
     points = _points(layout.columns, cells)
-    return [(_label(layout.columns, point) if len(points) > 1 or layout.columns else "", point) for point in points]
+    return [(cell_label(layout.columns, point) if len(points) > 1 or layout.columns else "", point) for point in points]

@@ -39,7 +39,13 @@ def scores_table(runs: Sequence[Run]) -> Table:
         found = run.metrics["intervals"][when]
         return [label, *(_with_interval(run.metrics[when][name], found.get(name)) for name in _SCORES)]
 
-    rows = [row("before", runs[0], "before")]
+    unedited = {  # the first of those that agree
+        tuple(_shown(run.metrics["before"][name], ".1f") for name in _SCORES): run for run in reversed(runs)
+    }
+    several = len(unedited) > 1
+    rows = [
+        row(f"before, {run.label}" if several else "before", run, "before") for run in reversed(list(unedited.values()))
+    ]
     rows += [row(run.label if run.complete else f"{run.label} ({run.state})", run, "after") for run in runs]
     note = "Percent of prompts, with the 95 % bootstrap interval over the edits. Score: the mean of the three."
     return Table("Before and after", ["", *(name.capitalize() for name in _SCORES)], rows, note=note)
@@ -189,13 +195,16 @@ def cost_table(runs: Seeds) -> Table:
 
 
 _WHEN = ("before", "after")
+_ASKING = ("protocol", "chat_template", "join", "neighbors")
+"""Settings of the data that say how edits are asked."""
 
 
 def _asked(run: Run | None) -> Any:
-    """The prompts that a finished run was asked; nothing if there are none."""
+    """The prompts that a finished run was asked, and how; nothing if there are none."""
     if run is None or not run.complete:
         return None
-    return {name: (of["edits"], of["prompts"]) for name, of in run.metrics["hits"].items() if of["edits"]}
+    asked = {name: (of["edits"], of["prompts"]) for name, of in run.metrics["hits"].items() if of["edits"]}
+    return [asked, *(run.config["data"].get(name) for name in _ASKING)] if asked else None
 
 
 def _with_interval(value: float | None, interval: Mapping[str, Any] | None) -> str | Cell:

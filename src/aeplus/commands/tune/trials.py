@@ -31,7 +31,7 @@ from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions, Targets
 from aeplus.trainer import interruptible
 from aeplus.utils.cache import digest as seal
-from aeplus.utils.fingerprint import text_fingerprint, weights_fingerprint
+from aeplus.utils.fingerprint import text_fingerprint, tokenizer_fingerprint, weights_fingerprint
 from aeplus.utils.jsonl import read_json, write_json
 
 
@@ -123,7 +123,7 @@ class TrialRunner:
         self._cache = _WatchedCache(folder / "targets")
         self._unedited: dict[tuple[Any, ...], Any] = {}
         self._results, self._finished = results, _read(results)
-        self._fingerprint = weights_fingerprint(model)
+        self._fingerprint = text_fingerprint(weights_fingerprint(model), tokenizer_fingerprint(tokenizer))
         self._methods, self._done = methods, 0
 
     def __call__(self, title: str, method: str, values: Values) -> Result:
