@@ -4,14 +4,16 @@ import signal
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from aeplus.callbacks.smoothing import SmoothingStop
 from aeplus.calls import alone, check_call
@@ -23,11 +25,12 @@ from aeplus.methods.compositions import find_composition, named_method
 from aeplus.methods.method import GradientOptions, Method
 from aeplus.models.checks import check_model, check_tokenizer
 from aeplus.models.decoder import Decoder
-from aeplus.models.sites import EditSite, Snapshot, kept_modes
+from aeplus.models.sites import Snapshot, kept_modes
 from aeplus.module import EditModule
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.committed.chain import HEADER
 from aeplus.run.committed.store import Store
+from aeplus.run.session import EditSession
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.trainer import alone_in_cluster, interruptible, quiet_lightning
 from aeplus.utils.paths import expanded, locked
@@ -49,6 +52,7 @@ class EditResult:
     _snapshot: Snapshot
     _standing: list[object] = field(default_factory=list)  # the model's edits that are not undone, in order
     _mark: object = field(default_factory=object)
+    _model: "ref[Any] | None" = None
     _journal: tuple[Path, list[int]] | None = None  # and what the call has written to it
 
     def undo(self) -> None:
@@ -57,9 +61,14 @@ class EditResult:
         The batches of the call are taken out of its journal, if it had one.
 
         Raises:
-            InputError: If later edits of the model are not undone yet: they would be lost with these. Or if the journal
-                cannot be written.
+            InputError: If later edits of the model are not undone yet: they would be lost with these. If it is being
+                edited. Or if the journal cannot be written.
         """
+        model = self._model() if self._model is not None else None
+        with alone(model) if model is not None else nullcontext():
+            self._undo()
+
+    def _undo(self) -> None:
         if self._mark not in self._standing:
             return
         if later := len(self._standing) - 1 - self._standing.index(self._mark):
@@ -199,7 +208,7 @@ def edit(
         batch_size: Edits in a sequential batch.
         seed: Seed of the contexts and the validation set.
         selection: Which candidate a method that smooths commits: ``best``, ``converge`` or ``highest``; by default the
-            method's.
+            method's. What else a :class:`~aeplus.callbacks.SmoothingStop` sets, by one among ``callbacks``.
         edited_dtype: ``float32`` keeps the edited weights of a model in half precision in float32 from now on: small
             updates are otherwise rounded away.
         site: The module to edit where inspection does not find it, or a mixture of experts leaves a choice, such as
@@ -253,22 +262,34 @@ def edit(
     data = EditDataModule(batch_size=batch_size, seed=seed, **data_options).attach(
         requests_from_records(list(edits), join=data_options.get("join", "auto"))
     )
-    stop = SmoothingStop(selection=selection)
+    if not (own := any(isinstance(callback, SmoothingStop) for callback in callbacks)):
+        callbacks = [SmoothingStop(selection=selection), *callbacks]
+    if own and selection is not None:
+        msg = f"expected selection or a SmoothingStop of your own, got both ({selection}); set it in one place."
+        raise InputError(msg)
     with alone(model):
+        before, result = Snapshot(sites), None
         try:
-            before = _run(module, data, model, decoder.device, sites, [stop, *callbacks])
+            _run(module, data, model, decoder.device, callbacks)
+            result = _result(module.session, before, model, journal)
+            module.session.release()
+            with uninterrupted():
+                result._standing.append(result._mark)
         except BaseException:
             with uninterrupted():
+                before.restore()
                 module.forget()
+                if result is not None and result._mark in result._standing:
+                    result._standing.remove(result._mark)
             raise
-    session = module.session
-    updates = [entry.updates for entry in session.entries[session.resumed :]]
-    result = EditResult(session.report.as_dict(), updates, before, _STANDING.setdefault(model, []))
-    if journal is not None:
-        result._journal = (Path(journal), list(session.recording.numbers))
-    result._standing.append(result._mark)
-    session.release()
     return result
+
+
+def _result(session: EditSession, before: Snapshot, model: Any, journal: Path | None) -> EditResult:
+    updates = [entry.updates for entry in session.entries[session.resumed :]]
+    written = None if journal is None else (journal, list(session.recording.numbers))
+    standing = _STANDING.setdefault(model, [])
+    return EditResult(session.report.as_dict(), updates, before, standing, _model=ref(model), _journal=written)
 
 
 def _plain(value: Any) -> Any:
@@ -279,23 +300,26 @@ def _plain(value: Any) -> Any:
 
 
 def _run(
-    module: EditModule,
-    data: EditDataModule,
-    model: Any,
-    device: torch.device,
-    sites: Sequence[EditSite],
-    callbacks: list[Callback],
-) -> Snapshot:
-    """Edits the stream and leaves everything else as it was; the weights before are given back."""
+    module: EditModule, data: EditDataModule, model: Any, device: torch.device, callbacks: Sequence[Callback]
+) -> None:
+    """Edits the stream and leaves everything but the weights as it was.
+
+    It computes in the model's own precision, whatever ``torch.autocast`` surrounds it.
+    """
     handler = signal.getsignal(signal.SIGINT)
-    before = Snapshot(sites)
+    generators = [device] if device.type == "cuda" else []
     try:
-        generators = [device] if device.type == "cuda" else []
-        with kept_modes(model):
-            with quiet_lightning(), torch.random.fork_rng(generators):  # data loaders draw a seed
-                trainer = _trainer(device, callbacks)
-                with interruptible(trainer):  # an exit would end the caller
-                    trainer.fit(module, data)
+        with (
+            kept_modes(model),
+            torch.enable_grad(),  # which Lightning switches on and leaves
+            torch.autocast(device.type, enabled=False),
+            torch.autocast("cpu", enabled=False),
+            quiet_lightning(),
+            torch.random.fork_rng(generators),  # data loaders draw a seed
+        ):
+            trainer = _trainer(device, callbacks)
+            with interruptible(trainer):  # an exit would end the caller
+                trainer.fit(module, data)
             if not data.exhausted:
                 msg = (
                     f"expected to reach the end of the {len(data.requests)} edits, got {data.cursor}, as a callback "
@@ -303,27 +327,22 @@ def _run(
                 )
                 raise InputError(msg)
             module.session.finish()
-    except BaseException:
-        with uninterrupted():
-            before.restore()
-        raise
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
-    return before
 
 
-def _trainer(device: torch.device, callbacks: list[Callback]) -> Trainer:
+def _trainer(device: torch.device, callbacks: Sequence[Callback]) -> Trainer:
     return Trainer(
         accelerator={"cuda": "gpu", "mps": "mps"}.get(device.type, "cpu"),
         devices=[device.index or 0] if device.type == "cuda" else 1,
         max_epochs=-1,
         num_sanity_val_steps=0,
         logger=False,
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_model_summary=False,
-        enable_progress_bar=False,
-        callbacks=callbacks,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+        callbacks=list(callbacks),
         plugins=alone_in_cluster(),
     )
 

@@ -69,7 +69,10 @@ def alone(model: nn.Module) -> Iterator[None]:
     """
     with _TURN:
         if model in _EDITING:
-            msg = "expected a model that no other call edits, got one that another thread is editing; wait for its end."
+            msg = (
+                "expected a model that no other call edits, got one that another thread is editing, or the call that "
+                "this is a callback of; wait for its end."
+            )
             raise InputError(msg)
         _EDITING.add(model)
     try:

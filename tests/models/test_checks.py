@@ -1,11 +1,13 @@
 """Models and tokenizers that are unfit for editing are refused in a sentence, before any work."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 import aeplus
 from aeplus.errors import InputError
@@ -185,3 +187,56 @@ def test_a_saved_folder_is_compared_with_what_was_edited(tmp_path: Path, monkeyp
     with pytest.raises(InputError, match=text):
         save_model(model, tokenizer, tmp_path / "other", edited_weights(sites))
     assert not (tmp_path / "other").exists()
+
+
+def _pruned(model: Any) -> None:
+    torch.nn.utils.prune.l1_unstructured(model.model.layers[1].mlp.down_proj, "weight", amount=0.1)
+
+
+def _parametrized(model: Any) -> None:
+    parametrize.register_parametrization(model.model.layers[1].mlp.down_proj, "weight", torch.nn.Identity())
+
+
+def _expanded(model: Any) -> None:
+    weight = model.model.layers[1].mlp.down_proj.weight
+    weight.data = weight.data[:1].expand(weight.shape)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            _pruned,
+            r"down_proj\.weight to be a parameter, got one that the Linear computes, as pruned",
+        ),
+        (_parametrized, "to be a parameter, got one that the ParametrizedLinear computes"),
+        (_expanded, "to be a weight that can be written, got one whose entries share their memory; copy it"),
+    ],
+)
+def test_weights_that_would_not_keep_an_edit(change: Callable[[Any], None], text: str) -> None:
+    model = tiny_model("llama")
+    change(model)
+    with pytest.raises(InputError, match=text):
+        Decoder(model).select([1])
+
+
+def test_weights_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        model = tiny_model("llama")
+    with pytest.raises(InputError, match=r"can be written, got one made in torch\.inference_mode; copy it"):
+        Decoder(model).select([1])
+
+
+def test_two_layers_in_one_memory() -> None:
+    model = tiny_model("llama")
+    first, second = (model.model.layers[layer].mlp.down_proj for layer in (1, 2))
+    second.weight = torch.nn.Parameter(first.weight.data, requires_grad=False)
+    with pytest.raises(InputError, match="got layer 1's, which are layer 2's too; choose other layers"):
+        Decoder(model).select([1])
+
+
+def test_masks_that_are_no_tensors() -> None:
+    model = tiny_model("llama")
+    model.config._attn_implementation = "flex_attention"
+    with pytest.raises(InputError, match=r"got flex_attention; call model\.set_attn_implementation\('sdpa'\)"):
+        check_model(model)

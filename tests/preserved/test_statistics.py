@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,6 +76,24 @@ def test_cache_is_used_and_never_for_another_model(
     assert passes == [[0, 1], [2], [0, 1]]
     assert torch.equal(first[1].spectrum.values, again[1].spectrum.values)
     assert not torch.equal(first[1].spectrum.values, other[1].spectrum.values)
+
+
+def test_statistics_belong_to_a_module_and_to_a_config(
+    options: PreservedOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AEPLUS_CACHE", str(tmp_path))
+
+    def values(site: str, **config: Any) -> torch.Tensor:
+        decoder = Decoder(tiny_model("gpt_neox", intermediate_size=32, **config), f"gpt_neox.layers.{{}}.{site}")
+        (found,) = load_or_collect(decoder, tiny_tokenizer(), decoder.select([1]), options, Progress())
+        return found.spectrum.values
+
+    first = values("mlp.dense_4h_to_h")
+    assert torch.equal(values("mlp.dense_4h_to_h", use_cache=False), first)
+    assert len(list(tmp_path.rglob("layer_1.safetensors"))) == 1
+    assert not torch.equal(values("attention.dense"), first)
+    rope = {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 1.0}
+    assert not torch.equal(values("mlp.dense_4h_to_h", rope_parameters=rope), first)
 
 
 def test_renamed_cache_file_is_refused(

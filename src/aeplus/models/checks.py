@@ -15,7 +15,7 @@ _PLAIN = "load the model in its original precision, without quantization_config 
 
 
 def check_model(model: Any) -> None:
-    """The model is whole: every weight is on a device, with no adapters beside it.
+    """The model is whole: every weight is on a device, with no adapters beside it, and its masks can be replayed.
 
     Layers may lie on several devices, as ``device_map`` of transformers places them.
 
@@ -34,6 +34,12 @@ def check_model(model: Any) -> None:
         raise InputError(msg)
     if is_sharded(model):
         msg = "expected whole weights, got shards of them; load the model whole, and set trainer.strategy fsdp2."
+        raise InputError(msg)
+    if getattr(getattr(model, "config", None), "_attn_implementation", None) == "flex_attention":
+        msg = (
+            "expected attention whose masks are tensors, of which rows can be chosen, got flex_attention; call "
+            "model.set_attn_implementation('sdpa'), which gives the same outputs."
+        )
         raise InputError(msg)
     absent = [name for name, parameter in model.named_parameters() if parameter.device.type == "meta"]
     if absent:
@@ -82,6 +88,16 @@ def check_weight(module: nn.Module, name: str) -> None:
         InputError: If it does something else, as modules do that keep codes, shards or parts of the weight.
     """
     weight, kind = getattr(module, "weight", None), type(module).__name__
+    if isinstance(weight, Tensor) and "weight" not in module._parameters:
+        msg = (
+            f"expected {name} to be a parameter, got one that the {kind} computes, as pruned, parametrized or "
+            "normalized weights are; make it one first, by torch.nn.utils.prune.remove or parametrize.remove_parametrizations."
+        )
+        raise InputError(msg)
+    if isinstance(weight, Tensor) and (weight.is_inference() or 0 in weight.stride()):
+        got = "one made in torch.inference_mode" if weight.is_inference() else "one whose entries share their memory"
+        msg = f"expected {name} to be a weight that can be written, got {got}; copy it: module.weight.data.clone()."
+        raise InputError(msg)
     inputs, outputs = fan(module)
     shape = (inputs, outputs) if isinstance(module, Conv1D) else (outputs, inputs)
     if not float_matrix(weight) or tuple(cast(Tensor, weight).shape) != shape:

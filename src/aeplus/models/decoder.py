@@ -22,6 +22,7 @@ from aeplus.models.placing import placed_call
 from aeplus.models.response import Response
 from aeplus.models.sites import EditSite
 from aeplus.utils.ranks import Ranks
+from aeplus.utils.shards import local
 
 _PROBE_TOKENS = 8
 
@@ -162,7 +163,7 @@ class Decoder:
         for layer in layers:
             check_weight(known[layer].module, known[layer].name)
             weight, rest = known[layer].module.weight, [site for site in self.sites if site.layer != layer]
-            if others := [site.layer for site in rest if getattr(site.module, "weight", None) is weight]:
+            if others := [site.layer for site in rest if _is_same(getattr(site.module, "weight", None), weight)]:
                 msg = (
                     f"expected weights of their own to edit, got layer {layer}'s, which are layer {others[0]}'s too; "
                     "choose other layers."
@@ -255,6 +256,14 @@ class Decoder:
             )
             raise InputError(msg)
         return 1.0 if abs(scale - 1) <= tolerance else scale
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two weights are one, as one parameter or as two that lie in the same memory."""
+    if not isinstance(one, Tensor) or one is other:
+        return one is other
+    at, there = (local(tensor) for tensor in (one, other))
+    return at.shape == there.shape and at.device == there.device and at.data_ptr() == there.data_ptr() != 0
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

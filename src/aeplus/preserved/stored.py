@@ -14,7 +14,7 @@ from aeplus.models.tokens import token_ids
 from aeplus.preserved.collection import Moment, collect_moments
 from aeplus.preserved.statistics import Kept, LayerStatistics, PreservedOptions
 from aeplus.utils.cache import load_tensors, save_tensors
-from aeplus.utils.fingerprint import text_fingerprint, text_stamp, weights_fingerprint
+from aeplus.utils.fingerprint import config_fingerprint, text_fingerprint, text_stamp, weights_fingerprint
 from aeplus.utils.paths import cache_dir
 from aeplus.utils.progress import Progress
 
@@ -32,8 +32,8 @@ def load_or_collect(
 ) -> list[LayerStatistics]:
     """Statistics of the given sites, from the cache if it holds them.
 
-    The path of a cache file and its metadata contain the weights' fingerprint, the corpus and the layer, so another
-    model's statistics cannot be used by mistake.
+    The path of a cache file and its metadata contain fingerprints of the weights, and of the config, the corpus and
+    which module of a layer it is, and the layer, so another model's statistics cannot be used by mistake.
 
     Args:
         decoder: The model.
@@ -51,9 +51,11 @@ def load_or_collect(
         InputError: If the corpus or a cache file cannot be read, or the keys are not finite.
     """
     fingerprint = fingerprint or weights_fingerprint(decoder.model)
-    corpus = text_fingerprint(_corpus_fingerprint(options), token_ids(tokenizer, _TOKENIZED))
-    folder = cache_dir() / "statistics" / fingerprint / corpus
-    whole = {site.layer: folder / f"layer_{site.layer}.safetensors" for site in sites}
+    read = _corpus_fingerprint(options), token_ids(tokenizer, _TOKENIZED), config_fingerprint(decoder.config)
+    keys = {site.layer: text_fingerprint(*read, site.name.replace(f".{site.layer}.", ".{}.")) for site in sites}
+    folder = cache_dir() / "statistics" / fingerprint
+    whole = {layer: folder / key / f"layer_{layer}.safetensors" for layer, key in keys.items()}
+    identities = {layer: f"{fingerprint} {key} {layer}" for layer, key in keys.items()}
     parts = whole
     if kept is not None:
         parts = {layer: path.with_suffix(f".{kept.name}{path.suffix}") for layer, path in whole.items()}
@@ -69,7 +71,7 @@ def load_or_collect(
                 own = statistics if kept is None else kept.of(statistics)
                 for written in writing:
                     written.result()
-                writing = [writer.submit(_save, parts[site.layer], own, f"{fingerprint} {corpus} {site.layer}")]
+                writing = [writer.submit(_save, parts[site.layer], own, identities[site.layer])]
             for written in writing:
                 written.result()
         return [None] * len(share)
@@ -80,8 +82,8 @@ def load_or_collect(
     found = []
     for site in sites:
         of_part = parts[site.layer].is_file()
-        path, identity = (parts if of_part else whole)[site.layer], f"{fingerprint} {corpus} {site.layer}"
-        statistics = _load(path, identity, site.weight.device)
+        path = (parts if of_part else whole)[site.layer]
+        statistics = _load(path, identities[site.layer], site.weight.device)
         found.append(statistics if of_part or kept is None else kept.of(statistics))
     return found
 

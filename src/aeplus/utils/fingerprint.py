@@ -15,6 +15,18 @@ from aeplus.utils.shards import local, whole
 
 _WORDS = 1 << 18  # of a chunk
 _AT_ONCE = {"cpu": 1}  # chunks summed by one operation: as many as fit a CPU's cache, or keep a GPU busy
+_BESIDE = frozenset(  # in a config: where it came from, in which dtype it is loaded, what else it can be used for
+    (
+        "_name_or_path",
+        "transformers_version",
+        "architectures",
+        "dtype",
+        "torch_dtype",
+        "use_cache",
+        "id2label",
+        "label2id",
+    )
+)
 _BITS: dict[int, torch.dtype] = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int32}
 
 
@@ -103,6 +115,17 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
         name: rule for name, rule in rules.items() if name not in ("padding", "truncation")
     }  # left by the last use
     return text_fingerprint(json.dumps(rules, sort_keys=True), getattr(tokenizer, "chat_template", None))
+
+
+def config_fingerprint(config: Any) -> str:
+    """A digest of what a model's config says of how it computes, 16 hexadecimal digits."""
+
+    def computing(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {str(name): computing(inner) for name, inner in value.items() if name not in _BESIDE}
+
+    return text_fingerprint(json.dumps(computing(config.to_dict()), sort_keys=True, default=str))
 
 
 def file_fingerprint(path: Path) -> str:
