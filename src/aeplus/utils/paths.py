@@ -87,7 +87,7 @@ def check_output(
         msg = f"expected {name}a {kind} to write, got the {found} {path}; choose another."
         raise InputError(msg)
     known_as = _written(path.parent).get(path.name, [])
-    if path.exists() and not overwrite and _identity(path) not in known_as:
+    if path.exists() and not overwrite and not (known_as and _identity(path) in known_as):
         how = ", or add --overwrite" if option and not folder else ""
         why = "was changed since" if known_as else "exists"
         msg = f"expected {name}a new {kind}, or one that aeplus wrote, got {path}, which {why}; choose another{how}."
