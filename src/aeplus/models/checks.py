@@ -91,7 +91,7 @@ def check_weight(module: nn.Module, name: str) -> None:
     if isinstance(weight, Tensor) and "weight" not in module._parameters:
         msg = (
             f"expected {name} to be a parameter, got one that the {kind} computes, as pruned, parametrized or "
-            "normalized weights are; make it one first (torch.nn.utils.prune.remove, parametrize.remove_parametrizations)."
+            "normalized weights are; make it one first (by prune.remove or parametrize.remove_parametrizations)."
         )
         raise InputError(msg)
     if isinstance(weight, Tensor) and (weight.is_inference() or 0 in weight.stride()):

@@ -74,10 +74,12 @@ class RunReport:
     def write(self, path: Path) -> None:
         """Writes the report as JSON: all of it, or nothing.
 
+        What is there is replaced, even if an editor has saved it meanwhile: a run asks when it begins.
+
         Raises:
             InputError: If it cannot be written.
         """
-        write_json(path, self.as_dict())
+        write_json(path, self.as_dict(), overwrite=True)
 
 
 _PACKAGES = ("aeplus", "torch", "transformers", "lightning")

@@ -47,7 +47,7 @@ def experiment_parser() -> CommandParser:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="print the cells, with minutes and memory estimated from two edits that are made; nothing is written",
+        help="print the cells, with minutes and memory estimated from a few edits that are made; nothing is written",
     )
     parser.option(
         "--out",

@@ -162,7 +162,7 @@ def _dry_run(experiment: Experiment, cells: Sequence[Cell], settings: Mapping[st
         measured = calibrate(experiment.grid, settings)
     except InputError as error:
         show_cells(cells, experiment.grid, title, None, jobs)
-        msg = f"expected to make two edits for the estimate, got an error ({str(error).rstrip('.')}); correct it."
+        msg = f"expected to make a few edits for the estimate, got an error ({str(error).rstrip('.')}); correct it."
         raise InputError(msg) from error
     show_cells(cells, experiment.grid, title, measured, jobs)
     paths = [str(entry["path"]) for entry in experiment.grid.data.values() if "path" in entry]

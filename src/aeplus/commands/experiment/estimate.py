@@ -1,4 +1,4 @@
-"""What an experiment will take: its cells, with minutes and memory from two edits that are made."""
+"""What an experiment will take: its cells, with minutes and memory from a few edits that are made."""
 
 import io
 import tempfile
@@ -22,16 +22,18 @@ from aeplus.utils.tables import print_line, print_table
 
 _TOKENS = 16  # of a prompt with its answer behind a context
 _ANSWER = 2
+_EDITS = 6  # that are made together: of two, an edit costs twice what it costs of ten
 _OUTSIDE = 10  # one of so many directions is outside the null space
 _GIB = 1 << 30
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured on two edits, in seconds.
+    """What was measured on a few edits, in seconds.
 
     Attributes:
-        targets: For the targets of an edit at one layer.
+        targets: For the targets of an edit, by the number of layers at which it learns them: those of later layers are
+            nearly reached where they begin.
         batch: For solving and validating a batch.
         asked: For asking the test prompts of an edit, once.
         fixed: For the rest of a cell, whatever its size.
@@ -39,7 +41,7 @@ class Calibration:
         memory: Bytes of a process: weights, and the most that editing or statistics need above them.
     """
 
-    targets: float
+    targets: dict[int, float]
     batch: float
     asked: float
     fixed: float
@@ -52,15 +54,16 @@ class Calibration:
         Args:
             edits: Its edits; each is asked before and after.
             batches: Its batches.
-            layers: Layers at which it learns targets.
+            layers: Layers at which it learns targets, one of the numbers in :attr:`targets`.
         """
-        return self.fixed + batches * self.batch + edits * (self.targets * layers + 2 * self.asked)
+        return self.fixed + batches * self.batch + edits * (self.targets[layers] + 2 * self.asked)
 
 
 def calibrate(grid: Grid, settings: Mapping[str, Any]) -> Calibration:
-    """Makes two edits of the grid's first cell, and one of them twice, in a temporary folder.
+    """Makes one edit of the grid's first data set, a few with every kind of target, and the one again.
 
-    Where its data are not at hand (AlphaSet, a data set on the hub), they are two facts of gensim's. The second time
+    All of it in a temporary folder.
+    Where its data are not at hand (AlphaSet, a data set on the hub), they are facts of gensim's. The second time
     everything about the unedited model is known, so that the two sizes tell what an edit costs from what a cell does.
 
     Raises:
@@ -68,7 +71,12 @@ def calibrate(grid: Grid, settings: Mapping[str, Any]) -> Calibration:
     """
     with tempfile.TemporaryDirectory(prefix="aeplus-") as scratch:
         out = Path(scratch)
-        one, two, again = (_cell(grid, settings, count, out / name) for name, count in _TRIALS.items())
+        few = min(_EDITS, settings["data"]["batch_size"])
+        kinds: dict[int, Cell] = {}
+        for variant in reversed(grid.variants):
+            cell = _cell(grid, settings, variant, few, out / "few")
+            kinds[target_layers(cell)] = cell
+        one, again = (_cell(grid, settings, grid.variants[0], 1, out / name) for name in ("one", "again"))
         began = time.perf_counter()
         model_settings = settings["model"]
         model, tokenizer = load_model(*(model_settings[name] for name in PLACING))
@@ -76,11 +84,14 @@ def calibrate(grid: Grid, settings: Mapping[str, Any]) -> Calibration:
         sites = decoder.select(model_settings["layers"])
         loaded = time.perf_counter() - began
         runner = Runner(model, tokenizer, sites, out / "targets")
-        first, second, third = (_made(runner, cell) for cell in (one, two, again))
+        first = _made(runner, one)
+        several = {layers: _made(runner, cell) for layers, cell in sorted(kinds.items())}
+        third = _made(runner, again)
+    second = next(iter(several.values()))
     rest, least = (_spent(m, "total") - _batches(m, "total") for m in (second, third))
-    asked = max(0.0, rest - least) / 3  # two edits asked before and after, less one asked after
+    asked = max(0.0, rest - least) / max(1, 2 * second["edits"] - 1)  # before and after, less one asked after
     return Calibration(
-        targets=_batches(second, "targets") / second["edits"] / target_layers(two),
+        targets={layers: _batches(m, "targets") / m["edits"] for layers, m in several.items()},
         batch=(_batches(second, "total") - _batches(second, "targets")) / len(second["batches"]),
         asked=asked,
         fixed=max(0.0, least - asked),
@@ -89,16 +100,13 @@ def calibrate(grid: Grid, settings: Mapping[str, Any]) -> Calibration:
     )
 
 
-_TRIALS = {"one": 1, "two": 2, "again": 1}
-
-
-def _cell(grid: Grid, settings: Mapping[str, Any], count: int, out: Path) -> Cell:
-    """The grid's first cell with a few edits, its data drawn."""
+def _cell(grid: Grid, settings: Mapping[str, Any], variant: str, count: int, out: Path) -> Cell:
+    """A cell of the grid's first data set with a few edits, its data drawn."""
     name, entry = next(iter(grid.data.items()))
     at_hand = "path" in entry and isinstance(entry["path"], str) and Path(entry["path"]).is_file()
     own = {**entry, "limit": count} if at_hand else {"stream": "plain", "count": count}
     first = {path: values[:1] for path, values in grid.settings.items()}
-    small = replace(grid, data={name: own}, variants=grid.variants[:1], settings=first, seeds=grid.seeds[:1])
+    small = replace(grid, data={name: own}, variants=[variant], settings=first, seeds=grid.seeds[:1])
     (cell,) = make_cells(small, settings, out)
     with redirect_stdout(io.StringIO()):  # what the commands that draw say
         draw(cell.place, out)
@@ -164,7 +172,7 @@ def show_cells(cells: Sequence[Cell], grid: Grid, title: str, measured: Calibrat
         cells: The cells.
         grid: Their grid.
         title: The table's title.
-        measured: What two edits took; ``None`` to print no estimates.
+        measured: What a few edits took; ``None`` to print no estimates.
         jobs: Processes.
     """
     rows: dict[tuple[str, ...], list[Cell]] = {}
@@ -192,6 +200,6 @@ def show_cells(cells: Sequence[Cell], grid: Grid, title: str, measured: Calibrat
         f"{len(cells)} cells: about {alone / 60:.0f} minutes in one process"
         + (f", {(total / jobs + measured.once) / 60:.0f} in {jobs}" if jobs > 1 else "")
         + (f"; {unknown} cells of unknown size left out" if unknown else "")
-        + ". Building AlphaSet comes on top; in larger batches an edit takes less."
+        + ". Building AlphaSet comes on top."
     )
     print_line(f"memory: about {measured.memory * jobs / _GIB:.1f} GiB{f' in {jobs} processes' if jobs > 1 else ''}")
