@@ -87,6 +87,9 @@ def test_fit_writes_everything_and_validate_measures_it(
         "committed_iteration",
     ]:
         assert isinstance(metrics["batches"][0][name], int | float), name
+    steps = metrics["batches"][0]["target_steps"]  # one optimization for each layer
+    assert len(steps) == 2
+    assert 8 >= steps[0] > steps[1] >= 1
     assert set(metrics["batches"][0]["seconds"]) == {"targets", "solve", "validate", "total"}
     assert metrics["after"]["efficacy"] > metrics["before"]["efficacy"]
     assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["layers"] == [0, 1]

@@ -39,6 +39,7 @@ class Editor(Protocol):
     iterations: int
     residual_norms: Tensor
     converged: Tensor
+    steps: Tensor
 
     def propose(self, iteration: int) -> list[LayerEdit]:
         """Edits the model, which is as the batch found it, and reports how."""

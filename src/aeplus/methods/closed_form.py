@@ -104,6 +104,8 @@ class ClosedForm:
             smoothed or every layer chooses by itself.
         residual_norms: ``‖r‖`` at the last edited layer, ``[n]``.
         converged: Which targets came below the stopping loss (at every layer that has its own), ``[n]``.
+        steps: Mean gradient steps of an edit in each optimization of targets, in their order, ``[1]`` or one for each
+            layer.
     """
 
     def __init__(
@@ -137,12 +139,19 @@ class ClosedForm:
         self._prepared = prepared or [None] * len(self._sites)
         holds = [edit not in rows.superseded for edit in range(rows.edits)]
         self._made = None if all(holds) else torch.tensor(holds, device=self._reader.device)
+        steps: list[Tensor] = []
+
+        def aims(layer: int) -> Targets:
+            found = find(layer)
+            steps.append(found.steps.double().mean().to(self._reader.device))
+            return self._aims(found)
+
         with snapshot:
-            learn = Learning(lambda layer: self._aims(find(layer)), self._write, self._reader)
+            learn = Learning(aims, self._write, self._reader)
             self._targets = TARGETS[method.targets].run(method, self._sites, learn)
         several = not method.by_layer and any(target.smooths for target in self._targets)
         self.iterations = method.smoothing_steps + 1 if several else 1
-        self.residual_norms = self._targets[-1].norms
+        self.residual_norms, self.steps = self._targets[-1].norms, torch.stack(steps)
         self.converged = torch.stack([target.targets.converged for target in self._targets]).all(0)
 
     def _aims(self, found: Targets) -> Targets:

@@ -306,6 +306,7 @@ class GradientEditor:
         iterations: 1.
         residual_norms: Zeros: there are no targets, ``[n]``.
         converged: Which edits were learned, ``[n]``.
+        steps: The gradient steps of the batch, ``[1]``.
     """
 
     iterations = 1
@@ -335,6 +336,7 @@ class GradientEditor:
             bases.append(earlier.fold(("basis", energy, dtype), partial(none.clone), extend))
         self._edit = learn_updates(decoder, snapshot.sites, rows, previous, bases, method.gradient, progress)
         self.converged = self._edit.converged
+        self.steps = torch.tensor([float(self._edit.steps)])
         self.residual_norms = torch.zeros_like(self._edit.loss)
 
     def propose_all(self) -> None:

@@ -101,6 +101,7 @@ def batch_report(
     edits: int,
     layers: Sequence[LayerReport],
     residual_norms: Sequence[float],
+    steps: Sequence[float],
     scores: Sequence[Mapping[str, float | None]],
     committed: int,
     seconds: dict[str, float],
@@ -118,6 +119,7 @@ def batch_report(
         edits: Edits in the batch.
         layers: Each layer's measurements.
         residual_norms: ``‖r‖`` of each edit.
+        steps: Mean gradient steps of an edit in each optimization, ``target_steps``.
         scores: ``score`` and ``probability`` of each candidate, by its iteration.
         committed: The iteration that was committed.
         seconds: What took how long.
@@ -131,6 +133,7 @@ def batch_report(
         "conflict_prior_max": max(r.conflict_prior_max for r in layers),
         "residual_norm": sum(residual_norms) / len(residual_norms),
         "residual_norm_max": max(residual_norms),
+        "target_steps": list(steps),
         "rank": sum(r.rank for r in layers),
         "sigma_max": max(r.sigma_max for r in layers),
         "leakage": max(r.leakage for r in layers),

@@ -431,7 +431,8 @@ class EditSession:
         validation = batch.scores[chosen.iteration]
         layers = [edit.report for edit in chosen.layers]
         scores = [{"score": s.get("score"), "probability": s.get("probability")} for s in batch.scores.values()]
-        report = batch_report(len(requests), layers, norms, scores, chosen.iteration, self._seconds)
+        steps = batch.editor.steps.tolist()
+        report = batch_report(len(requests), layers, norms, steps, scores, chosen.iteration, self._seconds)
         if self._by_layer is not None:
             report["chosen"] = self._by_layer.chosen
         entry = Entry.of(requests, chosen.layers, report)
