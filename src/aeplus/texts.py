@@ -203,7 +203,8 @@ def _word_character(character: str) -> bool:
     return character.isalnum() or character == "_" or unicodedata.category(character).startswith("M")
 
 
-def _is_word(text: str, start: int, end: int) -> bool:
+def is_word(text: str, start: int, end: int) -> bool:
+    """Whether a part of a text, neither empty, is whole words; see :func:`joins_word`."""
     hangul = "가" <= text[end - 1] <= "힣" and "가" <= text[end : end + 1] <= "힣"
     ends = not joins_word(text[end - 1], text[end : end + 1]) or hangul
     return ends and not joins_word(text[start - 1 : start] if start else "", text[start])
@@ -222,7 +223,7 @@ def find_word(text: str, part: str) -> tuple[int, int] | None:
         return None
     start = text.rfind(part)
     while start >= 0:
-        if _is_word(text, start, start + len(part)):
+        if is_word(text, start, start + len(part)):
             return start, start + len(part)
         start = text.rfind(part, 0, start + len(part) - 1)
     for form in ("NFC", "NFKC"):
@@ -231,6 +232,6 @@ def find_word(text: str, part: str) -> tuple[int, int] | None:
             continue
         for begin in reversed(range(len(text))):
             for end in range(begin + 1, min(len(text), begin + 4 * len(part) + 4) + 1):
-                if unicodedata.normalize(form, text[begin:end]) == wanted and _is_word(text, begin, end):
+                if unicodedata.normalize(form, text[begin:end]) == wanted and is_word(text, begin, end):
                     return begin, end
     return None
