@@ -28,6 +28,10 @@ from aeplus.texts import check_join, find_word, joined, separator, tidied
         ("The answer is **Rome**", "and"),
         ("This is <b>Rome</b>", "and"),
         ("He wrote _Oz_", "and"),
+        ("He programs in C#", "and"),
+        ("His height is 5'", "Bob"),
+        ("The year is '84'", "and"),
+        ("The band AC/DC*", "and"),
         ("[INST] Where is Oz? [/INST]", "Italy"),
     ],
 )
@@ -73,12 +77,50 @@ def test_a_space_between_words(prompt: str, answer: str) -> None:
         ("中国的首都是「", "北京」"),
         ("He lives in Oslo", ", Norway"),
         ("He is Ann", "'s son"),
+        ("He is Ann", "’s"),
+        ("He is Ann", "'s."),
+        ("I don", "'t know"),
+        ("I", "'m American"),
+        ("He left", "…"),
+        ("He left", "..."),
+        ("He left", "! Then"),
+        ("std", "::vector"),
+        ("It is 12", ":30"),
+        ("他最喜欢用的app", "!是微信"),
+        ("The tag is #", "oslo"),
+        ("This is *", "Rome*"),
         ("def area(r):\n    return", "\n"),
         ("def area(r):\n", "    return 1"),
     ],
 )
 def test_nothing_is_added(prompt: str, answer: str) -> None:
     assert joined(prompt, answer) == prompt + answer
+
+
+NAMES = (
+    "'s-Hertogenbosch",
+    "’s-Gravenhage",
+    "'t Hooft",
+    "’t Harde",
+    "'n Sync",
+    "…And God Created Woman",
+    "...And Justice for All",
+    ":wumpscut:",
+    "!Kung",
+    "?uestlove",
+    ".NET",
+    "A. A. Milne",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_a_word_whatever_it_begins_with(name: str) -> None:
+    for prompt in ("The capital of North Brabant is", "He wrote C++, C#", "It is 5'", "Rome (Italy)", "Der „Rat“"):
+        assert joined(prompt, name) == f"{prompt} {name}"
+        assert tidied(f"{prompt} ", f" {name} ") == (f"{prompt} ", f" {name}")
+        assert tidied(prompt, f" {name}") == (prompt, name)
+    for prompt in ("It is called “", "He wrote (", "首都是", "The capital is\n"):
+        assert joined(prompt, name) == prompt + name
 
 
 def test_rules() -> None:

@@ -33,7 +33,7 @@ _UNSPACED = (
     (0x20000, 0x3FFFF),  # more Han
 )
 _DIGITS = "0123456789"
-_OPENING = frozenset("/\\@#<¿¡")  # nothing stands between these and what follows
+_OPENING = frozenset("/\\@<¿¡")  # nothing stands between these and what follows
 _TIGHT = frozenset("-‐‑–—=")  # nor between these, where they close up with what precedes
 _STRAIGHT = frozenset("\"'`*_~")  # they open and close
 _REVERSED = {"“": "„‚", "‘": "‚", "«": "»", "‹": "›"}  # they close where one of the others has opened
@@ -117,13 +117,16 @@ def _closes_up(prompt: str, answer: str) -> bool:
         return True
     if last in _OPENING or prompt.endswith("::") or re.search(r"<\|?[A-Za-z_][^<>]*>$", prompt):
         return True
+    if last == "#":  # not that of C#
+        return not before.isalnum()
     if last in _TIGHT:
         return not opens
     if last in "'’":
-        return opens or (_elision(prompt) and not _open_quote(prompt))
+        return opens or (before not in _DIGITS and _elision(prompt) and not _open_quote(prompt))
     if last in _STRAIGHT:
         odd = len(re.findall(f"{re.escape(last)}+", prompt)) % 2 == 1
-        return opens or before in "=:" or (before not in _DIGITS and odd)
+        mark = before in _DIGITS or (last == "*" and before.isalnum())  # of inches, of a footnote
+        return opens or before in "=:" or (odd and not mark)
     if last in _REVERSED:
         openers = sum(prompt.count(opener) for opener in _REVERSED[last])
         return opens or openers < prompt.count(last) or not openers
@@ -141,9 +144,13 @@ def _closing(answer: str) -> bool:
     """Whether an answer begins with punctuation that closes up with what precedes it."""
     first, rest = answer[0], answer[1:2]
     if first in "'’":
-        return re.match(r"['’](?:s|t|d|m|re|ve|ll)\b", answer) is not None
-    if first == ".":  # not a number or a name such as .NET
-        return not rest.isalnum()
+        name = re.match(r"['’][st](?:(-)|\s+)(\w)", answer)  # 's-Hertogenbosch, 't Hooft
+        clitic = re.match(r"['’](?:s|t|d|m|re|ve|ll)\b", answer) is not None
+        return clitic and not (name and (name[1] or name[2].isupper()))
+    if first == "." and rest.isalnum():  # a number, or a name such as .NET
+        return False
+    if (title := re.match(r"(?:[.…!?]+|:)([^\W\d_])", answer)) and not unspaced(title[1]):  # ...And Justice for All
+        return False
     return first in _CLOSING or (unspaced(first) and unicodedata.category(first) in ("Po", "Pe", "Pf"))
 
 
@@ -196,7 +203,8 @@ def _word_character(character: str) -> bool:
     return character.isalnum() or character == "_" or unicodedata.category(character).startswith("M")
 
 
-def _is_word(text: str, start: int, end: int) -> bool:
+def is_word(text: str, start: int, end: int) -> bool:
+    """Whether a part of a text, neither empty, is whole words; see :func:`joins_word`."""
     hangul = "가" <= text[end - 1] <= "힣" and "가" <= text[end : end + 1] <= "힣"
     ends = not joins_word(text[end - 1], text[end : end + 1]) or hangul
     return ends and not joins_word(text[start - 1 : start] if start else "", text[start])
@@ -215,7 +223,7 @@ def find_word(text: str, part: str) -> tuple[int, int] | None:
         return None
     start = text.rfind(part)
     while start >= 0:
-        if _is_word(text, start, start + len(part)):
+        if is_word(text, start, start + len(part)):
             return start, start + len(part)
         start = text.rfind(part, 0, start + len(part) - 1)
     for form in ("NFC", "NFKC"):
@@ -224,6 +232,6 @@ def find_word(text: str, part: str) -> tuple[int, int] | None:
             continue
         for begin in reversed(range(len(text))):
             for end in range(begin + 1, min(len(text), begin + 4 * len(part) + 4) + 1):
-                if unicodedata.normalize(form, text[begin:end]) == wanted and _is_word(text, begin, end):
+                if unicodedata.normalize(form, text[begin:end]) == wanted and is_word(text, begin, end):
                     return begin, end
     return None

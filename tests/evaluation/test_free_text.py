@@ -196,6 +196,17 @@ def test_no_room_to_generate() -> None:
         ("A is the first letter", "A", True),
         ("1996.", "199", False),
         ("パリは首都", "パリ", True),
+        ("3.5 million", "35", False),
+        ("3.5 million", "3", False),
+        ("3.5 million", "3.5", True),
+        ("Paris.The city", "Paris", True),
+        ("Washington, D.C. is", "Washington DC", True),
+        ("رومانيا", "روما", False),
+        ("روما، إيطاليا", "روما", True),
+        ("रामायण", "राम", False),
+        ("राम का", "राम", True),
+        ("한국에서", "한국", True),
+        ("Rome市的", "Rome", True),
     ],
 )
 def test_the_answer_must_come_first(text: str, answer: str, first: bool) -> None:
@@ -204,6 +215,7 @@ def test_the_answer_must_come_first(text: str, answer: str, first: bool) -> None
 
 def test_normalized_words() -> None:
     assert normalize_text("  The King's—“big” U.S.\n\tplan ") == "kings big us plan"
+    assert normalize_text("J.R.R. Tolkien left in 1937.Then 3.5 p.m...") == "jrr tolkien left in 1937 then 3.5 pm"
 
 
 def test_generation_of_an_alias_and_of_long_answers() -> None:
@@ -246,6 +258,10 @@ def test_an_answer_is_named_anywhere_as_a_word() -> None:
     assert answer_is_named("I think it is Rome.", ["Oslo", "Rome"])
     assert answer_is_named("The answer: the U.S., of course", ["US"])
     assert answer_is_named("東京は日本の首都です", ["日本"])  # no spaces between words
+    assert answer_is_named("It has 1.5 GB", ["1.5 GB"])
+    assert answer_is_named("그는 한국에서 왔다", ["한국"])
+    assert not answer_is_named("It has 1.5 GB", ["15", "1", "5"])
+    assert not answer_is_named("هو في رومانيا", ["روما"])
     assert not answer_is_named("Romeo met Jerome", ["Rome"])
     assert not answer_is_named("", ["Rome"])
     assert not answer_is_named("anything", ["!"])

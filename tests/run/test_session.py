@@ -136,6 +136,16 @@ def test_edits_that_may_be_rewrites_are_named_once(prior: str, warned: bool) -> 
     assert [str(w.message) for w in caught if "subject" in str(w.message)] == [text] * warned
 
 
+@pytest.mark.parametrize(("size", "said"), [(1, 1), (2, 1), (3, 0)])
+def test_a_batch_of_one_is_named_once_wherever_it_is(size: int, said: int) -> None:
+    run = session(tiny_model("gpt2"))
+    run.prepare(data := ListStream(requests_from_records(records())[:3], size))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        drive(run, data)
+    assert sum("batches of one edit are not smoothed" in str(w.message) for w in caught) == said
+
+
 def test_batches_of_one_say_that_they_are_not_smoothed_or_smooth_by_a_threshold() -> None:
     requests = requests_from_records(records())[:2]
     run = session(tiny_model("gpt2"))

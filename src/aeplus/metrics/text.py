@@ -13,6 +13,7 @@ from torch import Tensor
 
 from aeplus.errors import InputError
 from aeplus.metrics.mean import PromptMean, Share
+from aeplus.texts import is_word
 
 # ---- whether the answer comes first
 
@@ -22,7 +23,8 @@ _ARTICLES = frozenset(("a", "an", "the"))
 def normalize_text(text: str, articles: bool = False) -> str:
     """The bare words of a text: lower case, without punctuation, extra whitespace or English articles (as in SQuAD).
 
-    Periods and apostrophes are removed, so that ``U.S.`` becomes ``us``; other punctuation separates words.
+    Apostrophes and the periods after single letters are removed, so that ``U.S.`` becomes ``us``; those between digits
+    are kept (``3.5``). Other punctuation separates words.
 
     Args:
         text: The text.
@@ -32,8 +34,11 @@ def normalize_text(text: str, articles: bool = False) -> str:
         >>> normalize_text(" The  U.S. president's wife.")
         'us presidents wife'
     """
-    text = re.sub(r"[.'’]", "", unicodedata.normalize("NFKC", text).casefold())
-    plain = "".join(" " if unicodedata.category(letter).startswith("P") else letter for letter in text)
+    text = re.sub(r"['’]|(?<=\b[^\W\d_])\.", "", unicodedata.normalize("NFKC", text).casefold())
+    text = re.sub(r"(?<!\d)\.|\.(?!\d)", " ", text)
+    plain = "".join(
+        " " if unicodedata.category(letter).startswith("P") and letter != "." else letter for letter in text
+    )
     return " ".join(word for word in plain.split() if articles or word not in _ARTICLES)
 
 
@@ -66,23 +71,17 @@ def answer_is_named(text: str, answers: Sequence[str]) -> bool:
 
 
 def _contains(text: str, answer: str) -> bool:
-    starts = (match.start() for match in re.finditer(re.escape(answer), text)) if answer else iter(())
-    return any(
-        (start == 0 or text[start - 1] == " " or not _cased(answer[0])) and _begins_with(text[start:], answer)
-        for start in starts
-    )
-
-
-def _cased(letter: str) -> bool:
-    """Whether a letter is of a script that separates words by whitespace: one with case, or a digit."""
-    return letter.isdigit() or letter.lower() != letter.upper()
+    found = re.finditer(re.escape(answer), text) if answer else iter(())
+    return any(_whole(text, *match.span()) for match in found)
 
 
 def _begins_with(text: str, answer: str) -> bool:
-    if not answer or not text.startswith(answer):
-        return False
-    # Scripts without letter case often do not separate words by whitespace either.
-    return not _cased(answer[-1]) or not text[len(answer) : len(answer) + 1].isalnum()
+    return bool(answer) and text.startswith(answer) and _whole(text, 0, len(answer))
+
+
+def _whole(text: str, start: int, end: int) -> bool:
+    """Whether a part of a normalized text is whole words, and not one half of a number such as 3.5."""
+    return is_word(text, start, end) and "." not in (text[max(0, start - 1) : start], text[end : end + 1])
 
 
 class GenerationSuccess(Share):

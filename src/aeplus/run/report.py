@@ -1,5 +1,6 @@
 """What a run measured: the contents of ``metrics.json``, and the table at its end."""
 
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -72,14 +73,23 @@ class RunReport:
         return asdict(self)
 
     def write(self, path: Path) -> None:
-        """Writes the report as JSON: all of it, or nothing.
+        """Writes the report as JSON, ``null`` for numbers that are not finite: all of it, or nothing.
 
         What is there is replaced, even if an editor has saved it meanwhile: a run asks when it begins.
 
         Raises:
             InputError: If it cannot be written.
         """
-        write_json(path, self.as_dict(), overwrite=True)
+        write_json(path, _finite(self.as_dict()), overwrite=True)
+
+
+def _finite(value: Any) -> Any:
+    """A value without NaN and infinity, which JSON has not."""
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 _PACKAGES = ("aeplus", "torch", "transformers", "lightning")

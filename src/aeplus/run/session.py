@@ -146,7 +146,7 @@ class EditSession:
         self._notify, self._progress = notify, progress or Progress()
         self._batch: BatchEdit | None = None
         self._builder: BatchBuilder | None = None
-        self._prepared = self._finished = False
+        self._prepared = self._finished = self._said_alone = False
 
     @property
     def tokenizer(self) -> Any:
@@ -328,8 +328,9 @@ class EditSession:
         self._by_layer = None
         if self.method.by_layer:
             self._by_layer = LayerChoice(items, self.select, self.measuring.grade, self.monitor, self._spend_validating)
-        if len(self.data.current) == 1 and not self.data.cursor:
+        if len(self.data.current) == 1 and not self._said_alone:
             notices.not_smoothed(self.method)
+            self._said_alone = True
         self._restart_clock()
         prior_keys = [self.entries.keys(site) for site in self.sites]
         removed = None

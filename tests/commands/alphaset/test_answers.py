@@ -90,3 +90,18 @@ def test_rewritings_that_give_the_old_answer_away_or_are_test_prompts_are_left_o
     reasons: list[str | None] = []
     assert rewritten([(POOL[1], replace(POOL[1], target_new="Oslo"))], Fixed(), True, Progress()) == []
     assert reasons == ["answer given away", "a test prompt"]
+
+
+def test_the_subject_of_a_rewriting_is_found_as_the_readers_find_it() -> None:
+    class Fixed(Rewriter):
+        def _templates(self, fact: EditRequest, have: list[str], count: int, refuse: Refusal | None) -> list[str]:
+            known = {"Farsi": "The language of Iran that most Iranians speak is", "Bob": "The head of Orl\u00e9ans is"}
+            return [known[fact.target_new]]
+
+    facts = [EditRequest("{} speaks", "Iran", "Farsi"), EditRequest("The mayor of {} is", "Orle\u0301ans", "Bob")]
+    done = [change for _, change in rewritten([(f, f) for f in facts], Fixed(), True, Progress())]
+    assert [(change.prompt, change.subject) for change in done] == [
+        ("The language of {} that most Iranians speak is", "Iran"),
+        ("The head of {} is", "Orl\u00e9ans"),
+    ]
+    assert [change.fact_key[1] for change in done] == [fact.fact_key[1] for fact in facts]

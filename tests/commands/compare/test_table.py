@@ -35,6 +35,13 @@ def test_spread() -> None:
     assert spread([None], ".1f") == "–"
 
 
+def test_the_spread_leaves_out_and_counts_what_is_not_finite() -> None:
+    inf, nan = float("inf"), float("nan")
+    assert spread([inf, 1.0], ".2g") == "1 (1 of 2 finite)"
+    assert spread([90.0, nan, 100.0, None], ".1f") == "95.0 ± 7.1 (2 of 3 finite)"
+    assert spread([nan, inf, None], ".1f") == "not finite"
+
+
 def test_one_seed_has_no_spread() -> None:
     rows = table_rows([outcome("rect", 0, 90.0), outcome("memit", 0, 70.0, None, None)], ["rect", "memit"], 1)
     assert rows == [

@@ -206,7 +206,9 @@ def test_a_long_stream_begins_with_a_shorter_one() -> None:
     ],
 )
 def test_too_small_a_pool(kind: str, what: str) -> None:
-    with pytest.raises(InputError, match=rf"expected a pool with \d+ {what}, got \d+; choose a smaller --count"):
+    with pytest.raises(
+        InputError, match=rf"expected a pool with \d+ {what}, got \d+; choose a smaller --count, or a larger pool\.$"
+    ):
         stream(kind, count=1000)
 
 
@@ -285,3 +287,55 @@ def test_neighbors_of_the_other_side_only_where_the_own_are_too_few() -> None:
         asked = [is_tuning(probe.prompt.split()[3]) for probe in edit.neighborhood]
         assert asked == [False, False, *[True] * (len(asked) - 2)]
         assert len(asked) == min(5, 2 + len(pool.spare))
+
+
+def kept_by(edits: list[EditRequest], subject: str) -> list[str]:
+    return [probe.prompt for edit in edits if edit.subject == subject for probe in edit.neighborhood]
+
+
+def test_a_subject_is_a_word_of_the_prompts_that_are_left_out() -> None:
+    forms = {"It": "{} was directed by", "Oman": "The anthem of {} is"}
+    names = ["It", "Oman", "Romania", "Peru", "Chad"]
+    own = (Probe("Most Omanis speak", "Arabic"), Probe("The citizens of Oman are", "Omanis"))
+    requests = [EditRequest(forms.get(name, "The citizenship of {} is"), name, "new") for name in names]
+    requests = [replace(request, neighborhood=own) for request in requests]
+    stream = build_stream("plain", make_pool(requests, "all"), Draw(4, seed=3)).edits
+    left = next(name for name in names if name not in {edit.subject for edit in stream})
+    assert left in ("Romania", "Peru", "Chad")  # "citizenship" has "it", "Romania" has "Oman"
+    for name in {"Romania", "Peru", "Chad"} - {left}:
+        assert kept_by(stream, name) == ["Most Omanis speak", f"The citizenship of {left} is"]
+
+
+def test_edits_that_are_left_without_neighbors_are_counted() -> None:
+    requests = [EditRequest("The language of {} is", name, "new") for name in ("Peru", "Chad", "The")]
+    with pytest.warns(UserWarning, match=r"^no neighbors are left to 3 of 3 edits \(such as 'The language of") as seen:
+        assert not any(edit.neighborhood for edit in build_stream("plain", make_pool(requests, "all"), Draw(3)).edits)
+    assert "names a subject that the stream edits; Specificity is not measured there" in str(seen[0].message)
+
+
+def test_further_tests_ask_nothing_that_is_edited_or_barred() -> None:
+    barred, free = (next(f"S{n}" for n in range(100) if is_tuning(f"S{n}") is side) for side in (False, True))
+    others = [f"T{n}" for n in range(100) if is_tuning(f"T{n}")][:2]
+    prompts = [f"The mother of {name} is" for name in (barred, free, *others)]
+    axes = tuple(Probe(prompt, "Liz", (), "Relation") for prompt in prompts)
+    requests = [EditRequest("The father of {} is", name, "new", axes=axes) for name in (*others, barred)]
+    edits = build_stream("plain", make_pool(requests, "tuning"), Draw(2)).edits
+    asked = {edit.subject: [probe.prompt for probe in edit.axes] for edit in edits}
+    assert asked == {name: [prompts[1], f"The mother of {name} is"] for name in others}
+
+
+def test_a_rewrite_keeps_no_test_of_the_old_answer() -> None:
+    requests = [replace(r, axes=(Probe(f"Hey, {r.question}", r.target_new, (), "persona"),)) for r in pool_requests()]
+    edits = build_stream("rewrites", make_pool(requests, "all"), Draw(12)).edits
+    assert [bool(edit.axes) for edit in edits[8:]] == [False] * 4
+    assert [bool(edit.axes) for edit in edits[:8]] == still_holding(edits)[:8]
+
+
+def test_a_record_keeps_its_own_openings() -> None:
+    record = EditRequest("{} is in", "Ann", "Oslo", openings=("They say Ann is in",))
+    (edit,) = build_stream("plain", make_pool([record], "all"), Draw(1)).edits
+    assert edit.openings == (
+        "They say Ann is in",
+        "It is said that Ann is in",
+        "According to the latest news, Ann is in",
+    )

@@ -5,8 +5,9 @@ import re
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from aeplus.data.formats.fields import placed
 from aeplus.data.paraphrase import Rewriter, gives_away, paraphrases
-from aeplus.edits import SLOT, EditRequest, held_out_prompts, normal
+from aeplus.edits import EditRequest, held_out_prompts, normal
 from aeplus.errors import InputError
 from aeplus.utils.progress import Progress
 
@@ -229,7 +230,7 @@ def rewritten(changes: Sequence[Change], rewriter: Rewriter, own_tests: bool, pr
     rewritings = rewriter.rewrite([change for _, change in changes], 1, refuse, progress)
     for (fact, change), texts in zip(changes, rewritings, strict=True):
         for text in texts:
-            head, _, tail = text.rpartition(change.subject)  # the last of several, as in the readers
+            prompt, subject = placed(text, change.subject, "rewriting")
             tests = change.rephrase or ((change.question,) if own_tests else ())
-            done.append((fact, replace(change, prompt=f"{head}{SLOT}{tail}", rephrase=tests)))
+            done.append((fact, replace(change, prompt=prompt, subject=subject, rephrase=tests)))
     return done

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 import shutil
 import statistics
@@ -235,12 +236,17 @@ _CSV_HEADER = ["method", "seed", *_SCORES, "editing_seconds", "leakage", "error"
 
 
 def spread(values: Iterable[float | None], form: str) -> str:
-    """Mean ± sample standard deviation of the known values, or the only one; a dash if there is none."""
+    """Mean ± sample standard deviation of the known values, or the only one; a dash if there is none.
+
+    Of values that are not finite only their number is told.
+    """
     known = [value for value in values if value is not None]
-    if not known:
-        return "–"
-    mean = format(statistics.fmean(known), form)
-    return f"{mean} ± {format(statistics.stdev(known), form)}" if len(known) > 1 else mean
+    finite = [value for value in known if math.isfinite(value)]
+    if not finite:
+        return "not finite" if known else "–"
+    mean = format(statistics.fmean(finite), form)
+    text = f"{mean} ± {format(statistics.stdev(finite), form)}" if len(finite) > 1 else mean
+    return text if len(finite) == len(known) else f"{text} ({len(finite)} of {len(known)} finite)"
 
 
 def table_rows(outcomes: Sequence[Outcome], methods: Sequence[str], seeds: int) -> list[list[str]]:

@@ -3,10 +3,11 @@
 import csv
 import io
 import itertools
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from aeplus.commands.experiment.cells import Cell, short, value_text
 from aeplus.commands.experiment.grid import AXES, SET, Claim, Layout
@@ -84,7 +85,7 @@ def build_table(layout: Layout, results: Sequence[Result]) -> dict[str, Any]:
                 at = list({_asked(r.cell): r for r in reversed(at)}.values())
             for value in values:
                 known = [] if when == "before" and value.editing else [value.read(r.files, when) for r in at if r.files]
-                found.append(_spread([number for number in known if number is not None]))
+                found.append(_spread([number for number in known if _finite(number)]))
         return found
 
     for label, where in _before_rows(layout, cells):
@@ -109,7 +110,7 @@ def check_claim(claim: Claim, results: Sequence[Result]) -> list[dict[str, Any]]
         sides = []
         for side in pair:
             at = [r for r in results if r.files is not None and _is_at(r.cell, {**side, **place})]
-            sides.append({r.cell.seed: v for r in at if r.files and (v := read(r.files, "after")) is not None})
+            sides.append({r.cell.seed: v for r in at if r.files and _finite(v := read(r.files, "after"))})
         seeds = sides[0].keys() & sides[1].keys()
         if not seeds:
             continue
@@ -173,6 +174,10 @@ def tables_csv(tables: Sequence[Mapping[str, Any]]) -> str:
                     [table["title"], row["label"], column, known["mean"], known["sd"], known["n"], published]
                 )
     return text.getvalue()
+
+
+def _finite(number: float | None) -> TypeGuard[float]:
+    return number is not None and math.isfinite(number)
 
 
 def _spread(numbers: Sequence[float]) -> Number | None:

@@ -1,6 +1,7 @@
 """The kinds of streams, each a function from a pool to edits in their order."""
 
 import random
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -67,13 +68,22 @@ def build_stream(kind: str, pool: Pool, draw: Draw) -> Stream:
     chosen = KINDS[kind](pool, draw)
     edited = Edited.of([*(edit for edit, _ in chosen), *(record for _, record in chosen)])
     last = {edit.fact_key: number for number, (edit, _) in enumerate(chosen)}
-    edits = []
+    edits, bare = [], []
     for number, (edit, record) in enumerate(chosen):
         if last[edit.fact_key] != number:  # edited again later: it is not asked
             edits.append(edit.without_tests())
             continue
         near = pool.neighbors(edit, record, edited, draw.seed)
-        edits.append(with_tests(edit, record, near, draw.tests))
+        if not near and pool.neighbors(edit, record, Edited.of([edit, record]), draw.seed):
+            bare.append(edit.question)
+        edits.append(with_tests(edit, record, near, pool.axes(edit, edited), draw.tests))
+    if bare:
+        warnings.warn(
+            f"no neighbors are left to {len(bare)} of {len(edits)} edits (such as {bare[0]!r:.80}), as every prompt "
+            "that the pool has for them names a subject that the stream edits; Specificity is not measured there: "
+            "choose a smaller --count, or a larger pool",
+            stacklevel=2,
+        )
     return Stream(edits, _named_facts(pool, chosen, draw.seed) if kind == "preserved" else [])
 
 
@@ -108,6 +118,7 @@ def _rewrites(pool: Pool, draw: Draw) -> Chosen:
             target_new=rng.choice(sorted(answers.others(record))),
             attribute="",
             aliases=(),
+            axes=(),
             fact=names[record.question],
             id=f"{record.id}-again",
         )
@@ -202,7 +213,4 @@ def _taken(records: Sequence[EditRequest], count: int, what: str) -> list[EditRe
 
 
 def _too_few(count: int, have: int, what: str) -> InputError:
-    return InputError(
-        f"expected a pool with {count} {what}, got {have}; choose a smaller --count, or another pool, such as "
-        "--data.path gensim:world-facts or CounterFact."
-    )
+    return InputError(f"expected a pool with {count} {what}, got {have}; choose a smaller --count, or a larger pool.")

@@ -9,6 +9,7 @@ from functools import cached_property
 from aeplus.data.paraphrase import inside_sentence
 from aeplus.edits import SLOT, EditRequest, Probe, normal
 from aeplus.errors import InputError
+from aeplus.texts import find_word
 
 SPLITS = ("test", "tuning", "all")
 TESTS = ("openings", "statements", "rephrase")
@@ -84,8 +85,7 @@ class Pool:
             edited: What the stream edits.
             seed: Seed of the draw.
         """
-        asked = [probe for probe in record.neighborhood if edited.keeps(probe, record.subject)]
-        own = [probe for probe in asked if not any(other in normal(probe.prompt) for other in self.barred)]
+        own = self._allowed(record.neighborhood, record.subject, edited)
         have = {normal(probe.prompt) for probe in own if not record.is_subject_of(probe.prompt)}
         more = [probe for probe in self._alike(record, edited, seed) if normal(probe.prompt) not in have]
         own += more[: max(0, NEIGHBORS - len(have))]
@@ -95,6 +95,15 @@ class Pool:
         kept = {normal(probe.prompt): probe for probe in (*own, *same) if edited.keeps(probe, record.subject)}
         kept.pop(normal(edit.question), None)
         return tuple(kept.values())
+
+    def axes(self, edit: EditRequest, edited: "Edited") -> tuple[Probe, ...]:
+        """An edit's further test prompts, without those that ask for what the stream edits."""
+        return tuple(self._allowed(edit.axes, edit.subject, edited))
+
+    def _allowed(self, probes: Iterable[Probe], subject: str, edited: "Edited") -> list[Probe]:
+        own = normal(subject)
+        kept = (probe for probe in probes if edited.keeps(probe, subject))
+        return [probe for probe in kept if not _names(normal(probe.prompt), self.barred, own)]
 
     def _alike(self, record: EditRequest, edited: "Edited", seed: int) -> list[Probe]:
         """Prompts of the same form: of the records while there are any, else of the spare ones."""
@@ -125,9 +134,7 @@ class Edited:
     def keeps(self, probe: Probe, subject: str) -> bool:
         """Whether a probe asks nothing that is edited: no edit's prompt, and no edited subject but the own."""
         text = normal(probe.prompt)
-        return text not in self.questions and not any(
-            other in text for other in self.subjects if other != normal(subject) and other not in normal(subject)
-        )
+        return text not in self.questions and not _names(text, self.subjects, normal(subject))
 
 
 def make_pool(requests: Sequence[EditRequest], split: str = "test") -> Pool:
@@ -169,7 +176,11 @@ def is_tuning(subject: str) -> bool:
 
 
 def with_tests(
-    edit: EditRequest, record: EditRequest, neighbors: tuple[Probe, ...], tests: Collection[str]
+    edit: EditRequest,
+    record: EditRequest,
+    neighbors: tuple[Probe, ...],
+    axes: tuple[Probe, ...],
+    tests: Collection[str],
 ) -> EditRequest:
     """An edit with its test prompts.
 
@@ -177,10 +188,11 @@ def with_tests(
         edit: The edit, of which prompt and answer are taken.
         record: Its record, which has statements and rephrasings.
         neighbors: Its neighborhood.
+        axes: Its further test prompts.
         tests: The ways to ask for Generalization, of :data:`TESTS`.
     """
     ways = {
-        "openings": (record.question, *(opened(record, i).question for i in range(len(_OPENINGS)))),
+        "openings": (*record.openings, record.question, *(opened(record, i).question for i in range(len(_OPENINGS)))),
         "statements": record.statements,
         "rephrase": record.rephrase,
     }
@@ -192,6 +204,7 @@ def with_tests(
     return replace(
         edit,
         neighborhood=neighbors,
+        axes=axes,
         openings=asked["openings"],
         statements=asked["statements"],
         rephrase=asked["rephrase"],
@@ -203,6 +216,11 @@ def opened(record: EditRequest, opening: int = 0) -> EditRequest:
     if "?" in record.prompt:
         return replace(record, prompt=_QUESTIONS[opening].replace(SLOT, record.prompt))
     return replace(record, prompt=_OPENINGS[opening].replace(SLOT, inside_sentence(record.prompt)))
+
+
+def _names(text: str, subjects: Iterable[str], own: str) -> bool:
+    """Whether a text names one of some subjects, as a word, which the own subject does not name."""
+    return any(s in text and find_word(text, s) is not None and find_word(own, s) is None for s in subjects)
 
 
 def _another_fact(record: EditRequest, other: EditRequest) -> bool:

@@ -1,0 +1,37 @@
+"""Tables and claims from what the cells' runs wrote."""
+
+from pathlib import Path
+
+import pytest
+
+from aeplus.commands.compare.runs import Run
+from aeplus.commands.experiment.cells import Cell
+from aeplus.commands.experiment.data import Place
+from aeplus.commands.experiment.grid import Claim, Layout
+from aeplus.commands.experiment.tables import Result, build_table, check_claim, table_markdown
+from aeplus.commands.experiment.values import Files
+
+INF, NAN = float("inf"), float("nan")
+
+
+def result(variant: str, seed: int, leakage: float | None) -> Result:
+    cell = Cell("edits", variant, {}, Place({}), Run(variant, seed, Path(variant), {}))
+    return Result(cell, Files({"leakage": leakage, "batches": [], "edits": 1}, {}), "done")
+
+
+@pytest.mark.parametrize(
+    ("leakages", "shown"),
+    [((0.1, 0.1), "0.1 ± 0"), ((0.1, INF), "0.1 (n = 1)"), ((NAN, 0.1), "0.1 (n = 1)"), ((INF, NAN), "–")],
+)
+def test_what_is_not_finite_is_no_number_of_a_table(leakages: tuple[float, float], shown: str) -> None:
+    layout = Layout("Leakage", ("variant",), (), ("leakage",))
+    results = [result("memit", seed, 0.2) for seed in (0, 1)]
+    results += [result("rect", seed, leakage) for seed, leakage in enumerate(leakages)]
+    table = build_table(layout, results)
+    assert f"| rect | {shown} |" in " ".join(table_markdown(layout, table).split())
+
+
+def test_a_claim_is_checked_where_both_sides_are_finite() -> None:
+    claim = Claim("It leaks more.", "leakage", (({"variant": "rect"}, {"variant": "memit"}),))
+    results = [result("rect", 0, 0.3), result("rect", 1, NAN), result("memit", 0, 0.2), result("memit", 1, 0.2)]
+    assert check_claim(claim, results) == [{"where": "edits", "higher": 0.3, "lower": 0.2, "n": 1, "holds": True}]

@@ -1,0 +1,17 @@
+"""The contents of metrics.json."""
+
+import json
+from pathlib import Path
+
+from aeplus.run.report import RunReport
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
+    report = RunReport("memit", "tiny", 0, leakage=float("inf"))
+    report.batches.append({"edits": 2, "layers": [{"sigma_max": float("nan"), "rank": 1}]})
+    report.measures["after"] = {"fluency": {"entropy": 0.5, "consistency": float("-inf")}}
+    report.write(tmp_path / "metrics.json")
+    written = json.loads((tmp_path / "metrics.json").read_text("utf-8"))
+    assert written["leakage"] is None
+    assert written["batches"] == [{"edits": 2, "layers": [{"sigma_max": None, "rank": 1}]}]
+    assert written["measures"]["after"] == {"fluency": {"entropy": 0.5, "consistency": None}}
