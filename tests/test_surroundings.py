@@ -1,6 +1,7 @@
 """What surrounds a call of aeplus.edit (precision, gradients, threads, callbacks), and what follows its last batch."""
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,36 @@ def test_gradients_are_on_or_off_as_before(enabled: bool) -> None:
     with torch.set_grad_enabled(enabled):
         aeplus.edit(tiny_model("llama"), tiny_tokenizer(), records()[:1], **SMALL)
         assert torch.is_grad_enabled() == enabled
+
+
+def test_threads_with_models_of_their_own_wait_for_one_another() -> None:
+    alone = aeplus.edit(tiny_model("llama"), tiny_tokenizer(), records()[:2], **{**SMALL, "contexts": 2})
+    inside: list[str] = []
+    found: dict[str, Any] = {}
+
+    class Noted(EditCallback):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def on_unedited_model(self, *_: object) -> None:
+            inside.append(self.name)
+            time.sleep(0.1)
+
+        def on_batch_committed(self, *_: object) -> None:
+            inside.append(self.name)
+
+    def edit(name: str) -> None:
+        options = {**SMALL, "contexts": 2, "callbacks": [Noted(name)]}
+        found[name] = aeplus.edit(tiny_model("llama"), tiny_tokenizer(), records()[:2], **options)
+
+    threads = [threading.Thread(target=edit, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert inside in (["one", "one", "two", "two"], ["two", "two", "one", "one"])
+    for result in found.values():
+        assert torch.equal(result.updates[0][1].dense(), alone.updates[0][1].dense())
 
 
 def test_callbacks_of_ones_own_take_the_place_of_the_calls(capsys: pytest.CaptureFixture[str]) -> None:

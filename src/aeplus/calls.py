@@ -16,6 +16,7 @@ from aeplus.methods.method import Method
 
 _EDITING: "WeakSet[nn.Module]" = WeakSet()
 _TURN = threading.Lock()
+_ONE = threading.RLock()  # random generators, filters of warnings and Lightning's settings are the process's
 
 
 def check_call(
@@ -62,7 +63,7 @@ def check_call(
 
 @contextmanager
 def alone(model: nn.Module) -> Iterator[None]:
-    """Keeps other threads from editing a model while the block runs.
+    """Keeps other threads from editing a model while the block runs; they wait with other models.
 
     Raises:
         InputError: If another call is editing it.
@@ -76,7 +77,8 @@ def alone(model: nn.Module) -> Iterator[None]:
             raise InputError(msg)
         _EDITING.add(model)
     try:
-        yield
+        with _ONE:
+            yield
     finally:
         with _TURN:
             _EDITING.discard(model)

@@ -15,3 +15,11 @@ def test_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
     assert written["leakage"] is None
     assert written["batches"] == [{"edits": 2, "layers": [{"sigma_max": None, "rank": 1}]}]
     assert written["measures"]["after"] == {"fluency": {"entropy": 0.5, "consistency": None}}
+
+
+def test_a_report_that_an_editor_has_saved_is_replaced(tmp_path: Path) -> None:
+    report, path = RunReport("memit", "tiny", 0), tmp_path / "metrics.json"
+    report.write(path)
+    path.write_text(path.read_text("utf-8") + " ", "utf-8")
+    report.write(path)
+    assert json.loads(path.read_text("utf-8"))["method"] == "memit"
