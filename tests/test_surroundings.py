@@ -94,11 +94,11 @@ def test_threads_with_models_of_their_own_wait_for_one_another() -> None:
         def on_batch_committed(self, *_: object) -> None:
             inside.append(self.name)
 
-    def edit(name: str) -> None:
+    def edit(name: str, model: Any) -> None:
         options = {**SMALL, "contexts": 2, "callbacks": [Noted(name)]}
-        found[name] = aeplus.edit(tiny_model("llama"), tiny_tokenizer(), records()[:2], **options)
+        found[name] = aeplus.edit(model, tiny_tokenizer(), records()[:2], **options)
 
-    threads = [threading.Thread(target=edit, args=(name,)) for name in ("one", "two")]
+    threads = [threading.Thread(target=edit, args=(name, tiny_model("llama"))) for name in ("one", "two")]
     for thread in threads:
         thread.start()
     for thread in threads:
