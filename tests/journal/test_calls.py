@@ -70,6 +70,22 @@ def test_anchors_of_layers_of_one_digit_and_of_two(tmp_path: Path) -> None:
     result.undo()
 
 
+def test_a_journal_that_was_opened_before_has_what_was_written_since(tmp_path: Path) -> None:
+    edit(tiny_model("llama"), 1, tmp_path / "kept")
+    journal = Journal.open(tmp_path / "kept")
+    model = tiny_model("llama")
+    edit(model, 2, tmp_path / "kept")  # the first call's batch is put in first
+    assert [line.active for line in journal.log()] == [3, 3]
+    fresh = tiny_model("llama")
+    stale = Journal(Chain.open(tmp_path / "kept"))
+    stale.chain.records.pop()
+    assert stale.apply(fresh)
+    assert alike(edited(fresh), edited(model))
+    stale.chain.records.pop()
+    stale.undo(2, model=tiny_model("llama"), tokenizer=tiny_tokenizer())
+    assert active(tmp_path / "kept") == [3, 0, 0]
+
+
 def test_a_model_with_edits_begins_no_journal(tmp_path: Path) -> None:
     model = tiny_model("llama")
     first = edit(model, 1, None)

@@ -45,12 +45,15 @@ class LogLine:
 class Journal(Store):
     """All edits of a model, in the order they were made. ``base model + journal = edited model``.
 
+    What is asked of it is what the folder holds then: a call that has written to it meanwhile counts.
+
     Args:
         chain: Its records on disk.
     """
 
     def log(self) -> list[LogLine]:
         """A line for every record, in order."""
+        self._read_again()
         active = {record.number: len(record.content["edits"]) - len(dropped) for record, dropped in self.active}
         lines = []
         for record in self.chain.records:
@@ -76,6 +79,7 @@ class Journal(Store):
         Raises:
             InputError: If there is no such record.
         """
+        self._read_again()
         return dict(self.record(number).content)
 
     # ---- whole, and of this model
@@ -86,10 +90,10 @@ class Journal(Store):
         Raises:
             InputError: If a record is damaged (the message names the first), or the model is another.
         """
-        chain = Chain.open(self.folder)  # which has read no batch yet
-        for record in chain.records:
+        self._read_again()
+        for record in self.chain.records:
             if record.kind != "undo":
-                chain.entry(record)
+                self.chain.entry(record)
         if model is not None:
             with BaseModel(self.chain, model):
                 pass
@@ -107,6 +111,7 @@ class Journal(Store):
         Raises:
             InputError: If the model is another, or the journal is damaged; the model is then as before.
         """
+        self._read_again()
         entries = self.entries()
         with BaseModel(self.chain, model) as base:
             entries.apply(base.sites)
@@ -139,4 +144,8 @@ class Journal(Store):
                 the journal is damaged or in use; the journal and the model are then as before.
         """
         with locked(self.folder, "the journal"):
+            self._read_again()
             return undo(self, range(first, (first if last is None else last) + 1), edit, mode, model, tokenizer)
+
+    def _read_again(self) -> None:
+        self.chain = Chain.open(self.folder)
