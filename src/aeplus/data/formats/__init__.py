@@ -26,7 +26,8 @@ from aeplus.edits import SLOT, EditRequest, Probe
 from aeplus.errors import InputError
 from aeplus.texts import tidied
 
-# The first that fits decides: KnowEdit has all fields of the plain format, and more.
+# The first that fits decides: KnowEdit has all fields of the plain format, and more. A record that names prompt and
+# target_new is of one of these two, whatever further columns its table has.
 FORMATS: tuple[ModuleType, ...] = (
     counterfact, mquake, ripple, zsre, wikibigedit, halluedit, unke, knowedit, qaedit, plain,
 )  # fmt: skip
@@ -56,7 +57,7 @@ def parse_record(
     known: dict[str, None] = {}
     read: set[str] = set()
     fields = ReadRecord(record, notes, known, read)
-    for form in FORMATS:
+    for form in (knowedit, plain) if plain.recognizes(record) else FORMATS:
         if form.recognizes(record):
             rule = optional(record, "join") or join
             edits: list[EditRequest] = [_tidied(replace(edit, join=rule)) for edit in form.parse(fields, target)]

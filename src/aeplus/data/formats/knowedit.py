@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from aeplus.data.formats import plain
 from aeplus.data.formats.fields import (
     Record,
     Target,
@@ -29,9 +30,9 @@ _WIKIBIO = {"text": "prompt", "concept": "subject", "labels": "target_new"}  # W
 
 def recognizes(record: Record) -> bool:
     """Whether a record has this format."""
-    if record.keys() >= _WIKIBIO.keys():
-        return True
-    return {"prompt", "target_new"} <= record.keys() and bool(record.keys() & {"portability", "locality"})
+    if plain.recognizes(record):
+        return bool(record.keys() & {"portability", "locality"})
+    return record.keys() >= _WIKIBIO.keys()
 
 
 def parse(record: Record, target: Target) -> list[EditRequest]:
@@ -53,7 +54,7 @@ def parse(record: Record, target: Target) -> list[EditRequest]:
     Raises:
         InputError: If a field cannot be used.
     """
-    own = {known: name for name, known in _WIKIBIO.items()} if record.keys() >= _WIKIBIO.keys() else {}
+    own = {known: name for name, known in _WIKIBIO.items()} if not plain.recognizes(record) else {}
     names = {known: own.get(known, known) for known in _WIKIBIO.values()}
     subject = text(record, names["subject"], "'subject'")
     prompt, subject = placed(written(record, names["prompt"], "'prompt'"), subject, "prompt")
