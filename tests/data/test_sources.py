@@ -146,6 +146,10 @@ def test_lists_in_cells(tmp_path: Path, cell: str, value: tuple[str, ...] | None
         ("prompt,subject\na,b,c\n", "expected as many cells as columns in DIR/edits.csv, got others in the row that e"),
         ("prompt,subject\na\n", "expected as many cells as columns in DIR/edits.csv, got others in the row that ends"),
         ('prompt,subject\n"a"b,c\n', "expected a table in UTF-8 in DIR/edits.csv, got something else ("),
+        (
+            "prompt,subject,,,subject\na,b,,,c\n",
+            "expected every column of DIR/edits.csv to have a name of its own, got 'subject' twice; rename one of them",
+        ),
         ("prompt,subject\n", "expected at least one record in DIR/edits.csv, got none"),
     ],
 )
@@ -163,6 +167,11 @@ def test_damaged_tables(tmp_path: Path, content: str, text: str) -> None:
             json.dumps(PLAIN) + "\nhello",
             "expected a JSON array or JSON Lines, got something that is not JSON in line 2 of DIR/edits.dat (Expecting "
             "value); correct it.",
+        ),
+        (
+            json.dumps(PLAIN)[:-1] + ', "subject": "Ix"}',
+            "expected a JSON array or JSON Lines with every name once in an object, got 'subject' twice in "
+            'DIR/edits.dat, in {"prompt": "The capital of {} is", "subject": "Ix", ',
         ),
         (
             "[\n1,\n]",

@@ -93,6 +93,10 @@ def _table_records(file: BinaryIO, path: Path) -> Iterator[dict[str, Any]]:
         content.seek(0)
         marks = {mark: head.count(mark) for mark in ",;\t"}
         rows = csv.DictReader(content, delimiter=max(marks, key=lambda mark: marks[mark]), strict=True)
+        names = [name for name in rows.fieldnames or () if name.strip()]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            msg = f"expected every column of {path} to have a name of its own, got {twice!r} twice; rename one of them."
+            raise InputError(msg)
         for row in rows:
             if None in row or None in row.values():
                 msg = (
