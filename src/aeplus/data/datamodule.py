@@ -72,9 +72,9 @@ class EditDataModule(LightningDataModule):
             later; one paraphrase of every edit scores Efficacy. With smoothing the scores choose the candidate.
         validation_earlier: Maximum number of paraphrases of earlier batches among them: a sample for each batch, so
             that a batch after thousands of edits costs as much as an early one.
-        preserved: A file of true facts (plain JSON Lines; ``target_new`` is the present answer) whose paraphrases score
-            Specificity after every batch. Without one, sentence beginnings of ``snippet_corpus`` are used, with the
-            unedited model's continuation.
+        preserved: A file of true facts (``target_true``, else ``target_new``, is the present answer) whose paraphrases
+            score Specificity after every batch. Without one, sentence beginnings of ``snippet_corpus`` are used, with
+            the unedited model's continuation.
         preserved_count: Number of preserved facts or sentence beginnings.
         snippet_corpus: Text for those beginnings; by default that of ``model.preserved.corpus``.
         seed: Seed of every choice made here.
