@@ -11,7 +11,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
-from aeplus.data.adapting import continued, readable_tests, usable_edits
+from aeplus.data.adapting import continued, readable_tests, usable_edits, with_own_cases
 from aeplus.data.chat import ChatTemplate
 from aeplus.data.fitting import Reader, readable_validation
 from aeplus.data.formats.zsre import ask_plainly
@@ -136,8 +136,8 @@ class EditDataModule(LightningDataModule):
         Args:
             earlier: These edits, in order.
         """
-        new = self._given if self._given is not None else self.read()
-        self._earlier, self._new = list(earlier), list(new)
+        new = with_own_cases(earlier, self._given if self._given is not None else self.read())
+        self._earlier, self._new = list(earlier), new
         same = continued(earlier, new)
         self._given, self._before, self.requests = [*earlier, *new[same:]], len(earlier) - same, []
         self.setup("fit")

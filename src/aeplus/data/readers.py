@@ -120,6 +120,7 @@ def _parsed(
     refused: list[str] = []
     dropped: list[str] = []
     unread: dict[str, None] = {}
+    taken: set[str] = set()
     used = tests = 0
     for source, number, record, prefix in numbered:
         notes = Notes(skip_unusable)
@@ -137,10 +138,13 @@ def _parsed(
         known = (record[key] for key in ("id", "case_id") if not missing(record.get(key)))
         name = str(number_text(next(known, number)))
         several = len(edits) > 1
-        cases = [edit.case or (name if several else "") for edit in edits]
+        case = edits[0].case or (name if several else "")
+        if case and prefix + case in taken and missing(record.get("case")):  # plain records may share a case
+            case = f"{case}#{number}"
+        taken.add(prefix + case)
         yield [
             replace(edit, id=f"{name}/{position}" if several else name, case=case and prefix + case)
-            for position, (edit, case) in enumerate(zip(edits, cases, strict=True), start=1)
+            for position, edit in enumerate(edits, start=1)
         ]
     if refused and not used:
         raise InputError(refused[0])
