@@ -204,16 +204,6 @@ def broken_cases(requests: Sequence[EditRequest]) -> set[str]:
     }
 
 
-def prompt_joins(requests: Iterable[EditRequest]) -> dict[str, str]:
-    """How prompts and answers are joined, by prompt, for all prompts of some edits whose rule is not ``auto``."""
-    return {
-        prompt: request.join
-        for request in requests
-        if request.join != "auto"
-        for prompt in (request.question, *held_out_prompts([request]))
-    }
-
-
 def held_out_prompts(requests: Iterable[EditRequest]) -> Iterator[str]:
     """Every prompt that tests some edits: rephrasings, neighborhoods, axes and generation prompts."""
     for request in requests:

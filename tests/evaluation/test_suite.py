@@ -81,7 +81,7 @@ def test_every_protocol_before_and_after(text: str) -> None:
         *("efficacy_gap", "generalization_gap", "specificity_gap"),
     }
 
-    baseline = Baseline(decoder, tokenizer, ["Lyon is"])
+    baseline = Baseline(decoder, tokenizer, [("Lyon is", "auto")])
     decoder.sites[0].weight.copy_(torch.randn(decoder.sites[0].weight.shape))
     after = suite.measure(edited=1)
     assert after["axes"]["locality"]["value"] == 0.0  # compared with the answer of before
