@@ -79,6 +79,12 @@ def generate(
     return [continuations[rows[pair].ids] for pair in pairs]
 
 
+def has_room(decoder: Decoder, tokenizer: Any, prompts: Sequence[str], length: int, joins: Sequence[str]) -> list[bool]:
+    """Whether :func:`generate` can continue each prompt by so many tokens: both must fit the model's context."""
+    limit = decoder.context_length
+    return [limit is None or len(row.ids) + length <= limit for row in encode(tokenizer, prompts, joins=joins)]
+
+
 @torch.no_grad()
 def sample(
     model: Any,
