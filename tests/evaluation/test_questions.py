@@ -14,6 +14,7 @@ from aeplus.evaluation.questions import (
     tokenize_items,
     update_score,
 )
+from aeplus.evaluation.suite import Suite, SuiteOptions
 from aeplus.metrics.success import Score
 from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate
@@ -63,6 +64,16 @@ def test_a_prompt_that_is_joined_in_two_ways_has_an_answer_of_each() -> None:
     texts = generate(decoder, tokenizer, prompts, 4, joins=joins)
     assert texts == [generate(decoder, tokenizer, ["Peru is "], 4, joins=[join])[0] for join in joins]
     assert texts[0] != texts[1]
+
+
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_an_empty_answer_is_the_unedited_models(nothing: str) -> None:
+    decoder, tokenizer = Decoder(tiny_model("llama")), tiny_tokenizer()
+    edit = EditRequest("{} is", "Rome", "old", neighborhood=(Probe("Oslo is", nothing),), axes=(Probe("In", nothing),))
+    assert edit.neighborhood == (Probe("Oslo is"),)
+    results = Suite(decoder, tokenizer, [edit], options=SuiteOptions(("strict", "generation", "axes"))).measure()
+    assert results["strict"]["specificity"]["value"] == results["axes"]["other"]["value"] == 100.0
+    assert results["generation"]["specificity"]["count"] == 0
 
 
 def test_without_a_prompt_there_is_none() -> None:
