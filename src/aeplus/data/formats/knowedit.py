@@ -47,8 +47,8 @@ def parse(record: Record, target: Target) -> list[EditRequest]:
     Args:
         record: ``prompt``, ``subject``, ``target_new``, and optionally ``ground_truth`` (the answer before the edit),
             ``rephrase`` or ``rephrase_prompt``, ``portability`` and ``locality``: for each kind a list of objects with
-            ``prompt`` and ``ground_truth`` or, as EasyEdit passes them on, one object with a list of each. A
-            ``ground_truth`` is a string, a list of strings or a list of lists of aliases.
+            ``prompt`` and ``ground_truth`` or, as EasyEdit passes them on, one object with a list of each, of equal
+            length. The ``ground_truth`` of a prompt is a string, a list of strings or a list of lists of aliases.
         target: Not used.
 
     Raises:
@@ -79,16 +79,24 @@ def _probes(record: Record, group: str) -> Iterator[Probe]:
         raise InputError(msg)
     for name in axes:
         for test in objects(axes, name):
-            for prompt, truth in _asked(test):
+            for prompt, truth in _asked(record, test):
                 with tested(record):
                     right = answers({"ground_truth": truth}, "ground_truth")
                     asked = written({"prompt": prompt}, "prompt")
                     yield Probe(asked, right[0] if right else None, right[1:], f"{group}/{name}")
 
 
-def _asked(test: Record) -> list[tuple[Any, Any]]:
+def _asked(record: Record, test: Record) -> list[tuple[Any, Any]]:
     """The prompts of a test, each with its answers, unchecked."""
     prompts, truth = test.get("prompt"), test.get("ground_truth")
-    if isinstance(prompts, list | tuple) and isinstance(truth, list | tuple) and len(prompts) == len(truth):
-        return list(zip(prompts, truth, strict=True))
-    return [(prompt, truth) for prompt in (prompts if isinstance(prompts, list | tuple) else [prompts])]
+    prompts = prompts if isinstance(prompts, list | tuple) else [prompts]
+    known = list(truth) if isinstance(truth, list | tuple) and truth and len(prompts) > 1 else [truth] * len(prompts)
+    if len(known) != len(prompts):
+        with tested(record):
+            msg = (
+                f"expected 'ground_truth' to have the answers for each 'prompt', got {len(known)} for {len(prompts)}; "
+                "correct either."
+            )
+            raise InputError(msg)
+        return []
+    return list(zip(prompts, known, strict=True))
