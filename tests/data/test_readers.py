@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from aeplus.data.formats import FORMATS
@@ -123,6 +124,42 @@ def test_unusable_records_can_be_left_out(tmp_path: Path) -> None:
 )
 def test_error_texts(tmp_path: Path, content: Any, text: str) -> None:
     assert message(tmp_path, content).startswith(text)
+
+
+def test_values_of_numpy_and_pandas() -> None:
+    pandas = pytest.importorskip("pandas")
+    texts = np.array(["Oz, was", "Oz! is"], dtype=object)
+    record = {
+        **PLAIN,
+        "target_new": np.int64(1969),
+        "rephrase": texts,
+        "openings": np.array([], dtype=object),
+        "statements": pandas.NA,
+        "neighborhood": np.array([{"prompt": "Ix is", "answer": np.array(["Rome", pandas.NA], dtype=object)}]),
+        "target_true": pandas.NaT,
+        "id": np.int64(7),
+        "case_id": pandas.NA,
+    }
+    assert requests_from_records([record]) == [
+        EditRequest(
+            PLAIN["prompt"], "Oz", "1969", ("Oz, was", "Oz! is"), (Probe("Ix is", "Rome"),), target_true=None, id="7"
+        )
+    ]
+    case = {"requested_rewrite": np.array(CASE["requested_rewrite"]), "case_id": pandas.NA}
+    assert [edit.id for edit in requests_from_records([case])] == ["1/1", "1/2"]
+    with pytest.raises(
+        InputError, match=r"^the edits, record 1: expected 'target_new' to be a non-empty string, got <NA>"
+    ):
+        requests_from_records([{**PLAIN, "target_new": pandas.NA}])
+    with pytest.raises(InputError, match="record 1: expected 'subject' to be a non-empty string, got 3; fill it in"):
+        requests_from_records([{**PLAIN, "subject": np.int64(3)}])
+
+
+def test_nesting_without_end() -> None:
+    deep: list[Any] = []
+    deep.append(deep)
+    with pytest.raises(InputError, match="record 1: expected fields nested a few levels deep, got one of hundreds"):
+        requests_from_records([{**PLAIN, "rephrase": deep}])
 
 
 def test_errors_of_options(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from aeplus.data.formats import (
     wikibigedit,
     zsre,
 )
-from aeplus.data.formats.fields import Notes, ReadRecord, Target, optional
+from aeplus.data.formats.fields import Notes, ReadRecord, Target, optional, plain_value
 from aeplus.edits import SLOT, EditRequest, Probe
 from aeplus.errors import InputError
 from aeplus.texts import tidied
@@ -53,6 +53,7 @@ def parse_record(
     if not isinstance(record, Mapping):
         msg = f"expected an object with the fields of a format, {names}, got {record!r:.80}; correct it."
         raise InputError(msg)
+    record = plain_value(record)
     notes = notes or Notes()
     known: dict[str, None] = {}
     read: set[str] = set()
