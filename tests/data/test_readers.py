@@ -1,6 +1,7 @@
 """From sources to edits: numbers, names and cases of records, several sources in a row, records that cannot be used."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,22 @@ def test_nesting_without_end() -> None:
     deep.append(deep)
     with pytest.raises(InputError, match="record 1: expected fields nested a few levels deep, got one of hundreds"):
         requests_from_records([{**PLAIN, "rephrase": deep}])
+
+
+def test_numbers_as_texts_are_kept_with_a_warning(tmp_path: Path) -> None:
+    """Version 3.0 is not version 3, and a text does not tell what a table program made of 1969."""
+    text = "prompt,subject,target_new,target_true\n{} is,Oz,1969.0,\n{} is,Ix,3.05,2.0\n"
+    with pytest.warns(UserWarning, match="kept") as said:
+        first, second = read_requests(write(tmp_path, text, "edits.csv"))
+    assert [str(warning.message).replace(str(tmp_path), "DIR") for warning in said] == [
+        "answers that end in .0 are kept as they are written, first '1969.0' in DIR/edits.csv, record 1; write a whole "
+        "number without it"
+    ]
+    assert (first.target_new, second.target_new, second.target_true) == ("1969.0", "3.05", "2.0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (edit,) = requests_from_records([{**PLAIN, "target_new": 1969.0, "rephrase": "Oz 2.0 is"}])
+    assert edit.target_new == "1969"
 
 
 def test_errors_of_options(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def missing(value: Any) -> bool:
 
 
 def number_text(value: Any) -> Any:
-    """A number as text, whole ones without a point (tables make 1969 to 1969.0); anything else as it is."""
+    """A number as text, whole ones without a point (tables make 1969 to 1969.0); a text that is one as it is."""
     if isinstance(value, int | float) and not isinstance(value, bool) and not missing(value):
         return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
     return value
