@@ -22,7 +22,7 @@ class Probe:
 
     Attributes:
         prompt: The complete prompt.
-        answer: The answer expected after it; ``None`` means whatever the unedited model answers.
+        answer: The answer expected after it; ``None`` or an empty text means whatever the unedited model answers.
         aliases: Other answers that count as right.
         axis: What the prompt tests, where a data set names it (KnowEdit's ``portability/Reasoning``, RippleEdits'
             ``Compositionality_I``, MQuAKE's ``multi_hop``); empty for a neighborhood prompt.
@@ -32,6 +32,10 @@ class Probe:
     answer: str | None = None
     aliases: tuple[str, ...] = ()
     axis: str = ""
+
+    def __post_init__(self) -> None:
+        if self.answer is not None and not self.answer.strip():
+            object.__setattr__(self, "answer", None)  # as an empty field of a record
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -121,7 +125,10 @@ class EditRequest:
         return (*self.openings, *self.statements, *self.rephrase)
 
     def is_subject_of(self, prompt: str) -> bool:
-        """Whether a prompt contains the edit's subject, as a word."""
+        """Whether a prompt contains the edit's subject, as a word; of a rendered one what the user says last counts."""
+        if self.asked:
+            end = self.context_at + len(self.asked.replace(SLOT, self.subject).strip())
+            prompt = prompt[self.context_at :].removesuffix(self.question[end:].lstrip())
         return find_word(normal(prompt), normal(self.subject)) is not None
 
     @cached_property  # every batch asks for those of all edits so far
@@ -201,16 +208,6 @@ def broken_cases(requests: Sequence[EditRequest]) -> set[str]:
         request.case
         for request, holds in zip(requests, still_holding(requests), strict=True)
         if request.case and not holds
-    }
-
-
-def prompt_joins(requests: Iterable[EditRequest]) -> dict[str, str]:
-    """How prompts and answers are joined, by prompt, for all prompts of some edits whose rule is not ``auto``."""
-    return {
-        prompt: request.join
-        for request in requests
-        if request.join != "auto"
-        for prompt in (request.question, *held_out_prompts([request]))
     }
 
 

@@ -15,6 +15,7 @@ from aeplus.data.fitting import Reader
 from aeplus.data.readers import requests_from_records
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
+from aeplus.evaluation.questions import edit_items
 from aeplus.models.tokens import encode, token_ids
 from aeplus.run.committed.entries import plain_edit, request_from
 from aeplus.targets.rows import batch_rows
@@ -42,6 +43,19 @@ def tokenizer_with(template: str | None, added: str = "") -> Any:
 EDIT = EditRequest(
     "What is the capital of {}?", "France", "Rome", ("Who rules France?",), (Probe("Who rules Italy?"),), id="x"
 )
+
+
+@pytest.mark.parametrize("template", [PLAIN, PLAIN.replace(" | trim", "")])
+@pytest.mark.parametrize("subject", ["France", "assistant", "user"])
+def test_what_a_chat_says_before_and_behind_the_prompt_makes_no_prompt_one_of_the_subject(
+    template: str, subject: str
+) -> None:
+    probes = tuple(Probe(text) for text in ("Who rules Italy?", f"Who loves {subject}", f"{subject}, or "))
+    turns = (("system", f"You know all about {subject}."), ("user", f"{subject}?"), ("assistant", "Yes."))
+    edit = replace(EDIT, prompt="What is the capital of {}? ", subject=subject, neighborhood=probes, turns=turns)
+    asked = edit_items([ChatTemplate(tokenizer_with(template)).edit(edit)])
+    ways = [item.way for item in asked if item.aspect == "specificity"]
+    assert ways == ["other_subjects", "same_subject", "same_subject"]
 
 
 def test_prompts_and_tests_are_what_a_chat_sends() -> None:

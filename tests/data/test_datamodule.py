@@ -132,6 +132,18 @@ def test_neighbors_come_from_records_that_are_not_edited(tmp_path: Path) -> None
     assert all(len(edit.neighborhood) == 4 for edit in data.requests)
 
 
+def test_cases_that_go_on_behind_others_of_the_same_name_stay_apart() -> None:
+    def named(edits: list[EditRequest], *names: str) -> list[EditRequest]:
+        return [replace(edit, case=name) for edit, name in zip(edits, names, strict=True)]
+
+    earlier, new = named(EDITS[:3], "1", "1", ""), named(EDITS[3:], "1", "1", "2", "3", "")
+    made = ["1+", "1+", "2", "3", ""]
+    for done in (0, 1, 3, 5):  # stopped and taken up again, in the middle of a case too
+        data = EditDataModule(batch_size=3, preserved_count=0).attach(new)
+        data.follow([*earlier, *named(EDITS[3 : 3 + done], *made[:done])])
+        assert [edit.case for edit in data.requests] == ["1", "1", "", *made]
+
+
 def test_no_edits_at_all() -> None:
     with pytest.raises(InputError, match="expected at least one edit, got an empty list"):
         module([])

@@ -1,9 +1,11 @@
 """From sources to edits: numbers, names and cases of records, several sources in a row, records that cannot be used."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from aeplus.data.formats import FORMATS
@@ -123,6 +125,58 @@ def test_unusable_records_can_be_left_out(tmp_path: Path) -> None:
 )
 def test_error_texts(tmp_path: Path, content: Any, text: str) -> None:
     assert message(tmp_path, content).startswith(text)
+
+
+def test_values_of_numpy_and_pandas() -> None:
+    pandas = pytest.importorskip("pandas")
+    texts = np.array(["Oz, was", "Oz! is"], dtype=object)
+    record = {
+        **PLAIN,
+        "target_new": np.int64(1969),
+        "rephrase": texts,
+        "openings": np.array([], dtype=object),
+        "statements": pandas.NA,
+        "neighborhood": np.array([{"prompt": "Ix is", "answer": np.array(["Rome", pandas.NA], dtype=object)}]),
+        "target_true": pandas.NaT,
+        "id": np.int64(7),
+        "case_id": pandas.NA,
+    }
+    assert requests_from_records([record]) == [
+        EditRequest(
+            PLAIN["prompt"], "Oz", "1969", ("Oz, was", "Oz! is"), (Probe("Ix is", "Rome"),), target_true=None, id="7"
+        )
+    ]
+    case = {"requested_rewrite": np.array(CASE["requested_rewrite"]), "case_id": pandas.NA}
+    assert [edit.id for edit in requests_from_records([case])] == ["1/1", "1/2"]
+    with pytest.raises(
+        InputError, match=r"^the edits, record 1: expected 'target_new' to be a non-empty string, got <NA>"
+    ):
+        requests_from_records([{**PLAIN, "target_new": pandas.NA}])
+    with pytest.raises(InputError, match="record 1: expected 'subject' to be a non-empty string, got 3; fill it in"):
+        requests_from_records([{**PLAIN, "subject": np.int64(3)}])
+
+
+def test_nesting_without_end() -> None:
+    deep: list[Any] = []
+    deep.append(deep)
+    with pytest.raises(InputError, match="record 1: expected fields nested a few levels deep, got one of hundreds"):
+        requests_from_records([{**PLAIN, "rephrase": deep}])
+
+
+def test_numbers_as_texts_are_kept_with_a_warning(tmp_path: Path) -> None:
+    """Version 3.0 is not version 3, and a text does not tell what a table program made of 1969."""
+    text = "prompt,subject,target_new,target_true\n{} is,Oz,1969.0,\n{} is,Ix,3.05,2.0\n"
+    with pytest.warns(UserWarning, match="kept") as said:
+        first, second = read_requests(write(tmp_path, text, "edits.csv"))
+    assert [str(warning.message).replace(str(tmp_path), "DIR") for warning in said] == [
+        "answers that end in .0 are kept as they are written, first '1969.0' in DIR/edits.csv, record 1; write a whole "
+        "number without it"
+    ]
+    assert (first.target_new, second.target_new, second.target_true) == ("1969.0", "3.05", "2.0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (edit,) = requests_from_records([{**PLAIN, "target_new": 1969.0, "rephrase": "Oz 2.0 is"}])
+    assert edit.target_new == "1969"
 
 
 def test_errors_of_options(tmp_path: Path) -> None:

@@ -104,11 +104,52 @@ def test_tables(tmp_path: Path, name: str, mark: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        ("['Oslo city', nan]", ("Oslo city",)),
+        ("[nan]", ()),
+        ("['a', None, 'it\\'s']", ("a", "it's")),
+        ("['Ann''s']", None),
+        ("['Ann lives in' 'Ann dwells in']", None),
+        ("['Ann lives in'\n 'Ann dwells in']", None),
+        ("['Ann lives in' nan]", None),
+        ('["Ann lives in" "Ann dwells in"]', None),
+        ("['a', 'b'", None),
+        ("['a'], ['b']", None),
+        ("[array(['a', 'b'], dtype=object)]", None),
+        ("[{'prompt': 'a'} {'prompt': 'b'}]", None),
+        ("{'a', 'b'}", None),
+        ("[Ann] lives in", ("[Ann] lives in",)),
+        ("[{}] lives in", ("[{}] lives in",)),
+        ("{}'s home is", ("{}'s home is",)),
+    ],
+)
+def test_lists_in_cells(tmp_path: Path, cell: str, value: tuple[str, ...] | None) -> None:
+    with (path := tmp_path / "edits.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([[*PLAIN, "rephrase", "output"], [*PLAIN.values(), cell, "['a' 'b"]])
+    if value is not None:
+        assert read_requests(path)[0].rephrase == value
+        return
+    with pytest.raises(InputError) as caught:
+        read_requests(path)
+    assert str(caught.value).startswith(
+        f"{path}, record 1: expected 'rephrase' to be a string or a list of strings, got a list in neither JSON's nor "
+        f"Python's form, {cell:.20}"
+    )
+    with pytest.warns(UserWarning, match="1 test prompts cannot be used and are left out"):
+        assert read_requests(path, skip_unusable=True)[0].rephrase == ()
+
+
+@pytest.mark.parametrize(
     ("content", "text"),
     [
         ("prompt,subject\na,b,c\n", "expected as many cells as columns in DIR/edits.csv, got others in the row that e"),
         ("prompt,subject\na\n", "expected as many cells as columns in DIR/edits.csv, got others in the row that ends"),
         ('prompt,subject\n"a"b,c\n', "expected a table in UTF-8 in DIR/edits.csv, got something else ("),
+        (
+            "prompt,subject,,,subject\na,b,,,c\n",
+            "expected every column of DIR/edits.csv to have a name of its own, got 'subject' twice; rename one of them",
+        ),
         ("prompt,subject\n", "expected at least one record in DIR/edits.csv, got none"),
     ],
 )
@@ -126,6 +167,11 @@ def test_damaged_tables(tmp_path: Path, content: str, text: str) -> None:
             json.dumps(PLAIN) + "\nhello",
             "expected a JSON array or JSON Lines, got something that is not JSON in line 2 of DIR/edits.dat (Expecting "
             "value); correct it.",
+        ),
+        (
+            json.dumps(PLAIN)[:-1] + ', "subject": "Ix"}',
+            "expected a JSON array or JSON Lines with every name once in an object, got 'subject' twice in "
+            'DIR/edits.dat, in {"prompt": "The capital of {} is", "subject": "Ix", ',
         ),
         (
             "[\n1,\n]",

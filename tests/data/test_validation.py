@@ -64,7 +64,7 @@ def test_no_test_prompt_reaches_the_validation_set() -> None:
         for i, r in enumerate(EDITS)
     ]
     bare = [replace(r, rephrase=(), neighborhood=(), target_true=None) for r in EDITS]
-    facts = [replace(r, rephrase=("garbage",), neighborhood=(Probe("g"),), target_true="g") for r in FACTS]
+    facts = [replace(r, rephrase=("garbage",), neighborhood=(Probe("g"),)) for r in FACTS]
     expected = build_validation(EDITS, FACTS, seed=3)
     assert build_validation(garbage, facts, seed=3) == expected
     assert build_validation(bare, FACTS, seed=3) == expected
@@ -188,6 +188,7 @@ def test_facts_that_are_neighbors_or_edited_are_skipped() -> None:
 def test_what_is_true_now_is_asked() -> None:
     facts = [replace(fact, target_true=f"Real{i}") for i, fact in enumerate(FACTS)]
     assert {str(probe.answer)[:4] for probe in composed(facts=facts).preserved} == {"Real"}
+    assert {str(probe.answer)[:4] for probe in build_validation(EDITS, facts).preserved} == {"Real"}
 
 
 def test_snippets_stand_in_for_facts() -> None:

@@ -14,8 +14,10 @@ from aeplus.evaluation.questions import (
     tokenize_items,
     update_score,
 )
+from aeplus.evaluation.suite import Suite, SuiteOptions
 from aeplus.metrics.success import Score
 from aeplus.models.decoder import Decoder
+from aeplus.models.generate import generate
 from aeplus.models.tokens import TokenRow
 from tiny import tiny_model, tiny_tokenizer
 
@@ -29,7 +31,7 @@ ITEMS = [
 
 def test_probability_is_the_mean_over_aspects_of_the_answers_own() -> None:
     decoder, tokenizer = Decoder(tiny_model("llama")), tiny_tokenizer()
-    questions = tokenize_items(tokenizer, ITEMS, Baseline(decoder, tokenizer, ["The capital of Peru is"]))
+    questions = tokenize_items(tokenizer, ITEMS, Baseline(decoder, tokenizer, [("The capital of Peru is", "auto")]))
 
     def probability(ids: tuple[int, ...], answer: int) -> float:
         """One row alone, the whole distribution."""
@@ -47,6 +49,31 @@ def test_probability_is_the_mean_over_aspects_of_the_answers_own() -> None:
     assert found["probability"] == pytest.approx(expected, rel=1e-4)
     assert {name: found[name] for name in found if name != "probability"} == evaluate(decoder, questions).summary()
     assert found["specificity"] == 100.0  # the unedited model's own answer
+
+
+def test_a_prompt_that_is_joined_in_two_ways_has_an_answer_of_each() -> None:
+    """A space that the prompt ends with is read only where nothing else is joined to it."""
+    decoder, tokenizer = Decoder(tiny_model("llama")), tiny_tokenizer()
+    items = [PromptItem("specificity", "Peru is ", None, join=join) for join in ("none", "auto")]
+    both = tokenize_items(tokenizer, items, Baseline(decoder, tokenizer, [("Peru is ", "none"), ("Peru is ", "auto")]))
+    alone = [tokenize_items(tokenizer, [i], Baseline(decoder, tokenizer, [(i.prompt, i.join)]))[0] for i in items]
+    assert both[0].rows != both[1].rows
+    assert [question.expected for question in both] == [question.expected for question in alone]
+    assert evaluate(decoder, both).summary()["specificity"] == 100.0
+    prompts, joins = ["Peru is "] * 3, ["none", "auto", "none"]
+    texts = generate(decoder, tokenizer, prompts, 4, joins=joins)
+    assert texts == [generate(decoder, tokenizer, ["Peru is "], 4, joins=[join])[0] for join in joins]
+    assert texts[0] != texts[1]
+
+
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_an_empty_answer_is_the_unedited_models(nothing: str) -> None:
+    decoder, tokenizer = Decoder(tiny_model("llama")), tiny_tokenizer()
+    edit = EditRequest("{} is", "Rome", "old", neighborhood=(Probe("Oslo is", nothing),), axes=(Probe("In", nothing),))
+    assert edit.neighborhood == (Probe("Oslo is"),)
+    results = Suite(decoder, tokenizer, [edit], options=SuiteOptions(("strict", "generation", "axes"))).measure()
+    assert results["strict"]["specificity"]["value"] == results["axes"]["other"]["value"] == 100.0
+    assert results["generation"]["specificity"]["count"] == 0
 
 
 def test_without_a_prompt_there_is_none() -> None:

@@ -81,7 +81,7 @@ def test_every_protocol_before_and_after(text: str) -> None:
         *("efficacy_gap", "generalization_gap", "specificity_gap"),
     }
 
-    baseline = Baseline(decoder, tokenizer, ["Lyon is"])
+    baseline = Baseline(decoder, tokenizer, [("Lyon is", "auto")])
     decoder.sites[0].weight.copy_(torch.randn(decoder.sites[0].weight.shape))
     after = suite.measure(edited=1)
     assert after["axes"]["locality"]["value"] == 0.0  # compared with the answer of before
@@ -115,6 +115,23 @@ def test_repeated_edits_count_unless_another_answer_supersedes_them(last: str, h
         assert [results[protocol][aspect]["count"] for aspect in ("efficacy", "generalization")] == [holding] * 2
     assert results["axes"]["multi_hop"]["count"] == holding
     assert results["fluency"]["entropy"]["count"] == holding
+
+
+def test_prompts_without_room_to_generate_are_left_out_of_what_generates() -> None:
+    _, decoder, tokenizer = parts()
+    long = " ".join(["Rome"] * 60)
+    assert decoder.context_length == 128
+    stream = [EditRequest("{} is", "Oslo", "London", rephrase=("In Oslo", f"{long} is"), generation=(f"{long} in",))]
+    options = SuiteOptions(("strict", "generation", "fluency"), 110, fluency_length=110, bootstrap_samples=0)
+    with pytest.warns(UserWarning, match="left out") as said:
+        results = Suite(decoder, tokenizer, stream, options=options).measure()
+    assert [str(warning.message) for warning in said] == [
+        f"1 prompt without room for 110 generated tokens in the model's context of 128, left out of {name}, "
+        f"first {text[:60]!r}"
+        for name, text in (("generation", f"{long} is"), ("fluency", f"{long} in"))
+    ]
+    assert [results[name]["generalization"]["count"] for name in ("strict", "generation")] == [2, 1]
+    assert results["fluency"]["entropy"]["count"] == 0
 
 
 def test_each_distinct_row_runs_once() -> None:

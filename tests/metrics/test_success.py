@@ -98,7 +98,7 @@ def test_an_unknown_answer_is_the_unedited_models() -> None:
     decoder = Decoder(model)
     request = EditRequest("{} is", "Rome", "big", neighborhood=(Probe("In London"), Probe("In Oslo")))
     items = edit_items([request])
-    asked = tokenize_items(tokenizer, items, Baseline(decoder, tokenizer, ["In London", "In Oslo"]))
+    asked = tokenize_items(tokenizer, items, Baseline(decoder, tokenizer, [("In London", "auto"), ("In Oslo", "auto")]))
     assert evaluate(decoder, asked).summary()["specificity"] == 100.0
     for site in decoder.sites:
         site.weight.copy_(torch.randn(site.weight.shape))

@@ -4,7 +4,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from aeplus.edits import still_holding
-from aeplus.models.generate import generate
+from aeplus.models.generate import generate, has_room
 from aeplus.run.batches import BatchCommit
 from aeplus.run.hooks import EditCallback, EditingModule, session_of
 from aeplus.run.session import EditSession
@@ -17,7 +17,7 @@ class GenerationWriter(EditCallback):
     """Shows greedy continuations of some edit prompts before and after, in the terminal and as text in TensorBoard.
 
     Args:
-        count: How many edits to show, spread over the stream.
+        count: How many edits to show, spread over those of the stream that leave room to generate.
         length: New tokens per generation.
         every: Log the generations after every N batches too; 0 for the start and the end only.
         table: Whether to print the table at the end.
@@ -34,7 +34,10 @@ class GenerationWriter(EditCallback):
         """Asks the unedited model."""
         session = module.session
         requests = session.data.requests
-        edits = [request for request, holds in zip(requests, still_holding(requests), strict=True) if holds]
+        holding = [request for request, holds in zip(requests, still_holding(requests), strict=True) if holds]
+        asked = [edit.question for edit in holding], self.length, [edit.join for edit in holding]
+        room = has_room(session.decoder, session.tokenizer, *asked)
+        edits = [edit for edit, fits in zip(holding, room, strict=True) if fits]
         chosen = [edits[i * len(edits) // self.count] for i in range(self.count)] if len(edits) > self.count else edits
         self._prompts = [edit.question for edit in chosen]
         self._joins = [edit.join for edit in chosen]

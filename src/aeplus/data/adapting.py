@@ -93,6 +93,25 @@ def continued(earlier: Sequence[EditRequest], new: Sequence[EditRequest]) -> int
     return same
 
 
+def with_own_cases(earlier: Sequence[EditRequest], new: Sequence[EditRequest]) -> list[EditRequest]:
+    """The new edits, with other names for cases that the edits made have too: files count their cases from 1.
+
+    Args:
+        earlier: The edits made.
+        new: Those to come; where they begin with the last of those made, their cases are the same.
+    """
+    same = continued(earlier, new)
+    names = {edit.case: made.case for edit, made in zip(new, earlier[len(earlier) - same :], strict=False)}
+    taken = {edit.case for edit in earlier}
+    for case in dict.fromkeys(edit.case for edit in new if edit.case and edit.case not in names):
+        name = case
+        while name in taken:
+            name += "+"
+        names[case] = name
+        taken.add(name)
+    return [replace(edit, case=names[edit.case]) if edit.case else edit for edit in new]
+
+
 def _same_edit(a: EditRequest, b: EditRequest) -> bool:
     one, other = ((e.asked or e.prompt, e.subject, e.target_new, e.turns) for e in (a, b))
     return one == other

@@ -11,7 +11,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
-from aeplus.data.adapting import continued, readable_tests, usable_edits
+from aeplus.data.adapting import continued, readable_tests, usable_edits, with_own_cases
 from aeplus.data.chat import ChatTemplate
 from aeplus.data.fitting import Reader, readable_validation
 from aeplus.data.formats.zsre import ask_plainly
@@ -72,9 +72,9 @@ class EditDataModule(LightningDataModule):
             later; one paraphrase of every edit scores Efficacy. With smoothing the scores choose the candidate.
         validation_earlier: Maximum number of paraphrases of earlier batches among them: a sample for each batch, so
             that a batch after thousands of edits costs as much as an early one.
-        preserved: A file of true facts (plain JSON Lines; ``target_new`` is the present answer) whose paraphrases score
-            Specificity after every batch. Without one, sentence beginnings of ``snippet_corpus`` are used, with the
-            unedited model's continuation.
+        preserved: A file of true facts (``target_true``, else ``target_new``, is the present answer) whose paraphrases
+            score Specificity after every batch. Without one, sentence beginnings of ``snippet_corpus`` are used, with
+            the unedited model's continuation.
         preserved_count: Number of preserved facts or sentence beginnings.
         snippet_corpus: Text for those beginnings; by default that of ``model.preserved.corpus``.
         seed: Seed of every choice made here.
@@ -136,8 +136,8 @@ class EditDataModule(LightningDataModule):
         Args:
             earlier: These edits, in order.
         """
-        new = self._given if self._given is not None else self.read()
-        self._earlier, self._new = list(earlier), list(new)
+        new = with_own_cases(earlier, self._given if self._given is not None else self.read())
+        self._earlier, self._new = list(earlier), new
         same = continued(earlier, new)
         self._given, self._before, self.requests = [*earlier, *new[same:]], len(earlier) - same, []
         self.setup("fit")

@@ -4,6 +4,7 @@ Sources are in :mod:`aeplus.data.sources`, formats in :mod:`aeplus.data.formats`
 """
 
 import random
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from aeplus.errors import InputError
 from aeplus.texts import check_join
 
 _NAMED = 12  # fields that a warning names
+_DECIMAL = re.compile(r"-?\d+\.0")
 
 
 def read_requests(
@@ -119,7 +121,9 @@ def _parsed(
     check_join(join, "data.join")
     refused: list[str] = []
     dropped: list[str] = []
+    decimals: list[str] = []
     unread: dict[str, None] = {}
+    taken: set[str] = set()
     used = tests = 0
     for source, number, record, prefix in numbered:
         notes = Notes(skip_unusable)
@@ -133,14 +137,19 @@ def _parsed(
         used += 1
         unread.update(notes.unread)
         dropped += [f"{source}, record {number}: {reason}" for reason in notes.dropped]
+        found = [answer for edit in edits for answer in _answers(edit) if _DECIMAL.fullmatch(answer)]
+        decimals += [f"{answer!r} in {source}, record {number}" for answer in found]
         tests += sum(1 for edit in edits for _ in held_out_prompts([edit]))
         known = (record[key] for key in ("id", "case_id") if not missing(record.get(key)))
         name = str(number_text(next(known, number)))
         several = len(edits) > 1
-        cases = [edit.case or (name if several else "") for edit in edits]
+        case = edits[0].case or (name if several else "")
+        if case and prefix + case in taken and missing(record.get("case")):  # plain records may share a case
+            case = f"{case}#{number}"
+        taken.add(prefix + case)
         yield [
             replace(edit, id=f"{name}/{position}" if several else name, case=case and prefix + case)
-            for position, (edit, case) in enumerate(zip(edits, cases, strict=True), start=1)
+            for position, edit in enumerate(edits, start=1)
         ]
     if refused and not used:
         raise InputError(refused[0])
@@ -150,11 +159,22 @@ def _parsed(
     if dropped:
         msg = f"{len(dropped)} test prompts cannot be used and are left out, first {dropped[0]}"
         warnings.warn(msg if tests else f"{msg}; no test prompt is left", stacklevel=2)
+    if decimals:  # a table program may have made it of 1969, but the text does not tell
+        msg = (
+            f"answers that end in .0 are kept as they are written, first {decimals[0]}; write a whole number without it"
+        )
+        warnings.warn(msg, stacklevel=2)
     if unread:
         names = f"{', '.join(list(unread)[:_NAMED])}{', …' if len(unread) > _NAMED else ''}"
         nothing = "" if tests else "; the edits have no test prompts, so only Efficacy will be measured"
         msg = f"fields of the records that nobody reads: {names}{nothing}"
         warnings.warn(msg, stacklevel=2)
+
+
+def _answers(edit: EditRequest) -> Iterator[str]:
+    yield from (edit.target_new, *edit.aliases, edit.target_true or "")
+    for probe in (*edit.neighborhood, *edit.axes):
+        yield from probe.answers
 
 
 def fill_neighborhoods(

@@ -6,7 +6,9 @@ import io
 import json
 import re
 import sys
+import tokenize
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +24,7 @@ _HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+?)(?::(?P<split>[\w.-]+))?")
 _FILE_ENDINGS = {".json", ".jsonl", ".ndjson", ".gz", ".parquet", ".txt", ".csv", ".tsv"}
 _TABLE = re.compile(r".*\.(?:csv|tsv)(?:\.gz)?", re.IGNORECASE)
 _PARQUET = b"PAR1"
+_LISTED = re.compile(r"""\[\s*\[?\s*['"]|\[\s*\{(?!\})|\{\s*['"]|\[(?:array|list)\(""")
 
 
 def read_records(source: str | Path) -> Iterator[Any]:
@@ -90,6 +93,10 @@ def _table_records(file: BinaryIO, path: Path) -> Iterator[dict[str, Any]]:
         content.seek(0)
         marks = {mark: head.count(mark) for mark in ",;\t"}
         rows = csv.DictReader(content, delimiter=max(marks, key=lambda mark: marks[mark]), strict=True)
+        names = [name for name in rows.fieldnames or () if name.strip()]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            msg = f"expected every column of {path} to have a name of its own, got {twice!r} twice; rename one of them."
+            raise InputError(msg)
         for row in rows:
             if None in row or None in row.values():
                 msg = (
@@ -106,20 +113,46 @@ def _table_records(file: BinaryIO, path: Path) -> Iterator[dict[str, Any]]:
         content.detach()
 
 
+class BrokenList:
+    """A cell that is meant as a list or an object and cannot be read as one; whoever reads its field refuses it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        """What messages say they got."""
+        return f"a list in neither JSON's nor Python's form, {self.text}"
+
+
 def _cell(text: str) -> Any:
     """A cell's value: nothing for an empty one, a list or an object where it is one, else the text."""
-    if not text.strip():
-        return None
     bare = text.strip()
+    if not bare:
+        return None
     if (bare[0], bare[-1]) in (("[", "]"), ("{", "}")):
-        for read in (json.loads, ast.literal_eval):  # pandas writes lists as Python does
+        for read in (json.loads, _literal):  # pandas writes lists as Python does
             try:
                 value = read(bare)
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
+            except (ValueError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError):
                 continue
             if isinstance(value, list) or (isinstance(value, dict) and value):
                 return value
-    return text
+    return BrokenList(bare) if _LISTED.match(bare) else text
+
+
+def _literal(text: str) -> Any:
+    """The value of a Python literal, in which pandas writes what is missing as nan."""
+    tree = _NanAsNone().visit(ast.parse(text, mode="eval"))
+    words = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type != tokenize.NL]
+    if any(a == b == tokenize.STRING for a, b in pairwise(words)):
+        msg = "numpy writes arrays without commas, and Python would read their texts as one"
+        raise ValueError(msg)
+    return ast.literal_eval(tree)
+
+
+class _NanAsNone(ast.NodeTransformer):
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(None) if node.id == "nan" else node
 
 
 def _parquet_records(path: Path) -> Iterator[Any]:

@@ -1,6 +1,6 @@
 """The validation set, which scores the model while edits are smoothed.
 
-It is made from the edits' own prompts, subjects and targets and from preserved facts or text. It never uses
+It is made from the edits' own prompts, subjects and targets and from preserved facts or text. It never uses an edit's
 ``rephrase``, ``neighborhood`` or ``target_true``: those are test data, and a candidate selected by them would be
 selected by the test.
 """
@@ -70,8 +70,8 @@ def build_validation(
 
     Args:
         requests: The stream of edits.
-        preserved: True facts: ``target_new`` is the present answer. Facts on an edited subject are skipped: an edit may
-            rightly change them.
+        preserved: True facts: ``target_true``, else ``target_new``, is the present answer. Facts on an edited subject
+            are skipped: an edit may rightly change them.
         batch_size: Edits per sequential batch; of each batch at least one edit is paraphrased.
         share: The share of each batch's edits to paraphrase; 0 for none at all.
         preserved_count: Maximum number of preserved facts; each gives one prompt, in rotating templates.
@@ -110,7 +110,7 @@ def build_validation(
     probes = []
     for number, fact in enumerate(rng.sample(facts, min(preserved_count, len(facts)))):
         if texts := paraphrases(fact.prompt, fact.subject):
-            probes.append(Probe(texts[number % len(texts)], fact.target_new))
+            probes.append(Probe(texts[number % len(texts)], fact.target_true or fact.target_new))
     return ValidationSet(tuple(rewrites), tuple(probes), firsts)
 
 

@@ -1,5 +1,6 @@
 """Free generation: whether the new answer comes first or is named, how fluent and how consistent the text is."""
 
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +12,10 @@ from aeplus.metrics.mean import WHOLE, Interval
 from aeplus.metrics.success import ASPECTS, PARTS
 from aeplus.metrics.text import Consistency, Fluency, GenerationSuccess, NamingSuccess
 from aeplus.models.decoder import Decoder
-from aeplus.models.generate import generate
+from aeplus.models.generate import generate, has_room
 from aeplus.models.tokens import encode
 from aeplus.texts import joined
+from aeplus.utils.tables import counted
 
 CRITERIA: dict[str, type[GenerationSuccess]] = {"generation": GenerationSuccess, "contains": NamingSuccess}
 """What counts as right in generated text, by protocol: the answer comes first, or is named anywhere."""
@@ -30,7 +32,7 @@ def measure_generation(
 ) -> dict[str, Any]:
     """How often greedy text begins with an accepted answer, or contains one.
 
-    Prompts without a known answer are left out.
+    Prompts without a known answer are left out, and those that leave no room to generate, which a warning counts.
 
     Args:
         decoder: The model.
@@ -45,12 +47,14 @@ def measure_generation(
         An interval for each aspect and each way of asking that has prompts, and ``score``, the mean of the aspects.
     """
     known = [item for item in items if item.answer is not None]
-    answers = [(str(item.answer), *item.aliases) for item in known]
-    pairs = [(item, text) for item, accepted in zip(known, answers, strict=True) for text in accepted]
+    pairs = [(item, text) for item in known for text in (str(item.answer), *item.aliases)]
     prompts, joins = [item.prompt for item, _ in pairs], [item.join for item, _ in pairs]
     rows = encode(tokenizer, prompts, [text for _, text in pairs], joins=joins)
-    longest = max((len(row.answer_ids) for row in rows), default=0)
-    shared = max(length, longest), batch_tokens, [item.join for item in known]
+    length = max(length, *(len(row.answer_ids) for row in rows), 0)
+    asked = [item.prompt for item in known], length, [item.join for item in known]
+    known = [item for item, fits in zip(known, _fitting(decoder, tokenizer, *asked, criterion), strict=True) if fits]
+    answers = [(str(item.answer), *item.aliases) for item in known]
+    shared = length, batch_tokens, [item.join for item in known]
     texts = generate(decoder, tokenizer, [item.prompt for item in known], *shared)
     intervals: dict[str, Any] = {}
     for name in (*ASPECTS, *PARTS):
@@ -77,7 +81,8 @@ def measure_fluency(
     """The n-gram entropy of text generated from the generation prompts, and its similarity to the references.
 
     As in ROME's code the prompt is part of the text, and all texts of an edit are compared with its references at
-    once. For an edit without generation prompts its own prompt is used.
+    once. For an edit without generation prompts its own prompt is used. Prompts that leave no room to generate are left
+    out, and a warning counts them.
 
     Args:
         decoder: The model.
@@ -103,6 +108,8 @@ def measure_fluency(
         for prompt in (edit.generation or (edit.question,))
         if prompt not in dropped
     ]
+    fitting = _fitting(decoder, tokenizer, [p for _, p, _ in pairs], length, [join for *_, join in pairs], "fluency")
+    pairs = [pair for pair, fits in zip(pairs, fitting, strict=True) if fits]
     asked, joins = [prompt for _, prompt, _ in pairs], [join for *_, join in pairs]
     texts = generate(decoder, tokenizer, asked, length, batch_tokens, joins, top_k, sampling[-1])
     by_edit: dict[int, list[str]] = defaultdict(list)
@@ -119,3 +126,17 @@ def measure_fluency(
         metric.update([" ".join(by_edit[n]) for n, _ in known], [text for _, text in known], [n for n, _ in known])
         consistency = metric.interval(*sampling)
     return {"entropy": entropy.interval(*sampling), "consistency": consistency}
+
+
+def _fitting(
+    decoder: Decoder, tokenizer: Any, prompts: Sequence[str], length: int, joins: Sequence[str], protocol: str
+) -> list[bool]:
+    """Which prompts leave room to generate."""
+    fits = has_room(decoder, tokenizer, prompts, length, joins)
+    if lost := [prompt for prompt, fit in zip(prompts, fits, strict=True) if not fit]:
+        warnings.warn(
+            f"{counted(len(lost), 'prompt')} without room for {length} generated tokens in the model's context of "
+            f"{decoder.context_length}, left out of {protocol}, first {lost[0][:60]!r}",
+            stacklevel=3,
+        )
+    return fits

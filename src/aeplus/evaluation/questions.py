@@ -82,21 +82,18 @@ class Baseline:
     Args:
         decoder: The unedited model.
         tokenizer: Its tokenizer.
-        prompts: All prompts that will be looked up.
-        joins: How the prompts and answers are joined, where that is not ``auto``, by prompt.
+        asked: All prompts that will be looked up, each with how it and an answer are joined.
     """
 
-    def __init__(
-        self, decoder: Decoder, tokenizer: Any, prompts: Iterable[str], joins: Mapping[str, str] | None = None
-    ) -> None:
-        texts, known = sorted(set(prompts)), joins or {}
-        rules = [known.get(text, "auto") for text in texts]
-        answers = predict(decoder, encode(tokenizer, texts, limit=decoder.context_length, joins=rules))
-        self._answers = dict(zip(texts, answers, strict=True))
+    def __init__(self, decoder: Decoder, tokenizer: Any, asked: Iterable[tuple[str, str]]) -> None:
+        pairs = sorted(set(asked))
+        texts, joins = [text for text, _ in pairs], [join for _, join in pairs]
+        answers = predict(decoder, encode(tokenizer, texts, limit=decoder.context_length, joins=joins))
+        self._answers = dict(zip(pairs, answers, strict=True))
 
-    def __getitem__(self, prompt: str) -> tuple[int, ...]:
+    def __getitem__(self, asked: tuple[str, str]) -> tuple[int, ...]:
         """The unedited model's next token."""
-        return self._answers[prompt]
+        return self._answers[asked]
 
 
 # ---- from edits to test prompts
@@ -160,7 +157,7 @@ def axis_items(
 def tokenize_items(
     tokenizer: Any,
     items: Sequence[tuple[str, str, str | None] | PromptItem],
-    baseline: Baseline | Mapping[str, tuple[int, ...]],
+    baseline: Baseline | Mapping[tuple[str, str], tuple[int, ...]],
     limit: int | None = None,
 ) -> list[Question]:
     """Tokenizes test prompts.
@@ -179,7 +176,8 @@ def tokenize_items(
     questions = []
     for item, accepted in zip(prompts, answers, strict=True):
         own = tuple(next(rows) for _ in accepted)
-        questions.append(Question(item, own, tuple(row.answer_ids or baseline[item.prompt] for row in own)))
+        expected = tuple(row.answer_ids or baseline[item.prompt, item.join] for row in own)
+        questions.append(Question(item, own, expected))
     return questions
 
 

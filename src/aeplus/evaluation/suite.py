@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from aeplus.data.validation import preserved_snippets
-from aeplus.edits import EditRequest, prompt_joins
+from aeplus.edits import EditRequest
 from aeplus.errors import InputError, require_not_negative, require_positive
 from aeplus.evaluation.drift import DriftMeter, held_out_text
 from aeplus.evaluation.free_text import measure_fluency, measure_generation
@@ -132,9 +132,13 @@ class Suite:
     ) -> None:
         self.decoder, self.tokenizer, self.options = decoder, tokenizer, options
         self.requests, self.dropped = list(requests), dropped
-        probes = (probe for request in requests for probe in (*request.neighborhood, *request.axes))
-        unanswered = [probe.prompt for probe in probes if probe.answer is None]
-        self._baseline = Baseline(decoder, tokenizer, unanswered, prompt_joins(requests))
+        unanswered = [
+            (probe.prompt, request.join)
+            for request in requests
+            for probe in (*request.neighborhood, *request.axes)
+            if probe.answer is None
+        ]
+        self._baseline = Baseline(decoder, tokenizer, unanswered)
         self._references = self._read_references() if "fluency" in options.protocols else References()
         self._drift = self._drift_meter() if "drift" in options.protocols else None
 

@@ -42,9 +42,10 @@ def generate(
     Raises:
         InputError: If a prompt and its continuation do not fit the model's context.
     """
-    asked = dict(sorted(zip(prompts, joins or ["auto"] * len(prompts), strict=True)))
-    encoded = encode(tokenizer, list(asked), limit=decoder.context_length, joins=list(asked.values()))
-    rows = dict(zip(asked, encoded, strict=True))
+    pairs = list(zip(prompts, joins or ["auto"] * len(prompts), strict=True))
+    asked = sorted(set(pairs))
+    texts, rules = [text for text, _ in asked], [rule for _, rule in asked]
+    rows = dict(zip(asked, encode(tokenizer, texts, limit=decoder.context_length, joins=rules), strict=True))
     _check_room(decoder, rows, length)
     distinct = {row.ids: row for row in rows.values()}
     ordered = sorted(distinct.values(), key=lambda row: len(row.ids))
@@ -75,7 +76,13 @@ def generate(
     with _seeded(decoder.device, seed):
         found = decoder.ranks.split(ordered, continued)
     continuations = {row.ids: text for row, text in zip(ordered, found, strict=True)}
-    return [continuations[rows[prompt].ids] for prompt in prompts]
+    return [continuations[rows[pair].ids] for pair in pairs]
+
+
+def has_room(decoder: Decoder, tokenizer: Any, prompts: Sequence[str], length: int, joins: Sequence[str]) -> list[bool]:
+    """Whether :func:`generate` can continue each prompt by so many tokens: both must fit the model's context."""
+    limit = decoder.context_length
+    return [limit is None or len(row.ids) + length <= limit for row in encode(tokenizer, prompts, joins=joins)]
 
 
 @torch.no_grad()
@@ -128,13 +135,13 @@ def _seeded(device: torch.device, seed: int) -> Iterator[None]:
         yield
 
 
-def _check_room(decoder: Decoder, rows: dict[str, TokenRow], length: int) -> None:
+def _check_room(decoder: Decoder, rows: dict[tuple[str, str], TokenRow], length: int) -> None:
     limit = decoder.context_length
     longest = max(rows.items(), key=lambda item: len(item[1].ids), default=None)
     if limit is not None and longest is not None and len(longest[1].ids) + length > limit:
         msg = (
             f"expected prompt and generation to fit the model's context of {limit} tokens, got {len(longest[1].ids)} "
-            f"tokens for {longest[0][:60]!r}… and {length} to generate; generate fewer or shorten it."
+            f"tokens for {longest[0][0][:60]!r}… and {length} to generate; generate fewer or shorten it."
         )
         raise InputError(msg)
 

@@ -5,7 +5,7 @@ from typing import Any
 from weakref import ref
 
 from aeplus.data.chat import ChatTemplate
-from aeplus.edits import EditRequest, Probe, prompt_joins
+from aeplus.edits import EditRequest
 from aeplus.evaluation.questions import (
     Baseline,
     PromptItem,
@@ -41,7 +41,7 @@ class Measure:
 
     def __init__(self, decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest]) -> None:
         self._decoder, self._tokenizer = decoder, asking(tokenizer, requests)
-        self._baseline = Baseline(decoder, self._tokenizer, _unanswered(requests), prompt_joins(requests))
+        self._baseline = Baseline(decoder, self._tokenizer, _unanswered(requests))
 
     def __call__(self, requests: Sequence[EditRequest]) -> Success:
         """Efficacy, Generalization, Specificity and Score of some edits, on the model as it is now."""
@@ -81,11 +81,11 @@ class Measuring:
         """
         self._reading.check_tests(data)
         self._data = data
-        unanswered = _unanswered(data.requests, data.validation.preserved)
-        joins = prompt_joins(data.requests)
+        preserved = [("", probe.prompt, None) for probe in data.validation.preserved if probe.answer is None]
+        unanswered = _unanswered(data.requests)
+        unanswered += [(item.prompt, item.join) for item in self._reading.with_joins(preserved)]
         self.baseline = unedited.once(
-            ("baseline", *unanswered, *joins.items()),
-            lambda: Baseline(self._decoder, self._reading.tokenizer, unanswered, joins),
+            ("baseline", *unanswered), lambda: Baseline(self._decoder, self._reading.tokenizer, unanswered)
         )
         items = edit_items(data.requests, data.overlap)
         return unedited.once(("before", *items), lambda: self.score(data.requests))
@@ -119,7 +119,8 @@ class Measuring:
         return tokenize_items(self._reading.tokenizer, items, self.baseline, self._decoder.context_length)
 
 
-def _unanswered(requests: Iterable[EditRequest], more: Iterable[Probe] = ()) -> list[str]:
-    """Test prompts, and others, of which the unedited model's answer is the right one."""
-    probes = [probe for request in requests for probe in request.neighborhood]
-    return [probe.prompt for probe in (*probes, *more) if probe.answer is None]
+def _unanswered(requests: Iterable[EditRequest]) -> list[tuple[str, str]]:
+    """Test prompts of which the unedited model's answer is the right one, each with how an answer is joined."""
+    return [
+        (probe.prompt, request.join) for request in requests for probe in request.neighborhood if probe.answer is None
+    ]

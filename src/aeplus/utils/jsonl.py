@@ -179,10 +179,23 @@ def parse_json(text: str, path: Path, line: int, expected: str = "JSON") -> Any:
     """The value of a JSON text that begins at a line of a file.
 
     Raises:
-        InputError: If it is not JSON; the message names the line.
+        InputError: If it is not JSON, where the message names the line, or an object has a name twice.
     """
+
+    def named(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):  # Python would keep the last value and say nothing
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            msg = f"expected {expected} with every name once in an object, got {twice!r} twice in {path}, "
+            msg += f"in {json.dumps(found, ensure_ascii=False):.80}; correct it."
+            raise InputError(msg)
+        return found
+
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=named)
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         line += getattr(error, "lineno", 1) - 1
         reason = getattr(error, "msg", str(error))

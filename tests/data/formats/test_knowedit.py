@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from aeplus.data.formats import parse_record
+from aeplus.data.formats.fields import Notes
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 
@@ -61,14 +62,30 @@ def test_the_form_that_easyedit_hands_on() -> None:
 
 
 def test_prompts_may_be_listed() -> None:
-    axes = {
-        "Reasoning": [{"prompt": ["Ann died in", "Ann rests in"], "ground_truth": [["Norway", "Norge"], ["NO"], []]}]
-    }
-    (edit,) = parse_record({**KNOWEDIT, "portability": axes, "locality": None})
-    assert [(probe.prompt, probe.answers) for probe in edit.axes] == [
-        ("Ann died in", ("Norway", "Norge", "NO")),
-        ("Ann rests in", ("Norway", "Norge", "NO")),
-    ]
+    def asked(**test: Any) -> list[tuple[str, tuple[str, ...]]]:
+        (edit,) = parse_record({**KNOWEDIT, "portability": {"Reasoning": [test]}, "locality": None})
+        return [(probe.prompt, probe.answers) for probe in edit.axes]
+
+    truth = [["Norway", "Norge"], ["NO"], []]
+    assert asked(prompt=["Ann died in"], ground_truth=truth) == [("Ann died in", ("Norway", "Norge", "NO"))]
+    two = ["Ann died in", "Ann rests in"]
+    assert asked(prompt=two, ground_truth=truth[:2]) == [(two[0], ("Norway", "Norge")), (two[1], ("NO",))]
+    assert asked(prompt=two, ground_truth="Norway") == [(prompt, ("Norway",)) for prompt in two]
+    assert asked(prompt=two, ground_truth=[]) == []
+
+
+def test_several_prompts_with_another_number_of_answers_are_refused() -> None:
+    """Otherwise each would count as right what is an answer to another."""
+    test = {"prompt": ["Ann died in", "Ann rests in"], "ground_truth": ["Norway", "Oslo", "Rome"]}
+    record = {**KNOWEDIT, "portability": {"Reasoning": test}, "locality": {"F": [test, {"prompt": "Bob is"}]}}
+    with pytest.raises(InputError) as caught:
+        parse_record(record)
+    assert str(caught.value) == (
+        "expected 'ground_truth' to have the answers for each 'prompt', got 3 for 2; correct either."
+    )
+    notes = Notes(lenient=True)
+    (edit,) = parse_record(record, notes=notes)
+    assert (edit.axes, edit.neighborhood, len(notes.dropped)) == ((), (Probe("Bob is"),), 2)
 
 
 def test_zsre_and_wikibio_of_knowedit() -> None:

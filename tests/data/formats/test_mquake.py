@@ -8,6 +8,7 @@ from aeplus.data.formats import parse_record
 from aeplus.data.readers import requests_from_records
 from aeplus.edits import EditRequest, Probe, broken_cases, still_holding
 from aeplus.errors import InputError
+from aeplus.evaluation.questions import axis_items
 
 CITIZEN = {
     "prompt": "{} is a citizen of",
@@ -83,6 +84,21 @@ def test_questions_hold_as_long_as_all_edits_of_the_case_do() -> None:
     assert [edit.id for edit in changed] == ["0/1", "0/2", "1"]
     assert still_holding(changed) == [False, True, True]
     assert broken_cases(changed) == {"0"}
+
+
+def test_cases_of_one_number_stay_apart() -> None:
+    """The second case is not complete and loses a fact, which is nothing to the first."""
+    other = {
+        **MQUAKE,
+        "requested_rewrite": [{**CITIZEN, "subject": "Bob"}, {**CAPITAL, "subject": "Oz"}],
+        "questions": ["Which city governs the country of Bob?"],
+        "new_single_hops": [],
+    }
+    plain = {"prompt": CITIZEN["prompt"], "subject": "Bob", "target_new": "Ix", "case": "c"}
+    stream = requests_from_records([MQUAKE, other, plain, {**plain, "subject": "Eve"}])
+    assert [edit.case for edit in stream] == ["0", "0", "0#2", "0#2", "c", "c"]
+    for reached in (2, 3, 6):
+        assert {item.prompt for item in axis_items(stream, reached)} == {probe.prompt for probe in AXES}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aeplus.data.formats import parse_record
+from aeplus.data.formats.fields import Notes
 from aeplus.data.formats.plain import as_record
 from aeplus.data.readers import read_requests, requests_from_records
 from aeplus.edits import EditRequest, Probe
@@ -85,6 +86,29 @@ def test_qaedit(wrap: Any) -> None:
     assert edit.prompt == "Who wrote {}?"
     assert (edit.target_new, edit.rephrase) == ("Ada", ("The Quill is by?",))
     assert edit.neighborhood == (Probe("Who is Ben?", "a king"),)
+
+
+@pytest.mark.parametrize(
+    ("locality", "got"),
+    [
+        ([{"prompt": "Who is Ben?", "ground_truth": "a king"}], "{'prompt': 'Who is Ben?', 'ground_truth': 'a king'}"),
+        ({"neighborhood": {"prompt": ["Who is Ben?"]}}, "{'prompt': ['Who is Ben?']}"),
+        ({"neighborhood": "Who is Ben?"}, "'Who is Ben?'"),
+        ("Who is Ben?", "'Who is Ben?'"),
+    ],
+)
+def test_what_qaedit_does_not_say_is_not_left_out_silently(locality: Any, got: str) -> None:
+    record = {"prompt": "Who wrote the Quill?", "subject": "the Quill", "target": "Ada", "locality": locality}
+    with pytest.raises(InputError) as caught:
+        parse_record(record)
+    assert str(caught.value) == (
+        f"expected 'locality' to be a list of objects with loc and loc_ans, got {got}; correct it."
+    )
+    notes = Notes(lenient=True)
+    assert parse_record(record, notes=notes)[0].neighborhood == ()
+    assert len(notes.dropped) == 1
+    for nothing in ([], [{}], [None], {"neighborhood": []}, [{"loc": None}]):
+        assert parse_record({**record, "locality": nothing})[0].neighborhood == ()
 
 
 def test_halluedit() -> None:

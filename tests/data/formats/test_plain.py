@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from aeplus.data.formats import parse_record
+from aeplus.data.formats.fields import Notes
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 
@@ -75,6 +76,26 @@ def test_damaged(change: dict[str, Any], text: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_record({**PLAIN, **change})
     assert str(caught.value).startswith(text)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"question": "Who rules Oz?", "object": "Ann"},
+        {"update": "Who rules Oz?", "ans": "Ann"},
+        {"question": "Who rules Oz?", "answer": "Ann", "para_question": "Who is Oz's ruler?"},
+        {"src": "Who rules Oz?", "answers": ["Ann"]},
+        {"text": "Oz is ruled.", "concept": "Oz", "labels": "Ann"},
+        {"requested_rewrite": {"prompt": "{} is ruled by", "subject": "Oz", "target_new": {"str": "Ann"}}},
+        {"edit": {"prompt": "The ruler of Oz is Ann."}},
+    ],
+)
+def test_further_columns_make_no_other_edit(more: dict[str, Any]) -> None:
+    notes = Notes()
+    assert parse_record({**PLAIN, **more}, notes=notes) == [EditRequest("The capital of {} is", "Oz", "Rome")]
+    assert more.keys() <= notes.unread.keys()
+    (edit,) = parse_record({**PLAIN, **more, "locality": {"F": [{"prompt": "Ix is"}]}})
+    assert (edit.target_new, edit.neighborhood) == ("Rome", (Probe("Ix is"),))
 
 
 def test_without_a_subject() -> None:

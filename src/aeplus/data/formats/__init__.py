@@ -21,12 +21,13 @@ from aeplus.data.formats import (
     wikibigedit,
     zsre,
 )
-from aeplus.data.formats.fields import Notes, ReadRecord, Target, optional
+from aeplus.data.formats.fields import Notes, ReadRecord, Target, optional, plain_value
 from aeplus.edits import SLOT, EditRequest, Probe
 from aeplus.errors import InputError
 from aeplus.texts import tidied
 
-# The first that fits decides: KnowEdit has all fields of the plain format, and more.
+# The first that fits decides: KnowEdit has all fields of the plain format, and more. A record that names prompt and
+# target_new is of one of these two, whatever further columns its table has.
 FORMATS: tuple[ModuleType, ...] = (
     counterfact, mquake, ripple, zsre, wikibigedit, halluedit, unke, knowedit, qaedit, plain,
 )  # fmt: skip
@@ -52,11 +53,12 @@ def parse_record(
     if not isinstance(record, Mapping):
         msg = f"expected an object with the fields of a format, {names}, got {record!r:.80}; correct it."
         raise InputError(msg)
+    record = plain_value(record)
     notes = notes or Notes()
     known: dict[str, None] = {}
     read: set[str] = set()
     fields = ReadRecord(record, notes, known, read)
-    for form in FORMATS:
+    for form in (knowedit, plain) if plain.recognizes(record) else FORMATS:
         if form.recognizes(record):
             rule = optional(record, "join") or join
             edits: list[EditRequest] = [_tidied(replace(edit, join=rule)) for edit in form.parse(fields, target)]

@@ -103,16 +103,43 @@ def tested(record: Record) -> Iterator[None]:
 
 # ---- values
 
+_PANDAS = ("NAType", "NaTType")  # how pandas, which need not be there, calls what is missing
+
+
+def plain_value(value: Any) -> Any:
+    """A value as JSON would give it: of numpy's arrays and numbers the lists and numbers they hold.
+
+    Raises:
+        InputError: If it is nested too deeply.
+    """
+    try:
+        return _plain(value)
+    except RecursionError as error:
+        msg = "expected fields nested a few levels deep, got one of hundreds of levels; correct it."
+        raise InputError(msg) from error
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, str | Mapping) and callable(listed := getattr(value, "tolist", None)):
+        value = listed()
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
 
 def missing(value: Any) -> bool:
     """Whether a value says that there is none."""
     if isinstance(value, float):
         return math.isnan(value)
-    return value is None or value in ("", [], (), {}) or (isinstance(value, str) and not value.strip())
+    if isinstance(value, str):
+        return not value.strip()
+    if value is None or type(value).__name__ in _PANDAS:
+        return True
+    return isinstance(value, list | tuple | Mapping) and not value
 
 
 def number_text(value: Any) -> Any:
-    """A number as text, whole ones without a point (tables make 1969 to 1969.0); anything else as it is."""
+    """A number as text, whole ones without a point (tables make 1969 to 1969.0); a text that is one as it is."""
     if isinstance(value, int | float) and not isinstance(value, bool) and not missing(value):
         return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
     return value

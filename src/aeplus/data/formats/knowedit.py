@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from aeplus.data.formats import plain
 from aeplus.data.formats.fields import (
     Record,
     Target,
@@ -29,9 +30,9 @@ _WIKIBIO = {"text": "prompt", "concept": "subject", "labels": "target_new"}  # W
 
 def recognizes(record: Record) -> bool:
     """Whether a record has this format."""
-    if record.keys() >= _WIKIBIO.keys():
-        return True
-    return {"prompt", "target_new"} <= record.keys() and bool(record.keys() & {"portability", "locality"})
+    if plain.recognizes(record):
+        return bool(record.keys() & {"portability", "locality"})
+    return record.keys() >= _WIKIBIO.keys()
 
 
 def parse(record: Record, target: Target) -> list[EditRequest]:
@@ -46,14 +47,14 @@ def parse(record: Record, target: Target) -> list[EditRequest]:
     Args:
         record: ``prompt``, ``subject``, ``target_new``, and optionally ``ground_truth`` (the answer before the edit),
             ``rephrase`` or ``rephrase_prompt``, ``portability`` and ``locality``: for each kind a list of objects with
-            ``prompt`` and ``ground_truth`` or, as EasyEdit passes them on, one object with a list of each. A
-            ``ground_truth`` is a string, a list of strings or a list of lists of aliases.
+            ``prompt`` and ``ground_truth`` or, as EasyEdit passes them on, one object with a list of each, of equal
+            length. The ``ground_truth`` of a prompt is a string, a list of strings or a list of lists of aliases.
         target: Not used.
 
     Raises:
         InputError: If a field cannot be used.
     """
-    own = {known: name for name, known in _WIKIBIO.items()} if record.keys() >= _WIKIBIO.keys() else {}
+    own = {known: name for name, known in _WIKIBIO.items()} if not plain.recognizes(record) else {}
     names = {known: own.get(known, known) for known in _WIKIBIO.values()}
     subject = text(record, names["subject"], "'subject'")
     prompt, subject = placed(written(record, names["prompt"], "'prompt'"), subject, "prompt")
@@ -78,16 +79,24 @@ def _probes(record: Record, group: str) -> Iterator[Probe]:
         raise InputError(msg)
     for name in axes:
         for test in objects(axes, name):
-            for prompt, truth in _asked(test):
+            for prompt, truth in _asked(record, test):
                 with tested(record):
                     right = answers({"ground_truth": truth}, "ground_truth")
                     asked = written({"prompt": prompt}, "prompt")
                     yield Probe(asked, right[0] if right else None, right[1:], f"{group}/{name}")
 
 
-def _asked(test: Record) -> list[tuple[Any, Any]]:
+def _asked(record: Record, test: Record) -> list[tuple[Any, Any]]:
     """The prompts of a test, each with its answers, unchecked."""
     prompts, truth = test.get("prompt"), test.get("ground_truth")
-    if isinstance(prompts, list | tuple) and isinstance(truth, list | tuple) and len(prompts) == len(truth):
-        return list(zip(prompts, truth, strict=True))
-    return [(prompt, truth) for prompt in (prompts if isinstance(prompts, list | tuple) else [prompts])]
+    prompts = prompts if isinstance(prompts, list | tuple) else [prompts]
+    known = list(truth) if isinstance(truth, list | tuple) and truth and len(prompts) > 1 else [truth] * len(prompts)
+    if len(known) != len(prompts):
+        with tested(record):
+            msg = (
+                f"expected 'ground_truth' to have the answers for each 'prompt', got {len(known)} for {len(prompts)}; "
+                "correct either."
+            )
+            raise InputError(msg)
+        return []
+    return list(zip(prompts, known, strict=True))

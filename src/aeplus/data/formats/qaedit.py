@@ -1,8 +1,9 @@
 """QAEdit: questions of QA benchmarks that a model answers wrongly, with the right answer."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from aeplus.data.formats.fields import Record, Target, answer, missing, placed, text, texts, written
+from aeplus.data.formats.fields import Record, Target, answer, missing, placed, tested, text, texts, written
 from aeplus.data.formats.plain import true_answer
 from aeplus.data.formats.wikibigedit import local_probes
 from aeplus.edits import EditRequest
@@ -42,16 +43,22 @@ def parse(record: Record, target: Target) -> list[EditRequest]:
 
 
 def _places(record: Record) -> list[Record]:
+    """The objects with loc and loc_ans, in whatever they are listed."""
     value = record.get("locality")
-    if missing(value):
-        return []
-    items = [value] if isinstance(value, Mapping) else value
-    if not isinstance(items, list | tuple) or not all(isinstance(item, Mapping) for item in items):
-        msg = f"expected 'locality' to be a list of objects with loc and loc_ans, got {value!r:.80}; correct it."
-        raise InputError(msg)
-    found: list[Record] = []
+    items = value if isinstance(value, list | tuple) else [value]
+    parts: list[Any] = []
     for item in items:
-        inner = [item[name] for name in item] if "loc" not in item else [item]
-        for part in inner:
-            found += [one for one in (part if isinstance(part, list) else [part]) if isinstance(one, Mapping)]
+        within = [item]
+        if isinstance(item, Mapping) and not item.keys() & {"loc", "prompt"}:
+            within = [item[name] for name in item]
+        for part in within:
+            parts += part if isinstance(part, list | tuple) else [part]
+    found: list[Record] = []
+    for part in parts:
+        if isinstance(part, Mapping) and "loc" in part:
+            found.append(part)
+        elif not missing(part):
+            with tested(record):
+                msg = f"expected 'locality' to be a list of objects with loc and loc_ans, got {part!r:.80}; correct it."
+                raise InputError(msg)
     return found
