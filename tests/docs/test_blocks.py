@@ -83,7 +83,7 @@ def desk(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in (
         "edits",
         "tuning",
-        *(f"{kind}_{seed}" for kind in ("edits", "plain", "rewrites") for seed in range(3)),
+        *(f"{kind}_{seed}" for kind in ("edits", "bounds_plain", "rewrites") for seed in range(3)),
     ):
         shutil.copy(workplace / "edits.jsonl", folder / f"{name}.jsonl")
     facts = [{"prompt": "The language of {}", "subject": name, "target_new": "French"} for name in ("France", "Gaul")]

@@ -14,7 +14,7 @@ def alphaset_parser() -> CommandParser:
         "the edits with the largest residual at the third edited layer (|r|); the rest of each is fill, other edits "
         "that no two sets share. A card (JSON) for each contains averages and histograms of the three quantities. The "
         "same seed makes the same files; see docs/alphaset.md.",
-        "aeplus build-alphaset --edits counterfact.json --k0 facts.jsonl --model smollm2-135m --layers 4,5,6,7,8 \\\n"
+        "aeplus build-alphaset --edits gensim:world-facts --k0 corpus --model smollm2-135m --layers 4,5,6,7,8 \\\n"
         "      --scale 0.05 --out alphaset",
     )
     parser.option("--edits", "FILE", f"the pool of edits: {ANY_FORMAT}", required=True)

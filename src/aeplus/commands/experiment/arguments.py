@@ -22,7 +22,7 @@ def experiment_parser() -> CommandParser:
         "Makes a table or figure of the AlphaEdit+ paper for a model: a grid over data sets, methods, hyperparameters "
         "and seeds, whose every cell is a run from the unedited model. Finished cells are kept: after Ctrl-C, or with "
         "more seeds, the same command makes what is missing. A cell that fails is a row that says why. "
-        "docs/experiments.md lists what each experiment is, and how long it takes.",
+        "docs/experiments.md lists what each experiment is, and what to expect of its time.",
         "aeplus experiment table4 --config model/smollm2-135m --dry-run",
         "aeplus experiment table4 --config model/smollm2-135m --jobs 2",
         "aeplus experiment table1 --config model/llama3-8b --scale paper",
@@ -37,8 +37,8 @@ def experiment_parser() -> CommandParser:
     parser.option(
         "--scale",
         "NAME",
-        "small: data that need no download, minutes to an hour and a half with SmolLM2 on two cores; paper: the "
-        "paper's data",
+        "small: data that need no download, minutes a seed with SmolLM2 on two cores (table1 an hour and a half); "
+        "paper: the paper's data",
         "small",
         choices=SCALES,
     )
