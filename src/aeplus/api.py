@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from lightning import Callback, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from aeplus.callbacks.smoothing import SmoothingStop
 from aeplus.calls import alone, check_call
@@ -226,7 +227,7 @@ def edit(
     decoder = Decoder(model, site)
     known = [site.layer for site in decoder.sites]
     first = len(known) // 8
-    chosen = list(layers) if layers is not None else known[first : first + 5]
+    chosen = [int(layer) for layer in layers] if layers is not None else known[first : first + 5]
     sites = decoder.select(chosen)
     numbers = {name: _plain(value) for name, value in options.items()}
     seed, batch_size = _plain(seed), _plain(batch_size)
@@ -288,6 +289,7 @@ def _run(
 ) -> Snapshot:
     """Edits the stream and leaves everything else as it was; the weights before are given back."""
     handler = signal.getsignal(signal.SIGINT)
+    rank = cast(Any, rank_zero_only).rank  # which alone_in_cluster sets
     before = Snapshot(sites)
     try:
         generators = [device] if device.type == "cuda" else []
@@ -308,6 +310,7 @@ def _run(
             before.restore()
         raise
     finally:
+        cast(Any, rank_zero_only).rank = rank
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
     return before
