@@ -58,6 +58,21 @@ def test_runs_lie_below_the_root_that_is_given(workplace: Path, here: Path) -> N
     assert len(list((here / "lightning_logs").rglob("metrics.json"))) == 1
 
 
+@pytest.mark.parametrize("names", [["CSVLogger"], ["CSVLogger", "TensorBoardLogger"], ["TensorBoardLogger"]])
+def test_the_end_names_the_folder_of_tensorboard_if_there_is_one(
+    workplace: Path, here: Path, capsys: pytest.CaptureFixture[str], names: list[str]
+) -> None:
+    loggers = [
+        {"class_path": f"lightning.pytorch.loggers.{name}", "init_args": {"save_dir": name, "name": "x"}}
+        for name in names
+    ]
+    assert fit(workplace, "--data.limit=1", "--trainer.logger", json.dumps(loggers)) == 0
+    printed = [line for line in capsys.readouterr().out.splitlines() if "TensorBoard: " in line]
+    named = "TensorBoard: tensorboard --logdir TensorBoardLogger/x/version_0"
+    assert printed == ([named] if "TensorBoardLogger" in names else [])
+    assert (here / names[0] / "x" / "version_0" / "metrics.json").is_file()
+
+
 def test_fit_writes_everything_and_validate_measures_it(
     workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
