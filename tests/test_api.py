@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -172,6 +173,7 @@ def test_edits_are_undone_last_to_first() -> None:
         ({"edits": {"prompt": "{}"}}, "expected edits to be a list of records, got {'prompt': '{}'}; give"),
         ({"layers": "12"}, r"expected layers to be a list of whole numbers, got '12'; write for example \[4, 5, 6\]"),
         ({"layers": [1.0]}, r"expected layers to be a list of whole numbers, got \[1.0\]; write"),
+        ({"layers": [True]}, r"expected layers to be a list of whole numbers, got \[True\]; write"),
         ({"layers": 1}, "expected layers to be a list of whole numbers, got 1; write"),
         ({"method": 3}, "expected method to be a name, a path or a Method, got 3; see aeplus.METHODS"),
         ({"site": 3}, "expected site to be a module's name with {} for the layer, got 3; see docs/models.md"),
@@ -234,8 +236,10 @@ def test_random_generators_and_filters_are_left_as_they_were() -> None:
 def test_a_cluster_around_it_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "x", "SLURM_PROCID": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(rank_zero_only, "rank", 3)
     result = aeplus.edit(tiny_model("gpt2"), tiny_tokenizer(), records()[:2], **SMALL)
     assert result.metrics["edits_done"] == 2
+    assert rank_zero_only.rank == 3
 
 
 def test_another_default_device_is_refused() -> None:

@@ -58,6 +58,61 @@ def test_runs_lie_below_the_root_that_is_given(workplace: Path, here: Path) -> N
     assert len(list((here / "lightning_logs").rglob("metrics.json"))) == 1
 
 
+@pytest.mark.parametrize("names", [["CSVLogger"], ["CSVLogger", "TensorBoardLogger"], ["TensorBoardLogger"]])
+def test_the_end_names_the_folder_of_tensorboard_if_there_is_one(
+    workplace: Path, here: Path, capsys: pytest.CaptureFixture[str], names: list[str]
+) -> None:
+    loggers = [
+        {"class_path": f"lightning.pytorch.loggers.{name}", "init_args": {"save_dir": name, "name": "x"}}
+        for name in names
+    ]
+    assert fit(workplace, "--data.limit=1", "--trainer.logger", json.dumps(loggers)) == 0
+    printed = [line for line in capsys.readouterr().out.splitlines() if "TensorBoard: " in line]
+    named = "TensorBoard: tensorboard --logdir TensorBoardLogger/x/version_0"
+    assert printed == ([named] if "TensorBoardLogger" in names else [])
+    assert (here / names[0] / "x" / "version_0" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inspect", "--config={}/tiny.yaml"],
+        ["tune", "--config={}/tiny.yaml"],
+        ["compare", "--config={}/tiny.yaml", "--methods=memit"],
+        ["experiment", "table4", "--config={}/tiny.yaml"],
+        ["apply", "run"],
+        ["undo", "run", "1"],
+        ["export", "run", "--format=huggingface"],
+        ["cases", "--runs", "run"],
+        ["report", "run"],
+        ["capabilities", "--model={}/model", "--data=items"],
+        ["build-stream", "--kind=plain", "--data.path={}/edits.jsonl"],
+        ["build-validation", "--edits={}/edits.jsonl"],
+        [
+            "build-alphaset",
+            "--edits={}/edits.jsonl",
+            "--model={}/model",
+            "--layers=0",
+            "--k0=corpus",
+            "--corpus=text.txt",
+        ],
+        ["demo-data", "--model={}/model"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_tilde_in_out_is_the_home_folder(
+    workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """Where something of the user's is in the way, which every command looks for before it works."""
+    mine = here / "home" / "mine"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    monkeypatch.setenv("HOME", str(mine.parent))
+    assert main([word.format(workplace) for word in words] + ["--out=~/mine"]) == 2
+    assert re.search(f"got (the file )?{mine}", capsys.readouterr().err)
+    assert not (here / "~").exists()
+
+
 def test_fit_writes_everything_and_validate_measures_it(
     workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,6 +51,24 @@ def test_whatever_ends_a_run_no_candidate_is_left(raised: type[BaseException]) -
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
 
 
+def test_no_candidate_is_left_where_a_callback_fails_at_the_end_too() -> None:
+    class Fail(EditCallback):
+        def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            raise RuntimeError
+
+        def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+            raise OSError("full")
+
+    model = tiny_model("llama")
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    running = trainer(Fail())
+    for _ in range(2):
+        with pytest.raises(OSError, match="full"):
+            running.fit(module(model), stream())
+        assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+    assert len(running.callbacks) == 3
+
+
 def test_a_second_fit_ends_at_once_and_other_edits_or_models_need_a_new_module() -> None:
     model, data = tiny_model("llama"), stream()
     edited = module(model)

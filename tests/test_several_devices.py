@@ -80,6 +80,14 @@ def test_other_errors_end_all_and_are_said_once(workplace: Path, tmp_path: Path,
 
 
 @pytest.mark.slow
+def test_a_run_that_ends_early_says_so_once(workplace: Path, tmp_path: Path) -> None:
+    done = start(tmp_path, "fit", f"--config={workplace}/tiny.yaml", *FOUR, *PAIR, "--trainer.max_steps=1")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("expected to reach the end of the 4 edits, got 3, as something such as") == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
 def test_torchrun_starts_the_processes_as_well(workplace: Path, alone: Path, tmp_path: Path) -> None:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     given = ["fit", f"--config={workplace}/tiny.yaml", *FOUR, *CALLBACKS, witness(tmp_path)]

@@ -8,12 +8,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, cast
 from weakref import WeakKeyDictionary, ref
 
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from aeplus.callbacks.smoothing import SmoothingStop
 from aeplus.calls import alone, check_call
@@ -235,7 +236,7 @@ def edit(
     decoder = Decoder(model, site)
     known = [site.layer for site in decoder.sites]
     first = len(known) // 8
-    chosen = list(layers) if layers is not None else known[first : first + 5]
+    chosen = [int(layer) for layer in layers] if layers is not None else known[first : first + 5]
     sites = decoder.select(chosen)
     numbers = {name: _plain(value) for name, value in options.items()}
     seed, batch_size = _plain(seed), _plain(batch_size)
@@ -308,6 +309,7 @@ def _run(
     """
     handler = signal.getsignal(signal.SIGINT)
     generators = [device] if device.type == "cuda" else []
+    rank = cast(Any, rank_zero_only).rank  # which alone_in_cluster sets
     try:
         with (
             kept_modes(model),
@@ -328,6 +330,7 @@ def _run(
                 raise InputError(msg)
             module.session.finish()
     finally:
+        cast(Any, rank_zero_only).rank = rank
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
 

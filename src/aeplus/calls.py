@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from os import PathLike
 from typing import Any, NoReturn
 from weakref import WeakSet
@@ -87,7 +88,7 @@ def alone(model: nn.Module) -> Iterator[None]:
 def _whole_numbers(layers: Any) -> bool:
     if isinstance(layers, str | bytes | Mapping) or not isinstance(layers, Sequence):
         return False
-    return all(isinstance(layer, int) and not isinstance(layer, bool) for layer in layers)
+    return all(isinstance(layer, Integral) and not isinstance(layer, bool) for layer in layers)
 
 
 def _refuse(name: str, what: str, value: Any, how: str) -> NoReturn:

@@ -198,7 +198,10 @@ class EditModule(LightningModule):
                 f"{cast(Any, self.trainer).num_devices}; set trainer.devices: 1."
             )
             raise InputError(msg)
-        return [_Rollback()]
+        callbacks = cast(Any, self.trainer).callbacks
+        if not any(isinstance(callback, _Rollback) for callback in callbacks):
+            callbacks.insert(0, _Rollback())  # what is returned would come last, after any that raises
+        return [_Closing()]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """An optimizer that changes nothing: it counts batches."""
@@ -376,4 +379,8 @@ class _Rollback(Callback):
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         if (session := opened_session(pl_module)) is not None:
             session.rollback()
+
+
+class _Closing(Callback):
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         pl_module._writing.close()

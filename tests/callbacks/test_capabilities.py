@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,20 @@ def test_a_resumed_run_measures_the_unedited_model_too(place: Path, workplace: P
     again = fit(place, workplace, "again", *early[1:], f"--ckpt_path={checkpoint}", data="items", tasks="sst2", limit=4)
     assert [result["step"] for result in results(again)] == [0, 3]
     assert results(again)[0]["tasks"] == results(first)[0]["tasks"]
+
+
+def test_a_resumed_run_goes_on_with_what_was_measured_alike(place: Path, workplace: Path) -> None:
+    options: dict[str, Any] = {"data": "items", "tasks": "sst2", "limit": 4, "every": 1}
+    first = fit(place, workplace, "first", "--trainer.max_epochs=2", status=2, **options)
+    (checkpoint,) = first.rglob("*.ckpt")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the checkpoint's general tasks")
+        again = fit(place, workplace, "again", f"--ckpt_path={checkpoint}", **options)
+    assert [result["step"] for result in results(again)] == [0, 1, 2, 3]
+    assert results(again)[1:3] == results(first)[1:3]
+    with pytest.warns(UserWarning, match="measured by other options of CapabilitiesWriter, and are left out"):
+        other = fit(place, workplace, "other", f"--ckpt_path={checkpoint}", **options | {"limit": 3})
+    assert [result["step"] for result in results(other)] == [0, 3]
 
 
 def test_damaged_items_stop_the_run_before_it_begins(

@@ -11,7 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import aeplus
-from aeplus.callbacks import BatchCommit, EditCallback, EvaluationWriter
+from aeplus.callbacks import BatchCommit, EditCallback, EvaluationWriter, JournalWriter
 from aeplus.commands.main import main
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
@@ -174,6 +174,23 @@ def test_retention_asks_a_bounded_sample_of_earlier_edits(most: int) -> None:
     assert all(a in (None, b) for few, full in zip(*asked, strict=True) for a, b in zip(few, full, strict=True))
     with pytest.raises(InputError, match="expected EvaluationWriter's retention_sample of 0 or more, got -1"):
         EvaluationWriter(retention_sample=-1)
+
+
+@pytest.mark.parametrize("most", [3, 4])
+def test_a_large_matrix_is_written_at_the_end_only(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[list[str]] = []
+
+    def write(_: Any, __: Any, session: Any) -> None:
+        written.append(list(session.report.measures.get("retention", ())))
+
+    monkeypatch.setattr("aeplus.callbacks.evaluation._MATRIX", most)
+    monkeypatch.setattr(JournalWriter, "write", write)
+    callbacks = [JournalWriter(table=False), EvaluationWriter(protocols=["strict"])]
+    result = aeplus.edit(tiny_model("llama"), tiny_tokenizer(), EDITS, "alphaedit", callbacks=callbacks, **OPTIONS)
+    within = ["mean"] if most == 3 else ["matrix", "mean"]
+    # Before the first edit; once for each batch, what was asked after the one before; twice at the end.
+    assert written == [[], [], within, within, within, within, ["matrix", "mean"]]
+    assert len(result.metrics["measures"]["retention"]["matrix"]) == 4
 
 
 def test_without_retention() -> None:

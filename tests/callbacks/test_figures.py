@@ -2,6 +2,7 @@
 
 import json
 import random
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,9 @@ def runs(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path
     folders = [here / "lightning_logs" / "edits" / f"version_{i}" for i in range(3)]
     assert fit(workplace, writer(every=2)) == 0
     assert fit(workplace) == 0
-    assert fit(workplace, writer(), more=("--ckpt_path", str(folders[0] / "checkpoints" / "2-batches.ckpt"))) == 0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="nothing is recorded")
+        assert fit(workplace, writer(), more=("--ckpt_path", str(folders[0] / "checkpoints" / "2-batches.ckpt"))) == 0
     patch.undo()
     return folders
 
@@ -104,6 +107,20 @@ def test_a_line_for_every_edit(runs: list[Path]) -> None:
     # A checkpoint keeps the records; the weights are the same, and so is what was measured.
     for one, two in zip(found, read_records(resumed), strict=True):
         assert one == two
+
+
+@pytest.mark.parametrize(("batches", "edits"), [(1, 3), (3, 8)])  # within the stream, and at its end
+def test_edits_without_records_are_counted(
+    runs: list[Path], workplace: Path, monkeypatch: pytest.MonkeyPatch, batches: int, edits: int
+) -> None:
+    _, plain, _ = runs
+    monkeypatch.chdir(plain.parents[2])
+    monkeypatch.syspath_prepend(plain.parents[2])
+    checkpoint = str(plain / "checkpoints" / f"{batches}-batches.ckpt")
+    with pytest.warns(UserWarning, match=f"nothing is recorded of {edits} of the {edits} edits that .* leave them out"):
+        assert fit(workplace, writer(figures=["score"]), more=("--ckpt_path", checkpoint)) == 0
+    newest = max(plain.parent.iterdir(), key=lambda folder: int(folder.name.split("_")[1]))
+    assert [record.edit for record in read_records(newest)] == list(range(edits + 1, 9))
 
 
 def test_the_figures_are_files_and_in_tensorboard(runs: list[Path]) -> None:

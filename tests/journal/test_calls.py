@@ -293,7 +293,7 @@ def test_what_another_run_adds_before_the_lock_is_noticed_before_a_batch(
 
 def test_numbers_of_numpy(tmp_path: Path) -> None:
     numbers = {"ridge": np.float32(0.01), "tokens": np.int64(600), "seed": np.int64(3), "batch_size": np.int32(3)}
-    edit(tiny_model("llama"), 1, tmp_path / "kept", **numbers)
+    edit(tiny_model("llama"), 1, tmp_path / "kept", layers=[np.int64(1), np.int64(2)], **numbers)
     assert active(tmp_path / "kept") == [3]
 
 

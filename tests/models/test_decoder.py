@@ -3,6 +3,7 @@ from typing import Literal
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForSequenceClassification
 from transformers.cache_utils import DynamicCache
 
 from aeplus.errors import InputError
@@ -70,6 +71,31 @@ def test_positions_stay_within_a_learned_table() -> None:
     decoder = Decoder(tiny_model("gpt2"))
     ids = torch.arange(130)[None] % 300
     assert decoder.forward(ids, torch.ones_like(ids), positions=True).shape == (1, 130, 32)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("mpt", "max_seq_len"), ("gpt2", "n_positions"), ("llama", None)])
+def test_the_context_length_whatever_the_config_calls_it(kind: str, name: str | None) -> None:
+    small = {"mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2}, "gpt2": {"n_embd": 32, "n_head": 4, "n_layer": 2}}
+    sizes = small.get(kind, {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4})
+    config = AutoConfig.for_model(kind, vocab_size=320, **sizes, **{name or "max_position_embeddings": 48})
+    assert Decoder(AutoModelForCausalLM.from_config(config)).context_length == 48
+
+
+def test_a_classifier_has_no_head() -> None:
+    model = LlamaForSequenceClassification(tiny_model("llama").config)
+    with pytest.raises(InputError) as caught:
+        Decoder(model).check()
+    expected = "expected a model that predicts tokens, got LlamaForSequenceClassification, without a head; load"
+    assert str(caught.value) == f"{expected} AutoModelForCausalLM."
+
+
+def test_logits_beyond_the_dtype() -> None:
+    model = tiny_model("llama").half()
+    model.lm_head.weight.mul_(1e4).clamp_(-6e4, 6e4)
+    with pytest.raises(InputError) as caught:
+        Decoder(model).check()
+    expected = "expected finite logits, got NaN or infinity from LlamaForCausalLM in float16; use model.dtype float32"
+    assert str(caught.value) == f"{expected} or bfloat16."
 
 
 def test_model_without_mlp_lists_what_was_found() -> None:

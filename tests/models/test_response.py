@@ -45,6 +45,21 @@ def test_the_measured_response_is_that_of_the_layer(kind: str) -> None:
         torch.testing.assert_close(response.norm.module(x), response.norm.gain * unit, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_compiled_layers_are_refused_as_such(whole: bool) -> None:
+    model = random_model("llama", CONFIGS["llama"])
+    for number, layer in enumerate(model.model.layers):
+        if whole:
+            model.model.layers[number] = torch.compile(layer, backend="eager")
+        else:
+            layer.mlp.compile(backend="eager")
+    decoder = Decoder(model)
+    with pytest.raises(InputError) as caught:
+        response_of(decoder, decoder.sites[1])
+    assert "got some that torch.compile has compiled, in which model.layers.1." in str(caught.value)
+    assert str(caught.value).endswith(" is not seen to run; edit the model first, and compile it afterwards.")
+
+
 class _Scaled(nn.Module):
     """A module whose output is multiplied by a number per channel, as by LayerScale."""
 

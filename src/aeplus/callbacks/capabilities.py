@@ -1,6 +1,7 @@
 """What editing does to the rest of the model: the six general tasks along the stream."""
 
 import time
+import warnings
 from dataclasses import asdict
 from typing import Any
 
@@ -23,7 +24,8 @@ class CapabilitiesWriter(EditCallback):
     """Measures general tasks before the first edit, after every N batches and at the end (the paper's Fig. 4).
 
     Writes ``capabilities.json`` into the run's folder and logs ``capabilities/<task>/<metric>``; the step is the number
-    of batches committed. Nothing in the run depends on it.
+    of batches committed. Nothing in the run depends on it. A checkpoint holds what was measured so far; a resumed run
+    goes on with it, unless it measures otherwise.
 
     Args:
         data: A folder with ``<task>.jsonl`` for each task, or ``hub`` for their data sets on the hub.
@@ -91,11 +93,30 @@ class CapabilitiesWriter(EditCallback):
             after = f"after {self.results[-1]['step']} batches"
             print_capabilities([("before", self.results[0]["tasks"]), (after, self.results[-1]["tasks"])])
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was measured so far, and how, for a checkpoint."""
+        return {"how": self._how, "results": self.results}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keeps what the checkpoint's run measured in the same way; the unedited model is measured again."""
+        if state_dict["how"] == self._how:
+            self.results = [result for result in state_dict["results"] if result["step"]]
+            return
+        warnings.warn(
+            "the checkpoint's general tasks were measured by other options of CapabilitiesWriter, and are left out",
+            stacklevel=2,
+        )
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        return {"data": self.data, "tasks": self.tasks, **asdict(self.options)}
+
     def _measure(self, trainer: Trainer, session: EditSession, step: int) -> None:
         began = time.perf_counter()
         progress = BarProgress() if trainer.is_global_zero else Progress()
         measured = measure_capabilities(session.decoder, session.tokenizer, self._items, self.options, progress)
-        self.results.append({"step": step, "seconds": time.perf_counter() - began, "tasks": measured})
+        result = {"step": step, "seconds": time.perf_counter() - began, "tasks": measured}
+        self.results = [result, *self.results] if step == 0 else [*self.results, result]
         values = {f"capabilities/{task}/{name}": v for task, values in measured.items() for name, v in values.items()}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=step)

@@ -114,14 +114,15 @@ class EvaluationWriter(EditCallback):
         values: dict[str, Any] = {}
         if self._retention is not None:
             self._ask_again(session, commit.index)
-            session.report.measures["retention"] = _table(self._retention)
+            whole = len(self._retention.hits) <= _MATRIX
+            session.report.measures["retention"] = _table(self._retention, whole=whole)
             values["retention"] = session.report.measures["retention"]["mean"][commit.index]
         if self.every and step % self.every == 0:
             self._batches[str(step)] = self._suite.measure(session.data.cursor)
             self._measured = str(step)
             values |= self._batches[str(step)]
-        if values:
-            self._publish(trainer, session, values, step)
+        if values:  # retention alone is written with the next batch: the file holds all of them
+            self._publish(trainer, session, values, step, write=str(step) in self._batches)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the edited model on all edits."""
@@ -165,23 +166,29 @@ class EvaluationWriter(EditCallback):
         self._retention.update(index, [batch_of[number] for number in right], list(right.values()))
 
     @staticmethod
-    def _publish(trainer: Trainer, session: EditSession, values: dict[str, Any], step: int) -> None:
+    def _publish(
+        trainer: Trainer, session: EditSession, values: dict[str, Any], step: int, *, write: bool = True
+    ) -> None:
         scalars = {f"evaluation/{name}": value for name, value in _scalars(values)}
         for logger in trainer.loggers if scalars else ():
             logger.log_metrics(scalars, step=step)
-        for callback in cast(Any, trainer).callbacks:
+        for callback in cast(Any, trainer).callbacks if write else ():
             if isinstance(callback, JournalWriter):  # which may have written before this was measured
                 callback.write(trainer, session)
 
 
-def _table(retention: Retention) -> dict[str, Any]:
-    """Retention as plain values, ``None`` where nothing was asked."""
+_MATRIX = 100  # batches; the matrix of more is left out before the end, as every batch writes what there is
+
+
+def _table(retention: Retention, *, whole: bool = True) -> dict[str, Any]:
+    """Retention as plain values, ``None`` where nothing was asked; without the matrix unless it is to be whole."""
 
     def known(values: Tensor) -> list[float | None]:
         return [value if value == value else None for value in values.tolist()]  # NaN differs from itself
 
     matrix = success_matrix(retention.hits.double(), retention.total)
-    return {"matrix": [known(row) for row in matrix], "mean": known(retention_curve(matrix))}
+    table: dict[str, Any] = {"matrix": [known(row) for row in matrix]} if whole else {}
+    return {**table, "mean": known(retention_curve(matrix))}
 
 
 def _scalars(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -1,5 +1,6 @@
 """Writes ``edits.jsonl``, a record per edit, and the figures of a run."""
 
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -29,8 +30,9 @@ from aeplus.utils.paths import check_output
 class FigureWriter(EditCallback):
     """Writes ``edits.jsonl``, a line per edit, and figures, to ``figures/`` in the run's folder and to TensorBoard.
 
-    It watches and measures; nothing in the run depends on it. What other callbacks measure (capabilities, retention) is
-    drawn if they are there too, in whatever order they are listed.
+    It watches and measures; nothing in the run depends on it. A checkpoint holds the records so far; a run that goes on
+    from edits which nobody recorded says so, and leaves them out. What other callbacks measure (capabilities,
+    retention) is drawn if they are there too, in whatever order they are listed.
 
     Args:
         figures: Which figures; see :data:`aeplus.figures.from_run.FIGURES`. By default all whose data there are.
@@ -87,6 +89,12 @@ class FigureWriter(EditCallback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         session = module.session
+        if missing := session.data.cursor - len(self._records):
+            warnings.warn(
+                f"nothing is recorded of {missing} of the {session.data.cursor} edits that the run goes on from, as "
+                f"they were made without FigureWriter or come from a journal; {FILE} and the figures leave them out",
+                stacklevel=2,
+            )
         self._before = self._success(session)
         if self._wanted("hidden"):
             self._prompts = _unrelated(session, self.hidden_prompts)

@@ -9,6 +9,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from lightning import LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from aeplus.errors import InputError
@@ -84,7 +85,8 @@ class JournalWriter(EditCallback):
         session = opened_session(pl_module)
         if stage == "fit" and self.table and session is not None and trainer.is_global_zero:
             folder = run_folder(trainer)
-            print_summary(session.report, folder, folder / "model" if self.save_model else None)
+            boards = [logger.log_dir for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+            print_summary(session.report, folder, folder / "model" if self.save_model else None, *boards[:1])
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Saves the batches committed so far, whole, and reports how to resume; the one under way is rolled back."""

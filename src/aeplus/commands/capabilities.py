@@ -3,7 +3,6 @@
 import time
 from argparse import Namespace
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from aeplus.evaluation.capabilities.tasks import CapabilityOptions
 from aeplus.models.decoder import Decoder
 from aeplus.models.loading import load_model
 from aeplus.utils.jsonl import write_json
-from aeplus.utils.paths import check_output
+from aeplus.utils.paths import check_output, expanded
 from aeplus.utils.progress import BarProgress
 
 
@@ -37,11 +36,11 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         msg = f"expected one of --data and --harness, got {given}; aeplus capabilities --help shows examples."
         raise InputError(msg)
     if options.out is not None:
-        check_output(Path(options.out), "--out", (options.data,), options.overwrite)
+        check_output(expanded(options.out), "--out", (options.data,), options.overwrite)
     report = _tasks(options) if options.harness is None else _harness(options)
     if options.out is not None:
         content = {"model": options.model, **report}
-        write_json(Path(options.out), content, overwrite=options.overwrite, mark=False)
+        write_json(expanded(options.out), content, overwrite=options.overwrite, mark=False)
     return 0
 
 

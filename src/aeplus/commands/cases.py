@@ -17,7 +17,7 @@ from aeplus.models.generate import generate
 from aeplus.models.loading import load_model
 from aeplus.run.folder import Case, RunFolder, labels
 from aeplus.trainer import silence_lightning
-from aeplus.utils.paths import check_output, whole_file
+from aeplus.utils.paths import check_output, expanded, whole_file
 from aeplus.utils.tables import markdown_table
 
 
@@ -34,7 +34,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     """
     edits = None if options.edits is None else " ".join(options.edits)
     folders = [Path(folder) for folder in options.runs]
-    out = Path(options.out)
+    out = expanded(options.out)
     check_output(out, "--out", [file for folder in folders for file in folder.glob("*")], options.overwrite)
     shown = cases(folders, options.count, edits, options.length, out, options.overwrite)
     print(f"{len(shown)} edits in {options.out}")

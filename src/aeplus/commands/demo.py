@@ -22,7 +22,7 @@ from aeplus.models.predict import answer_probabilities
 from aeplus.models.tokens import encode
 from aeplus.preserved.corpus import gensim_file
 from aeplus.utils.jsonl import write_json, write_jsonl
-from aeplus.utils.paths import check_output
+from aeplus.utils.paths import check_output, expanded
 
 
 def run(options: Namespace, rest: list[str], command: str) -> int:
@@ -37,9 +37,9 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         InputError: If the model cannot be used or knows too little, or gensim is missing.
     """
     for name in _FILES:
-        check_output(Path(options.out) / name, "--out")
+        check_output(expanded(options.out) / name, "--out")
     demo = build_demo(*load_model(options.model))
-    edits, preserved = write_demo(demo, Path(options.out))
+    edits, preserved = write_demo(demo, expanded(options.out))
     print(f"{len(demo.edits)} edits in {edits}, {len(demo.preserved)} preserved facts in {preserved}")
     return 0
 

@@ -178,12 +178,15 @@ class EditCLI(LightningCLI):
 
         Raises:
             InputError: If something ended the run before its stream.
+            SystemExit: The same on every process but the first.
             KeyboardInterrupt: After Ctrl-C (:class:`~aeplus.errors.Terminated`: after SIGTERM).
         """
         with self._running():
             self.trainer.fit(model, **rest)
         data = self.datamodule
         if not data.exhausted and not cast(Any, self.trainer).fast_dev_run:
+            if not self.trainer.is_global_zero:
+                raise SystemExit(2)  # the first process says why
             msg = (
                 f"expected to reach the end of the {len(data.requests)} edits, got {data.cursor}, as something such as "
                 "trainer.max_epochs, max_steps or max_time ended the run; raise it and resume with --ckpt_path."

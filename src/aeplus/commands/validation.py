@@ -9,7 +9,7 @@ from aeplus.data.readers import read_requests
 from aeplus.data.validation import compose_validation, preserved_snippets
 from aeplus.errors import InputError
 from aeplus.preserved.corpus import read_texts
-from aeplus.utils.paths import check_output
+from aeplus.utils.paths import check_output, expanded
 from aeplus.utils.progress import BarProgress
 
 
@@ -25,7 +25,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         InputError: If something cannot be read or used.
     """
     portion = _portion(options.portion)
-    out = Path(options.out)
+    out = expanded(options.out)
     for path in (out, manifest_path(out)):
         check_output(path, "--out", (options.edits, options.k0, options.corpus), options.overwrite)
     requests = read_requests(options.edits)

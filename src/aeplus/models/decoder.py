@@ -25,6 +25,7 @@ from aeplus.utils.ranks import Ranks
 from aeplus.utils.shards import local
 
 _PROBE_TOKENS = 8
+_CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")  # what configs call it
 
 
 @dataclass
@@ -110,7 +111,7 @@ class Decoder:
 
     @torch.no_grad()
     def check(self) -> None:
-        """Tries the model on a few tokens: it runs on token ids alone, is causal, and its logits are its head's.
+        """Tries the model on a few tokens: it runs on token ids alone, is causal, and its logits its head's and finite.
 
         Raises:
             InputError: If that is not so.
@@ -128,6 +129,11 @@ class Decoder:
             msg = f"expected a causal model, got {name}, whose tokens see later ones; set is_decoder in its config."
             raise InputError(msg)
         _ = self.scale
+        if not bool(torch.isfinite(self.readout(whole)).all()):
+            dtype = str(whole.dtype).removeprefix("torch.")
+            how = "use model.dtype float32 or bfloat16" if whole.dtype == torch.float16 else "choose another model"
+            msg = f"expected finite logits, got NaN or infinity from {name} in {dtype}; {how}."
+            raise InputError(msg)
 
     @property
     def device(self) -> torch.device:
@@ -137,8 +143,8 @@ class Decoder:
     @property
     def context_length(self) -> int | None:
         """Maximum number of tokens of one row, if the model's config says so."""
-        value = getattr(self.config, "max_position_embeddings", None)
-        return int(value) if value else None
+        values = (getattr(self.config, name, None) for name in _CONTEXT)
+        return next((int(value) for value in values if value), None)
 
     def select(self, layers: Sequence[int]) -> list[EditSite]:
         """The sites of the given layers.
@@ -233,7 +239,7 @@ class Decoder:
         """
         ids = self.probe.to(self.device)
         answered = self.model(input_ids=ids, use_cache=False)
-        if not hasattr(answered, "logits"):
+        if not hasattr(answered, "logits") or self.head is None:  # or those of a classifier
             kind = type(self.model).__name__
             msg = f"expected a model that predicts tokens, got {kind}, without a head; load AutoModelForCausalLM."
             raise InputError(msg)
@@ -243,7 +249,7 @@ class Decoder:
         except (RuntimeError, TypeError):  # a head that is fed by another layer
             logits = None
         if not bool(torch.isfinite(own).all()):
-            return 1.0  # reported where weights or hidden states are checked
+            return 1.0  # reported by check
         tolerance, scale, found = 1e-3, 1.0, torch.zeros_like(own)
         if logits is not None:
             tolerance = 2e-2 if logits.dtype in (torch.float16, torch.bfloat16) else 1e-3

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor
+from transformers import GenerationConfig
 
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
@@ -57,17 +59,8 @@ def generate(
         texts: list[str] = []
         for batch in batches(share, batch_tokens, more=length):
             ids, mask = pad([row.ids for row in batch], "left", padding)
-            output = decoder.model.generate(
-                input_ids=ids.to(decoder.device),
-                attention_mask=mask.to(decoder.device),
-                max_new_tokens=length,
-                pad_token_id=padding,
-                # A checkpoint's own settings may ask for sampling, beams or penalties.
-                **drawing,
-                num_beams=1,
-                repetition_penalty=1.0,
-                no_repeat_ngram_size=0,
-            )
+            asked = {"max_new_tokens": length, "pad_token_id": padding, **drawing}
+            output = _generated(decoder.model, ids.to(decoder.device), mask.to(decoder.device), asked)
             for tokens in output[:, ids.shape[1] :].tolist():
                 end = next((index for index, token in enumerate(tokens) if token in stops), len(tokens))
                 texts.append(tokenizer.decode(tokens[:end], skip_special_tokens=True).strip())
@@ -113,26 +106,47 @@ def sample(
     ids, mask = pad([row.ids for row in tokenize(tokenizer, prompts)], "left", fill=None)
     device = model.get_input_embeddings().weight.device
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    asked = {"max_new_tokens": new_tokens, "pad_token_id": padding or 0, "do_sample": seed is not None, **options}
     with _seeded(device, seed or 0):
-        output = model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            max_new_tokens=new_tokens,
-            pad_token_id=padding or 0,
-            do_sample=seed is not None,
-            **options,
-        )
+        output = _generated(model, ids.to(device), mask.to(device), asked)
     kept = output if with_prompt else output[:, ids.shape[1] :]
     texts: list[str] = tokenizer.batch_decode(kept, skip_special_tokens=True)
     return texts
 
 
+def _generated(model: Any, ids: Tensor, mask: Tensor, asked: dict[str, Any]) -> Tensor:
+    """Rows with their continuations, by what is asked for and none of the model's own settings but how a text ends.
+
+    A checkpoint may ask for beams, penalties, several answers or another form of output, and transformers fills in from
+    ``model.generation_config`` what is not given.
+    """
+    own = model.generation_config
+    kept = {name: getattr(own, name, None) for name in ("bos_token_id", "eos_token_id", "use_cache")}
+    model.generation_config = GenerationConfig()
+    try:
+        settings = GenerationConfig(**kept, **asked)
+        return cast(Tensor, model.generate(input_ids=ids, attention_mask=mask, generation_config=settings))
+    finally:
+        model.generation_config = own
+
+
 @contextmanager
 def _seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Draws by a seed, then leaves the global generators as they were."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
+    """Draws by a seed, on the CPU and on a device, then leaves their generators as they were; no other is touched."""
+    drawing = [device] if device.type in ("cuda", "xpu") else []
+    of_mps = torch.mps.get_rng_state() if device.type == "mps" else None
+    with torch.random.fork_rng(drawing, device_type=device.type if drawing else "cpu"):
+        torch.default_generator.manual_seed(seed)
+        for one in drawing:  # rather than torch.manual_seed, which reseeds every GPU
+            state = torch.Generator(one).manual_seed(seed).get_state()
+            torch.get_device_module(one).set_rng_state(state, one)
+        if of_mps is not None:
+            torch.mps.manual_seed(seed)
+        try:
+            yield
+        finally:
+            if of_mps is not None:
+                torch.mps.set_rng_state(of_mps)
 
 
 def _check_room(decoder: Decoder, rows: dict[tuple[str, str], TokenRow], length: int) -> None:

@@ -37,6 +37,12 @@ def measure_response(layer: nn.Module, module: nn.Module, run: Callable[[], Tens
             f"{list(before.shape)}; choose another model, as several streams beside each other cannot be edited."
         )
         raise InputError(msg)
+    if not seen and any(_compiled(part) for part in layer.modules()):
+        msg = (
+            f"expected layers as they were loaded, got some that torch.compile has compiled, in which {name} is not "
+            "seen to run; edit the model first, and compile it afterwards."
+        )
+        raise InputError(msg)
     if not seen or seen["y"].numel() != before.numel():
         msg = (
             f"expected {name} to be run on every token, got {'some of them' if seen else 'no call'}, as in a mixture "
@@ -70,6 +76,10 @@ def measure_response(layer: nn.Module, module: nn.Module, run: Callable[[], Tens
         )
         raise InputError(msg)
     return response
+
+
+def _compiled(module: nn.Module) -> bool:
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
 
 def _stack(states: list[Tensor]) -> Tensor:

@@ -162,7 +162,7 @@ _NAMES = ("efficacy", "generalization", "specificity", "score")
 _HEADER = ["", *(name.capitalize() for name in _NAMES)]
 
 
-def print_summary(report: RunReport, folder: Path, model: Path | None) -> None:
+def print_summary(report: RunReport, folder: Path, model: Path | None, tensorboard: str | None = None) -> None:
     """Prints Efficacy, Generalization, Specificity and Score before and after, and where everything lies."""
     rows = [Row(["before", *_scores(report.before)]), Row(["after", *_scores(report.after)], style="bold")]
     done = "" if report.edits_done == report.edits else f"{report.edits_done} of "
@@ -173,7 +173,8 @@ def print_summary(report: RunReport, folder: Path, model: Path | None) -> None:
     print_line(f"metrics: {folder / 'metrics.json'}")
     if model is not None:
         print_line(f"edited model: {model}")
-    print_line(f"TensorBoard: tensorboard --logdir {folder}")
+    if tensorboard is not None:
+        print_line(f"TensorBoard: tensorboard --logdir {tensorboard}")
 
 
 def print_validation(metrics: Mapping[str, Tensor]) -> None:

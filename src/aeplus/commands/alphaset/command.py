@@ -22,7 +22,7 @@ from aeplus.preserved.statistics import PreservedOptions
 from aeplus.preserved.stored import load_or_collect
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.utils.fingerprint import weights_fingerprint
-from aeplus.utils.paths import check_output
+from aeplus.utils.paths import check_output, expanded
 from aeplus.utils.progress import BarProgress
 
 
@@ -54,7 +54,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     drawn = options.k0 == CORPUS
     inputs = (options.edits, None if drawn else options.k0, options.corpus)
     for name in SET_FILES:
-        check_output(Path(options.out) / name, "--out", inputs)
+        check_output(expanded(options.out) / name, "--out", inputs)
     pool = read_requests(options.edits)
     facts = [] if drawn else read_requests(options.k0)
     if not drawn:
@@ -104,10 +104,10 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         "candidates": builder.measured,
         "rewriting": {**rewriter.settings, "counts": dict(sorted(rewriter.counts.items()))},
     }
-    card = write_sets(sets, material.facts, Path(options.out), settings)
+    card = write_sets(sets, material.facts, expanded(options.out), settings)
     print_averages(card["averages"])
     print(f"{', '.join(f'{s.name}.jsonl ({len(s.records)} edits)' for s in sets)} and cards in {options.out}")
-    print(f"{len(material.facts)} K0 facts in {Path(options.out) / K0_FILE}, for model.preserved.facts")
+    print(f"{len(material.facts)} K0 facts in {expanded(options.out) / K0_FILE}, for model.preserved.facts")
     return 0
 
 

@@ -24,7 +24,7 @@ from aeplus.commands.fit import BaseCLI, machine
 from aeplus.models.decoder import Decoder
 from aeplus.models.loading import PLACING, load_model
 from aeplus.trainer import silence_lightning
-from aeplus.utils.paths import check_output, locked
+from aeplus.utils.paths import check_output, expanded, locked
 from aeplus.utils.tables import print_line
 
 
@@ -45,7 +45,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     """
     silence_lightning()
     specs, seeds = parse_specs(" ".join(options.methods)), parse_seeds(" ".join(options.seeds))
-    out = Path(options.out)
+    out = expanded(options.out)
     base = BaseCLI(rest)
     settings = base.settings
     for name in TABLES:

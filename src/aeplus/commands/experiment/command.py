@@ -26,7 +26,7 @@ from aeplus.errors import InputError
 from aeplus.trainer import silence_lightning
 from aeplus.utils.cache import digest
 from aeplus.utils.jsonl import read_json
-from aeplus.utils.paths import check_output, locked
+from aeplus.utils.paths import check_output, expanded, locked
 from aeplus.utils.tables import print_line
 
 _OWN = ("--data.path", "--data.seed", "--model.seed")
@@ -57,7 +57,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     settings = base.settings
     model = str(settings["model"]["model"])
     default = Path("lightning_logs") / "experiment" / experiment.name / Path(model).name
-    out = Path(options.out) if options.out else default
+    out = expanded(options.out) if options.out else default
     cells = make_cells(experiment.grid, settings, out)
     check_tables(experiment.tables, experiment.claim, cells)
     check_figures(experiment.figures)

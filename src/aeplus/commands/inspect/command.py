@@ -27,7 +27,7 @@ from aeplus.run.session import EditSession
 from aeplus.targets.anchor import anchor_length
 from aeplus.trainer import silence_lightning
 from aeplus.utils.jsonl import write_jsonl
-from aeplus.utils.paths import check_output, whole_file
+from aeplus.utils.paths import check_output, expanded, whole_file
 from aeplus.utils.progress import BarProgress
 from aeplus.utils.tables import print_line
 
@@ -75,7 +75,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
             msg = f"expected {name} to be at least {least}, got {value}; choose a larger number."
             raise InputError(msg)
     for name in _FILES:
-        check_output(Path(options.out) / name, "--out")
+        check_output(expanded(options.out) / name, "--out")
     cli = InspectCLI(rest)
     settings, data = cli.settings["model"], cli.datamodule
     requests = stripped(data)
@@ -102,7 +102,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         facts["targets.anchor"] = f"{{{session.sites[-1].layer}: {anchor:.4g}}}, from {len(lengths)} edits"
         print_line(f"targets.anchor: {facts['targets.anchor']}")
     print_findings(findings, options.rows, f"{facts['edits']}, on {facts['model']}, the most conflicting first")
-    _write(Path(options.out), findings, facts)
+    _write(expanded(options.out), findings, facts)
     return 0
 
 

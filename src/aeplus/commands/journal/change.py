@@ -3,13 +3,12 @@
 import re
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
 from aeplus.errors import InputError
 from aeplus.journal import Journal, Undone
 from aeplus.journal.base import load_base, sources
 from aeplus.models.loading import save_model
-from aeplus.utils.paths import check_output
+from aeplus.utils.paths import check_output, expanded
 from aeplus.utils.tables import counted, print_line, print_table
 
 _NAMES = ("efficacy", "generalization", "specificity", "score")
@@ -21,7 +20,7 @@ def apply(options: Namespace, rest: Sequence[str], command: str) -> int:
     Raises:
         InputError: If the journal is damaged, the model is another, or the folder may not be written.
     """
-    out = Path(options.out)
+    out = expanded(options.out)
     check_output(out, "--out", folder=True)
     journal = Journal.open(options.journal)
     check_output(out, "--out", sources(journal.chain, options.model), folder=True)
@@ -43,17 +42,17 @@ def undo(options: Namespace, rest: Sequence[str], command: str) -> int:
     """
     first, last = _range(options.entries)
     if options.out is not None:
-        check_output(Path(options.out), "--out", folder=True)
+        check_output(expanded(options.out), "--out", folder=True)
     if options.edit is not None and last != first:
         msg = f"expected one entry with --edit, got {options.entries}; give the number of its batch."
         raise InputError(msg)
     journal = Journal.open(options.journal)
     if options.out is not None:
-        check_output(Path(options.out), "--out", sources(journal.chain, options.model), folder=True)
+        check_output(expanded(options.out), "--out", sources(journal.chain, options.model), folder=True)
     model, tokenizer = load_base(journal.chain, options.model)
     undone = journal.undo(first, last, edit=options.edit, mode=options.mode, model=model, tokenizer=tokenizer)
     if options.out is not None:
-        save_model(model, tokenizer, Path(options.out))
+        save_model(model, tokenizer, expanded(options.out))
     _print(undone, journal)
     print_line(
         f"the model without them: {options.out}"

@@ -9,7 +9,7 @@ from aeplus.journal import Journal
 from aeplus.journal.base import load_base, sources
 from aeplus.journal.export.exporter import ExportOptions, export
 from aeplus.journal.export.served import check_served
-from aeplus.utils.paths import check_output
+from aeplus.utils.paths import check_output, expanded
 from aeplus.utils.tables import print_line
 
 
@@ -20,7 +20,7 @@ def run(options: Namespace, rest: Sequence[str], command: str) -> int:
         InputError: If the journal is damaged, the model is another, the folder may not be written, or the server does
             not serve the edits.
     """
-    out = Path(options.out)
+    out = expanded(options.out)
     check_output(out, "--out", folder=True)
     chosen = ExportOptions(
         options.rank, options.tolerance, options.prefix, options.per_batch, options.shard, options.source

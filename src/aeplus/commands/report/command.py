@@ -25,9 +25,9 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     Raises:
         InputError: If a folder is not one of ours, a file of it is missing or damaged, or a page may not be written.
     """
-    outputs = {"--out": Path(options.out)}
+    outputs = {"--out": expanded(options.out)}
     if options.markdown is not None:
-        outputs["--markdown"] = Path(options.markdown)
+        outputs["--markdown"] = expanded(options.markdown)
         if outputs["--markdown"].absolute() == outputs["--out"].absolute():
             msg = (
                 f"expected another file for --markdown than for --out, got {options.markdown} for both; choose another."

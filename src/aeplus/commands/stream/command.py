@@ -12,7 +12,7 @@ from aeplus.data.readers import read_requests
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.utils.jsonl import write_jsonl
-from aeplus.utils.paths import check_output
+from aeplus.utils.paths import check_output, expanded
 from aeplus.utils.progress import BarProgress
 
 
@@ -42,8 +42,8 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     if not 0 <= options.share <= 1:
         msg = f"expected --share from 0 to 1, got {options.share}; choose for example 0.5, half of the facts."
         raise InputError(msg)
-    out = Path(options.out)
-    facts_out = Path(options.facts_out) if options.facts_out else facts_path(out)
+    out = expanded(options.out)
+    facts_out = expanded(options.facts_out) if options.facts_out else facts_path(out)
     inputs = [options.path]
     check_output(out, "--out", inputs, options.overwrite)
     if options.kind == "preserved":

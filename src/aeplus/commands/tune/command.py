@@ -15,7 +15,7 @@ from aeplus.methods.compositions import find_composition, named_method
 from aeplus.methods.registry import METHODS, NamedMethod, shipped_methods
 from aeplus.models.loading import PLACING, load_model
 from aeplus.trainer import silence_lightning
-from aeplus.utils.paths import check_output, whole_file
+from aeplus.utils.paths import check_output, expanded, whole_file
 from aeplus.utils.tables import print_line
 
 
@@ -35,7 +35,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     path, methods = _new_file(options.out, options.overwrite), _compositions(" ".join(options.methods))
     acting = {name: named_method(method).acting for name, method in methods.items() if name not in TUNED}
     fixed = None if options.fixed_layers is None else parse_layers(" ".join(options.fixed_layers), "--fixed-layers")
-    folder = Path(options.trials)
+    folder = expanded(options.trials)
     base = TuneCLI(rest)
     settings = base.settings
     sources = settings["data"]["path"]
@@ -107,8 +107,8 @@ def _new_file(out: str | None, overwrite: bool) -> Path:
     if out is None:
         msg = "expected a file to write, got no --out; pass one, such as --out configs/model/my-model.yaml."
         raise InputError(msg)
-    check_output(Path(out), "--out", overwrite=overwrite)
-    return Path(out)
+    check_output(expanded(out), "--out", overwrite=overwrite)
+    return expanded(out)
 
 
 def _compositions(text: str) -> dict[str, NamedMethod]:
