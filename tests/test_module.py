@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,6 +94,17 @@ def test_a_measured_module_can_be_edited() -> None:
     one, two = (made.language_model.state_dict() for made in (edited, plain))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert edited.session.finish().after == plain.session.finish().after
+
+
+def test_validate_asks_what_the_model_can_read(tmp_path: Path) -> None:
+    """Lightning fetches the validation prompts before the module learns of the edits."""
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text(
+        f"{' '.join(['Zqxzqxzqxzqxzqxzqx'] * 20)}\n\nThe capital of France is Paris, and that of Spain is Madrid.\n"
+    )
+    data = EditDataModule(batch_size=3, preserved_count=9, snippet_corpus=str(corpus))
+    with pytest.warns(UserWarning, match="1 validation prompts do not fit the model and are left out"):
+        trainer().validate(module(tiny_model("llama")), data.attach(requests_from_records(records())))
 
 
 def test_a_batch_that_is_not_validated_every_time_takes_what_was_scored() -> None:

@@ -115,5 +115,8 @@ def test_callbacks_of_ones_own_take_the_place_of_the_calls(capsys: pytest.Captur
     result = aeplus.edit(*arguments, callbacks=[stop, EditProgressBar()], **options)
     assert result.metrics["edits_done"] == 4
     assert "edit" in capsys.readouterr().err
-    with pytest.raises(InputError, match=r"selection or a SmoothingStop of your own, got both \(converge\)"):
-        aeplus.edit(*arguments, callbacks=[stop], selection="converge", **options)
+    result = aeplus.edit(tiny_model("llama"), *arguments[1:], callbacks=[stop], selection="converge", **options)
+    alone = aeplus.edit(tiny_model("llama"), *arguments[1:], selection="converge", **options)
+    assert result.metrics["batches"][0]["candidates"] == alone.metrics["batches"][0]["candidates"]
+    with pytest.raises(InputError, match="expected one selection, got converge and that of a SmoothingStop; set it"):
+        aeplus.edit(*arguments, callbacks=[SmoothingStop("best")], selection="converge", **options)

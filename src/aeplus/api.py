@@ -252,7 +252,7 @@ def edit(
     module = EditModule(
         model=str(getattr(model, "name_or_path", "") or "model"),
         layers=chosen,
-        method=_method(method, method_options, selection),
+        method=_method(method, method_options, selection),  # which a SmoothingStop of the caller's follows
         targets=TargetOptions(**target_options),
         preserved=PreservedOptions(**preserved_options),
         edited_dtype=edited_dtype,
@@ -263,11 +263,12 @@ def edit(
     data = EditDataModule(batch_size=batch_size, seed=seed, **data_options).attach(
         requests_from_records(list(edits), join=data_options.get("join", "auto"))
     )
-    if not (own := any(isinstance(callback, SmoothingStop) for callback in callbacks)):
-        callbacks = [SmoothingStop(selection=selection), *callbacks]
-    if own and selection is not None:
-        msg = f"expected selection or a SmoothingStop of your own, got both ({selection}); set it in one place."
+    stops = [callback for callback in callbacks if isinstance(callback, SmoothingStop)]
+    if selection is not None and any(stop.selection not in (None, selection) for stop in stops):
+        msg = f"expected one selection, got {selection} and that of a SmoothingStop; set it in one place."
         raise InputError(msg)
+    if not stops:
+        callbacks = [SmoothingStop(selection=selection), *callbacks]
     with alone(model):
         before, result = Snapshot(sites), None
         try:
@@ -350,13 +351,13 @@ def _trainer(device: torch.device, callbacks: Sequence[Callback]) -> Trainer:
     )
 
 
-def _method(method: str | Method, options: dict[str, Any], selection: str | None) -> Method:
+def _method(method: str | Method, options: dict[str, Any], selection: Any) -> Method:
     chosen = (
         replace(method, **options) if isinstance(method, Method) else named_method(find_composition(method), **options)
     )
     for name in chosen.idle([*options, *(["selection"] if selection is not None else [])]):
         warnings.warn(f"{name} changes nothing: {chosen.name} does not use it", stacklevel=3)
-    return chosen
+    return chosen if selection is None else replace(chosen, selection=selection)
 
 
 def _sorted_options(options: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -314,6 +314,8 @@ class EditModule(LightningModule):
 
     def validation_step(self, items: list[Any], batch_idx: int) -> None:
         """Scores the candidate (or, under ``validate``, the model) on the validation set."""
+        if not self._fitting:  # Lightning has fetched them before on_validation_start, where the edits were read
+            items = self._data.validation_items()
         summary = self.session.validate(items)
         named = {**summary, EDITED: seen(summary, EDITED)} if self.monitor == f"validation/{EDITED}" else summary
         values = {f"validation/{name}": value for name, value in named.items() if value is not None}

@@ -166,7 +166,7 @@ def test_beginnings_of_sentences_come_from_the_corpus(monkeypatch: pytest.Monkey
     data = EditDataModule(preserved_count=3).attach([GOOD])
     data.setup("fit")
     session_of(tiny_model()).prepare(data)
-    assert len(data.validation.preserved) == 3
+    assert data.validation.preserved
     options = {**SMALL, "preserved_count": 2, "smoothing_steps": 2}
     records = [{"prompt": "The capital of {}", "subject": "France", "target_new": "Rome"}]
     assert aeplus.edit(tiny_model(), tiny_tokenizer(), records, "alphaedit_plus", **options).updates
