@@ -90,12 +90,18 @@ def check_output(
     if path.exists() and not overwrite and not (known_as and _identity(path) in known_as):
         how = ", or add --overwrite" if option and not folder else ""
         why = "was changed since" if known_as else "exists"
+        how = f", or move it away{how}" if known_as else how
         msg = f"expected {name}a new {kind}, or one that aeplus wrote, got {path}, which {why}; choose another{how}."
         raise InputError(msg)
     ancestor = next(parent for parent in (path, *path.absolute().parents) if parent.exists() and parent != path)
     if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
         msg = f"expected {name}a place that can be written, got {path}; check the permissions of {ancestor}."
         raise InputError(msg)
+
+
+def is_listed(path: Path) -> bool:
+    """Whether aeplus has written a file of this name there, whatever became of it: for what is of no use to others."""
+    return path.name in _written(path.parent)
 
 
 @contextmanager

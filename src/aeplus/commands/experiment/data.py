@@ -16,7 +16,7 @@ from aeplus.errors import InputError
 from aeplus.utils.cache import digest
 from aeplus.utils.fingerprint import path_stamp
 from aeplus.utils.jsonl import read_json, write_json
-from aeplus.utils.paths import check_output
+from aeplus.utils.paths import check_output, is_listed
 
 FOLDER = "data"
 """The folder of drawn data, in the experiment's."""
@@ -98,14 +98,14 @@ def _check_loaded(name: str, model: Mapping[str, Any]) -> None:
 
 
 def draw(place: Place, out: Path) -> None:
-    """Draws data, unless that has been done with the same words, from files as they are, and nobody changed them since.
+    """Draws data, unless that has been done with the same words, from files as they are.
 
     Args:
         place: The data.
         out: The experiment's folder.
 
     Raises:
-        InputError: If they cannot be drawn.
+        InputError: If they cannot be drawn, or somebody has changed them since.
     """
     if not place.command:
         return
@@ -122,7 +122,7 @@ def draw(place: Place, out: Path) -> None:
         from aeplus.commands.alphaset.command import run
 
         run(alphaset_parser().parse_args(place.words), [], "")
-    write_json(record, {**known, name: _key(place)})
+    write_json(record, {**known, name: _key(place)}, overwrite=is_listed(record))
 
 
 def _key(place: Place) -> str:
