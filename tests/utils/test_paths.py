@@ -171,6 +171,12 @@ def test_a_folder_with_something_of_the_users_in_it_is_kept(tmp_path: Path) -> N
         write()
     (folder / "inner" / "notes.txt").unlink()
     write()
+    for mine in (folder / "empty", folder / "link"):
+        mine.mkdir() if mine.name == "empty" else mine.symlink_to("nowhere")
+        with pytest.raises(InputError, match="which was changed since"):
+            write()
+        mine.rmdir() if mine.name == "empty" else mine.unlink()
+    write()
     (folder / "inner" / "weights").write_text("v")  # of the same size
     with pytest.raises(InputError, match="which was changed since"):
         write()

@@ -111,9 +111,8 @@ def _factors(device: torch.device) -> Tensor:
 def tokenizer_fingerprint(tokenizer: Any) -> str:
     """A digest of how a fast tokenizer reads and what its chat template writes, 16 hexadecimal digits."""
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
-    rules = {
-        name: rule for name, rule in rules.items() if name not in ("padding", "truncation")
-    }  # left by the last use
+    for name in ("padding", "truncation"):  # left by the last use
+        rules.pop(name, None)
     return text_fingerprint(json.dumps(rules, sort_keys=True), getattr(tokenizer, "chat_template", None))
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -251,8 +252,10 @@ def _identity(path: Path) -> str:
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    found = [(file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    found: list[tuple[object, ...]] = []
+    for entry in sorted(path.rglob("*")):  # links and empty folders are the user's too
+        status, name = entry.lstat(), entry.relative_to(path).as_posix()
+        found.append((name,) if stat.S_ISDIR(status.st_mode) else (name, status.st_size, status.st_mtime_ns))
     return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
