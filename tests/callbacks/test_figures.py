@@ -16,6 +16,7 @@ import aeplus
 from aeplus.callbacks import FigureWriter
 from aeplus.commands.main import main
 from aeplus.errors import InputError
+from aeplus.methods.compositions import named_method
 from aeplus.models.decoder import Decoder
 from aeplus.models.predict import collect_hidden
 from aeplus.run.records import read_records
@@ -142,6 +143,14 @@ def test_the_figures_are_files_and_in_tensorboard(runs: list[Path]) -> None:
     assert all(int(place) >= 32 for s in data["spectra"] for place in s["added"])
     assert data["hidden"]["layer"] == 2
     assert len(data["hidden"]["before"]) == 2  # a neighbor that all share, and the beginning of the one sentence
+
+
+def test_tau_of_a_filter_that_is_soft_within_its_null_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    method = named_method("alphaedit", filter="null_soft", threshold=0.5, threshold_kind="dimensions")
+    aeplus.edit(tiny_model(), tiny_tokenizer(), records()[:1], method, callbacks=[FigureWriter(["spectrum"])], **SMALL)
+    (data,) = tmp_path.rglob("figures/data.json")
+    assert [spectrum["null"] for spectrum in json.loads(data.read_text())["spectra"]] == [32, 32]
 
 
 def test_hidden_states_are_those_of_each_prompt_alone() -> None:

@@ -177,6 +177,12 @@ def test_which_numbers_act() -> None:
     assert {name: set(named_method(name).acting) for name in METHODS} == expected
 
 
+def test_which_methods_have_a_null_space() -> None:
+    found = {name for name in FILTERS if named_method("alphaedit", filter=name).has_null_space}
+    assert found == {"null_space", "null_soft", "priced"}
+    assert not named_method("kde").has_null_space
+
+
 def test_a_number_that_does_not_act_is_reported_by_edit() -> None:
     with pytest.warns(UserWarning, match="alpha changes nothing: alphaedit does not use it"):
         aeplus.edit(

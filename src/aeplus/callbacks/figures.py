@@ -16,7 +16,7 @@ from aeplus.edits import still_holding
 from aeplus.errors import InputError
 from aeplus.evaluation.questions import edit_success
 from aeplus.methods.layer_targets import residual_threshold
-from aeplus.methods.parts import base_filter
+from aeplus.methods.parts import null_space
 from aeplus.models.predict import collect_hidden
 from aeplus.run.batches import BatchCommit
 from aeplus.run.hooks import EditCallback, EditingModule, session_of
@@ -206,8 +206,8 @@ class FigureWriter(EditCallback):
         """For each edited layer the spectrum of C, how much of it is null space, and what P̃ added."""
         spectra = []
         for site, statistics in zip(session.sites, session.statistics, strict=True):
-            edged = session.method.update == "closed_form" and session.method.filter == "null_space"
-            null = int(base_filter(session.method, statistics.spectrum).sum()) if edged else None
+            ends = session.method.has_null_space
+            null = int(null_space(session.method, statistics.spectrum).sum()) if ends else None
             added = {str(place): count for place, count in sorted(self._added.get(site.layer, Counter()).items())}
             values = _rounded(statistics.spectrum.values)
             spectra.append({"layer": site.layer, "values": values, "null": null, "added": added})

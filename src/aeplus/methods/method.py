@@ -316,6 +316,11 @@ class Method:
         return self.smooth and self.selection_scope == "layer"
 
     @property
+    def has_null_space(self) -> bool:
+        """Whether the filter tells a null space, which ends at ``threshold``, from the other directions."""
+        return "threshold" in self.acting
+
+    @property
     def solver_ridge(self) -> float:
         """λ of the linear system; 1 for a filter that holds its own (MEMIT's)."""
         if "ridge" not in FILTERS[self.filter].numbers:

@@ -27,6 +27,15 @@ SITES: dict[str, Part[Callable[[list[int]], list[int]]]] = {
 _MIXED = ("threshold", "threshold_kind", "alpha", "ridge")
 
 
+def null_space(method: "Method", spectrum: fn.Spectrum) -> Tensor:
+    """Which eigenvectors the method's threshold has in the null space: 1 or 0, ``[d]``.
+
+    Raises:
+        InputError: If the threshold leaves no null space or no constraint.
+    """
+    return fn.null_space_filter(spectrum, method.threshold, kind=method.threshold_kind)
+
+
 def _mixed(method: "Method", spectrum: fn.Spectrum, make: Callable[..., Tensor]) -> Tensor:
     """A filter with both a null space and a price."""
     return make(spectrum, method.threshold, method.alpha, method.solver_ridge, kind=method.threshold_kind)
@@ -34,7 +43,7 @@ def _mixed(method: "Method", spectrum: fn.Spectrum, make: Callable[..., Tensor])
 
 FILTERS: dict[str, Part[Callable[["Method", fn.Spectrum], Tensor]]] = {
     "null_space": Part(
-        lambda method, spectrum: fn.null_space_filter(spectrum, method.threshold, kind=method.threshold_kind),
+        null_space,
         ("threshold", "threshold_kind", "ridge"),
     ),
     "covariance": Part(lambda method, spectrum: fn.ridge_filter(spectrum, method.alpha), ("alpha",)),
@@ -203,6 +212,6 @@ def kept_eigenvectors(method: "Method", keep: str) -> Kept | None:
         raise InputError(msg)
 
     def count(spectrum: fn.Spectrum) -> int:
-        return int((fn.null_space_filter(spectrum, method.threshold, kind=method.threshold_kind) == 0).sum())
+        return int((null_space(method, spectrum) == 0).sum())
 
     return Kept(f"outside_{method.threshold!r}_{method.threshold_kind}", count)

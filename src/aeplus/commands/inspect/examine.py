@@ -15,10 +15,10 @@ from torch import Tensor
 from aeplus.commands.inspect.findings import Finding, clashes, token_notes
 from aeplus.commands.stream_keys import read_keys, read_residuals, stream_rows
 from aeplus.edits import EditRequest, rewordings
-from aeplus.functional import nearest, null_share, null_space_filter
+from aeplus.functional import nearest, null_share
 from aeplus.methods.layer_targets import residual_threshold
 from aeplus.methods.method import Method
-from aeplus.methods.parts import FILTERS
+from aeplus.methods.parts import null_space
 from aeplus.models.generate import generate
 from aeplus.models.tokens import readable
 from aeplus.preserved.collection import collect_excerpts
@@ -146,13 +146,12 @@ def _among_batches(keys: Tensor, size: int, *, inside: bool) -> tuple[Tensor, Te
 def _free(session: EditSession, keys: Sequence[Tensor], contexts: Sequence[str]) -> list[float] | None:
     """‖P k‖ / ‖k‖ of each edit, the mean over the layers; ``None`` where the method has no null space."""
     method = session.method
-    if method.update != "closed_form" or "threshold" not in FILTERS[method.filter].numbers:
+    if not method.has_null_space:
         return None
     shares = []
     for statistics, own in zip(session.load_statistics(contexts), keys, strict=True):
         moved = statistics.to(own.device, own.dtype)
-        null = null_space_filter(moved.spectrum, method.threshold, kind=method.threshold_kind)
-        shares.append(null_share(own, moved.spectrum, null).cpu())
+        shares.append(null_share(own, moved.spectrum, null_space(method, moved.spectrum)).cpu())
     return torch.stack(shares).mean(0).tolist()
 
 
