@@ -106,7 +106,7 @@ def solve_only() -> None:
     print("| method [ms] | " + " | ".join(map(str, counts)) + " |\n| --- |" + " --- |" * len(counts))
     for name in sorted(METHODS):
         method = named_method(name)
-        if method.update != "closed_form":
+        if not method.closed_form:
             continue
         if method.filter == "null_space":
             method = named_method(name, threshold=0.8, threshold_kind="dimensions")

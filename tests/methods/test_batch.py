@@ -127,7 +127,10 @@ def test_nan_residual_takes_everything_back() -> None:
             {"filter": "x"},
             "expected method.filter out of null_space, covariance, soft, null_soft, priced, got 'x'; choose one of",
         ),
-        ({"filter": "soft"}, "expected filter null_space for method.relax to widen, got 'soft'; set relax: none"),
+        (
+            {"filter": "soft"},
+            "expected filter null_space or null_soft for method.relax to widen, got 'soft'; set relax: none",
+        ),
         ({"keep_share": 0.0}, "expected method.keep_share above 0 and at most 1, got 0.0"),
         ({"restrain_base": 1.0}, "expected method.restrain_base above 1, got 1.0"),
         ({"own_ridge": -1.0}, "expected method.own_ridge above 0, got -1.0"),

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,16 @@ import yaml
 import aeplus
 from aeplus import METHODS, Method, register_method
 from aeplus.commands.main import main
+from aeplus.edits import EditRequest
 from aeplus.errors import InputError
-from aeplus.functional import null_space_filter
+from aeplus.functional import LowRankUpdate, null_space_filter, sparsify
+from aeplus.methods.batch import UPDATES
 from aeplus.methods.compositions import find_composition, method_switches, named_method
 from aeplus.methods.method import SWITCHES
-from aeplus.methods.parts import FILTERS
+from aeplus.methods.parts import FILTERS, PRIORS, kept_eigenvectors
 from aeplus.methods.registry import Part, methods_table
+from aeplus.methods.treatments import TREATMENTS, added_last
+from aeplus.run.notices import possible_rewrites
 from small import LEARNING, ROOT, records
 from tiny import tiny_model, tiny_tokenizer
 
@@ -102,6 +106,26 @@ def test_a_new_part_is_one_function_and_one_entry(monkeypatch: pytest.MonkeyPatc
     assert all(torch.equal(model.state_dict()[name], weight) for name, weight in same.state_dict().items())
 
 
+def test_traits_are_what_the_rest_asks_of_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FILTERS, "mine", FILTERS["null_space"])
+    monkeypatch.setitem(PRIORS, "own", PRIORS["resolve"])
+    monkeypatch.setitem(TREATMENTS, "sparse", TREATMENTS["sparsify"])
+    monkeypatch.setitem(UPDATES, "solved", UPDATES["closed_form"])
+    chosen = Method(filter="mine", relax="aligned", prior="own", treatment="sparse", feedback=True, update="solved")
+    same = Method(filter="null_space", relax="aligned", prior="resolve", treatment="sparsify", feedback=True)
+    assert chosen.acting == same.acting
+    assert kept_eigenvectors(chosen, "outside").name == kept_eigenvectors(same, "outside").name  # type: ignore[union-attr]
+    update = sparsify(LowRankUpdate(torch.randn(4, 2), torch.randn(2, 6)), torch.randn(4, 6), 0.5)
+    added = [added_last(method, [update], [2], [torch.randn(6, 2)]) for method in (chosen, same)]
+    assert torch.equal(*(found.dense() for found in added if found is not None))
+    twice = [EditRequest("The capital of {} is", "Rome", answer) for answer in ("Paris", "London")]
+    with pytest.warns(UserWarning, match="method.prior: own takes them for different facts"):
+        possible_rewrites(chosen, [twice[0], replace(twice[1], prompt="Seat of {} is")], 1, 0)
+    monkeypatch.setitem(UPDATES, "learned", UPDATES["gradient"])
+    with pytest.raises(InputError, match=r"smoothing with method\.update: learned, which has no closed form"):
+        Method(update="learned")
+
+
 @pytest.mark.parametrize(
     ("name", "switches", "text"),
     [
@@ -113,7 +137,7 @@ def test_a_new_part_is_one_function_and_one_entry(monkeypatch: pytest.MonkeyPatc
             {"filter": "hard"},
             "expected method.filter out of null_space, .*, null_soft, priced, got 'hard'",
         ),
-        ("mine", {"filter": "soft"}, "expected filter null_space for method.relax to widen, got 'soft'"),
+        ("mine", {"filter": "soft"}, "expected filter null_space or null_soft for method.relax to widen, got 'soft'"),
     ],
 )
 def test_what_cannot_be_registered(name: str, switches: dict[str, Any], text: str) -> None:

@@ -115,7 +115,7 @@ class FigureWriter(EditCallback):
                 places = report.added.nonzero().flatten().tolist()
                 self._added.setdefault(report.layer, Counter()).update(places)
         norms = torch.tensor(commit.residual_norms, dtype=torch.float64)
-        learned = session.method.update == "closed_form"
+        learned = session.method.closed_form
         above = norms > residual_threshold(norms, session.method)
         columns = zip(
             commit.requests,

@@ -344,7 +344,7 @@ class Batch:
 
 
 UPDATES: dict[str, Part[Callable[[BatchBuilder, Batch], Editor]]] = {
-    "closed_form": Part(BatchBuilder.closed_form),
+    "closed_form": Part(BatchBuilder.closed_form, traits=("closed_form",)),
     "gradient": Part(BatchBuilder.gradient, ("gradient",)),
 }
-"""``method.update``: what proposes a batch's edits."""
+"""``method.update``: what proposes a batch's edits. A ``closed_form`` takes targets, filter, P̃ and Λp."""

@@ -14,7 +14,7 @@ from aeplus.functional.filters import FilterKind
 from aeplus.methods.batch import UPDATES
 from aeplus.methods.layer_targets import TARGETS
 from aeplus.methods.parts import FILTERS, PRIORS, RELAXATIONS, SITES
-from aeplus.methods.registry import METHODS, Part
+from aeplus.methods.registry import METHODS, Part, with_trait
 from aeplus.methods.treatments import TREATMENTS
 
 TABLES: dict[str, Mapping[str, Part[Any]]] = {
@@ -26,12 +26,10 @@ TABLES: dict[str, Mapping[str, Part[Any]]] = {
     "prior": PRIORS,
     "treatment": TREATMENTS,
 }
-"""The parts that each switch chooses from. A new part is one function and one entry of its table."""
+"""The parts that each switch chooses from. A new part is one function and one entry of its table, with its traits."""
 
 SWITCHES = (*TABLES, "selection", "smooth")
 """The fields that make a method; all others are numbers."""
-
-_PROJECTORS = ("null_space", "null_soft")  # filters with directions left out, which P̃ can add
 
 _SMOOTHING = (
     *("smoothing_steps", "smoothing_share", "smoothing_threshold", "smoothing_mode"),
@@ -262,19 +260,22 @@ class Method:
             raise InputError(msg)
 
     def _check_composition(self) -> None:
-        if self.relax != "none" and self.filter not in _PROJECTORS and self.update == "closed_form":
-            msg = f"expected filter null_space for method.relax to widen, got {self.filter!r}; set relax: none."
+        projectors = with_trait(FILTERS, "projector")
+        if self.relax != "none" and self.filter not in projectors and self.closed_form:
+            known = " or ".join(projectors)
+            msg = f"expected filter {known} for method.relax to widen, got {self.filter!r}; set relax: none."
             raise InputError(msg)
-        fed_back = self.treatment == "sparsify" or (self.treatment == "restrain" and self.restrain_every)
-        if self.feedback and not (fed_back and self.update == "closed_form"):
+        treatment = TREATMENTS[self.treatment]
+        fed_back = "feedback" in treatment.numbers and (treatment.run.each is not None or self.restrain_every)
+        if self.feedback and not (fed_back and self.closed_form):
             msg = (
                 "expected treatment: sparsify, or restrain with restrain_every of at least 1, for method.feedback to "
                 f"act on, got treatment: {self.treatment}; set feedback: false."
             )
             raise InputError(msg)
-        if self.update == "gradient" and (self.relax, self.prior, self.smooth) != ("none", "none", False):
+        if not self.closed_form and (self.relax, self.prior, self.smooth) != ("none", "none", False):
             msg = (
-                "expected no P̃, Λp or smoothing with method.update: gradient, which has no closed form, got "
+                f"expected no P̃, Λp or smoothing with method.update: {self.update}, which has no closed form, got "
                 f"relax: {self.relax}, prior: {self.prior}, smooth: {str(self.smooth).lower()}; set relax: none, "
                 "prior: none and smooth: false."
             )
@@ -316,6 +317,11 @@ class Method:
         return self.smooth and self.selection_scope == "layer"
 
     @property
+    def closed_form(self) -> bool:
+        """Whether updates are solved for, with targets, filter, P̃ and Λp, instead of learned."""
+        return "closed_form" in UPDATES[self.update].traits
+
+    @property
     def has_null_space(self) -> bool:
         """Whether the filter tells a null space, which ends at ``threshold``, from the other directions."""
         return "threshold" in self.acting
@@ -331,7 +337,7 @@ class Method:
     @property
     def acting(self) -> frozenset[str]:
         """The numbers that act for this composition; setting another one changes nothing."""
-        switches = ("update", "treatment") if self.update == "gradient" else tuple(TABLES)
+        switches = tuple(TABLES) if self.closed_form else ("update", "treatment")
         acting = {number for switch in switches for number in TABLES[switch][getattr(self, switch)].numbers}
         if "ridge" not in acting:
             acting.discard("own_ridge")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aeplus import functional as fn
 from aeplus.errors import InputError
-from aeplus.methods.registry import Part
+from aeplus.methods.registry import Part, with_trait
 from aeplus.preserved.statistics import Kept
 
 if TYPE_CHECKING:
@@ -45,17 +45,18 @@ FILTERS: dict[str, Part[Callable[["Method", fn.Spectrum], Tensor]]] = {
     "null_space": Part(
         null_space,
         ("threshold", "threshold_kind", "ridge"),
+        ("projector", "even"),
     ),
     "covariance": Part(lambda method, spectrum: fn.ridge_filter(spectrum, method.alpha), ("alpha",)),
     "soft": Part(
         lambda method, spectrum: fn.soft_filter(spectrum, method.alpha, method.solver_ridge), ("alpha", "ridge")
     ),
-    "null_soft": Part(lambda method, spectrum: _mixed(method, spectrum, fn.null_soft_filter), _MIXED),
-    "priced": Part(lambda method, spectrum: _mixed(method, spectrum, fn.priced_filter), _MIXED),
+    "null_soft": Part(lambda method, spectrum: _mixed(method, spectrum, fn.null_soft_filter), _MIXED, ("projector",)),
+    "priced": Part(lambda method, spectrum: _mixed(method, spectrum, fn.priced_filter), _MIXED, ("even",)),
 }
-"""``method.filter``: the spectral filter ``f [d]`` before any relaxation. Without ``ridge`` it holds its own λ."""
-
-_EVEN_INSIDE = ("null_space", "priced")  # filters that are 1 on the whole null space
+"""``method.filter``: the spectral filter ``f [d]`` before any relaxation. Without ``ridge`` it holds its own λ. With
+``threshold`` it has a null space; a ``projector`` is 0 outside of it, so that P̃ can widen it, an ``even`` one is 1 on
+all of it."""
 
 
 @dataclass(frozen=True)
@@ -164,10 +165,12 @@ class Prior:
     Attributes:
         weigh: Their weights ``Λp [m]``; ``None`` where they are not part of the system.
         forbids: Updates must be 0 on their keys, instead of being penalized there.
+        by_fact: The weights ask which facts are edited again.
     """
 
     weigh: Callable[[Earlier], Tensor] | None = None
     forbids: bool = False
+    by_fact: bool = False
 
 
 _STRENGTH = ("prior_strength", "prior_by_place")
@@ -176,7 +179,7 @@ PRIORS: dict[str, Part[Prior]] = {
     "none": Part(Prior()),
     "equal": Part(Prior(lambda earlier: torch.ones_like(earlier.rewritten, dtype=torch.float32)), _STRENGTH),
     "conflict": Part(Prior(lambda earlier: 1 - earlier.conflict()), _STRENGTH),
-    "resolve": Part(Prior(lambda earlier: (~earlier.rewritten).float()), _STRENGTH),
+    "resolve": Part(Prior(lambda earlier: (~earlier.rewritten).float(), by_fact=True), _STRENGTH),
     "hard": Part(Prior(forbids=True)),
 }
 """``method.prior``: the weights ``Λp [m]`` of previous edits, or that they forbid directions."""
@@ -203,10 +206,11 @@ def kept_eigenvectors(method: "Method", keep: str) -> Kept | None:
     """
     if keep == "all":
         return None
-    if method.update != "closed_form" or method.filter not in _EVEN_INSIDE:
-        got = f"filter: {method.filter}" if method.update == "closed_form" else f"update: {method.update}"
+    if not method.closed_form or "even" not in FILTERS[method.filter].traits:
+        got = f"filter: {method.filter}" if method.closed_form else f"update: {method.update}"
+        even = " or ".join(with_trait(FILTERS, "even"))
         msg = (
-            f"expected filter {' or '.join(_EVEN_INSIDE)} for preserved.keep: outside, got {got}, which needs the "
+            f"expected filter {even} for preserved.keep: outside, got {got}, which needs the "
             "eigenvectors inside the null space too; set keep: all."
         )
         raise InputError(msg)

@@ -24,10 +24,17 @@ class Part(Generic[F]):
     Attributes:
         run: What does it.
         numbers: The fields of :class:`~aeplus.methods.method.Method` that act on it.
+        traits: What else holds for it, out of what its table names.
     """
 
     run: F
     numbers: tuple[str, ...] = ()
+    traits: tuple[str, ...] = ()
+
+
+def with_trait(table: Mapping[str, Part[Any]], trait: str) -> list[str]:
+    """The names of the parts of a table that have a trait."""
+    return [name for name, part in table.items() if trait in part.traits]
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def added_last(
     """
     if not updates:
         return None
-    if method.treatment == "sparsify":
+    if TREATMENTS[method.treatment].run.each is not None:
         return fn.masked_out(updates[-1])
     # An update's columns: one for each edit, what was taken back of the correction before, and its own correction.
     # Where the first two together are more than there are outputs, they are stored dense (:func:`without`).

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from aeplus.edits import EditRequest, rewordings
 from aeplus.methods.method import Method
+from aeplus.methods.parts import PRIORS
 
 
 def departures(method: Method) -> None:
@@ -41,7 +42,7 @@ def shared_keys(groups: Sequence[Sequence[int]], requests: Sequence[EditRequest]
 
 
 def possible_rewrites(method: Method, requests: Sequence[EditRequest], batch_size: int, done: int) -> None:
-    """Edits that ``prior: resolve`` takes for other facts than they may be.
+    """Edits that a prior by facts (``resolve``) takes for other facts than they may be.
 
     Args:
         method: The method.
@@ -49,14 +50,14 @@ def possible_rewrites(method: Method, requests: Sequence[EditRequest], batch_siz
         batch_size: Edits in a batch.
         done: How many are made already.
     """
-    found = rewordings(requests, batch_size, done) if method.prior == "resolve" else []
+    found = rewordings(requests, batch_size, done) if PRIORS[method.prior].run.by_fact else []
     if places := [place for place, earlier in enumerate(found) if earlier]:
         new, old = requests[places[0]], requests[found[places[0]][-1]]
         have = "edits have" if len(places) > 1 else "edit has"
         _warn(
             f"{len(places)} {have} the subject of an edit of an earlier batch, another answer and no 'fact' in common "
-            f"(such as {_short(new)} after {_short(old)}): method.prior: resolve takes them for different facts and "
-            "keeps the earlier answers; where they ask for one fact, give both the same 'fact'"
+            f"(such as {_short(new)} after {_short(old)}): method.prior: {method.prior} takes them for different facts "
+            "and keeps the earlier answers; where they ask for one fact, give both the same 'fact'"
         )
 
 

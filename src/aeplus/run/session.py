@@ -220,7 +220,7 @@ class EditSession:
         options = self.target_options
         contexts = self.contexts()
         self.statistics = self.load_statistics(contexts)
-        if self.method.update == "closed_form":
+        if self.method.closed_form:
             for statistics in self.statistics:
                 base_filter(self.method, statistics.spectrum)  # a bad threshold is reported before the work
         self._restraint = Restraint(self.method, self.sites)
@@ -338,7 +338,7 @@ class EditSession:
             earlier = [(self.entries.updates(site), self.entries.keys(site)) for site in self.sites]
             removed = [added_last(self.method, updates, updates.ranks, keys) for updates, keys in earlier]
         self._batch = self._builder.build(self.data.current, self.data.edited, prior_keys, removed, self._by_layer)
-        if self.method.update == "closed_form":
+        if self.method.closed_form:
             joint = self.target_options.joint
             notices.shared_keys(self.batch.shared_keys, self.data.current, self.data.cursor, joint=joint)
         self._rule = self.select()

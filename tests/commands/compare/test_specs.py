@@ -117,7 +117,7 @@ def test_what_cannot_be_parsed(text: str, message: str) -> None:
         ("alphaedit:smooth=1", "expected true or false as smooth, got '1'"),
         ("alphaedit:relax=lots", "expected one of none, aligned, bounded, paper as relax, got 'lots'"),
         ("alphaedit:ridge=0", "--methods alphaedit:ridge=0: expected method.ridge above 0, got 0"),
-        ("alphaedit_plus:filter=soft", "expected filter null_space for method.relax"),
+        ("alphaedit_plus:filter=soft", "expected filter null_space or null_soft for method.relax"),
     ],
 )
 def test_values_that_do_not_fit(text: str, message: str) -> None:

@@ -18,7 +18,7 @@ from aeplus.edits import EditRequest, rewordings
 from aeplus.functional import nearest, null_share
 from aeplus.methods.layer_targets import residual_threshold
 from aeplus.methods.method import Method
-from aeplus.methods.parts import null_space
+from aeplus.methods.parts import PRIORS, null_space
 from aeplus.models.generate import generate
 from aeplus.models.tokens import readable
 from aeplus.preserved.collection import collect_excerpts
@@ -56,7 +56,7 @@ def examine(
     method, options = session.method, session.target_options
     requests = [request.without_tests() for request in requests]
     notes, same = token_notes(tokenizer, requests), clashes(requests, batch_size)
-    maybe = rewordings(requests, batch_size) if method.prior == "resolve" else [[] for _ in requests]
+    maybe = rewordings(requests, batch_size) if PRIORS[method.prior].run.by_fact else [[] for _ in requests]
     contexts = session.contexts()
     batches = stream_rows(decoder, tokenizer, requests, contexts, batch_size)
     bare = [row for rows in batches for row in rows.prompts[:: rows.contexts]]
@@ -68,7 +68,7 @@ def examine(
     keys = read_keys(decoder, sites, batches, progress)
     free = _free(session, keys, contexts)
     norms, lengths = None, None
-    if targets and method.update == "closed_form":
+    if targets and method.closed_form:
         found = read_residuals(decoder, batches, sites[-1].layer, options, progress, anchor=True)
         norms = [norm for norm, _ in found]
         known = [length for _, length in found if length is not None]
