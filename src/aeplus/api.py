@@ -24,6 +24,7 @@ from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
 from aeplus.methods.compositions import find_composition, named_method
 from aeplus.methods.method import GradientOptions, Method
+from aeplus.methods.registry import Selections
 from aeplus.models.checks import check_model, check_tokenizer
 from aeplus.models.decoder import Decoder
 from aeplus.models.sites import Snapshot, kept_modes
@@ -189,7 +190,7 @@ def edit(
     layers: Sequence[int] | None = None,
     batch_size: int = 10,
     seed: int = 0,
-    selection: Literal["best", "converge", "highest"] | None = None,
+    selection: Selections | None = None,
     edited_dtype: Literal["same", "float32"] = "same",
     site: str | None = None,
     callbacks: Sequence[Callback] = (),

@@ -28,7 +28,7 @@ from aeplus.run.committed.entries import plain_edit
 from aeplus.run.committed.store import Store
 from aeplus.run.hooks import EditCallback, opened_session
 from aeplus.run.resume import NOTES, Resume, notes_of, seal
-from aeplus.run.selection import EDITED, WATCHED, SelectionOptions, seen
+from aeplus.run.selection import EDITED, SELECTIONS, SelectionOptions, seen
 from aeplus.run.session import EditSession
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions
@@ -103,7 +103,7 @@ class EditModule(LightningModule):
             "site": site,
             "device_map": device_map,
         }
-        self.monitor = f"validation/{WATCHED[method.selection]}"
+        self.monitor = f"validation/{SELECTIONS[method.selection].watched}"
         self._journal = journal
         self._writing = ExitStack()  # the journal, while the run lasts
         self.language_model: Any = None

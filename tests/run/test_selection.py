@@ -1,20 +1,24 @@
 """The rules that choose a batch's candidate, on scores given by hand."""
 
 import math
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aeplus.callbacks import SmoothingStop
 from aeplus.errors import InputError
+from aeplus.methods.method import switch_choices
+from aeplus.methods.registry import Selections
 from aeplus.run.selection import (
     EDITED,
     MEASURED,
     SELECTIONS,
-    WATCHED,
     Best,
     Converge,
     Highest,
+    Rule,
     Selection,
     SelectionOptions,
     seen,
@@ -96,15 +100,24 @@ def test_what_a_rule_sees() -> None:
 
 
 def test_the_rules_by_name() -> None:
-    assert [type(make()) for make in SELECTIONS.values()] == [Best, Converge, Highest]
-    assert [type(SelectionOptions(name)()) for name in SELECTIONS] == [Best, Converge, Highest]  # type: ignore[arg-type]
-    assert WATCHED == {"best": "probability", "converge": "score", "highest": "efficacy+generalization"}
-    assert set(WATCHED.values()) <= set(MEASURED)
-    assert WATCHED.keys() == SELECTIONS.keys()
+    assert [type(rule.make()) for rule in SELECTIONS.values()] == [Best, Converge, Highest]
+    assert [type(SelectionOptions(name)()) for name in SELECTIONS] == [Best, Converge, Highest]
+    watched = {name: rule.watched for name, rule in SELECTIONS.items()}
+    assert watched == {"best": "probability", "converge": "score", "highest": "efficacy+generalization"}
+    assert set(watched.values()) <= set(MEASURED)
+    assert list(get_args(Selections)) == switch_choices()["selection"] == list(SELECTIONS)
+
+
+def test_a_further_rule_is_one_class_and_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SELECTIONS, "mine", Rule(Converge, "specificity", ("min_delta",)))
+    options = SelectionOptions("mine", min_delta=5.0)
+    assert options.watched == "specificity"
+    assert chosen(options(), [80, 84, 99]) == (1, 2)
+    assert SmoothingStop("mine").selection == "mine"  # type: ignore[arg-type]
 
 
 def test_the_default_takes_the_best_of_scores_that_differ_at_all() -> None:
-    assert chosen(SELECTIONS["best"](), [60.0, 61.0, 61.2, 61.1, 60.9]) == (2, 5)
+    assert chosen(SELECTIONS["best"].make(), [60.0, 61.0, 61.2, 61.1, 60.9]) == (2, 5)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,15 @@
 """Early stopping of a batch's smoothing: sets the rule of :mod:`aeplus.run.selection` that the session decides by."""
 
 import logging
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
 from aeplus.errors import InputError
+from aeplus.methods.registry import Selections
 from aeplus.run.hooks import EditingModule, session_of
-from aeplus.run.selection import Decision, Selection, SelectionOptions, Selections
+from aeplus.run.selection import SELECTIONS, Decision, Selection, SelectionOptions
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +41,15 @@ class SmoothingStop(EarlyStopping):
 
     def __init__(
         self,
-        selection: Literal["best", "converge", "highest"] | None = None,
+        selection: Selections | None = None,
         min_delta: float = 0.02,
         tie: float = 0.0,
         patience: int = 2,
         monitor: str | None = None,
         verbose: bool = False,
     ) -> None:
-        if selection is not None and selection not in get_args(Selections):
-            choices = ", ".join(get_args(Selections))
+        if selection is not None and selection not in SELECTIONS:
+            choices = ", ".join(SELECTIONS)
             msg = f"expected SmoothingStop's selection out of {choices}, got {selection!r}; choose one of these."
             raise InputError(msg)
         super().__init__(
@@ -56,7 +57,7 @@ class SmoothingStop(EarlyStopping):
         )
         self.selection = selection
         made = _Logging if verbose else SelectionOptions
-        self._options = {name: made(name, tie, patience, min_delta, monitor) for name in get_args(Selections)}
+        self._options = {name: made(name, tie, patience, min_delta, monitor) for name in SELECTIONS}
         for make in self._options.values():
             make()  # bad numbers are reported before the run
 

@@ -14,7 +14,7 @@ from aeplus.functional.filters import FilterKind
 from aeplus.methods.batch import UPDATES
 from aeplus.methods.layer_targets import TARGETS
 from aeplus.methods.parts import FILTERS, PRIORS, RELAXATIONS, SITES
-from aeplus.methods.registry import METHODS, Part, with_trait
+from aeplus.methods.registry import METHODS, Part, Selections, with_trait
 from aeplus.methods.treatments import TREATMENTS
 
 TABLES: dict[str, Mapping[str, Part[Any]]] = {
@@ -169,7 +169,7 @@ class Method:
     relax: str = "aligned"
     prior: str = "conflict"
     smooth: bool = True
-    selection: Literal["best", "converge", "highest"] = "best"
+    selection: Selections = "best"
     treatment: str = "none"
     threshold: float = 0.02
     threshold_kind: FilterKind = "absolute"
@@ -365,7 +365,7 @@ def switch_choices() -> dict[str, list[str]]:
     """What each field that is chosen by name may be."""
     named = {name: list(table) for name, table in TABLES.items()}
     modes = {
-        "selection": ["best", "converge", "highest"],
+        "selection": list(get_args(Selections)),
         "smoothing_mode": ["parallel", "sequential"],
         "selection_scope": ["batch", "layer"],
     }

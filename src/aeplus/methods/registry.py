@@ -9,11 +9,14 @@ imported here, so that ``aeplus --help`` can list the names.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from aeplus.errors import InputError
 
 F = TypeVar("F")
+Selections = Literal["best", "converge", "highest"]
+"""``method.selection``: the names of ``SELECTIONS`` in :mod:`aeplus.run.selection`, where the rules are."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 

@@ -1,18 +1,18 @@
 """Which smoothing candidate of a batch is committed, decided from the validation scores alone.
 
 A rule sees one score per candidate, the most smoothed first, and answers whether to keep that candidate and whether the
-batch is done. A batch begins with a rule of its own. A further rule is a class here, an entry of :data:`SELECTIONS` and
-a name in ``Method.selection``.
+batch is done. A batch begins with a rule of its own. A further rule is a class here and an entry of
+:data:`SELECTIONS`; :class:`SelectionOptions` and ``SmoothingStop`` then take it by its name, and ``method.selection``
+does once the name is in :data:`~aeplus.methods.registry.Selections`.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from aeplus.errors import InputError
 
-Selections = Literal["best", "converge", "highest"]
 _ROUNDING = 1e-3  # points of a score: scores of the same hits may differ by rounding
 
 
@@ -146,17 +146,17 @@ class SelectionOptions:
     """A rule for every batch as plain values, which a journal keeps; a call makes the rule of one batch.
 
     Attributes:
-        selection: ``best``, ``converge`` or ``highest``.
+        selection: A name in :data:`SELECTIONS`.
         tie: See :class:`Best`.
         patience: See :class:`Best`.
         min_delta: See :class:`Converge`.
-        monitor: What the rule sees; by default :data:`WATCHED`.
+        monitor: What the rule sees; by default what is the rule's own.
 
     Raises:
         InputError: If the selection is unknown; a bad number is refused by the call.
     """
 
-    selection: Selections = "best"
+    selection: str = "best"
     tie: float = 0.0
     patience: int = 2
     min_delta: float = 0.02
@@ -170,7 +170,7 @@ class SelectionOptions:
     @property
     def watched(self) -> str:
         """What the rule sees, by its name in what ``EditSession.validate`` gives."""
-        return (self.monitor or WATCHED[self.selection]).removeprefix("validation/")
+        return (self.monitor or SELECTIONS[self.selection].watched).removeprefix("validation/")
 
     def __call__(self) -> Selection:
         """The rule of a batch.
@@ -178,13 +178,9 @@ class SelectionOptions:
         Raises:
             InputError: If a number is out of range.
         """
-        if self.selection == "best":
-            return Best(self.tie, self.patience)
-        return Converge(self.min_delta) if self.selection == "converge" else SELECTIONS[self.selection]()
+        rule = SELECTIONS[self.selection]
+        return rule.make(**{number: getattr(self, number) for number in rule.numbers})
 
-
-SELECTIONS: dict[str, Callable[[], Selection]] = {"best": Best, "converge": Converge, "highest": Highest}
-"""The rules by the names that ``model.method.selection`` takes, with their defaults."""
 
 EDITED = "efficacy+generalization"
 """Their mean, by the name that a rule may watch; of one alone where the other has no prompt."""
@@ -192,9 +188,29 @@ EDITED = "efficacy+generalization"
 MEASURED = ("probability", "score", "efficacy", "generalization", "specificity", EDITED)
 """What a session itself can tell a rule of a candidate."""
 
-WATCHED = {"best": "probability", "converge": "score", "highest": EDITED}
-"""What each of them sees of a candidate, by its name in what :func:`seen` takes: the best is found by probabilities,
-which tell candidates apart, Algorithm 1 compares the Score's top-1 hits, and the published code the edits' alone."""
+
+@dataclass(frozen=True)
+class Rule:
+    """An entry of :data:`SELECTIONS`.
+
+    Attributes:
+        make: Makes the rule of a batch.
+        watched: What it sees of a candidate, by its name in what :func:`seen` takes.
+        numbers: The fields of :class:`SelectionOptions` that ``make`` takes.
+    """
+
+    make: Callable[..., Selection]
+    watched: str
+    numbers: tuple[str, ...] = ()
+
+
+SELECTIONS: dict[str, Rule] = {
+    "best": Rule(Best, "probability", ("tie", "patience")),
+    "converge": Rule(Converge, "score", ("min_delta",)),
+    "highest": Rule(Highest, EDITED),
+}
+"""The rules by name. The best is found by probabilities, which tell candidates apart, Algorithm 1 compares the Score's
+top-1 hits, and the published code the edits' alone."""
 
 
 def seen(summary: Mapping[str, float | None], name: str) -> float | None:

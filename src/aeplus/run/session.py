@@ -36,7 +36,7 @@ from aeplus.run.preservation import LeakageMeter, named_statements, preserved_st
 from aeplus.run.reading import Reading
 from aeplus.run.recording import Recording
 from aeplus.run.report import RunReport, batch_report
-from aeplus.run.selection import WATCHED, Selection, SelectionOptions, seen
+from aeplus.run.selection import SELECTIONS, Selection, SelectionOptions, seen
 from aeplus.run.unedited import UneditedModel
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.targets.rows import sample_contexts
@@ -136,7 +136,7 @@ class EditSession:
         self.uncounted = 0
         self.report = RunReport(method=method.name, model=name, seed=seed)
         self.select: Callable[[], Selection] = SelectionOptions(method.selection)
-        self.monitor = WATCHED[method.selection]
+        self.monitor = SELECTIONS[method.selection].watched
         self._preserve = list(preserve)
         self._target_cache = target_cache
         self.unedited = UneditedModel(self.decoder, unedited_cache)
