@@ -73,6 +73,10 @@ def test_the_report_tells_the_weights_of_earlier_edits(prior: str, equal: bool) 
     for edit, solver in zip(batch.candidate(0).layers, batch.editor._solvers, strict=True):
         weights = torch.ones(3) if equal else prior_weights(solver.prior_keys, edit.keys.double())
         assert edit.report.prior_weight_norm == pytest.approx(0.0 if prior == "none" else float(weights.norm()))
+        if prior == "none":
+            assert solver._weights is None
+        else:
+            torch.testing.assert_close(solver._weights, weights.double())
 
 
 def test_only_very_inconsistent_edits_are_smoothed() -> None:
