@@ -1,6 +1,6 @@
 """Spectral filters: how much of each eigenvector of `C` an edit may use.
 
-`method.filter` chooses among them by the table `FILTERS` of `aeplus.methods.layer`.
+`method.filter` chooses among them by the table `FILTERS` of `aeplus.methods.parts`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A method is data. What a switch does is looked up in tables of parts, each in the file that runs it: ``UPDATES`` in
 :mod:`aeplus.methods.batch`, ``TARGETS`` in :mod:`aeplus.methods.layer_targets`, ``SITES``, ``FILTERS``, ``RELAXATIONS``
-and ``PRIORS`` in :mod:`aeplus.methods.layer`, ``TREATMENTS`` in :mod:`aeplus.methods.treatments`. Nothing heavy is
+and ``PRIORS`` in :mod:`aeplus.methods.parts`, ``TREATMENTS`` in :mod:`aeplus.methods.treatments`. Nothing heavy is
 imported here, so that ``aeplus --help`` can list the names.
 """
 

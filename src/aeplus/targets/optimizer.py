@@ -1,6 +1,7 @@
 """Targets v*: the hidden state at the subject's last token that makes the model predict the new answer.
 
-For each edit a vector δ, added to the output of the last edited layer, is optimized by gradient (ROME, MEMIT).
+For each edit a vector δ, added to the output of an edited layer (the last, the first or each, by ``method.targets``),
+is optimized by gradient (ROME, MEMIT).
 The result is that of the plain optimizer, which takes one edit at a time and runs the whole model each step;
 the work is not. The layers below are run once, and so is every token before the subject's last. Logits are
 computed only where a target token is predicted. All edits of a batch advance together, rows of similar length
@@ -58,8 +59,8 @@ class TargetOptions:
             https://arxiv.org/abs/2602.02543); ``free`` leaves it. For streams of thousands.
         anchor: For each layer at which targets are learned, the mean length on the clean model, such as ``{8: 5.1}``;
             ``aeplus inspect`` prints it.
-        precision: ``bfloat16`` runs the layers above the last edited one in bfloat16, but not δ, the head and the
-            loss: faster where the processor multiplies bfloat16 natively. ``full`` runs them in the model's dtype,
+        precision: ``bfloat16`` runs the layers above the one whose output is optimized in bfloat16, but not δ, the head
+            and the loss: faster where the processor multiplies bfloat16 natively. ``full`` runs them in the model's dtype,
             as does a model in half precision always.
         graphs: On one GPU, record each pass as a CUDA graph and replay it, which spares its launches; where a pass
             cannot be recorded it runs as usual, with a warning. Elsewhere it changes nothing.
@@ -167,7 +168,7 @@ def find_targets(
     Args:
         decoder: The model; its parameters must not require gradients.
         rows: The batch's token rows.
-        layer: The last edited layer.
+        layer: The layer whose output is optimized.
         options: How to optimize.
         progress: Called with (step, steps, edits converged) after each step, on a GPU after every fourth; where edits
             are shared, with those of this process.
@@ -223,7 +224,7 @@ def _learned(
     lowered = options.precision == "bfloat16" and initial.dtype == parts[0].replay.hidden.dtype
     above: list[torch.nn.Module] = list(decoder.layers[first:])
     if lowered:
-        # Above the last edited layer nothing changes while targets are optimized.
+        # Above the layer whose output is optimized nothing changes while targets are optimized.
         above = [copy.deepcopy(module).bfloat16() for module in above]
         fused = Fused([*above, *decoder.after])
         for part in parts:
