@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from aeplus.commands.alphaset import command, sentences
+from aeplus.commands.alphaset.measure import conflict_among
 from aeplus.commands.main import main
 from aeplus.commands.stream_keys import read_keys, stream_rows
 from aeplus.data.paraphrase import similarity
@@ -28,6 +29,14 @@ from tiny import tiny_model, tiny_tokenizer
 NAMES = ("alphaset1", "alphaset2", "alphaset3")
 SIZES = ["--sizes", "3+5,4+7,3+6"]
 CAPITALS, TONGUES = ("Paris", "Italy", "London", "France"), ("English", "Italian", "People")
+
+
+def test_conflict_among_keys_is_with_the_nearest_other() -> None:
+    layers = [torch.randn(6, 5, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    others = [[torch.cat([k[:, :i], k[:, i + 1 :]], 1) for i in range(5)] for k in layers]
+    s = [[float(conflict(k[:, i : i + 1], own[i])) for i in range(5)] for k, own in zip(layers, others, strict=True)]
+    assert conflict_among(layers) == pytest.approx([(a + b) / 2 for a, b in zip(*s, strict=True)])
+    assert conflict_among([layers[0][:, :1]]) == [0]
 
 
 def pool(count: int = 40) -> list[dict[str, Any]]:

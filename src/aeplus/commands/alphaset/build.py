@@ -15,7 +15,7 @@ from aeplus.commands.alphaset.measure import (
     Measurer,
     Space,
     chosen_keys,
-    mutual_conflict,
+    conflict_among,
     pair_conflict,
     preserved_conflict,
     prior_conflict,
@@ -164,7 +164,7 @@ class SetBuilder:
         norms = self._measurer.residuals(tried, "candidates")
         top = _largest(norms, sizes.conflict[2])
         keys = self._measurer.keys(tried, "candidates")
-        conflicts = [max(pair) for pair in zip(preserved_conflict(keys, preserved), mutual_conflict(keys), strict=True)]
+        conflicts = [max(pair) for pair in zip(preserved_conflict(keys, preserved), conflict_among(keys), strict=True)]
         rest = [i for i in range(len(tried)) if i not in set(top)]
         mild = _largest([-conflicts[i] for i in rest], needed - len(top))
         chosen = [*top, *(rest[index] for index in sorted(mild))]  # in random order again, as they were drawn

@@ -117,9 +117,9 @@ def prior_conflict(keys: Keys) -> list[float]:
     return _means([_cosines(k).tril(-1).amax(1) for k in keys])
 
 
-def mutual_conflict(keys: Keys) -> list[float]:
-    """The largest |cos| of each key with any other, mean over the layers."""
-    return _means([_cosines(k).fill_diagonal_(0).amax(1) for k in keys])
+def conflict_among(keys: Keys) -> list[float]:
+    """The largest |cos| of each key with any other of them, mean over the layers."""
+    return _means([fn.nearest(k, k, own=True)[0] for k in keys])
 
 
 def pair_conflict(keys: Keys, others: Keys) -> list[float]:
