@@ -60,8 +60,8 @@ class TargetOptions:
         anchor: For each layer at which targets are learned, the mean length on the clean model, such as ``{8: 5.1}``;
             ``aeplus inspect`` prints it.
         precision: ``bfloat16`` runs the layers above the one whose output is optimized in bfloat16, but not δ, the head
-            and the loss: faster where the processor multiplies bfloat16 natively. ``full`` runs them in the model's dtype,
-            as does a model in half precision always.
+            and the loss: faster where the processor multiplies bfloat16 natively. ``full`` runs them in the model's
+            dtype, as does a model in half precision always.
         graphs: On one GPU, record each pass as a CUDA graph and replay it, which spares its launches; where a pass
             cannot be recorded it runs as usual, with a warning. Elsewhere it changes nothing.
     """
