@@ -54,6 +54,20 @@ def require_seed(seed: object, name: str) -> None:
         raise InputError(msg)
 
 
+def require_count(count: object, name: str, least: int = 0) -> None:
+    """A count is a whole number of at least some number.
+
+    Raises:
+        InputError: If it is not; the message calls it ``name``.
+    """
+    if isinstance(count, bool) or not isinstance(count, Integral):
+        msg = f"expected {name} to be a whole number, got {count!r}; correct it."
+        raise InputError(msg)
+    if int(count) < least:
+        msg = f"expected {name} to be at least {least}, got {count}; choose a larger number."
+        raise InputError(msg)
+
+
 def require_positive(options: Any, group: str, *names: str) -> None:
     """Every named option is above 0.
 

@@ -149,7 +149,7 @@ def test_the_documented_config_runs(place: Path, workplace: Path) -> None:
 def test_arguments_are_checked() -> None:
     with pytest.raises(InputError) as caught:
         CapabilitiesWriter(data="items", every=-1)
-    assert str(caught.value) == "expected CapabilitiesWriter's every of 0 or more, got -1; choose another number."
+    assert str(caught.value) == "expected CapabilitiesWriter's every to be at least 0, got -1; choose a larger number."
 
 
 def test_from_python_the_results_are_on_the_callback(place: Path) -> None:

@@ -172,7 +172,7 @@ def test_retention_asks_a_bounded_sample_of_earlier_edits(most: int) -> None:
         assert sum(row[:number]) == min(most, sum(full[:number]))
         assert row[number] == full[number]
     assert all(a in (None, b) for few, full in zip(*asked, strict=True) for a, b in zip(few, full, strict=True))
-    with pytest.raises(InputError, match="expected EvaluationWriter's retention_sample of 0 or more, got -1"):
+    with pytest.raises(InputError, match="expected EvaluationWriter's retention_sample to be at least 0, got -1"):
         EvaluationWriter(retention_sample=-1)
 
 
@@ -201,7 +201,7 @@ def test_without_retention() -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(InputError, match="expected EvaluationWriter's every of 0 or more, got -1"):
+    with pytest.raises(InputError, match="expected EvaluationWriter's every to be at least 0, got -1"):
         EvaluationWriter(every=-1)
     with pytest.raises(InputError, match="expected protocols out of"):
         EvaluationWriter(protocols=["loose"])

@@ -168,9 +168,9 @@ def test_hidden_states_are_those_of_each_prompt_alone() -> None:
     ("options", "text"),
     [
         ({"figures": ["pie"]}, "expected figures out of conflict, .* got pie"),
-        ({"bins": 0}, "expected FigureWriter's bins of at least 1, got 0"),
-        ({"every": -1}, "expected FigureWriter's every of at least 0, got -1"),
-        ({"hidden_prompts": 1}, "expected FigureWriter's hidden_prompts of at least 2"),
+        ({"bins": 0}, "expected FigureWriter's bins to be at least 1, got 0"),
+        ({"every": -1}, "expected FigureWriter's every to be at least 0, got -1"),
+        ({"hidden_prompts": 1}, "expected FigureWriter's hidden_prompts to be at least 2"),
         ({"projection": "umap"}, "expected FigureWriter's projection pca or tsne, got 'umap'"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 
 from aeplus.callbacks.report import log_folder, run_folder
-from aeplus.errors import InputError
+from aeplus.errors import require_count
 from aeplus.evaluation.capabilities.items import TaskItems, load_tasks
 from aeplus.evaluation.capabilities.measure import measure_capabilities, print_capabilities
 from aeplus.evaluation.capabilities.tasks import CapabilityOptions, Scoring
@@ -51,9 +51,7 @@ class CapabilitiesWriter(EditCallback):
         batch_tokens: int = 2048,
         table: bool = True,
     ) -> None:
-        if every < 0:
-            msg = f"expected CapabilitiesWriter's every of 0 or more, got {every}; choose another number."
-            raise InputError(msg)
+        require_count(every, "CapabilitiesWriter's every")
         self.options = CapabilityOptions(
             limit=limit, shots=shots, scoring=scoring, seed=seed, batch_tokens=batch_tokens
         )

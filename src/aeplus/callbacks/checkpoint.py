@@ -5,7 +5,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from aeplus.errors import require_positive
+from aeplus.errors import require_count
 from aeplus.run.hooks import session_of
 
 
@@ -35,7 +35,7 @@ class EditCheckpoint(ModelCheckpoint):
             auto_insert_metric_name=False,
         )
         self.every_n_batches = every_n_batches
-        require_positive(self, "EditCheckpoint", "every_n_batches")
+        require_count(every_n_batches, "EditCheckpoint's every_n_batches", 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves if this smoothing iteration was the last of its batch."""

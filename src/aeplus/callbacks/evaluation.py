@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from aeplus.callbacks.report import JournalWriter
-from aeplus.errors import InputError
+from aeplus.errors import require_count
 from aeplus.evaluation.questions import PromptItem, holding_numbered, metric_inputs, predict_all, tokenize_items
 from aeplus.evaluation.suite import Suite, SuiteOptions
 from aeplus.metrics.mean import WHOLE
@@ -44,10 +44,8 @@ class EvaluationWriter(EditCallback):
     """
 
     def __init__(self, every: int = 0, retention: bool = True, retention_sample: int = 1000, **options: Any) -> None:
-        for name, number in (("every", every), ("retention_sample", retention_sample)):
-            if number < 0:
-                msg = f"expected EvaluationWriter's {name} of 0 or more, got {number}; choose another number."
-                raise InputError(msg)
+        require_count(every, "EvaluationWriter's every")
+        require_count(retention_sample, "EvaluationWriter's retention_sample")
         self.every, self.retention, self.retention_sample = every, retention, retention_sample
         self.options = SuiteOptions(**options)
         self._chosen = "protocols" in options

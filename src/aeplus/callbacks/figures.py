@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aeplus.callbacks.report import run_folder
 from aeplus.edits import still_holding
-from aeplus.errors import InputError
+from aeplus.errors import InputError, require_count
 from aeplus.evaluation.questions import edit_success
 from aeplus.methods.layer_targets import residual_threshold
 from aeplus.methods.parts import null_space
@@ -58,10 +58,9 @@ class FigureWriter(EditCallback):
         from aeplus.figures.from_run import check_names
 
         check_names(figures)
-        for name, value, least in (("bins", bins, 1), ("every", every, 0), ("hidden_prompts", hidden_prompts, 2)):
-            if value < least:
-                msg = f"expected FigureWriter's {name} of at least {least}, got {value}; choose a larger number."
-                raise InputError(msg)
+        require_count(bins, "FigureWriter's bins", 1)
+        require_count(every, "FigureWriter's every")
+        require_count(hidden_prompts, "FigureWriter's hidden_prompts", 2)
         if projection not in ("pca", "tsne"):
             msg = f"expected FigureWriter's projection pca or tsne, got {projection!r}; choose one of these."
             raise InputError(msg)

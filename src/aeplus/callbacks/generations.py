@@ -4,7 +4,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from aeplus.edits import still_holding
-from aeplus.errors import require_not_negative, require_positive
+from aeplus.errors import require_count
 from aeplus.models.generate import generate, has_room
 from aeplus.run.batches import BatchCommit
 from aeplus.run.hooks import EditCallback, EditingModule, session_of
@@ -26,8 +26,9 @@ class GenerationWriter(EditCallback):
 
     def __init__(self, count: int = 5, length: int = 12, every: int = 0, table: bool = True) -> None:
         self.count, self.length, self.every, self.table = count, length, every, table
-        require_positive(self, "GenerationWriter", "length")
-        require_not_negative(self, "GenerationWriter", "count", "every")
+        require_count(count, "GenerationWriter's count")
+        require_count(length, "GenerationWriter's length", 1)
+        require_count(every, "GenerationWriter's every")
         self._prompts: list[str] = []
         self._joins: list[str] = []
         self._before: list[str] = []

@@ -6,7 +6,7 @@ from typing import Any, cast
 from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from aeplus.errors import require_not_negative
+from aeplus.errors import require_count
 from aeplus.run.batches import BatchCommit
 from aeplus.run.hooks import EditCallback, EditingModule, session_of
 
@@ -25,7 +25,7 @@ class MetricsWriter(EditCallback):
 
     def __init__(self, evaluate_every: int = 1) -> None:
         self.evaluate_every = evaluate_every
-        require_not_negative(self, "MetricsWriter", "evaluate_every")
+        require_count(evaluate_every, "MetricsWriter's evaluate_every")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the hyperparameters and the unedited model."""

@@ -11,7 +11,7 @@ import torch
 
 from aeplus.commands.inspect.findings import conflict_order
 from aeplus.commands.options import split_list
-from aeplus.errors import InputError
+from aeplus.errors import InputError, require_count
 from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate
 from aeplus.models.loading import load_model
@@ -66,10 +66,8 @@ def cases(
         InputError: If a folder, a number or the model cannot be used, or the page cannot be written.
     """
     silence_lightning()
-    for name, value in (("--count", count), ("--length", length)):
-        if value < 1:
-            msg = f"expected {name} to be at least 1, got {value}; choose a larger number."
-            raise InputError(msg)
+    require_count(count, "--count", 1)
+    require_count(length, "--length", 1)
     runs = [RunFolder.read(folder) for folder in folders]
     if others := [run for run in runs if run.model != runs[0].model]:
         msg = (

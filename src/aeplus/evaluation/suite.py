@@ -10,7 +10,7 @@ import torch
 
 from aeplus.data.validation import preserved_snippets
 from aeplus.edits import EditRequest
-from aeplus.errors import InputError, require_not_negative, require_positive
+from aeplus.errors import InputError, require_not_negative, require_positive, require_types
 from aeplus.evaluation.drift import DriftMeter, held_out_text
 from aeplus.evaluation.free_text import measure_fluency, measure_generation
 from aeplus.evaluation.questions import (
@@ -93,6 +93,7 @@ class SuiteOptions:
         if unknown := sorted(set(self.protocols) - set(known)):
             msg = f"expected protocols out of {', '.join(known)}, got {', '.join(unknown)}; check the names."
             raise InputError(msg)
+        require_types(self, "evaluation")
         lengths = ("generation_length", "contains_length", "fluency_length", "fluency_top_k")
         require_positive(self, "evaluation", *lengths, "held_out_tokens", "batch_tokens")
         require_not_negative(self, "evaluation", "skip_tokens", "drift_prompts", "bootstrap_samples")

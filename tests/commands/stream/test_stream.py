@@ -258,7 +258,7 @@ def test_nothing_of_the_users_is_replaced(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--count", "0"], "expected --count to be at least 1, got 0; give a larger number."),
+        (["--count", "0"], "expected --count to be at least 1, got 0; choose a larger number."),
         (["--share", "2"], "expected --share from 0 to 1, got 2.0; choose for example 0.5, half of the facts."),
         (["--tests", "openings,other"], "expected --tests out of openings, statements, rephrase, got other; correct"),
         (["--tests", ","], "expected --tests out of openings, statements, rephrase, got none; correct it."),

@@ -22,7 +22,7 @@ from aeplus.commands.experiment.study import FILE, Study
 from aeplus.commands.experiment.tables import check_tables
 from aeplus.commands.fit import BaseCLI, machine
 from aeplus.data.sources import is_missing
-from aeplus.errors import InputError
+from aeplus.errors import InputError, require_count
 from aeplus.trainer import silence_lightning
 from aeplus.utils.cache import digest
 from aeplus.utils.jsonl import read_json
@@ -89,9 +89,8 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
 
 def _check_options(options: Namespace, rest: Sequence[str]) -> None:
     for name, value in (("--jobs", options.jobs), ("--edits", options.edits)):
-        if value is not None and value < 1:
-            msg = f"expected {name} to be at least 1, got {value}; give a larger number."
-            raise InputError(msg)
+        if value is not None:
+            require_count(value, name, 1)
     if given := [word for word in rest if word.partition("=")[0] in _OWN]:
         msg = (
             f"expected no {given[0].partition('=')[0]}, got one, but an experiment draws its own data, with its own "

@@ -15,7 +15,7 @@ from aeplus.commands.inspect.findings import Finding, most_conflicting
 from aeplus.commands.inspect.report import html_page, print_findings
 from aeplus.data.datamodule import EditDataModule
 from aeplus.edits import EditRequest
-from aeplus.errors import InputError
+from aeplus.errors import InputError, require_count
 from aeplus.figures import conflict_along_stream, conflict_distributions, png
 from aeplus.figures.conflict import AXIS_LABELS
 from aeplus.models.checks import check_model
@@ -70,10 +70,8 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         KeyboardInterrupt: After Ctrl-C; nothing is written then.
     """
     silence_lightning()
-    for name, value, least in (("--rows", options.rows, 0), ("--length", options.length, 1)):
-        if value < least:
-            msg = f"expected {name} to be at least {least}, got {value}; choose a larger number."
-            raise InputError(msg)
+    require_count(options.rows, "--rows")
+    require_count(options.length, "--length", 1)
     for name in _FILES:
         check_output(expanded(options.out) / name, "--out")
     cli = InspectCLI(rest)

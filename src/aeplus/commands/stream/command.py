@@ -10,7 +10,7 @@ from aeplus.commands.stream.pool import TESTS, make_pool
 from aeplus.data.formats.plain import as_record
 from aeplus.data.readers import read_requests
 from aeplus.edits import EditRequest
-from aeplus.errors import InputError
+from aeplus.errors import InputError, require_count
 from aeplus.utils.jsonl import write_jsonl
 from aeplus.utils.paths import check_output, expanded
 from aeplus.utils.progress import BarProgress
@@ -31,14 +31,10 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     if not tests or (unknown := [way for way in tests if way not in TESTS]):
         msg = f"expected --tests out of {', '.join(TESTS)}, got {', '.join(unknown) if tests else 'none'}; correct it."
         raise InputError(msg)
-    for name, value, least in (
-        ("--count", options.count, 1),
-        ("--batch-size", options.batch_size, 1),
-        ("--candidates", options.candidates, 1),
-    ):
-        if value is not None and value < least:
-            msg = f"expected {name} to be at least {least}, got {value}; give a larger number."
-            raise InputError(msg)
+    require_count(options.count, "--count", 1)
+    require_count(options.batch_size, "--batch-size", 1)
+    if options.candidates is not None:
+        require_count(options.candidates, "--candidates", 1)
     if not 0 <= options.share <= 1:
         msg = f"expected --share from 0 to 1, got {options.share}; choose for example 0.5, half of the facts."
         raise InputError(msg)

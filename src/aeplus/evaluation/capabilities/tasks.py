@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from aeplus.errors import InputError, require_not_negative, require_positive
+from aeplus.errors import InputError, require_not_negative, require_positive, require_types
 
 METRICS = ("f1", "accuracy", "mcc")
 NO_OPTION = -1
@@ -192,6 +192,7 @@ class CapabilityOptions:
 
     def __post_init__(self) -> None:
         group = "capabilities"
+        require_types(self, group)
         require_positive(self, group, "new_tokens", "batch_tokens", *([] if self.limit is None else ["limit"]))
         require_not_negative(self, group, "shots")
         for name, known in (("scoring", ("likelihood", "generation")), ("normalize", ("mean", "sum"))):
