@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate, null_space_filter, sparsify
 from aeplus.methods.batch import UPDATES
 from aeplus.methods.compositions import find_composition, method_switches, named_method
-from aeplus.methods.method import SWITCHES
+from aeplus.methods.method import SWITCHES, GradientOptions
 from aeplus.methods.parts import FILTERS, PRIORS, kept_eigenvectors
 from aeplus.methods.registry import Part, methods_table
 from aeplus.methods.treatments import TREATMENTS, added_last
@@ -284,6 +284,13 @@ def test_switches_hold_everything_that_makes_a_method() -> None:
     for name in METHODS:
         assert set(SWITCHES) <= set(method_switches(name))
         assert Method(**method_switches(name)) == named_method(name)
+
+
+def test_plain_values_make_the_method_again() -> None:
+    for method in (named_method("kde", gradient=GradientOptions(steps=7)), named_method("alphaedit_plus")):
+        assert Method.from_plain(json.loads(json.dumps(asdict(method)))) == method
+    with pytest.raises(InputError, match=r"expected method.gradient.steps above 0, got 0"):
+        Method.from_plain({"gradient": {"steps": 0}})
 
 
 @pytest.mark.parametrize(

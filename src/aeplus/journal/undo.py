@@ -12,7 +12,7 @@ from aeplus.edits import EditRequest, still_holding
 from aeplus.errors import InputError
 from aeplus.evaluation.questions import Success
 from aeplus.journal.base import BaseModel
-from aeplus.methods.method import GradientOptions, Method
+from aeplus.methods.method import Method
 from aeplus.models.decoder import Decoder
 from aeplus.models.sites import kept_modes
 from aeplus.preserved.statistics import PreservedOptions
@@ -252,7 +252,7 @@ def _left(record: Record, dropped: frozenset[int]) -> list[EditRequest]:
 
 
 def _session(settings: Mapping[str, Any], model: Any, tokenizer: Any, preserve: Sequence[EditRequest]) -> EditSession:
-    method = Method(**{**settings["method"], "gradient": GradientOptions(**settings["method"]["gradient"])})
+    method = Method.from_plain(settings["method"])
     return EditSession(
         *(model, tokenizer, settings["layers"], method),
         *(TargetOptions(**settings["targets"]), PreservedOptions(**settings["preserved"])),

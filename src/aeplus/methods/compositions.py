@@ -36,8 +36,7 @@ def named_method(name: str | NamedMethod, **numbers: Any) -> Method:
     check_fields(values)
     if isinstance(gradient := values.get("gradient"), Mapping):
         check_fields(gradient, GradientOptions, "method.gradient")
-        values["gradient"] = GradientOptions(**gradient)
-    return Method(**values)
+    return Method.from_plain(values)
 
 
 def register_method(

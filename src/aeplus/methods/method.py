@@ -224,6 +224,17 @@ class Method:
         self._check_ranges()
         self._check_composition()
 
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> "Method":
+        """A method from plain values, as ``asdict`` gives them and as configs and journals hold them.
+
+        Raises:
+            InputError: As the method itself.
+        """
+        gradient = values.get("gradient")
+        groups = {"gradient": GradientOptions(**gradient)} if isinstance(gradient, Mapping) else {}
+        return cls(**{**values, **groups})
+
     def _check_ranges(self) -> None:
         if not 0 <= self.smoothing_share <= 1:
             msg = f"expected method.smoothing_share between 0 and 1, got {self.smoothing_share}; 0.2 is AlphaEdit+'s."

@@ -19,7 +19,7 @@ from aeplus.commands.tune.search import Result, Values
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.methods.compositions import method_switches
-from aeplus.methods.method import GradientOptions, Method
+from aeplus.methods.method import Method
 from aeplus.methods.registry import NamedMethod
 from aeplus.metrics.success import ASPECTS
 from aeplus.models.decoder import Decoder
@@ -208,7 +208,7 @@ def with_values(settings: Mapping[str, Any], method: str | NamedMethod, values: 
 def _module(options: Mapping[str, Any]) -> EditModule:
     """The module that ``model`` of a configuration describes."""
     groups = {
-        "method": Method(**{**options["method"], "gradient": GradientOptions(**options["method"]["gradient"])}),
+        "method": Method.from_plain(options["method"]),
         "targets": TargetOptions(**options["targets"]),
         "preserved": PreservedOptions(**options["preserved"]),
     }
