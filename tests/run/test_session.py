@@ -15,6 +15,7 @@ from aeplus.data.validation import ValidationSet
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.methods.compositions import named_method
+from aeplus.run import measuring as run_measuring
 from aeplus.run import session as run_session
 from aeplus.run.batches import Stream
 from aeplus.run.session import EditSession
@@ -100,6 +101,23 @@ def test_a_plain_list_is_a_stream_and_without_scores_the_last_candidate_is_taken
     assert heard.count("on_candidate") == 7
     assert heard[0] == "on_unedited_model"
     assert len(run.entries) == 3
+
+
+def test_candidates_are_asked_with_the_join_of_each_edit(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, *_ = requests_from_records(records())
+    data = EditDataModule(batch_size=1, preserved_count=0).attach([replace(first, join="none"), first])
+    data.setup("fit")
+    run = session(tiny_model("llama"))
+    run.prepare(data)
+    asked: list[Any] = []
+    grade = run_measuring.grade
+    monkeypatch.setattr(run_measuring, "grade", lambda decoder, items: (asked.extend(items), grade(decoder, items))[1])
+    for data.cursor, join in enumerate(("none", "auto")):
+        asked.clear()
+        run.validate(data.validation_items())
+        assert {question.item.join for question in asked if question.item.aspect == "efficacy"} == {join}
+    run.validate([("efficacy", "The sky is", "blue")])
+    assert asked[-1].item.join == "auto"
 
 
 def test_the_report_says_which_iteration_was_committed_and_what_each_scored() -> None:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
-from aeplus.evaluation.questions import PromptItem
 from aeplus.methods.batch import BatchBuilder, BatchEdit, Candidate
 from aeplus.methods.method import Method
 from aeplus.methods.parts import SITES, base_filter, kept_eigenvectors
@@ -31,7 +30,7 @@ from aeplus.run import notices
 from aeplus.run.batches import Adaptable, BatchCommit, Stream
 from aeplus.run.by_layer import Items, LayerChoice, check_alone
 from aeplus.run.committed.entries import Entries, Entry
-from aeplus.run.measuring import Measuring
+from aeplus.run.measuring import Asked, Measuring
 from aeplus.run.preservation import LeakageMeter, named_statements, preserved_statistics
 from aeplus.run.reading import Reading
 from aeplus.run.recording import Recording
@@ -375,8 +374,11 @@ class EditSession:
         self._seconds["validate"] += seconds
         self.batch.seconds -= seconds
 
-    def validate(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> dict[str, float | None]:
+    def validate(self, items: Sequence[Asked]) -> dict[str, float | None]:
         """Scores the model (and the present candidate, in a batch) on validation prompts, in percent.
+
+        Args:
+            items: The prompts; a plain (aspect, prompt, answer) is joined by ``auto``.
 
         Returns:
             Efficacy, Generalization, Specificity, Score and ``probability``; see

@@ -94,7 +94,7 @@ def strip(data: EditDataModule) -> None:
     data.attach([request.without_tests() for request in requests])
     data.batch_size = len(requests)
     data.setup("fit")
-    aspects = {aspect for aspect, _, _ in data.validation_items()}
+    aspects = {item.aspect for item in data.validation_items()}
     if missing := sorted({"efficacy", "generalization", "specificity"} - aspects):
         msg = (
             f"expected validation prompts for every score, got none for {', '.join(missing)}; set "
