@@ -81,9 +81,10 @@ def export(
         measure = Measure(base.decoder, tokenizer, requests)
         holding = [request for request, holds in zip(requests, still_holding(requests), strict=True) if holds]
         prompt, tokens = holding[-1].question, asking(tokenizer, requests)
-        before = measure(requests), generate(base.decoder, tokens, [prompt], _ANSWER)[0]
+        joins = [holding[-1].join]
+        before = measure(requests), generate(base.decoder, tokens, [prompt], _ANSWER, joins=joins)[0]
         entries.apply(base.sites)
-        after = measure(requests), generate(base.decoder, tokens, [prompt], _ANSWER)[0]
+        after = measure(requests), generate(base.decoder, tokens, [prompt], _ANSWER, joins=joins)[0]
         probe, lost, rank = Probe(prompt, before[1], after[1]), dict[int, float](), None
         scratch.mkdir()
         notes = []
