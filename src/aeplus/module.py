@@ -136,8 +136,10 @@ class EditModule(LightningModule):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The hyperparameters, as plain values."""
-        return {n: asdict(v) if n in ("method", "targets", "preserved") else v for n, v in self.options.items()}
+        """The hyperparameters, as plain values; the method is called by its :attr:`~Method.label`."""
+        plain = {n: asdict(v) if n in ("method", "targets", "preserved") else v for n, v in self.options.items()}
+        plain["method"]["name"] = self.options["method"].label
+        return plain
 
     @property
     def _all_settings(self) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from aeplus.data.validation import ValidationSet
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.methods.compositions import named_method
+from aeplus.methods.method import Method
+from aeplus.module import EditModule
 from aeplus.run import measuring as run_measuring
 from aeplus.run import session as run_session
 from aeplus.run.batches import Stream
@@ -249,6 +251,29 @@ def test_finish_measures_once_until_something_changes(monkeypatch: pytest.Monkey
     assert asked == [7, 7]
     assert run.report.after != run.report.before
     assert run.report.leakage is not None
+
+
+@pytest.mark.parametrize(
+    ("method", "called"),
+    [
+        (Method(filter="covariance", relax="none", prior="none", smooth=False), "own"),
+        (named_method("alphaedit_plus"), "alphaedit_plus"),
+        (named_method("alphaedit_plus", relax="none", smooth=True), "alphaedit_plus:relax=none:smooth=true"),
+        (named_method("alphaedit_plus", selection="highest"), "alphaedit_plus"),
+        (replace(named_method("alphaedit"), name="mine", relax="aligned"), "mine"),
+        (
+            replace(named_method("alphaedit"), name="alphaedit:relax=aligned", relax="aligned"),
+            "alphaedit:relax=aligned",
+        ),
+        (named_method("alphaedit", prior_strength=5.0), "alphaedit"),
+    ],
+)
+def test_a_run_is_not_reported_as_a_method_whose_switches_are_others(method: Method, called: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if method.prior_strength == 5.0 else "error")
+        assert EditSession(tiny_model("gpt2"), tokenizer(), [1], method).report.method == called
+    settings = EditModule("tiny", [1], method).settings["method"]
+    assert (settings["name"], settings["relax"]) == (called, method.relax)
 
 
 def test_a_beta_that_the_method_fixes_is_reported_when_another_is_set() -> None:

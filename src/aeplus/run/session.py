@@ -133,7 +133,7 @@ class EditSession:
         self.entries = Entries()
         self.resumed = 0
         self.uncounted = 0
-        self.report = RunReport(method=method.name, model=name, seed=seed)
+        self.report = RunReport(method=method.label, model=name, seed=seed)
         self.select: Callable[[], Selection] = SelectionOptions(method.selection)
         self.monitor = WATCHED[method.selection]
         self._preserve = list(preserve)

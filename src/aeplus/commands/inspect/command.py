@@ -90,7 +90,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     facts = {
         "model": settings["model"],
         "edited layers": ", ".join(str(site.layer) for site in session.sites),
-        "method": session.method.name,
+        "method": session.method.label,
         "edits": f"{len(findings)} of {paths}, in batches of {data.batch_size}",
         "contradictory edits": str(sum(bool(f.contradictions) for f in findings)),
         "duplicates": str(sum(bool(f.doubles) for f in findings)),
