@@ -124,7 +124,7 @@ def test_fit_writes_everything_and_validate_measures_it(
         *("method", "model", "seed", "edits", "edits_done", "before", "after"),
         *("intervals", "hits", "batches", "leakage", "measures", "seconds", "environment"),
     }
-    assert metrics["method"] == "alphaedit_plus"
+    assert metrics["method"] == "alphaedit_plus:smooth=true"
     assert [batch["edits"] for batch in metrics["batches"]] == [3, 3, 1]
     ways = {"generalization_rephrasing", "specificity_other_subjects"}
     assert set(metrics["before"]) == {"efficacy", "generalization", "specificity", "score"} | ways
