@@ -300,6 +300,12 @@ def test_steps_out_of_order_are_refused() -> None:
     run, data = session(model), ListStream(requests_from_records(records()), 4)
     with pytest.raises(InputError, match=r"expected a session that is prepared for editing, got one that is not"):
         run.begin()
+    for step in (run.finish, lambda: run.validate([("efficacy", "The sky is", "blue")]), lambda: run.data.cursor):
+        with pytest.raises(InputError, match=r"^expected a session that is prepared, got one that is not; call prep"):
+            step()
+    with pytest.raises(InputError, match=r"expected a session that is prepared for editing, got one that is not"):
+        _ = run.statistics
+    run.rollback()
     with pytest.raises(InputError, match=r'expected edits, got none; call setup\("fit"\) of the data first'):
         run.prepare(ListStream([], 4))
     run.prepare(data, editing=False)
