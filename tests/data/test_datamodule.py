@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from aeplus.data.scoring import ValidationPrompt, validation_items
 from aeplus.data.validation import ValidationItem, ValidationSet
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
+from small import SMALL
 from tiny import tiny_tokenizer
 
 NAMES = [f"Town{i}" for i in range(8)]
@@ -124,6 +126,15 @@ def test_every_validation_prompt_is_joined_as_its_edit_though_another_of_the_fac
         joins.append({item.join for item in data.validation_items() if item.aspect == "efficacy"})
     assert joins == [{"none"}, {"auto"}]
     assert {item.join for item in data.validation_items()} == {"none", "auto"}
+
+
+def test_beginnings_of_text_come_with_the_model_whatever_the_trainer_holds() -> None:
+    data = EditDataModule(preserved_count=2).attach(EDITS)
+    data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(options={"preserved": object()}))  # type: ignore[assignment]
+    data.setup("fit")
+    assert data.validation.preserved == ()
+    data.adapt(Reader(tiny_tokenizer()), SMALL["corpus"])
+    assert len(data.validation.preserved) == 2
 
 
 def test_a_colliding_test_prompt_is_left_out_of_the_figures() -> None:
