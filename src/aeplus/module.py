@@ -65,6 +65,7 @@ class EditModule(LightningModule):
     Attributes:
         session: The run, from :meth:`configure_model` on.
         monitor: The logged value that candidates are chosen by.
+        uncounted: How many of the session's batches a journal held before the first step of the run.
     """
 
     session: EditSession
@@ -104,6 +105,7 @@ class EditModule(LightningModule):
             "device_map": device_map,
         }
         self.monitor = f"validation/{WATCHED[method.selection]}"
+        self.uncounted = 0
         self._journal = journal
         self._writing = ExitStack()  # the journal, while the run lasts
         self.language_model: Any = None
@@ -239,7 +241,7 @@ class EditModule(LightningModule):
         folder = self._journal_folder()
         taken_up, resume = self._take_up_journal(), self._resume
         if taken_up and resume is not None:
-            self.session.uncounted = len(resume.entries)
+            self.uncounted = len(resume.entries)
         if folder is not None:
             self._check_free(folder, new=resume is None)
         self._prepare()
@@ -309,7 +311,7 @@ class EditModule(LightningModule):
         """One smoothing iteration: a candidate into the model."""
         if not self.session.in_batch:
             # Not when a checkpoint from inside a batch is resumed.
-            if self.global_step == len(self.session.entries) - self.session.uncounted:
+            if self.global_step == len(self.session.entries) - self.uncounted:
                 cast(Any, self.optimizers()).step()
             self.session.begin(self._data.validation_items)
         self.session.candidate()
@@ -367,7 +369,7 @@ class EditModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Points at the journal and seals what a run is resumed from."""
         checkpoint[NOTES] = notes_of(self.session.recording.journal, self._data.cursor, self._all_settings)
-        checkpoint[NOTES]["uncounted"] = self.session.uncounted
+        checkpoint[NOTES]["uncounted"] = self.uncounted
         checkpoint[NOTES]["seal"] = seal(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -375,7 +377,7 @@ class EditModule(LightningModule):
         path = Path(str(self.trainer.ckpt_path))
         self._resume = Resume.from_checkpoint(checkpoint, path, self._all_settings)
         if uncounted := checkpoint[NOTES].get("uncounted", 0):  # the data do not begin with those
-            self.session.uncounted = uncounted
+            self.uncounted = uncounted
             self._data.follow(self._resume.requests)
 
 

@@ -89,7 +89,6 @@ class EditSession:
         unedited: The model as it was.
         entries: The committed batches.
         resumed: How many of them the run began with.
-        uncounted: How many of them a journal held before the first step of the run.
         measuring: Asks the model what the run reports.
         recording: Writes the others to a journal, where one is kept.
         report: What the run has measured so far.
@@ -140,7 +139,6 @@ class EditSession:
                 edited.upcast()
         self.entries = Entries()
         self.resumed = 0
-        self.uncounted = 0
         self.report = RunReport(method=method.label, model=name, seed=seed)
         self.select: Callable[[], Selection] = SelectionOptions(method.selection)
         self.monitor = WATCHED[method.selection]
