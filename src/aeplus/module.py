@@ -19,7 +19,7 @@ from aeplus.data.datamodule import EditDataModule
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError, require_seed
 from aeplus.methods.method import Method
-from aeplus.models.loading import PLACING, DeviceMap, DType, load_model
+from aeplus.models.loading import DeviceMap, DType, load_named
 from aeplus.models.placing import is_spread
 from aeplus.models.sharding import shard_layers
 from aeplus.preserved.statistics import PreservedOptions
@@ -161,7 +161,7 @@ class EditModule(LightningModule):
         """Loads the model, once, and opens the session."""
         options = self.options
         if self.language_model is None:
-            self.language_model, self.tokenizer = load_model(*(options[name] for name in PLACING))
+            self.language_model, self.tokenizer = load_named(options)
         if not hasattr(self, "session"):
             ranks = ranks_of(self._trainer)
             if ranks.sharded and options["targets"].precision != "full":
@@ -172,8 +172,12 @@ class EditModule(LightningModule):
                 raise InputError(msg)
             with torch.device("cpu"):  # Lightning makes every new tensor on its device here; a session says where
                 self.session = EditSession(
-                    *(self.language_model, self.tokenizer, options["layers"]),
-                    *(options["method"], options["targets"], options["preserved"]),
+                    self.language_model,
+                    self.tokenizer,
+                    layers=options["layers"],
+                    method=options["method"],
+                    targets=options["targets"],
+                    preserved=options["preserved"],
                     edited_dtype=options["edited_dtype"],
                     site=options["site"],
                     seed=options["seed"],

@@ -258,8 +258,12 @@ def _left(record: Record, dropped: frozenset[int]) -> list[EditRequest]:
 def _session(settings: Mapping[str, Any], model: Any, tokenizer: Any, preserve: Sequence[EditRequest]) -> EditSession:
     method = Method(**{**settings["method"], "gradient": GradientOptions(**settings["method"]["gradient"])})
     return EditSession(
-        *(model, tokenizer, settings["layers"], method),
-        *(TargetOptions(**settings["targets"]), PreservedOptions(**settings["preserved"])),
+        model,
+        tokenizer,
+        layers=settings["layers"],
+        method=method,
+        targets=TargetOptions(**settings["targets"]),
+        preserved=PreservedOptions(**settings["preserved"]),
         edited_dtype=settings["edited_dtype"],
         seed=settings["seed"],
         name=settings["model"],

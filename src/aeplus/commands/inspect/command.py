@@ -20,7 +20,7 @@ from aeplus.figures import conflict_along_stream, conflict_distributions, png
 from aeplus.figures.conflict import AXIS_LABELS
 from aeplus.models.checks import check_model
 from aeplus.models.decoder import Decoder
-from aeplus.models.loading import PLACING, load_model
+from aeplus.models.loading import load_named
 from aeplus.models.sites import Snapshot
 from aeplus.module import EditModule
 from aeplus.run.session import EditSession
@@ -79,7 +79,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     cli = InspectCLI(rest)
     settings, data = cli.settings["model"], cli.datamodule
     requests = stripped(data)
-    model, tokenizer = load_model(*(settings[name] for name in PLACING))
+    model, tokenizer = load_named(settings)
     module = cli.model.attach(model, tokenizer).to(cli.trainer.strategy.root_device)
     with unedited(module) as session:
         requests = session.readable(data, requests)
