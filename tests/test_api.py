@@ -1,3 +1,4 @@
+import json
 import logging
 import random
 import re
@@ -195,6 +196,32 @@ def test_arguments_of_another_kind(changed: dict[str, Any], text: str) -> None:
     given = {"model": tiny_model("gpt2"), "tokenizer": tiny_tokenizer(), "edits": records(), **SMALL}
     with pytest.raises(InputError, match=text):
         aeplus.edit(**{**given, **changed})
+
+
+def test_facts_that_score_are_not_taken_for_facts_that_are_protected(tmp_path: Path) -> None:
+    file = tmp_path / "facts.jsonl"
+    file.write_text(json.dumps({"prompt": "The capital of {} is", "subject": "Peru", "target_new": "Lima"}) + "\n")
+    facts = str(file)
+
+    def edited(**options: Any) -> tuple[float | None, list[str]]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = aeplus.edit(
+                tiny_model(), tiny_tokenizer(), records()[:1], **{**SMALL, "preserved_count": 1}, **options
+            )
+        said = [str(warning.message) for warning in caught if "protects them" in str(warning.message)]
+        return result.metrics["batches"][0]["validation_score"], said
+
+    found, said = edited(preserved=facts)
+    assert found is not None
+    assert said == [
+        "the facts of preserved only score Specificity on the validation set, and nothing protects them; to protect "
+        "them, give facts (a file) or preserve (records), else call the option validation_facts"
+    ]
+    assert edited(validation_facts=facts) == (found, [])
+    assert edited(preserved=facts, facts=facts)[1] == []
+    with pytest.raises(InputError, match=r"expected validation_facts or preserved, which are the same, got both; lea"):
+        edited(preserved=facts, validation_facts=facts)
 
 
 def test_a_thread_may_edit_and_two_may_not_edit_one_model() -> None:

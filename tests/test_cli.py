@@ -124,7 +124,7 @@ def test_fit_writes_everything_and_validate_measures_it(
         *("method", "model", "seed", "edits", "edits_done", "before", "after"),
         *("intervals", "hits", "batches", "leakage", "measures", "seconds", "environment"),
     }
-    assert metrics["method"] == "alphaedit_plus"
+    assert metrics["method"] == "alphaedit_plus:smooth=true"
     assert [batch["edits"] for batch in metrics["batches"]] == [3, 3, 1]
     ways = {"generalization_rephrasing", "specificity_other_subjects"}
     assert set(metrics["before"]) == {"efficacy", "generalization", "specificity", "score"} | ways
@@ -454,7 +454,7 @@ def test_sigterm_outside_a_run_has_its_status_too(
     workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """While the model is loaded, say; within a run Lightning answers."""
-    monkeypatch.setattr("aeplus.commands.inspect.command.load_model", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("aeplus.commands.inspect.command.load_named", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     monkeypatch.setattr(sys, "argv", ["aeplus", "inspect", f"--config={workplace}/tiny.yaml", "--out=report"])
     # Where nothing answers, the process must not die with all its tests.
     handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)

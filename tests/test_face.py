@@ -42,6 +42,7 @@ def test_nothing_heavy_is_imported_with_it() -> None:
 
 def test_the_typed_options_of_edit_are_those_it_takes() -> None:
     data = {"neighbors", "validation", "validation_share", "preserved", "preserved_count", "snippet_corpus"}
+    data |= {"validation_facts"}
     data |= {"validation_earlier", "skip_unusable", "join", "chat_template"}
     method = {f.name for f in fields(Method)} - {"name", "selection"}
     targets, preserved = ({f.name for f in fields(options)} for options in (TargetOptions, PreservedOptions))

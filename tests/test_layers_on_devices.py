@@ -20,7 +20,7 @@ from aeplus.evaluation.capabilities.likelihood import Prompt, option_likelihoods
 from aeplus.models import loading
 from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate
-from aeplus.models.loading import load_model
+from aeplus.models.loading import load_model, load_named
 from aeplus.models.predict import collect_hidden, predict
 from aeplus.models.replay import Replay
 from aeplus.models.tokens import encode
@@ -146,15 +146,15 @@ def test_fit_leaves_a_model_on_several_devices(workplace: Path, tmp_path: Path, 
     seen: dict[str, set[str]] = {}
     ended = EditModule.teardown
 
-    def load(*how: Any) -> tuple[Any, Any]:
-        model, tokenizer = load_model(*how[:-1])
-        return (model if how[-1] is None else spread(model, 1)), tokenizer
+    def load(options: dict[str, Any]) -> tuple[Any, Any]:
+        model, tokenizer = load_named({**options, "device_map": None})
+        return (model if options["device_map"] is None else spread(model, 1)), tokenizer
 
     def teardown(module: EditModule, stage: str) -> None:
         seen[Path.cwd().name] = {str(p.device) for p in module.language_model.parameters()}
         ended(module, stage)
 
-    monkeypatch.setattr("aeplus.module.load_model", load)
+    monkeypatch.setattr("aeplus.module.load_named", load)
     monkeypatch.setattr(EditModule, "teardown", teardown)
     for name, options in {"one": [], "several": ["--model.device_map=auto"]}.items():
         (folder := tmp_path / name).mkdir()

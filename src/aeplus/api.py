@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from aeplus.callbacks.smoothing import SmoothingStop
-from aeplus.calls import alone, check_call
+from aeplus.calls import alone, called_once, check_call
 from aeplus.data.datamodule import EditDataModule
 from aeplus.data.readers import requests_from_records
 from aeplus.errors import InputError
@@ -100,7 +100,18 @@ class EditOptions(TypedDict, total=False):
 
     The numbers and switches of :class:`~aeplus.methods.method.Method`, then those of
     :class:`~aeplus.targets.optimizer.TargetOptions`, :class:`~aeplus.preserved.statistics.PreservedOptions` and
-    :class:`~aeplus.data.datamodule.EditDataModule`.
+    :class:`~aeplus.data.datamodule.EditDataModule`. Those whose names say little beside the others':
+
+    Attributes:
+        steps: Maximum number of gradient steps of a target.
+        stop: When a target has converged, by its ``loss`` or by ``rank``.
+        norm: The length of what the MLP puts out at a target, ``free`` or by ``anchor``.
+        window: Tokens in a row of the preserved text.
+        sample: Number of preserved keys kept for s(k, K0).
+        batch: Rows of preserved text run at once; ``batch_size`` is that of the edits.
+        facts: A file of facts that must survive, as ``preserve`` has them as records.
+        validation_facts: A file of facts that score Specificity on the validation set. Nothing protects them.
+        preserved: The same as ``validation_facts``.
     """
 
     update: str
@@ -173,6 +184,7 @@ class EditOptions(TypedDict, total=False):
     validation: str | None
     validation_share: float
     validation_earlier: int
+    validation_facts: str | None
     preserved: str | None
     preserved_count: int
     snippet_corpus: str
@@ -221,7 +233,8 @@ def edit(
             unedited one, and these come after them. If something is raised, the call's batches are taken out of it
             again, as out of the model; only a process that is killed leaves them, for the next call to go on from.
         preserve: Facts that must survive, as records like those of ``edits`` (``target_new`` is the present answer).
-            Their keys count as preserved knowledge, each with the weight ``facts_weight``.
+            Their keys count as preserved knowledge, each with the weight ``facts_weight``. ``facts`` names a file of
+            such facts; those of ``validation_facts`` only score Specificity on the validation set.
         **options: See :class:`EditOptions`.
 
     Returns:
@@ -239,7 +252,7 @@ def edit(
     first = len(known) // 8
     chosen = [int(layer) for layer in layers] if layers is not None else known[first : first + 5]
     sites = decoder.select(chosen)
-    numbers = {name: _plain(value) for name, value in options.items()}
+    numbers = called_once({name: _plain(value) for name, value in options.items()}, protected=bool(preserve))
     seed, batch_size = _plain(seed), _plain(batch_size)
     method_options, target_options, preserved_options, data_options = _sorted_options(numbers)
     if journal is not None:
@@ -368,7 +381,7 @@ def _sorted_options(options: Mapping[str, Any]) -> list[dict[str, Any]]:
         {f.name for f in fields(TargetOptions)},
         {f.name for f in fields(PreservedOptions)} - {"seed"},
         {"neighbors", "validation", "validation_share", "validation_earlier", "preserved"}
-        | {"preserved_count", "snippet_corpus"}
+        | {"validation_facts", "preserved_count", "snippet_corpus"}
         | {"skip_unusable", "join", "chat_template"},
     ]
     known = set().union(*homes)

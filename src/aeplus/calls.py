@@ -1,6 +1,7 @@
 """What a call of :func:`aeplus.edit` is given: checked before anything is done, and one call for a model at a time."""
 
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral
@@ -60,6 +61,30 @@ def check_call(
             _refuse("callbacks", "callbacks of Lightning", callback, "make an instance of one")
     if journal is not None and not isinstance(journal, str | PathLike):
         _refuse("journal", "the path of a folder", journal, "give a text or a Path")
+
+
+def called_once(options: dict[str, Any], *, protected: bool) -> dict[str, Any]:
+    """Options with one name each: ``validation_facts`` as the data call it, ``preserved``.
+
+    Args:
+        options: What a call is given.
+        protected: Whether it is given facts that must survive.
+
+    Raises:
+        InputError: If both names are given.
+    """
+    if "validation_facts" in options:
+        if "preserved" in options:
+            msg = "expected validation_facts or preserved, which are the same, got both; leave preserved out."
+            raise InputError(msg)
+        return {"preserved" if name == "validation_facts" else name: value for name, value in options.items()}
+    if options.get("preserved") is not None and not protected and options.get("facts") is None:
+        warnings.warn(
+            "the facts of preserved only score Specificity on the validation set, and nothing protects them; to "
+            "protect them, give facts (a file) or preserve (records), else call the option validation_facts",
+            stacklevel=3,
+        )
+    return options
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from aeplus.data.datamodule import EditDataModule
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError, require_seed
 from aeplus.methods.method import Method
-from aeplus.models.loading import PLACING, DeviceMap, DType, load_model
+from aeplus.models.loading import DeviceMap, DType, load_named
 from aeplus.models.placing import is_spread
 from aeplus.models.sharding import shard_layers
 from aeplus.preserved.statistics import PreservedOptions
@@ -65,6 +65,7 @@ class EditModule(LightningModule):
     Attributes:
         session: The run, from :meth:`configure_model` on.
         monitor: The logged value that candidates are chosen by.
+        uncounted: How many of the session's batches a journal held before the first step of the run.
     """
 
     session: EditSession
@@ -104,6 +105,7 @@ class EditModule(LightningModule):
             "device_map": device_map,
         }
         self.monitor = f"validation/{SELECTIONS[method.selection].watched}"
+        self.uncounted = 0
         self._journal = journal
         self._writing = ExitStack()  # the journal, while the run lasts
         self.language_model: Any = None
@@ -136,8 +138,10 @@ class EditModule(LightningModule):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The hyperparameters, as plain values."""
-        return {n: asdict(v) if n in ("method", "targets", "preserved") else v for n, v in self.options.items()}
+        """The hyperparameters, as plain values; the method is called by its :attr:`~Method.label`."""
+        plain = {n: asdict(v) if n in ("method", "targets", "preserved") else v for n, v in self.options.items()}
+        plain["method"]["name"] = self.options["method"].label
+        return plain
 
     @property
     def _all_settings(self) -> dict[str, Any]:
@@ -157,7 +161,7 @@ class EditModule(LightningModule):
         """Loads the model, once, and opens the session."""
         options = self.options
         if self.language_model is None:
-            self.language_model, self.tokenizer = load_model(*(options[name] for name in PLACING))
+            self.language_model, self.tokenizer = load_named(options)
         if not hasattr(self, "session"):
             ranks = ranks_of(self._trainer)
             if ranks.sharded and options["targets"].precision != "full":
@@ -168,8 +172,12 @@ class EditModule(LightningModule):
                 raise InputError(msg)
             with torch.device("cpu"):  # Lightning makes every new tensor on its device here; a session says where
                 self.session = EditSession(
-                    *(self.language_model, self.tokenizer, options["layers"]),
-                    *(options["method"], options["targets"], options["preserved"]),
+                    self.language_model,
+                    self.tokenizer,
+                    layers=options["layers"],
+                    method=options["method"],
+                    targets=options["targets"],
+                    preserved=options["preserved"],
                     edited_dtype=options["edited_dtype"],
                     site=options["site"],
                     seed=options["seed"],
@@ -237,7 +245,7 @@ class EditModule(LightningModule):
         folder = self._journal_folder()
         taken_up, resume = self._take_up_journal(), self._resume
         if taken_up and resume is not None:
-            self.session.uncounted = len(resume.entries)
+            self.uncounted = len(resume.entries)
         if folder is not None:
             self._check_free(folder, new=resume is None)
         self._prepare()
@@ -307,7 +315,7 @@ class EditModule(LightningModule):
         """One smoothing iteration: a candidate into the model."""
         if not self.session.in_batch:
             # Not when a checkpoint from inside a batch is resumed.
-            if self.global_step == len(self.session.entries) - self.session.uncounted:
+            if self.global_step == len(self.session.entries) - self.uncounted:
                 cast(Any, self.optimizers()).step()
             self.session.begin(self._data.validation_items)
         self.session.candidate()
@@ -365,7 +373,7 @@ class EditModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Points at the journal and seals what a run is resumed from."""
         checkpoint[NOTES] = notes_of(self.session.recording.journal, self._data.cursor, self._all_settings)
-        checkpoint[NOTES]["uncounted"] = self.session.uncounted
+        checkpoint[NOTES]["uncounted"] = self.uncounted
         checkpoint[NOTES]["seal"] = seal(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -373,7 +381,7 @@ class EditModule(LightningModule):
         path = Path(str(self.trainer.ckpt_path))
         self._resume = Resume.from_checkpoint(checkpoint, path, self._all_settings)
         if uncounted := checkpoint[NOTES].get("uncounted", 0):  # the data do not begin with those
-            self.session.uncounted = uncounted
+            self.uncounted = uncounted
             self._data.follow(self._resume.requests)
 
 

@@ -3,17 +3,21 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from aeplus.commands import cases as command
 from aeplus.commands.cases import cases
 from aeplus.commands.main import main
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate
 from aeplus.models.loading import load_model
+from aeplus.models.tokens import encode
 from small import ROOT, records
+from tiny import tiny_tokenizer
 
 CALLBACKS = """[{class_path: aeplus.callbacks.EditCheckpoint},
 {class_path: aeplus.callbacks.JournalWriter, init_args: {save_model: true, table: false}}]"""
@@ -66,6 +70,27 @@ def test_generations_of_each_model(runs: list[Path], workplace: Path, tmp_path: 
     cases(runs[::-1], count=9, edits="4,1", length=4, out=tmp_path / "turned.md")
     turned = cells((tmp_path / "turned.md").read_text())
     assert [[row[4], row[3]] for row in turned] == [row[3:] for row in rows]
+
+
+def test_a_chat_is_continued_as_it_was_edited(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Path(shutil.copytree(workplace / "model", tmp_path / "model"))
+    tokenizer = tiny_tokenizer(bos=True)  # the template writes none
+    tokenizer.chat_template = "{% for m in messages %}<|user|>{{ m.content }} {% endfor %}"
+    tokenizer.save_pretrained(model)
+    monkeypatch.chdir(tmp_path)
+    words = ["fit", "--config", f"{workplace}/tiny.yaml", "--model.model", str(model), "--data.limit", "1"]
+    assert main([*words, "--data.chat_template", "true", "--trainer.callbacks", CALLBACKS]) == 0
+    asked: list[tuple[list[str], list[tuple[int, ...]]]] = []
+
+    def watched(decoder: Decoder, tokenizer: Any, prompts: list[str], length: int, joins: list[str]) -> list[str]:
+        asked.append((joins, [row.ids for row in encode(tokenizer, prompts, joins=joins)]))
+        return generate(decoder, tokenizer, prompts, length, joins=joins)
+
+    monkeypatch.setattr(command, "generate", watched)
+    cases([tmp_path / "lightning_logs" / "edits" / "version_0"], 1, None, 2, tmp_path / "cases.md")
+    prompts = ["<|user|>The capital of France ", "<|user|>In the city of France ", "<|user|>The capital of Peru is "]
+    rows = [tuple(tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts]
+    assert asked == [(["none"] * 3, rows)] * 2
 
 
 def test_edits_that_were_taken_out_since_are_left_out(

@@ -181,11 +181,10 @@ def test_validation_prompts_are_rendered_and_beginnings_of_text_are_not() -> Non
     data.setup("fit")
     data.adapt(Reader(tokenizer_with(PLAIN), 10_000), SMALL["corpus"])
     asked = data.validation_items()
-    assert [prompt.startswith("<|user|>user\n") for aspect, prompt, _ in asked if aspect != "specificity"].count(
-        False
-    ) == 0
-    assert all(not prompt.startswith("<|user|>") for aspect, prompt, _ in asked if aspect == "specificity")
-    assert all(data.joins[prompt] == "none" for aspect, prompt, _ in asked if aspect != "specificity")
+    own = [item for item in asked if item.aspect != "specificity"]
+    assert all(item.prompt.startswith("<|user|>user\n") and item.join == "none" for item in own)
+    beginnings = [item for item in asked if item.aspect == "specificity"]
+    assert all(not item.prompt.startswith("<|user|>") and item.join == "auto" for item in beginnings)
     once = data.requests
     data.adapt(Reader(tokenizer_with(PLAIN), 10_000), SMALL["corpus"])
     assert data.requests == once  # not rendered twice

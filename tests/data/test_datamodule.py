@@ -1,15 +1,19 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from aeplus.data import datamodule
 from aeplus.data.datamodule import EditDataModule
-from aeplus.data.scoring import validation_items
+from aeplus.data.fitting import Reader
+from aeplus.data.scoring import ValidationPrompt, validation_items
 from aeplus.data.validation import ValidationItem, ValidationSet
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
+from small import SMALL
+from tiny import tiny_tokenizer
 
 NAMES = [f"Town{i}" for i in range(8)]
 EDITS = [
@@ -34,7 +38,7 @@ def test_batches_in_order_and_the_last_is_smaller() -> None:
     assert seen == [NAMES[:3], NAMES[3:6], NAMES[6:]]
 
 
-def validation_of(edits: list[EditRequest]) -> list[list[tuple[str, str, str | None]]]:
+def validation_of(edits: list[EditRequest]) -> list[list[ValidationPrompt]]:
     data = module(edits)
     items = []
     for cursor in (0, 3, 6):
@@ -48,7 +52,7 @@ def test_no_test_prompt_reaches_validation() -> None:
     items = validation_of(EDITS)
     assert items == validation_of(changed)
     tests = {p for e in EDITS for p in (*e.rephrase, *(n.prompt for n in e.neighborhood), e.question)}
-    assert not tests & {prompt for batch in items for _, prompt, _ in batch}
+    assert not tests & {item.prompt for batch in items for item in batch}
     leaking = [replace(e, prompt="{} is led by", rephrase=()) for e in EDITS]  # the comparison can fail
     assert items != validation_of(leaking)
 
@@ -70,10 +74,10 @@ def test_what_is_asked_is_found_once_for_a_batch(monkeypatch: pytest.MonkeyPatch
 
 def test_every_edit_of_the_batch_is_asked_and_previous_ones_stay() -> None:
     first, second, _ = validation_of(EDITS)
-    asked = [answer for aspect, _, answer in second if aspect == "efficacy"]
+    asked = [item.answer for item in second if item.aspect == "efficacy"]
     assert asked == ["Ann 3", "Ann 4", "Ann 5"]
-    previous = {answer for aspect, _, answer in first if aspect == "generalization"}
-    assert previous < {answer for aspect, _, answer in second if aspect == "generalization"}
+    previous = {item.answer for item in first if item.aspect == "generalization"}
+    assert previous < {item.answer for item in second if item.aspect == "generalization"}
 
 
 def test_earlier_batches_are_asked_by_a_bounded_sample() -> None:
@@ -98,18 +102,39 @@ def test_rewritten_edits_are_not_asked() -> None:
     again[0] = replace(again[0], fact="f")
     data = module(again)
     data.cursor = 3
-    assert "Ann 0" not in {answer for _, _, answer in data.validation_items()}
+    assert "Ann 0" not in {item.answer for item in data.validation_items()}
 
 
 def test_an_edit_repeated_with_the_same_answer_is_asked_again() -> None:
     repeated = [*EDITS[:3], EDITS[0]]
     data = module(repeated)
     data.validation = ValidationSet((), (), {i: ValidationItem(i, f"asks {i}", "x") for i in range(4)})
-    assert [prompt for _, prompt, _ in data.validation_items()] == ["asks 0", "asks 1", "asks 2"]
+    assert [item.prompt for item in data.validation_items()] == ["asks 0", "asks 1", "asks 2"]
     data.cursor = 3
-    assert [prompt for _, prompt, _ in data.validation_items()] == ["asks 3"]
+    assert [item.prompt for item in data.validation_items()] == ["asks 3"]
     data.validation = ValidationSet(tuple(data.validation.firsts.values()), ())
-    assert [prompt for _, prompt, _ in data.validation_items()] == ["asks 0", "asks 1", "asks 2", "asks 3"]
+    assert [item.prompt for item in data.validation_items()] == ["asks 0", "asks 1", "asks 2", "asks 3"]
+
+
+def test_every_validation_prompt_is_joined_as_its_edit_though_another_of_the_fact_is_joined_otherwise() -> None:
+    edits = [replace(EDITS[0], join="none"), EDITS[0]]
+    data = EditDataModule(batch_size=1, preserved_count=0).attach(edits)
+    data.setup("fit")
+    data.adapt(Reader(tiny_tokenizer()), "")
+    joins = []
+    for data.cursor in (0, 1):
+        joins.append({item.join for item in data.validation_items() if item.aspect == "efficacy"})
+    assert joins == [{"none"}, {"auto"}]
+    assert {item.join for item in data.validation_items()} == {"none", "auto"}
+
+
+def test_beginnings_of_text_come_with_the_model_whatever_the_trainer_holds() -> None:
+    data = EditDataModule(preserved_count=2).attach(EDITS)
+    data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(options={"preserved": object()}))  # type: ignore[assignment]
+    data.setup("fit")
+    assert data.validation.preserved == ()
+    data.adapt(Reader(tiny_tokenizer()), SMALL["corpus"])
+    assert len(data.validation.preserved) == 2
 
 
 def test_a_colliding_test_prompt_is_left_out_of_the_figures() -> None:

@@ -169,10 +169,10 @@ def test_a_stream_is_scored_by_the_file(path: Path) -> None:
     second = data.validation_items()
     for items, kind in ((first, "Ann"), (second, "New")):
         for aspect, count in (("efficacy", 4), ("generalization", 12)):
-            answers = [str(answer) for name, _, answer in items if name == aspect]
+            answers = [str(item.answer) for item in items if item.aspect == aspect]
             assert len(answers) == count
             assert all(answer.startswith(kind) for answer in answers)
-        assert [answer for name, _, answer in items if name == "specificity"] == [p.answer for p in whole.preserved]
+        assert [item.answer for item in items if item.aspect == "specificity"] == [p.answer for p in whole.preserved]
 
 
 def test_a_run_refuses_what_overlaps(path: Path) -> None:

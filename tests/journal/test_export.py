@@ -16,6 +16,7 @@ import aeplus
 from aeplus.commands.main import main
 from aeplus.errors import InputError
 from aeplus.journal import Journal
+from aeplus.journal.export import exporter
 from aeplus.journal.export.adapter import Adapter
 from aeplus.journal.export.card import Probe
 from aeplus.journal.export.delta import apply_delta
@@ -140,6 +141,17 @@ def test_a_folder_for_transformers_with_a_card(kept: tuple[str, Path, Any], tmp_
     for text in ("aeplus export", "alphaedit_plus", "edits: 7", "The capital of Oslo", repr(done.probe.after)):
         assert text in card, text
     assert done.probe.before != done.probe.after
+
+
+def test_the_cards_answers_follow_the_prompt_as_the_edit_is_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit = {**records()[0], "prompt": "The capital of {} ", "join": "none"}
+    aeplus.edit(tiny_model("llama"), tiny_tokenizer(), [edit], journal=tmp_path / "kept", **LEARNING)
+    asked: list[Any] = []
+    monkeypatch.setattr(exporter, "generate", lambda *given, joins: (asked.append((given[2], joins)), ["x"])[1])
+    written(("llama", tmp_path / "kept", None), "delta", tmp_path / "delta")
+    assert asked == [(["The capital of France "], ["none"])] * 2
 
 
 def test_a_folder_that_is_not_what_was_edited_is_refused(

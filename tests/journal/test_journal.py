@@ -71,6 +71,11 @@ def test_the_log_says_what_was_edited(runs: Callable[[str], Path]) -> None:
         Journal.open(run).show(4)
 
 
+def test_a_journal_has_no_way_of_writing_but_undo() -> None:
+    reading = {"open", "log", "show", "verify", "apply", "folder", "active", "entries", "record", "weights"}
+    assert {name for name in dir(Journal) if not name.startswith("_")} == {"undo", *reading}
+
+
 # ---- damage
 
 
@@ -417,14 +422,14 @@ def test_feedback_cannot_be_taken_apart(tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     options = {**OPTIONS, "method": "rect", "feedback": True}
     aeplus.edit(tiny_model("llama"), tiny_tokenizer(), records(), journal=folder, **options)
-    for numbers, text in (((1,), "on which entry 2, 3 by rect builds"), ((3,), None)):
+    for numbers, text in (((1,), "on which entry 2, 3 by rect:smooth=true builds"), ((3,), None)):
         if text is None:
             Journal.open(folder).undo(*numbers, model=tiny_model("llama"), tokenizer=tiny_tokenizer())
         else:
             with pytest.raises(InputError, match=text):
                 Journal.open(folder).undo(*numbers, model=tiny_model("llama"), tokenizer=tiny_tokenizer())
     with pytest.raises(
-        InputError, match="which rect has solved as a whole; take all of it out, or use the mode replay"
+        InputError, match="which rect:smooth=true has solved as a whole; take all of it out, or use the mode replay"
     ):
         Journal.open(folder).undo(2, edit=1, model=tiny_model("llama"), tokenizer=tiny_tokenizer())
 

@@ -3,12 +3,14 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 from aeplus.commands.main import main
 from aeplus.errors import InputError
+from aeplus.models import loading
 from aeplus.models.loading import load_model, save_model
 from small import records
 from tiny import tiny_model, tiny_tokenizer
@@ -39,6 +41,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (model / "config.json").write_text(json.dumps(config))
     (model / "own.py").write_text(CODE.format(mark=str(tmp_path / "ran")))
     return model
+
+
+def test_what_settings_say_of_a_model_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(loading, "load_model", lambda *given, **named: asked.append((given, named)))
+    header = {"trust_remote_code": True, "revision": "main", "layers": [1], "dtype": "float32", "model": "gpt2"}
+    loading.load_named(header)
+    loading.load_named({**header, "device_map": "auto"})
+    named = {"dtype": "float32", "revision": "main", "trust_remote_code": True}
+    assert asked == [(("gpt2",), {**named, "device_map": None}), (("gpt2",), {**named, "device_map": "auto"})]
 
 
 def test_code_of_a_model_runs_only_where_it_is_trusted(folder: Path, tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from aeplus.data.validation import ValidationSet
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.methods.compositions import named_method
+from aeplus.methods.method import Method
+from aeplus.module import EditModule
+from aeplus.run import measuring as run_measuring
 from aeplus.run import session as run_session
 from aeplus.run.batches import Stream
 from aeplus.run.session import EditSession
@@ -100,6 +103,23 @@ def test_a_plain_list_is_a_stream_and_without_scores_the_last_candidate_is_taken
     assert heard.count("on_candidate") == 7
     assert heard[0] == "on_unedited_model"
     assert len(run.entries) == 3
+
+
+def test_candidates_are_asked_with_the_join_of_each_edit(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, *_ = requests_from_records(records())
+    data = EditDataModule(batch_size=1, preserved_count=0).attach([replace(first, join="none"), first])
+    data.setup("fit")
+    run = session(tiny_model("llama"))
+    run.prepare(data)
+    asked: list[Any] = []
+    grade = run_measuring.grade
+    monkeypatch.setattr(run_measuring, "grade", lambda decoder, items: (asked.extend(items), grade(decoder, items))[1])
+    for data.cursor, join in enumerate(("none", "auto")):
+        asked.clear()
+        run.validate(data.validation_items())
+        assert {question.item.join for question in asked if question.item.aspect == "efficacy"} == {join}
+    run.validate([("efficacy", "The sky is", "blue")])
+    assert asked[-1].item.join == "auto"
 
 
 def test_the_report_says_which_iteration_was_committed_and_what_each_scored() -> None:
@@ -233,6 +253,29 @@ def test_finish_measures_once_until_something_changes(monkeypatch: pytest.Monkey
     assert run.report.leakage is not None
 
 
+@pytest.mark.parametrize(
+    ("method", "called"),
+    [
+        (Method(filter="covariance", relax="none", prior="none", smooth=False), "own"),
+        (named_method("alphaedit_plus"), "alphaedit_plus"),
+        (named_method("alphaedit_plus", relax="none", smooth=True), "alphaedit_plus:relax=none:smooth=true"),
+        (named_method("alphaedit_plus", selection="highest"), "alphaedit_plus"),
+        (replace(named_method("alphaedit"), name="mine", relax="aligned"), "mine"),
+        (
+            replace(named_method("alphaedit"), name="alphaedit:relax=aligned", relax="aligned"),
+            "alphaedit:relax=aligned",
+        ),
+        (named_method("alphaedit", prior_strength=5.0), "alphaedit"),
+    ],
+)
+def test_a_run_is_not_reported_as_a_method_whose_switches_are_others(method: Method, called: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if method.prior_strength == 5.0 else "error")
+        assert EditSession(tiny_model("gpt2"), tokenizer(), [1], method).report.method == called
+    settings = EditModule("tiny", [1], method).settings["method"]
+    assert (settings["name"], settings["relax"]) == (called, method.relax)
+
+
 def test_a_beta_that_the_method_fixes_is_reported_when_another_is_set() -> None:
     text = r"method.prior_strength is 5.0, where alphaedit fixes 1.0, and 5.0 is used; to have 1.0, leave it out"
     with pytest.warns(UserWarning, match=text):
@@ -257,6 +300,12 @@ def test_steps_out_of_order_are_refused() -> None:
     run, data = session(model), ListStream(requests_from_records(records()), 4)
     with pytest.raises(InputError, match=r"expected a session that is prepared for editing, got one that is not"):
         run.begin()
+    for step in (run.finish, lambda: run.validate([("efficacy", "The sky is", "blue")]), lambda: run.data.cursor):
+        with pytest.raises(InputError, match=r"^expected a session that is prepared, got one that is not; call prep"):
+            step()
+    with pytest.raises(InputError, match=r"expected a session that is prepared for editing, got one that is not"):
+        _ = run.statistics
+    run.rollback()
     with pytest.raises(InputError, match=r'expected edits, got none; call setup\("fit"\) of the data first'):
         run.prepare(ListStream([], 4))
     run.prepare(data, editing=False)

@@ -1,12 +1,12 @@
 """Checkpoints that hold whole batches."""
 
-from typing import Any
+from typing import Any, cast
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from aeplus.errors import require_count
-from aeplus.run.hooks import session_of
+from aeplus.run.hooks import EditingModule
 
 
 class EditCheckpoint(ModelCheckpoint):
@@ -39,8 +39,9 @@ class EditCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves if this smoothing iteration was the last of its batch."""
-        session = session_of(pl_module)
-        committed = len(session.entries) - session.uncounted
+        module = cast("EditingModule", pl_module)
+        session = module.session
+        committed = len(session.entries) - module.uncounted
         whole = not session.in_batch and committed == trainer.global_step
         if whole and (committed % self.every_n_batches == 0 or trainer.should_stop):
             super().on_train_epoch_end(trainer, pl_module)

@@ -91,7 +91,7 @@ class JournalWriter(EditCallback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Saves the batches committed so far, whole, and reports how to resume; the one under way is rolled back."""
         session = opened_session(pl_module)
-        if session is None or not hasattr(session, "data"):
+        if session is None or not session.has_data:
             return
         session.rollback()
         if not trainer.is_global_zero:

@@ -16,6 +16,7 @@ from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate
 from aeplus.models.loading import load_model
 from aeplus.run.folder import Case, RunFolder, labels
+from aeplus.run.measuring import asking
 from aeplus.trainer import silence_lightning
 from aeplus.utils.paths import check_output, expanded, whole_file
 from aeplus.utils.tables import markdown_table
@@ -41,8 +42,8 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     return 0
 
 
-Texts = dict[str, str]
-"""Continuations by their prompts."""
+Texts = dict[tuple[str, str], str]
+"""Continuations, by prompt and how it is joined with them."""
 
 
 def cases(
@@ -83,8 +84,7 @@ def cases(
         )
         raise InputError(msg)
     shown = _named(known, edits) if edits is not None else _chosen(known, count)
-    prompts = list(dict.fromkeys(text for case in shown for text in (case.prompt, *case.others.values())))
-    before, after = _generations(runs, prompts, length)
+    before, after = _generations(runs, shown, length)
     columns = dict(zip(labels(runs), zip(runs, after, strict=True), strict=True))
     with whole_file(out, overwrite=overwrite, mark=False) as scratch:
         scratch.write_text(_page(shown, before, columns, length), encoding="utf-8")
@@ -111,12 +111,16 @@ def _chosen(known: Sequence[Case], count: int) -> list[Case]:
     return [holding[i * len(holding) // count] for i in range(count)] if len(holding) > count else holding
 
 
-def _generations(runs: Sequence[RunFolder], prompts: Sequence[str], length: int) -> tuple[Texts, list[Texts]]:
+def _generations(runs: Sequence[RunFolder], shown: Sequence[Case], length: int) -> tuple[Texts, list[Texts]]:
     """Generations of the unedited model and of every run's model. The unedited one is loaded once; edits are undone."""
     decoder, tokenizer = _loaded(*runs[0].model)
+    asked = list(dict.fromkeys((text, case.join) for case in shown for text in (case.prompt, *case.others.values())))
+    prompts, joins = [text for text, _ in asked], [join for _, join in asked]
+    requests = [case.request for case in shown if case.request is not None]
 
     def generated() -> Texts:
-        return dict(zip(prompts, generate(decoder, tokenizer, prompts, length), strict=True))
+        texts = generate(decoder, asking(tokenizer, requests), prompts, length, joins=joins)
+        return dict(zip(asked, texts, strict=True))
 
     before = generated()
     after: dict[int, Texts] = {}
@@ -168,8 +172,8 @@ def _row(
     cells = []
     for run, texts in columns.values():
         made = not run.cases or any((c.prompt, c.target) == (case.prompt, case.target) for c in run.cases)
-        cells.append(_plain(texts[prompt]) + ("" if made else " (this run did not make the edit)"))
-    return [kind, _plain(prompt), _plain(before[prompt]), *cells]
+        cells.append(_plain(texts[prompt, case.join]) + ("" if made else " (this run did not make the edit)"))
+    return [kind, _plain(prompt), _plain(before[prompt, case.join]), *cells]
 
 
 def _measured(case: Case) -> list[str]:

@@ -82,6 +82,7 @@ class ChatTemplate:
             tuple(map(item, validation.rewrites)),
             tuple(p if p.answer is None else replace(p, prompt=self.text(p.prompt)) for p in validation.preserved),
             {index: item(one) for index, one in validation.firsts.items()},
+            self.join,
         )
 
     def tokenizer(self) -> Any:

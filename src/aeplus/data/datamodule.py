@@ -119,7 +119,6 @@ class EditDataModule(LightningDataModule):
         self._before = 0  # how many edits of the stream come before those
         self._snippets_due = False
         self.requests: list[EditRequest] = []
-        self.joins: dict[str, str] = {}
         self.validation = ValidationSet((), (), {})
         self.overlap: frozenset[str] = frozenset()
         self.cursor = 0  # edits committed
@@ -153,7 +152,7 @@ class EditDataModule(LightningDataModule):
         if self.requests:
             return
         requests = self.read()
-        self.validation = self._validation_set(requests, self._run_corpus())
+        self.validation = self._validation_set(requests, self.snippet_corpus)
         self.overlap = frozenset(overlap(self.validation, requests))
         self.requests = self._read = self._made = requests
         if not self._earlier:
@@ -180,12 +179,11 @@ class EditDataModule(LightningDataModule):
             kept, requests = [*self._earlier, *kept[same:]], [*self._earlier, *requests[same:]]
         if len(kept) != len(self._read) or template is not None or self._snippets_due:
             asked = [replace(edit, prompt=edit.asked) if edit.asked else edit for edit in kept]
-            validation = self._validation_set(asked, self._run_corpus() or corpus)
+            validation = self._validation_set(asked, self.snippet_corpus or corpus)
             self.validation = validation if template is None else template.validation(validation, asked)
             self.overlap = frozenset(overlap(self.validation, requests))
         self.requests = self._made = requests
-        self.joins = self._joins(requests, template)
-        usable = readable_validation(reader, self.validation, self.joins)
+        usable = readable_validation(reader, self.validation, requests)
         if lost := len(self.validation.prompts) - len(usable.prompts):
             warnings.warn(f"{lost} validation prompts do not fit the model and are left out", stacklevel=2)
         self.validation = usable
@@ -208,21 +206,6 @@ class EditDataModule(LightningDataModule):
         """
         template = ChatTemplate(reader.tokenizer) if self.chat_template else None
         return usable_edits(requests, reader, template, self.join, self.skip_unusable)[1]
-
-    def _joins(self, requests: Sequence[EditRequest], template: ChatTemplate | None) -> dict[str, str]:
-        """How validation prompts and their answers are joined, where that is not ``auto``."""
-        items = (*self.validation.firsts.values(), *self.validation.rewrites)
-        joins = {item.prompt: requests[item.request_index].join for item in items}
-        if template is not None:
-            joins |= {probe.prompt: template.join for probe in self.validation.preserved if probe.answer is not None}
-        return {prompt: join for prompt, join in joins.items() if join != "auto"}
-
-    def _run_corpus(self) -> str | None:
-        """Where sentence beginnings come from, if that is known yet."""
-        if self.snippet_corpus is not None or self.trainer is None:
-            return self.snippet_corpus
-        options = getattr(self.trainer.lightning_module, "options", {})
-        return options["preserved"].corpus if "preserved" in options else None
 
     def _validation_set(self, requests: list[EditRequest], corpus: str | None) -> ValidationSet:
         if self.validation_file is not None:

@@ -77,29 +77,30 @@ def without(requests: Sequence[EditRequest], problems: Sequence[Problem]) -> lis
     ]
 
 
-def readable_validation(reader: Reader, validation: ValidationSet, joins: dict[str, str]) -> ValidationSet:
+def readable_validation(reader: Reader, validation: ValidationSet, requests: Sequence[EditRequest]) -> ValidationSet:
     """The validation prompts that a model can read.
 
     Args:
         reader: The model.
         validation: The set.
-        joins: How prompts and answers are joined, where that is not ``auto``, by prompt.
+        requests: The edits, in the stream's order.
     """
 
-    def fits(items: Sequence[tuple[str, str | None]]) -> list[bool]:
-        texts = [joined(prompt, answer, joins.get(prompt, "auto")) for prompt, answer in items]
-        pairs = zip(tokenize(reader.tokenizer, texts), items, strict=True)
-        return [_problem_of(reader, tokens, *item) is None for tokens, item in pairs]
+    def fits(items: Sequence[tuple[str, str | None, str]]) -> list[bool]:
+        tokenized = tokenize(reader.tokenizer, [joined(*item) for item in items])
+        pairs = zip(tokenized, items, strict=True)
+        return [_problem_of(reader, tokens, prompt, answer) is None for tokens, (prompt, answer, _) in pairs]
 
-    rewrites = fits([(item.prompt, item.answer) for item in validation.rewrites])
-    firsts = fits([(item.prompt, item.answer) for item in validation.firsts.values()])
-    preserved = fits([(probe.prompt, probe.answer) for probe in validation.preserved])
+    rewrites = fits([(item.prompt, item.answer, requests[item.request_index].join) for item in validation.rewrites])
+    firsts = fits([(item.prompt, item.answer, requests[i].join) for i, item in validation.firsts.items()])
+    preserved = fits([(p.prompt, p.answer, validation.preserved_join(p)) for p in validation.preserved])
     if all((*rewrites, *firsts, *preserved)):
         return validation
     return ValidationSet(
         tuple(item for item, good in zip(validation.rewrites, rewrites, strict=True) if good),
         tuple(probe for probe, good in zip(validation.preserved, preserved, strict=True) if good),
         {i: item for (i, item), good in zip(validation.firsts.items(), firsts, strict=True) if good},
+        validation.join,
     )
 
 

@@ -3,13 +3,27 @@
 import random
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from aeplus.data.validation import ValidationSet, preserved_snippets
 from aeplus.edits import EditRequest, Probe, still_holding
 from aeplus.preserved.corpus import read_texts
 
-ValidationPrompt = tuple[str, str, str | None]
-"""Aspect, prompt and answer; without an answer, what the unedited model answers is right."""
+
+class ValidationPrompt(NamedTuple):
+    """What is asked of a candidate.
+
+    Attributes:
+        aspect: What it measures: ``efficacy``, ``generalization`` or ``specificity``.
+        prompt: The complete prompt.
+        answer: The answer; ``None`` where what the unedited model answers is right.
+        join: How prompt and answer are joined; see :func:`~aeplus.texts.separator`.
+    """
+
+    aspect: str
+    prompt: str
+    answer: str | None
+    join: str = "auto"
 
 
 @lru_cache(maxsize=8)
@@ -44,7 +58,7 @@ def validation_items(
     """
     holding = [index for index, holds in enumerate(still_holding(reached)) if holds]
     items: list[ValidationPrompt] = [
-        ("efficacy", validation.firsts[i].prompt, reached[i].target_new)
+        ValidationPrompt("efficacy", validation.firsts[i].prompt, reached[i].target_new, reached[i].join)
         for i in holding
         if i >= cursor and i in validation.firsts
     ]
@@ -55,5 +69,8 @@ def validation_items(
         drawn = random.Random(f"{seed} {cursor}").sample(earlier, len(earlier) - most_earlier)
         left_out = set(drawn)
         rewrites = [r for place, r in enumerate(rewrites) if place not in left_out]
-    items += [("generalization", r.prompt, r.answer) for r in rewrites]
-    return items + [("specificity", probe.prompt, probe.answer) for probe in validation.preserved]
+    items += [ValidationPrompt("generalization", r.prompt, r.answer, reached[r.request_index].join) for r in rewrites]
+    return items + [
+        ValidationPrompt("specificity", probe.prompt, probe.answer, validation.preserved_join(probe))
+        for probe in validation.preserved
+    ]

@@ -44,17 +44,24 @@ class ValidationSet:
             edited, for as long as its edit still holds.
         preserved: Prompts on preserved knowledge.
         firsts: One further paraphrase of every edit that has one, by the edit's index in the stream.
+        join: How the prompts on preserved facts and their answers are joined, as a chat template may say. Paraphrases
+            are joined as their edits are.
     """
 
     rewrites: tuple[ValidationItem, ...]
     preserved: tuple[Probe, ...]
     firsts: Mapping[int, ValidationItem] = field(default_factory=dict)
+    join: str = "auto"
 
     @property
     def prompts(self) -> list[str]:
         """Every prompt of the set."""
         paraphrased = [item.prompt for item in (*self.firsts.values(), *self.rewrites)]
         return paraphrased + [probe.prompt for probe in self.preserved]
+
+    def preserved_join(self, probe: Probe) -> str:
+        """How a preserved prompt and its answer are joined; a beginning of text goes on as the model has it."""
+        return "auto" if probe.answer is None else self.join
 
 
 def build_validation(

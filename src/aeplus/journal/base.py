@@ -5,7 +5,7 @@ from typing import Any
 
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
-from aeplus.models.loading import LOADING, load_model
+from aeplus.models.loading import load_named
 from aeplus.models.sites import Snapshot
 from aeplus.run.committed.chain import Chain
 from aeplus.utils.fingerprint import weights_fingerprint
@@ -27,7 +27,7 @@ def load_base(chain: Chain, name: str | None) -> tuple[Any, Any]:
     if name is not None:
         options["model"] = name
     try:
-        return load_model(*(options[option] for option in LOADING))
+        return load_named(options)
     except InputError as error:
         if name is not None:
             raise

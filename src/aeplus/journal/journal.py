@@ -13,7 +13,7 @@ from typing import Any
 from aeplus.journal.base import BaseModel
 from aeplus.journal.undo import Mode, Undone, undo
 from aeplus.run.committed.chain import Chain
-from aeplus.run.committed.store import Store, weights_digests
+from aeplus.run.committed.store import ReadOnlyStore, weights_digests
 from aeplus.utils.paths import locked
 
 
@@ -42,7 +42,7 @@ class LogLine:
     bytes: int
 
 
-class Journal(Store):
+class Journal(ReadOnlyStore):
     """All edits of a model, in the order they were made. ``base model + journal = edited model``.
 
     What is asked of it is what the folder holds then: a call that has written to it meanwhile counts.

@@ -18,7 +18,7 @@ from aeplus.models.sites import kept_modes
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.committed.chain import Record
 from aeplus.run.committed.entries import Entries, Entry, request_from
-from aeplus.run.committed.store import Store, weights_digests
+from aeplus.run.committed.store import ReadOnlyStore, weights_digests
 from aeplus.run.measuring import Measure
 from aeplus.run.selection import MEASURED, SelectionOptions
 from aeplus.run.session import EditSession
@@ -51,7 +51,9 @@ class Undone:
     replayed: int
 
 
-def undo(journal: Store, numbers: Iterable[int], edit: int | None, mode: Mode, model: Any, tokenizer: Any) -> Undone:
+def undo(
+    journal: ReadOnlyStore, numbers: Iterable[int], edit: int | None, mode: Mode, model: Any, tokenizer: Any
+) -> Undone:
     """See :meth:`~aeplus.journal.Journal.undo`."""
     takes = _takes(journal, numbers, edit)
     with kept_modes(model), BaseModel(journal.chain, model) as base:
@@ -83,7 +85,7 @@ def undo(journal: Store, numbers: Iterable[int], edit: int | None, mode: Mode, m
     )
 
 
-def _takes(journal: Store, numbers: Iterable[int], edit: int | None) -> Takes:
+def _takes(journal: ReadOnlyStore, numbers: Iterable[int], edit: int | None) -> Takes:
     active = {record.number: dropped for record, dropped in journal.active}
     takes = {}
     for number in numbers:
@@ -181,7 +183,9 @@ def _without(active: Active, entries: Entries, takes: Takes) -> Entries:
     return left
 
 
-def _replay(journal: Store, entries: Entries, takes: Takes, model: Any, tokenizer: Any) -> list[tuple[Record, Entry]]:
+def _replay(
+    journal: ReadOnlyStore, entries: Entries, takes: Takes, model: Any, tokenizer: Any
+) -> list[tuple[Record, Entry]]:
     """Solves the batches from the first taken one on again, without what is taken out."""
     first = _first(journal.active, takes)
     kept = Entries(entries[:first])
@@ -254,8 +258,12 @@ def _left(record: Record, dropped: frozenset[int]) -> list[EditRequest]:
 def _session(settings: Mapping[str, Any], model: Any, tokenizer: Any, preserve: Sequence[EditRequest]) -> EditSession:
     method = Method.from_plain(settings["method"])
     return EditSession(
-        *(model, tokenizer, settings["layers"], method),
-        *(TargetOptions(**settings["targets"]), PreservedOptions(**settings["preserved"])),
+        model,
+        tokenizer,
+        layers=settings["layers"],
+        method=method,
+        targets=TargetOptions(**settings["targets"]),
+        preserved=PreservedOptions(**settings["preserved"]),
         edited_dtype=settings["edited_dtype"],
         seed=settings["seed"],
         name=settings["model"],
@@ -265,7 +273,7 @@ def _session(settings: Mapping[str, Any], model: Any, tokenizer: Any, preserve: 
 
 
 def _write(
-    journal: Store, takes: Takes, mode: Mode, replayed: Sequence[tuple[Record, Entry]], after: dict[str, str]
+    journal: ReadOnlyStore, takes: Takes, mode: Mode, replayed: Sequence[tuple[Record, Entry]], after: dict[str, str]
 ) -> Record:
     """The batches solved again count only once the undo that names them is there: all of it, or nothing."""
     chain, count = journal.chain, sum(len(edits) for edits in takes.values())

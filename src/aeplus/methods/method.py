@@ -82,7 +82,7 @@ class Method:
     """How updates are computed.
 
     Attributes:
-        name: What reports call it; a composition of one's own should have another.
+        name: What reports call it; if a registered method has it, with the switches that differ (:attr:`label`).
         update: ``closed_form``, or ``gradient``: learned step by step, orthogonal to previous edits (KDE).
         sites: Which of ``model.layers`` are edited: ``all``, or the first and the last (``ends``, BLUE).
         targets: ``last``: one target at the last edited layer, its residual divided by the layers left (MEMIT).
@@ -161,7 +161,7 @@ class Method:
         InputError: If a switch is unknown, a number is out of range, or the parts do not fit each other.
     """
 
-    name: str = "alphaedit_plus"
+    name: str = "own"
     update: str = "closed_form"
     sites: str = "all"
     targets: str = "last"
@@ -365,11 +365,24 @@ class Method:
 
     @property
     def departures(self) -> dict[str, tuple[Any, Any]]:
-        """The numbers that the registered method of this name fixes and that differ here: ``{name: (fixed, here)}``."""
+        """What the registered method of this name fixes and is other here: ``{name: (fixed, here)}``.
+
+        All its switches, but for ``selection`` where nothing is smoothed, and some numbers.
+        """
         if self.name not in METHODS:
             return {}
-        fixed = {name: value for name, value in METHODS[self.name].switches.items() if name not in SWITCHES}
-        return {name: (value, getattr(self, name)) for name, value in fixed.items() if getattr(self, name) != value}
+        defaults = {f.name: f.default for f in fields(self) if f.name in SWITCHES}
+        fixed = {**defaults, **METHODS[self.name].switches}
+        idle = () if self.smooth else ("selection",)
+        other = {name: (value, getattr(self, name)) for name, value in fixed.items() if name not in idle}
+        return {name: pair for name, pair in other.items() if pair[0] != pair[1]}
+
+    @property
+    def label(self) -> str:
+        """What reports call it: ``alphaedit_plus:relax=none`` where the name is a method's and a switch another."""
+        changed = {name: here for name, (_, here) in self.departures.items() if name in SWITCHES}
+        values = {name: str(here).lower() if isinstance(here, bool) else here for name, here in changed.items()}
+        return ":".join([self.name, *(f"{name}={value}" for name, value in values.items())])
 
 
 def switch_choices() -> dict[str, list[str]]:

@@ -27,6 +27,21 @@ PLACING = (*LOADING, "device_map")
 """The same with where it is loaded to."""
 
 
+def load_named(options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The model that settings of a run, or the header of a journal, name; see :func:`load_model`.
+
+    Args:
+        options: With what :data:`LOADING` lists, and ``device_map`` where they say it.
+    """
+    return load_model(
+        options["model"],
+        dtype=options["dtype"],
+        revision=options["revision"],
+        trust_remote_code=options["trust_remote_code"],
+        device_map=options.get("device_map"),
+    )
+
+
 def load_model(
     name: str,
     dtype: DType = "auto",

@@ -47,11 +47,9 @@ class Adaptable(Protocol):
     """A stream that is made for a model before it is edited; the data module is one.
 
     Attributes:
-        joins: How validation prompts and their answers are joined, where that is not ``auto``, by prompt.
         chat_template: Whether the prompts are chats.
     """
 
-    joins: dict[str, str]
     chat_template: bool
 
     def adapt(self, reader: Reader, corpus: str) -> None:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from aeplus.errors import InputError
-from aeplus.evaluation.questions import PromptItem
+from aeplus.run.measuring import Asked
 from aeplus.run.selection import MEASURED, Selection, seen
 
-Items = Callable[[], Sequence[tuple[str, str, str | None] | PromptItem]]
+Items = Callable[[], Sequence[Asked]]
 """Gives the validation prompts of the batch under way."""
 
 

@@ -31,6 +31,7 @@ class Case:
             them.
         superseded: Whether a later edit of the run gives the fact another answer.
         record: Its line of ``edits.jsonl``, if there is one.
+        request: The edit; ``None`` where the run knows it by ``edits.jsonl`` alone.
     """
 
     edit: int
@@ -39,6 +40,12 @@ class Case:
     others: dict[str, str]
     superseded: bool
     record: EditRecord | None
+    request: EditRequest | None = None
+
+    @property
+    def join(self) -> str:
+        """How its prompts and what follows are joined; see :func:`~aeplus.texts.separator`."""
+        return "auto" if self.request is None else self.request.join
 
 
 @dataclass(frozen=True)
@@ -169,6 +176,7 @@ def _cases(entries: Entries | None, records: Sequence[EditRecord]) -> list[Case]
                 prompts,
                 not holding[index],
                 record,
+                request,
             )
         )
     return cases

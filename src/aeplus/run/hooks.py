@@ -14,11 +14,13 @@ class EditingModule(Protocol):
     Attributes:
         session: The run.
         monitor: The logged value that candidates are chosen by.
+        uncounted: How many of the session's batches a journal held before the first step of the run.
         settings: The hyperparameters, as plain values.
     """
 
     session: EditSession
     monitor: str
+    uncounted: int
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 from weakref import ref
 
 from aeplus.data.chat import ChatTemplate
+from aeplus.data.scoring import ValidationPrompt
 from aeplus.edits import EditRequest
 from aeplus.evaluation.questions import (
     Baseline,
@@ -23,6 +24,9 @@ from aeplus.models.decoder import Decoder
 from aeplus.run.batches import Stream
 from aeplus.run.reading import Reading
 from aeplus.run.unedited import UneditedModel
+
+Asked = ValidationPrompt | PromptItem | tuple[str, str, str | None]
+"""A validation prompt; of a plain one aspect, prompt and answer, which are joined by ``auto``."""
 
 
 def asking(tokenizer: Any, requests: Sequence[EditRequest]) -> Any:
@@ -81,9 +85,12 @@ class Measuring:
         """
         self._reading.check_tests(data)
         self._data = data
-        preserved = [("", probe.prompt, None) for probe in data.validation.preserved if probe.answer is None]
         unanswered = _unanswered(data.requests)
-        unanswered += [(item.prompt, item.join) for item in self._reading.with_joins(preserved)]
+        unanswered += [
+            (probe.prompt, data.validation.preserved_join(probe))
+            for probe in data.validation.preserved
+            if probe.answer is None
+        ]
         self.baseline = unedited.once(
             ("baseline", *unanswered), lambda: Baseline(self._decoder, self._reading.tokenizer, unanswered)
         )
@@ -94,9 +101,7 @@ class Measuring:
         """Efficacy, Generalization, Specificity and Score of some edits on their own test prompts."""
         return evaluate(self._decoder, self._asked(edit_items(requests, self._data.overlap)))
 
-    def grade(
-        self, items: Sequence[tuple[str, str, str | None] | PromptItem], batch: BatchEdit | None = None
-    ) -> Success:
+    def grade(self, items: Sequence[Asked], batch: BatchEdit | None = None) -> Success:
         """The same of validation prompts, in percent; see :func:`~aeplus.evaluation.questions.grade`.
 
         Args:
@@ -104,7 +109,7 @@ class Measuring:
             batch: The batch whose candidate the model holds. Where all its candidates can be asked in one pass, they
                 are, with the first; an answer is used only for the prompts that it was given to.
         """
-        prompts = self._reading.with_joins(items)
+        prompts = list(map(_prompt_item, items))
         if batch is not None and (self._ahead is None or self._ahead[0]() is not batch):
             with batch.variants() as variants:
                 if variants is not None:
@@ -117,6 +122,12 @@ class Measuring:
 
     def _asked(self, items: Sequence[PromptItem]) -> list[Question]:
         return tokenize_items(self._reading.tokenizer, items, self.baseline, self._decoder.context_length)
+
+
+def _prompt_item(item: Asked) -> PromptItem:
+    if isinstance(item, PromptItem):
+        return item
+    return PromptItem(*item[:3], join=item.join if isinstance(item, ValidationPrompt) else "auto")
 
 
 def _unanswered(requests: Iterable[EditRequest]) -> list[tuple[str, str]]:

@@ -4,13 +4,15 @@ import warnings
 from collections.abc import Sequence
 
 from aeplus.edits import EditRequest, rewordings
-from aeplus.methods.method import Method
+from aeplus.methods.method import SWITCHES, Method
 from aeplus.methods.parts import PRIORS
 
 
 def departures(method: Method) -> None:
-    """Numbers of a named method that are others than it fixes."""
+    """Numbers of a named method that are others than it fixes; of its switches :attr:`Method.label` tells."""
     for number, (fixed, present) in method.departures.items():
+        if number in SWITCHES:
+            continue
         _warn(
             f"method.{number} is {present}, where {method.name} fixes {fixed}, and {present} is used; to have {fixed}, "
             "leave it out, or give the method's config last"

@@ -1,4 +1,4 @@
-"""How a model reads a stream: what of it does not fit is said or left out, chats are rendered, joins are kept."""
+"""How a model reads a stream: what of it does not fit is said or left out, chats are rendered."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 from aeplus.data.chat import ChatTemplate
 from aeplus.data.fitting import Reader, find_problems, refuse
 from aeplus.edits import EditRequest
-from aeplus.evaluation.questions import PromptItem
 from aeplus.models.decoder import Decoder
 from aeplus.run.batches import Adaptable, Stream
 
@@ -25,7 +24,6 @@ class Reading:
     def __init__(self, decoder: Decoder, tokenizer: Any) -> None:
         self._decoder, self.tokenizer = decoder, tokenizer
         self._adapted: tuple[Stream, bool] | None = None
-        self._joins: dict[str, str] = {}
 
     def adapt(self, data: Stream, contexts: Sequence[str], corpus: str, *, editing: bool) -> None:
         """Has a stream made for this model, once.
@@ -45,13 +43,10 @@ class Reading:
         reader = self._reader(contexts if editing else ("",))
         if isinstance(data, Adaptable):
             data.adapt(reader, corpus)
-            self._joins = data.joins
             self._read_chats(data)
             return
         if problems := find_problems(reader, data.requests, tests=False):
             refuse(problems[0], data.requests)
-        items = [*data.validation.firsts.values(), *data.validation.rewrites]
-        self._joins = {item.prompt: data.requests[item.request_index].join for item in items}
 
     def readable(self, data: Adaptable, requests: Sequence[EditRequest], contexts: Sequence[str]) -> list[EditRequest]:
         """Edits as this model would edit them, where no run is prepared: checked, and rendered if they are chats.
@@ -71,13 +66,6 @@ class Reading:
         """
         if isinstance(data, Adaptable):
             data.check_tests(self._reader())
-
-    def with_joins(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> list[PromptItem]:
-        """Validation prompts with the rule by which their edit's prompt and answer are joined."""
-        return [
-            item if isinstance(item, PromptItem) else PromptItem(*item, join=self._joins.get(item[1], "auto"))
-            for item in items
-        ]
 
     def _reader(self, contexts: Sequence[str] = ("",)) -> Reader:
         embeddings = self._decoder.model.get_input_embeddings()

@@ -13,11 +13,11 @@
 
 import time
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
-from aeplus.evaluation.questions import PromptItem
 from aeplus.methods.batch import BatchBuilder, BatchEdit, Candidate
 from aeplus.methods.method import Method
 from aeplus.methods.parts import SITES, base_filter, kept_eigenvectors
@@ -31,7 +31,7 @@ from aeplus.run import notices
 from aeplus.run.batches import Adaptable, BatchCommit, Stream
 from aeplus.run.by_layer import Items, LayerChoice, check_alone
 from aeplus.run.committed.entries import Entries, Entry
-from aeplus.run.measuring import Measuring
+from aeplus.run.measuring import Asked, Measuring
 from aeplus.run.preservation import LeakageMeter, named_statements, preserved_statistics
 from aeplus.run.reading import Reading
 from aeplus.run.recording import Recording
@@ -47,6 +47,16 @@ from aeplus.utils.signals import uninterrupted
 if TYPE_CHECKING:
     from aeplus.run.resume import Resume
     from aeplus.targets.cache import TargetCache
+
+
+@dataclass(frozen=True)
+class _Editing:
+    """What editing needs beside the model."""
+
+    builder: BatchBuilder
+    statistics: list[LayerStatistics]
+    restraint: Restraint
+    meter: LeakageMeter
 
 
 class EditSession:
@@ -79,7 +89,6 @@ class EditSession:
         unedited: The model as it was.
         entries: The committed batches.
         resumed: How many of them the run began with.
-        uncounted: How many of them a journal held before the first step of the run.
         measuring: Asks the model what the run reports.
         recording: Writes the others to a journal, where one is kept.
         report: What the run has measured so far.
@@ -90,9 +99,6 @@ class EditSession:
         InputError: If the model, its tokenizer or its layers cannot be edited, ``edited_dtype`` is unknown, or several
             processes are to choose layer by layer.
     """
-
-    data: Stream
-    statistics: list[LayerStatistics]
 
     def __init__(
         self,
@@ -133,8 +139,7 @@ class EditSession:
                 edited.upcast()
         self.entries = Entries()
         self.resumed = 0
-        self.uncounted = 0
-        self.report = RunReport(method=method.name, model=name, seed=seed)
+        self.report = RunReport(method=method.label, model=name, seed=seed)
         self.select: Callable[[], Selection] = SelectionOptions(method.selection)
         self.monitor = SELECTIONS[method.selection].watched
         self._preserve = list(preserve)
@@ -144,14 +149,50 @@ class EditSession:
         self._reading = Reading(self.decoder, tokenizer)
         self.measuring = Measuring(self.decoder, self._reading)
         self._notify, self._progress = notify, progress or Progress()
+        self._data: Stream | None = None
+        self._editing: _Editing | None = None
         self._batch: BatchEdit | None = None
-        self._builder: BatchBuilder | None = None
+        self._by_layer: LayerChoice | None = None
+        self._rule = self.select()
+        self._restart_clock()
         self._prepared = self._finished = self._said_alone = False
 
     @property
     def tokenizer(self) -> Any:
         """The model's tokenizer; for chats one that adds nothing to what the template has written."""
         return self._reading.tokenizer
+
+    @property
+    def data(self) -> Stream:
+        """The edits.
+
+        Raises:
+            InputError: If the session is not prepared.
+        """
+        if self._data is None:
+            msg = "expected a session that is prepared, got one that is not; call prepare(data) first."
+            raise InputError(msg)
+        return self._data
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the session has its edits."""
+        return self._data is not None
+
+    @property
+    def statistics(self) -> list[LayerStatistics]:
+        """Statistics of preserved knowledge for each edited layer.
+
+        Raises:
+            InputError: If the session is not prepared for editing.
+        """
+        return self._prepared_for_editing().statistics
+
+    def _prepared_for_editing(self) -> _Editing:
+        if self._editing is None:
+            msg = "expected a session that is prepared for editing, got one that is not; call prepare(data) first."
+            raise InputError(msg)
+        return self._editing
 
     # ---- preparing
 
@@ -169,7 +210,7 @@ class EditSession:
                 model or the edits; or the preserved text or the method's threshold cannot be used.
         """
         if self._prepared:
-            self._check_again(data, unedited=resume is not None or (editing and self._builder is None))
+            self._check_again(data, unedited=resume is not None or (editing and self._editing is None))
         else:
             if not data.requests:
                 msg = 'expected edits, got none; call setup("fit") of the data first.'
@@ -178,14 +219,14 @@ class EditSession:
             if editing and not data.exhausted:
                 notices.possible_rewrites(self.method, data.requests, len(data.current), data.cursor)
         self._reading.adapt(data, self.contexts() if editing else ("",), self.preserved.corpus, editing=editing)
-        self.data = data
+        self._data = data
         if resume is not None:
             layers, names = [site.layer for site in self.sites], [site.name for site in self.sites]
             model = self.report.model, self.unedited.fingerprint
             resume.check(*model, layers, data.requests, names, self._edited_dtype)
-        if editing and self._builder is None:
+        if editing and self._editing is None:
             began = time.perf_counter()
-            self._builder = self._read_preserved()
+            self._editing = self._read_preserved()
             self.report.seconds["statistics"] = time.perf_counter() - began
         if not self._prepared:
             before = self.measuring.begin(data, self.unedited)
@@ -216,20 +257,19 @@ class EditSession:
             )
             raise InputError(msg)
 
-    def _read_preserved(self) -> BatchBuilder:
+    def _read_preserved(self) -> _Editing:
         options = self.target_options
         contexts = self.contexts()
-        self.statistics = self.load_statistics(contexts)
+        statistics = self.load_statistics(contexts)
         if self.method.closed_form:
-            for statistics in self.statistics:
-                base_filter(self.method, statistics.spectrum)  # a bad threshold is reported before the work
-        self._restraint = Restraint(self.method, self.sites)
-        self._meter = LeakageMeter(self.sites, self.statistics)
-        return BatchBuilder(
-            *(self.decoder, self.tokenizer, self.sites, self.method, options, self.statistics, contexts, self.seed),
+            for layer in statistics:
+                base_filter(self.method, layer.spectrum)  # a bad threshold is reported before the work
+        builder = BatchBuilder(
+            *(self.decoder, self.tokenizer, self.sites, self.method, options, statistics, contexts, self.seed),
             progress=lambda *numbers: self._notify("on_targets_step", *numbers),
             cache=self._target_cache,
         )
+        return _Editing(builder, statistics, Restraint(self.method, self.sites), LeakageMeter(self.sites, statistics))
 
     def readable(self, data: Adaptable, requests: Sequence[EditRequest]) -> list[EditRequest]:
         """Edits as this model would edit them, where no run is prepared: checked, and rendered if they are chats.
@@ -314,9 +354,7 @@ class EditSession:
             InputError: If a prompt is too long, something is not finite, there is nothing to edit, another batch is
                 under way, or such a method gets no validation prompts.
         """
-        if self._builder is None:
-            msg = "expected a session that is prepared for editing, got one that is not; call prepare(data) first."
-            raise InputError(msg)
+        builder = self._prepared_for_editing().builder
         if self._batch is not None:
             msg = (
                 f"expected no batch under way, got one at iteration {self.iteration}; commit it or roll it back first."
@@ -337,12 +375,12 @@ class EditSession:
         if self.method.feedback:
             earlier = [(self.entries.updates(site), self.entries.keys(site)) for site in self.sites]
             removed = [added_last(self.method, updates, updates.ranks, keys) for updates, keys in earlier]
-        self._batch = self._builder.build(self.data.current, self.data.edited, prior_keys, removed, self._by_layer)
+        self._batch = builder.build(self.data.current, self.data.edited, prior_keys, removed, self._by_layer)
         if self.method.closed_form:
             joint = self.target_options.joint
             notices.shared_keys(self.batch.shared_keys, self.data.current, self.data.cursor, joint=joint)
         self._rule = self.select()
-        self._seconds["targets"] = self._builder.learning_seconds
+        self._seconds["targets"] = builder.learning_seconds
 
     def edit_batch(self, items: Items) -> BatchCommit:
         """Edits the batch at the cursor, from its first candidate to its commit, for those without a loop of their own.
@@ -375,13 +413,20 @@ class EditSession:
         self._seconds["validate"] += seconds
         self.batch.seconds -= seconds
 
-    def validate(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> dict[str, float | None]:
+    def validate(self, items: Sequence[Asked]) -> dict[str, float | None]:
         """Scores the model (and the present candidate, in a batch) on validation prompts, in percent.
+
+        Args:
+            items: The prompts; a plain (aspect, prompt, answer) is joined by ``auto``.
 
         Returns:
             Efficacy, Generalization, Specificity, Score and ``probability``; see
             :func:`~aeplus.evaluation.questions.grade`.
+
+        Raises:
+            InputError: If the session is not prepared.
         """
+        _ = self.data
         began = time.perf_counter()
         summary = self.measuring.grade(items, self._batch)
         self._seconds["validate"] += time.perf_counter() - began
@@ -416,18 +461,17 @@ class EditSession:
             InputError: If the batch has no candidate yet.
         """
         self._check_candidate()
-        batch, data = self.batch, self.data
-        assert self._builder is not None
+        batch, data, editing = self.batch, self.data, self._prepared_for_editing()
         chosen, requests = batch.final(), data.current
-        if self._restraint.due(len(self.entries) + 1, last=data.cursor + len(requests) >= len(data.requests)):
+        if editing.restraint.due(len(self.entries) + 1, last=data.cursor + len(requests) >= len(data.requests)):
             updates = {site.layer: self.entries.updates(site) for site in self.sites}
-            chosen = Candidate(chosen.iteration, self._restraint.restrain(updates, chosen.layers))
+            chosen = Candidate(chosen.iteration, editing.restraint.restrain(updates, chosen.layers))
         chosen = chosen.agreed(self.decoder.ranks)
         if chosen is not batch.current:
             batch.apply(chosen)
         self._seconds["solve"] = batch.seconds
         # Targets that another run had found already count as if this one had.
-        self._seconds["total"] = time.perf_counter() - self._began + self._builder.spared_seconds
+        self._seconds["total"] = time.perf_counter() - self._began + editing.builder.spared_seconds
         norms = batch.editor.residual_norms.tolist()
         validation = batch.scores[chosen.iteration]
         layers = [edit.report for edit in chosen.layers]
@@ -463,12 +507,15 @@ class EditSession:
         """Measures all edits on the model as it is now: ``after`` and the leakage. A second call measures nothing.
 
         Whoever reports a run calls it: ``aeplus.edit``, and for ``fit`` and ``compare`` the callback ``JournalWriter``.
+
+        Raises:
+            InputError: If the session is not prepared.
         """
         if not self._finished:
             self.rollback()
             self.report.record("after", self.measuring.score(self.data.requests))
-            if self._builder is not None:
-                self.report.leakage = self._meter.measure(self.entries)
+            if self._editing is not None:
+                self.report.leakage = self._editing.meter.measure(self.entries)
             self._finished = True
         return self.report
 
@@ -477,9 +524,7 @@ class EditSession:
 
         Nothing can be edited or measured afterwards; report and entries stay.
         """
-        self._builder = self._batch = None
-        for name in ("statistics", "_meter", "_restraint"):
-            vars(self).pop(name, None)
+        self._editing = self._batch = None
 
     def _restart_clock(self) -> None:
         self._seconds = {"targets": 0.0, "solve": 0.0, "validate": 0.0, "total": 0.0}

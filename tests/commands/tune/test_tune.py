@@ -226,14 +226,14 @@ def tuned(one_thread: None, workplace: Path, tmp_path_factory: pytest.TempPathFa
 def keep_model(patch: pytest.MonkeyPatch) -> list[Any]:
     """Grows by every model that is loaded."""
     kept: list[Any] = []
-    load = command.load_model
+    load = command.load_named
 
     def keeping(*arguments: Any) -> Any:
         model, tokenizer = load(*arguments)
         kept.append(model)
         return model, tokenizer
 
-    patch.setattr(command, "load_model", keeping)
+    patch.setattr(command, "load_named", keeping)
     return kept
 
 

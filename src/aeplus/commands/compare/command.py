@@ -22,7 +22,7 @@ from aeplus.commands.compare.specs import MethodSpec, parse_seeds, parse_specs
 from aeplus.commands.compare.ways import print_ways, ways_markdown, ways_note
 from aeplus.commands.fit import BaseCLI, machine
 from aeplus.models.decoder import Decoder
-from aeplus.models.loading import PLACING, load_model
+from aeplus.models.loading import load_named
 from aeplus.trainer import silence_lightning
 from aeplus.utils.paths import check_output, expanded, locked
 from aeplus.utils.tables import print_line
@@ -54,7 +54,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     runs = plan(specs, seeds, out, settings)
     counts = sorted({count_edits(run.settings["data"]) for run in runs if run.label == specs[0].label})
     model_settings = settings["model"]
-    model, tokenizer = load_model(*(model_settings[name] for name in PLACING))
+    model, tokenizer = load_named(model_settings)
     sites = Decoder(model, model_settings.get("site")).select(model_settings["layers"])
     comparison = Comparison(runs, Runner(model, tokenizer, sites, out / "targets"), out)
     edits = f"{' or '.join(map(str, counts))} in batches of {settings['data']['batch_size']}"

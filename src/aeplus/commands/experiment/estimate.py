@@ -16,7 +16,7 @@ from aeplus.commands.experiment.grid import Grid
 from aeplus.errors import InputError
 from aeplus.models.costs import ModelShape, memory
 from aeplus.models.decoder import Decoder
-from aeplus.models.loading import PLACING, load_model
+from aeplus.models.loading import load_named
 from aeplus.utils.jsonl import read_json
 from aeplus.utils.tables import print_line, print_table
 
@@ -79,7 +79,7 @@ def calibrate(grid: Grid, settings: Mapping[str, Any]) -> Calibration:
         one, again = (_cell(grid, settings, grid.variants[0], 1, out / name) for name in ("one", "again"))
         began = time.perf_counter()
         model_settings = settings["model"]
-        model, tokenizer = load_model(*(model_settings[name] for name in PLACING))
+        model, tokenizer = load_named(model_settings)
         decoder = Decoder(model, model_settings.get("site"))
         sites = decoder.select(model_settings["layers"])
         loaded = time.perf_counter() - began

@@ -108,13 +108,13 @@ def make_all(orders: Sequence[Order]) -> list[Made]:
 
 def _runner(order: Order) -> Runner:
     from aeplus.models.decoder import Decoder
-    from aeplus.models.loading import PLACING, load_model
+    from aeplus.models.loading import PLACING, load_named
 
     model = order.run.settings["model"]
     key = repr([[model[name] for name in PLACING], model.get("site"), model["layers"], str(order.targets)])
     if key not in _HELD:
         _HELD.clear()  # one model at a time
-        loaded, tokenizer = load_model(*(model[name] for name in PLACING))
+        loaded, tokenizer = load_named(model)
         sites = Decoder(loaded, model.get("site")).select(model["layers"])
         _HELD[key] = Runner(loaded, tokenizer, sites, order.targets)
     return _HELD[key]

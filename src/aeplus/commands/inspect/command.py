@@ -20,7 +20,7 @@ from aeplus.figures import conflict_along_stream, conflict_distributions, png
 from aeplus.figures.conflict import AXIS_LABELS
 from aeplus.models.checks import check_model
 from aeplus.models.decoder import Decoder
-from aeplus.models.loading import PLACING, load_model
+from aeplus.models.loading import load_named
 from aeplus.models.sites import Snapshot
 from aeplus.module import EditModule
 from aeplus.run.session import EditSession
@@ -77,7 +77,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     cli = InspectCLI(rest)
     settings, data = cli.settings["model"], cli.datamodule
     requests = stripped(data)
-    model, tokenizer = load_model(*(settings[name] for name in PLACING))
+    model, tokenizer = load_named(settings)
     module = cli.model.attach(model, tokenizer).to(cli.trainer.strategy.root_device)
     with unedited(module) as session:
         requests = session.readable(data, requests)
@@ -88,7 +88,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     facts = {
         "model": settings["model"],
         "edited layers": ", ".join(str(site.layer) for site in session.sites),
-        "method": session.method.name,
+        "method": session.method.label,
         "edits": f"{len(findings)} of {paths}, in batches of {data.batch_size}",
         "contradictory edits": str(sum(bool(f.contradictions) for f in findings)),
         "duplicates": str(sum(bool(f.doubles) for f in findings)),

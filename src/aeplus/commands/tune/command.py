@@ -13,7 +13,7 @@ from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.methods.compositions import find_composition, named_method
 from aeplus.methods.registry import METHODS, NamedMethod, shipped_methods
-from aeplus.models.loading import PLACING, load_model
+from aeplus.models.loading import load_named
 from aeplus.trainer import silence_lightning
 from aeplus.utils.paths import check_output, expanded, whole_file
 from aeplus.utils.tables import print_line
@@ -48,7 +48,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         print(f"aeplus: {message}; --fixed-layers keeps layers instead of searching them", file=sys.stderr)
     model_settings["seed"] = settings["data"]["seed"] = base.datamodule.seed = options.seed
     strip(base.datamodule)
-    model, tokenizer = load_model(*(model_settings[name] for name in PLACING))
+    model, tokenizer = load_named(model_settings)
     runner = TrialRunner(base, settings, model, tokenizer, folder, folder / f"{path.stem}.tuning.json", methods)
     if fixed is not None:
         runner.decoder.select(fixed)  # bad ones are reported at once
@@ -94,7 +94,7 @@ def strip(data: EditDataModule) -> None:
     data.attach([request.without_tests() for request in requests])
     data.batch_size = len(requests)
     data.setup("fit")
-    aspects = {aspect for aspect, _, _ in data.validation_items()}
+    aspects = {item.aspect for item in data.validation_items()}
     if missing := sorted({"efficacy", "generalization", "specificity"} - aspects):
         msg = (
             f"expected validation prompts for every score, got none for {', '.join(missing)}; set "

@@ -15,7 +15,7 @@ from aeplus.journal.export.gguf import write_gguf
 from aeplus.models.generate import generate
 from aeplus.models.loading import gguf_source, write_model
 from aeplus.run.committed.entries import Entries, request_from
-from aeplus.run.committed.store import Store
+from aeplus.run.committed.store import ReadOnlyStore
 from aeplus.run.measuring import Measure, asking
 from aeplus.utils.fingerprint import weights_fingerprint
 from aeplus.utils.paths import whole_folder
@@ -63,7 +63,7 @@ class Exported:
 
 
 def export(
-    store: Store, form: Format, folder: Path, model: Any, tokenizer: Any, command: str, options: ExportOptions
+    store: ReadOnlyStore, form: Format, folder: Path, model: Any, tokenizer: Any, command: str, options: ExportOptions
 ) -> Exported:
     """Writes a journal's edits in a form that others read; the model is edited afterwards.
 
@@ -81,9 +81,10 @@ def export(
         measure = Measure(base.decoder, tokenizer, requests)
         holding = [request for request, holds in zip(requests, still_holding(requests), strict=True) if holds]
         prompt, tokens = holding[-1].question, asking(tokenizer, requests)
-        before = measure(requests), generate(base.decoder, tokens, [prompt], _ANSWER)[0]
+        joins = [holding[-1].join]
+        before = measure(requests), generate(base.decoder, tokens, [prompt], _ANSWER, joins=joins)[0]
         entries.apply(base.sites)
-        after = measure(requests), generate(base.decoder, tokens, [prompt], _ANSWER)[0]
+        after = measure(requests), generate(base.decoder, tokens, [prompt], _ANSWER, joins=joins)[0]
         probe, lost, rank = Probe(prompt, before[1], after[1]), dict[int, float](), None
         scratch.mkdir()
         notes = []
@@ -137,7 +138,7 @@ class _State:
 
 
 def _adapters(
-    store: Store, entries: Entries, base: BaseModel, folder: Path, options: ExportOptions
+    store: ReadOnlyStore, entries: Entries, base: BaseModel, folder: Path, options: ExportOptions
 ) -> tuple[int, dict[int, float]]:
     header, modules = store.chain.header["model"], [name for name, _ in base.decoder.model.named_modules()]
     rank, lost = 0, dict[int, float]()
@@ -149,7 +150,7 @@ def _adapters(
     return rank, lost
 
 
-def _parts(store: Store, entries: Entries, folder: Path, per_batch: bool) -> Iterator[tuple[Path, Entries]]:
+def _parts(store: ReadOnlyStore, entries: Entries, folder: Path, per_batch: bool) -> Iterator[tuple[Path, Entries]]:
     if not per_batch:
         yield folder, entries
         return

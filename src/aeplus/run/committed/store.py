@@ -38,8 +38,8 @@ def header_of(sites: Sequence[EditSite], fingerprint: str, settings: Mapping[str
     }
 
 
-class Store:
-    """The journal that a run writes; :class:`~aeplus.journal.Journal` adds what one does with it.
+class ReadOnlyStore:
+    """What a journal holds; :class:`~aeplus.journal.Journal` adds what one does with it.
 
     Args:
         chain: Its records on disk.
@@ -47,15 +47,6 @@ class Store:
 
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
-
-    @classmethod
-    def create(cls, folder: Path, header: dict[str, Any]) -> "Self":
-        """An empty journal in a new folder; see :func:`header_of`.
-
-        Raises:
-            InputError: If a journal is there already, or the folder cannot be written.
-        """
-        return cls(Chain.create(folder, header))
 
     @classmethod
     def open(cls, path: str | Path) -> "Self":
@@ -123,7 +114,18 @@ class Store:
         last = next((record for record in reversed(self.chain.records) if record.kind != "replayed"), None)
         return dict(last.content["weights"]["after"] if last is not None else self.chain.header["weights"])
 
-    # ---- writing
+
+class Store(ReadOnlyStore):
+    """The journal that a run writes: whoever has its lock, and the model that it is of."""
+
+    @classmethod
+    def create(cls, folder: Path, header: dict[str, Any]) -> "Self":
+        """An empty journal in a new folder; see :func:`header_of`.
+
+        Raises:
+            InputError: If a journal is there already, or the folder cannot be written.
+        """
+        return cls(Chain.create(folder, header))
 
     def kept(self, record: Record, entry: Entry) -> Entry:
         """A batch that has been written, without its updates in memory."""
