@@ -2,11 +2,9 @@
 
 import csv
 import io
-import math
 import re
 import shutil
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,12 +13,12 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from aeplus.errors import InputError
-from aeplus.metrics.success import PARTS
+from aeplus.metrics.success import PARTS, SCORES
 from aeplus.utils.cache import digest
 from aeplus.utils.fingerprint import path_stamp, text_stamp
 from aeplus.utils.jsonl import read_json, write_json
 from aeplus.utils.paths import expanded, whole_file
-from aeplus.utils.tables import Row, markdown_table, print_table, with_notes
+from aeplus.utils.tables import Row, markdown_table, print_table, spread, with_notes
 
 TABLES = ("compare.md", "compare.csv")
 _MARKER = ".aeplus-compare"  # in every folder that a comparison made, which it may delete
@@ -32,7 +30,6 @@ _OURS = re.compile(
 )
 _SHOWN = ("metrics.json", "capabilities.json", "edits.jsonl", "figures/data.json", "figures/hidden.safetensors")
 _PACKAGES = ("aeplus", "torch", "transformers", "lightning")
-_NOTHING: dict[str, float | None] = {"efficacy": None, "generalization": None, "specificity": None, "score": None}
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,8 @@ class Outcome:
     @classmethod
     def failed(cls, method: str, seed: int, error: str, seconds: float) -> "Outcome":
         """The outcome of a failed run."""
-        return cls(method, seed, _NOTHING, _NOTHING, None, None, seconds, error)
+        nothing = dict.fromkeys(SCORES)
+        return cls(method, seed, nothing, nothing, None, None, seconds, error)
 
     @classmethod
     def read_metrics(cls, method: str, seed: int, folder: Path, seconds: float) -> "Outcome":
@@ -224,29 +222,14 @@ def _read(file: str | None) -> list[Any] | str | None:
     return (path_stamp(expanded(file)) if file else None) or file
 
 
-_SCORES = ("efficacy", "generalization", "specificity", "score")
-HEADER = ["method", *(name.capitalize() for name in _SCORES), "editing time [s]", "leakage"]
+HEADER = ["method", *(name.capitalize() for name in SCORES), "editing time [s]", "leakage"]
 LEGEND = (
     "Scores in percent; with several seeds, mean ± sample standard deviation. Editing time: targets, solving and "
     "validation, without statistics, loading and evaluation; targets computed by another run count as if computed "
     "again. Leakage: tr(Δ C Δᵀ) / tr(W C Wᵀ) of all edits together, mean over the layers."
 )
 _SHORT = ["method", "Eff", "Gen", "Spe", "Score", "time [s]", "leakage"]  # for the terminal
-_CSV_HEADER = ["method", "seed", *_SCORES, "editing_seconds", "leakage", "error"]
-
-
-def spread(values: Iterable[float | None], form: str) -> str:
-    """Mean ± sample standard deviation of the known values, or the only one; a dash if there is none.
-
-    Of values that are not finite only their number is told.
-    """
-    known = [value for value in values if value is not None]
-    finite = [value for value in known if math.isfinite(value)]
-    if not finite:
-        return "not finite" if known else "–"
-    mean = format(statistics.fmean(finite), form)
-    text = f"{mean} ± {format(statistics.stdev(finite), form)}" if len(finite) > 1 else mean
-    return text if len(finite) == len(known) else f"{text} ({len(finite)} of {len(known)} finite)"
+_CSV_HEADER = ["method", "seed", *SCORES, "editing_seconds", "leakage", "error"]
 
 
 def table_rows(outcomes: Sequence[Outcome], methods: Sequence[str], seeds: int) -> list[list[str]]:
@@ -286,7 +269,7 @@ def tidy_csv(outcomes: Sequence[Outcome]) -> str:
     ways = [name for name in PARTS if any(o.after.get(name) is not None for o in outcomes)]
     writer.writerow([*_CSV_HEADER, *ways])
     for o in outcomes:
-        scores = [o.after[name] for name in _SCORES]
+        scores = [o.after[name] for name in SCORES]
         parts = [o.after.get(name) for name in ways]
         writer.writerow([o.method, o.seed, *scores, o.editing_seconds, o.leakage, o.error, *parts])
     return text.getvalue()
@@ -313,4 +296,4 @@ def print_outcomes(rows: Sequence[Sequence[str]], title: str) -> None:
 
 
 def _scores(percentages: Sequence[Mapping[str, float | None]]) -> list[str]:
-    return [spread((p[name] for p in percentages), ".1f") for name in _SCORES]
+    return [spread((p[name] for p in percentages), ".1f") for name in SCORES]

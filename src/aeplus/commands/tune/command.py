@@ -13,6 +13,7 @@ from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.methods.compositions import find_composition, named_method
 from aeplus.methods.registry import METHODS, NamedMethod, shipped_methods
+from aeplus.metrics.success import ASPECTS
 from aeplus.models.loading import PLACING, load_model
 from aeplus.trainer import silence_lightning
 from aeplus.utils.paths import check_output, expanded, whole_file
@@ -95,7 +96,7 @@ def strip(data: EditDataModule) -> None:
     data.batch_size = len(requests)
     data.setup("fit")
     aspects = {aspect for aspect, _, _ in data.validation_items()}
-    if missing := sorted({"efficacy", "generalization", "specificity"} - aspects):
+    if missing := sorted(set(ASPECTS) - aspects):
         msg = (
             f"expected validation prompts for every score, got none for {', '.join(missing)}; set "
             "data.validation_share and data.preserved_count above 0, or choose other edits."
