@@ -88,9 +88,6 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-_PACKAGES = ("aeplus", "torch", "transformers", "lightning")
-
-
 def environment(device: torch.device) -> dict[str, str]:
     """What a run depends on beside its settings: where it ran, Python and the versions of the packages."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
@@ -99,8 +96,19 @@ def environment(device: torch.device) -> dict[str, str]:
         "CPU cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
-        **{package: version(package) for package in _PACKAGES},
+        **versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that a result depends on."""
+    return {package: version(package) for package in ("aeplus", "torch", "transformers", "lightning")}
+
+
+def machine(device: torch.device) -> str:
+    """What stands in a table's notes about the machine."""
+    known = environment(device)
+    return f"{known['CPU cores']} CPU cores, {known['threads']} threads, torch {known['torch']}, {known['device']}"
 
 
 def batch_report(

@@ -20,9 +20,10 @@ from aeplus.commands.compare.outcome import (
 from aeplus.commands.compare.runs import Run, Runner, count_edits
 from aeplus.commands.compare.specs import MethodSpec, parse_seeds, parse_specs
 from aeplus.commands.compare.ways import print_ways, ways_markdown, ways_note
-from aeplus.commands.fit import BaseCLI, machine
+from aeplus.commands.fit import BaseCLI
 from aeplus.models.decoder import Decoder
 from aeplus.models.loading import PLACING, load_model
+from aeplus.run.report import machine
 from aeplus.trainer import silence_lightning
 from aeplus.utils.paths import check_output, expanded, locked
 from aeplus.utils.tables import print_line

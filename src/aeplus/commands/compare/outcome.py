@@ -6,7 +6,6 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import yaml  # type: ignore[import-untyped]
 
 from aeplus.errors import InputError
 from aeplus.metrics.success import PARTS, SCORES
+from aeplus.run.report import versions
 from aeplus.utils.cache import digest
 from aeplus.utils.fingerprint import path_stamp, text_stamp
 from aeplus.utils.jsonl import read_json, write_json
@@ -29,7 +29,6 @@ _OURS = re.compile(
     "figures|checkpoints|journal|model"
 )
 _SHOWN = ("metrics.json", "capabilities.json", "edits.jsonl", "figures/data.json", "figures/hidden.safetensors")
-_PACKAGES = ("aeplus", "torch", "transformers", "lightning")
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,8 @@ def settings_digest(settings: Mapping[str, Any], fingerprint: str) -> str:
     method = {name: value for name, value in model["method"].items() if name != "name"}
     own = {**model, "method": method, "preserved": preserved}
     texts = [text_stamp(corpus) for corpus in (data["snippet_corpus"], model["preserved"]["corpus"]) if corpus]
-    packages = [version(name) for name in _PACKAGES]
     given = {**settings, "trainer": trainer, "data": {**data, **files}, "model": own}
-    return digest([given, fingerprint, texts, packages])
+    return digest([given, fingerprint, texts, list(versions().values())])
 
 
 def take_over(run: Path, key: str, settings: Mapping[str, Any], finished: Path) -> Outcome | None:

@@ -5,7 +5,6 @@ import platform
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ from aeplus.commands.experiment.estimate import calibrate, show_cells
 from aeplus.commands.experiment.grid import Experiment, Grid, read_experiment
 from aeplus.commands.experiment.study import FILE, Study
 from aeplus.commands.experiment.tables import check_tables
-from aeplus.commands.fit import BaseCLI, machine
+from aeplus.commands.fit import BaseCLI
 from aeplus.data.sources import is_missing
 from aeplus.errors import InputError
+from aeplus.run.report import machine, versions
 from aeplus.trainer import silence_lightning
 from aeplus.utils.cache import digest
 from aeplus.utils.jsonl import read_json
@@ -30,7 +30,6 @@ from aeplus.utils.paths import check_output, expanded, locked
 from aeplus.utils.tables import print_line
 
 _OWN = ("--data.path", "--data.seed", "--model.seed")
-_PACKAGES = ("aeplus", "torch", "transformers", "lightning")
 
 
 def run(options: Namespace, rest: list[str], command: str) -> int:
@@ -74,7 +73,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         "model": model,
         "command": command,
         "machine": machine(base.trainer.strategy.root_device),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "versions": {"python": platform.python_version(), **versions()},
         "seeds": experiment.grid.seeds,
     }
     study.check_files()

@@ -4,7 +4,6 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from aeplus.commands.fit import machine
 from aeplus.commands.options import parse_layers, split_list
 from aeplus.commands.tune.config_file import ConfigFile, markdown, print_trials
 from aeplus.commands.tune.search import TUNED, search, stages, start
@@ -15,6 +14,7 @@ from aeplus.methods.compositions import find_composition, named_method
 from aeplus.methods.registry import METHODS, NamedMethod, shipped_methods
 from aeplus.metrics.success import ASPECTS
 from aeplus.models.loading import PLACING, load_model
+from aeplus.run.report import machine
 from aeplus.trainer import silence_lightning
 from aeplus.utils.paths import check_output, expanded, whole_file
 from aeplus.utils.tables import print_line
