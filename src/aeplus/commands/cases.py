@@ -21,13 +21,11 @@ from aeplus.utils.paths import check_output, expanded, whole_file
 from aeplus.utils.tables import markdown_table
 
 
-def run(options: Namespace, rest: list[str], command: str) -> int:
+def run(options: Namespace) -> int:
     """Writes the page.
 
     Args:
         options: See :func:`~aeplus.commands.arguments.cases_parser`.
-        rest: Empty.
-        command: The command line.
 
     Raises:
         InputError: See :func:`cases`.

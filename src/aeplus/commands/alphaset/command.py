@@ -26,13 +26,11 @@ from aeplus.utils.paths import check_output, expanded
 from aeplus.utils.progress import BarProgress
 
 
-def run(options: Namespace, rest: list[str], command: str) -> int:
+def run(options: Namespace) -> int:
     """Builds AlphaSet for a model.
 
     Args:
         options: See :func:`~aeplus.commands.alphaset.arguments.alphaset_parser`.
-        rest: Empty.
-        command: The command line.
 
     Raises:
         InputError: If something cannot be used, or there is too little material.

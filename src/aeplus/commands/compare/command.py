@@ -29,13 +29,11 @@ from aeplus.utils.paths import check_output, expanded, locked
 from aeplus.utils.tables import print_line
 
 
-def run(options: Namespace, rest: list[str], command: str) -> int:
+def run(options: Namespace) -> int:
     """Runs every method with every seed that is not cached, and writes and prints the tables.
 
     Args:
         options: See :func:`~aeplus.commands.compare.arguments.compare_parser`.
-        rest: Options of ``aeplus fit``.
-        command: The command line, for the notes below the table.
 
     Returns:
         The exit status: 2 if a run failed, else 0.
@@ -47,7 +45,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     silence_lightning()
     specs, seeds = parse_specs(" ".join(options.methods)), parse_seeds(" ".join(options.seeds))
     out = expanded(options.out)
-    base = BaseCLI(rest)
+    base = BaseCLI(options.fit_arguments)
     settings = base.settings
     for name in TABLES:
         check_output(out / name, "--out")
@@ -62,7 +60,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     comparison.against = Against(options.against, {(run.label, run.seed): run.folder for run in runs})
     comparison.title = f"Edits: {edits} (%)"
     comparison.notes = {
-        "command": f"`{command}`",
+        "command": f"`{options.command}`",
         "seeds": ", ".join(map(str, seeds)),
         "edits": edits,
         "model": f"{model_settings['model']}, layers {', '.join(map(str, model_settings['layers']))}",

@@ -2,7 +2,6 @@
 
 import re
 from argparse import Namespace
-from collections.abc import Sequence
 
 from aeplus.errors import InputError
 from aeplus.journal import Journal, Undone
@@ -13,7 +12,7 @@ from aeplus.utils.paths import check_output, expanded
 from aeplus.utils.tables import counted, print_line, print_table, shown
 
 
-def apply(options: Namespace, rest: Sequence[str], command: str) -> int:
+def apply(options: Namespace) -> int:
     """Saves the edited model.
 
     Raises:
@@ -33,7 +32,7 @@ def apply(options: Namespace, rest: Sequence[str], command: str) -> int:
     return 0
 
 
-def undo(options: Namespace, rest: Sequence[str], command: str) -> int:
+def undo(options: Namespace) -> int:
     """Takes edits out and reports what that did.
 
     Raises:

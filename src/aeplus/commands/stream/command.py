@@ -16,13 +16,11 @@ from aeplus.utils.paths import check_output, expanded
 from aeplus.utils.progress import BarProgress
 
 
-def run(options: Namespace, rest: list[str], command: str) -> int:
+def run(options: Namespace) -> int:
     """Draws a stream of edits.
 
     Args:
         options: See :func:`~aeplus.commands.stream.arguments.stream_parser`.
-        rest: Empty.
-        command: The command line.
 
     Raises:
         InputError: If something cannot be used, or the pool is too small.

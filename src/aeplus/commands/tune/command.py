@@ -20,13 +20,11 @@ from aeplus.utils.paths import check_output, expanded, whole_file
 from aeplus.utils.tables import print_line
 
 
-def run(options: Namespace, rest: list[str], command: str) -> int:
+def run(options: Namespace) -> int:
     """Searches, writes the YAML and the table, and prints the table.
 
     Args:
         options: See :func:`~aeplus.commands.tune.arguments.tune_parser`.
-        rest: Options of ``aeplus fit``.
-        command: The command line, for the notes.
 
     Raises:
         InputError: If something cannot be used, or no trial of a stage could be run.
@@ -37,7 +35,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     acting = {name: named_method(method).acting for name, method in methods.items() if name not in TUNED}
     fixed = None if options.fixed_layers is None else parse_layers(" ".join(options.fixed_layers), "--fixed-layers")
     folder = expanded(options.trials)
-    base = TuneCLI(rest)
+    base = TuneCLI(options.fit_arguments)
     settings = base.settings
     sources = settings["data"]["path"]
     check_output(path, "--out", [sources] if isinstance(sources, str) else sources or (), options.overwrite)
@@ -61,7 +59,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     paths = settings["data"]["path"]
     sources = paths if isinstance(paths, str) else ", ".join(paths)
     notes = {
-        "command": command,
+        "command": options.command,
         "edits": f"{len(base.datamodule.requests)} of {sources}, in one batch, seed {options.seed}",
         "machine": machine(base.trainer.strategy.root_device),
     }
