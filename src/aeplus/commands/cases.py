@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from aeplus.commands.inspect.findings import conflict_order
 from aeplus.commands.options import split_list
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate
 from aeplus.models.loading import load_model
 from aeplus.run.folder import Case, RunFolder, labels
+from aeplus.run.records import conflict_order
 from aeplus.trainer import silence_lightning
 from aeplus.utils.paths import check_output, expanded, whole_file
 from aeplus.utils.tables import markdown_table

@@ -3,16 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from aeplus.commands.compare.outcome import (
-    HEADER,
-    Outcome,
-    markdown,
-    print_outcomes,
-    table_rows,
-    tidy_csv,
-    write_tables,
-)
+from aeplus.commands.compare.tables import HEADER, markdown, print_outcomes, table_rows, tidy_csv, write_tables
 from aeplus.commands.compare.ways import print_ways, ways_markdown, ways_note, ways_table
+from aeplus.commands.runs.outcome import Outcome
 from aeplus.metrics.success import SCORES
 
 

@@ -9,18 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from aeplus.commands.compare.against import Against, check_against
-from aeplus.commands.compare.outcome import (
-    TABLES,
-    Outcome,
-    check_folder,
-    print_outcomes,
-    table_rows,
-    write_tables,
-)
-from aeplus.commands.compare.runs import Run, Runner, count_edits
 from aeplus.commands.compare.specs import MethodSpec, parse_seeds, parse_specs
+from aeplus.commands.compare.tables import TABLES, print_outcomes, table_rows, write_tables
 from aeplus.commands.compare.ways import print_ways, ways_markdown, ways_note
 from aeplus.commands.fit import BaseCLI
+from aeplus.commands.runs.folder import check_folder
+from aeplus.commands.runs.outcome import Outcome
+from aeplus.commands.runs.runner import Run, Runner, count_edits
 from aeplus.models.decoder import Decoder
 from aeplus.models.loading import PLACING, load_model
 from aeplus.run.report import machine

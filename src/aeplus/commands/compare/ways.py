@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from aeplus.commands.compare.outcome import Outcome
+from aeplus.commands.runs.outcome import Outcome
 from aeplus.metrics.success import WAYS
 from aeplus.utils.tables import markdown_table, print_table, spread
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from shlex import join
 from typing import Any
 
-from aeplus.commands.compare.outcome import HEADER, LEGEND, Outcome, table_rows
+from aeplus.commands.compare.tables import HEADER, LEGEND, table_rows
 from aeplus.commands.report.document import (
     Block,
     Cell,
@@ -33,6 +33,7 @@ from aeplus.commands.report.tables import (
     value_range,
     ways,
 )
+from aeplus.commands.runs.outcome import Outcome
 from aeplus.metrics.success import SCORES
 from aeplus.utils.tables import shown, spread, with_deviation
 

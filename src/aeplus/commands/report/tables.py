@@ -6,12 +6,12 @@ from typing import Any
 from aeplus.commands.compare.against import HEADER as AGAINST
 from aeplus.commands.compare.against import LEGEND as PAIRED
 from aeplus.commands.compare.against import Against
-from aeplus.commands.compare.outcome import Outcome
 from aeplus.commands.compare.ways import TITLE, ways_table
-from aeplus.commands.inspect.findings import conflict_order
 from aeplus.commands.report.document import Block, Cell, Paragraph, Table
 from aeplus.commands.report.gather import Run
+from aeplus.commands.runs.outcome import Outcome
 from aeplus.metrics.success import SCORES
+from aeplus.run.records import conflict_order
 from aeplus.utils.tables import shown, spread
 
 Seeds = Mapping[str, Mapping[int, Run]]

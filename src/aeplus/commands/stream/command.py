@@ -69,7 +69,7 @@ def facts_path(out: Path) -> Path:
 
 def measured_residuals(options: Namespace, layers: list[int], edits: Sequence[EditRequest]) -> list[float]:
     """‖r‖ of some edits on the model that the options name."""
-    from aeplus.commands.alphaset.measure import Measurer
+    from aeplus.commands.stream_keys import Measurer
     from aeplus.models.decoder import Decoder
     from aeplus.models.loading import load_on_device
     from aeplus.targets.optimizer import TargetOptions
