@@ -17,7 +17,7 @@ from aeplus.commands.main import main
 from aeplus.errors import InputError
 from aeplus.journal import Journal
 from aeplus.journal.export.adapter import Adapter
-from aeplus.journal.export.card import Probe
+from aeplus.journal.export.card import ServedProbe
 from aeplus.journal.export.exporter import ExportOptions, export
 from aeplus.journal.export.served import check_served
 from aeplus.models.decoder import Decoder
@@ -203,7 +203,7 @@ def server() -> Iterator[tuple[str, dict[str, str]]]:
 
 def test_a_server_is_asked(server: tuple[str, dict[str, str]]) -> None:
     url, said = server
-    probe = Probe("The capital of France is", "Paris, of course", "Rome and")
+    probe = ServedProbe("The capital of France is", "Paris, of course", "Rome and")
     said["text"] = " Rome and Milan"
     assert check_served(f"{url}/v1", probe) == " Rome and Milan"
     assert (said["model"], said["prompt"]) == ("edited", probe.prompt)
@@ -219,11 +219,11 @@ def test_no_server() -> None:
     with pytest.raises(
         InputError, match=r"expected a server of the OpenAI kind at http://127.0.0.1:9/v1/models, got an"
     ):
-        check_served("http://127.0.0.1:9", Probe("a", "b", "c"))
+        check_served("http://127.0.0.1:9", ServedProbe("a", "b", "c"))
     with pytest.raises(
         InputError, match=r"expected the address of a server such as http://localhost:8000, got 'ftp://x'"
     ):
-        check_served("ftp://x", Probe("a", "b", "c"))
+        check_served("ftp://x", ServedProbe("a", "b", "c"))
 
 
 def test_the_command(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aeplus.data.chat import ChatTemplate
-from aeplus.data.fitting import Reader, find_problems, refuse
+from aeplus.data.readability import ModelLimits, find_problems, refuse
 from aeplus.edits import EditRequest
 from aeplus.evaluation.questions import PromptItem
 from aeplus.models.decoder import Decoder
@@ -42,13 +42,13 @@ class Reading:
         if self._adapted in ((data, True), (data, editing)):
             return
         self._adapted = data, editing
-        reader = self._reader(contexts if editing else ("",))
+        limits = self._limits(contexts if editing else ("",))
         if isinstance(data, Adaptable):
-            data.adapt(reader, corpus)
+            data.adapt(limits, corpus)
             self._joins = data.joins
             self._read_chats(data)
             return
-        if problems := find_problems(reader, data.requests, tests=False):
+        if problems := find_problems(limits, data.requests, tests=False):
             refuse(problems[0], data.requests)
         items = [*data.validation.firsts.values(), *data.validation.rewrites]
         self._joins = {item.prompt: data.requests[item.request_index].join for item in items}
@@ -59,7 +59,7 @@ class Reading:
         Raises:
             InputError: If something cannot be read and may not be left out.
         """
-        readable = data.adapted(requests, self._reader(contexts))
+        readable = data.adapted(requests, self._limits(contexts))
         self._read_chats(data)
         return readable
 
@@ -70,7 +70,7 @@ class Reading:
             InputError: If there are some and they may not be left out.
         """
         if isinstance(data, Adaptable):
-            data.check_tests(self._reader())
+            data.check_tests(self._limits())
 
     def with_joins(self, items: Sequence[tuple[str, str, str | None] | PromptItem]) -> list[PromptItem]:
         """Validation prompts with the rule by which their edit's prompt and answer are joined."""
@@ -79,10 +79,10 @@ class Reading:
             for item in items
         ]
 
-    def _reader(self, contexts: Sequence[str] = ("",)) -> Reader:
+    def _limits(self, contexts: Sequence[str] = ("",)) -> ModelLimits:
         embeddings = self._decoder.model.get_input_embeddings()
         size = None if embeddings is None else int(embeddings.weight.shape[0])
-        return Reader(self.tokenizer, self._decoder.context_length, size, tuple(contexts))
+        return ModelLimits(self.tokenizer, self._decoder.context_length, size, tuple(contexts))
 
     def _read_chats(self, data: Adaptable) -> None:
         if data.chat_template:

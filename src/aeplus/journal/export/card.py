@@ -11,7 +11,7 @@ Summary = Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
-class Probe:
+class ServedProbe:
     """A prompt by which one can see whether the edits are served.
 
     Attributes:
@@ -31,7 +31,7 @@ def card(
     edits: Sequence[Mapping[str, Any]],
     methods: Sequence[str],
     scores: tuple[Summary, Summary],
-    probe: Probe,
+    probe: ServedProbe,
     command: str,
     notes: Sequence[str] = (),
 ) -> str:
