@@ -4,7 +4,7 @@
 
 The model is random, made on the device: of full size on a GPU, scaled down on a CPU. Its edits are synthetic, of a
 dozen tokens. The first call computes the statistics, the second, which has them, is timed phase by phase. The floor is
-the arithmetic and the reading of weights that cannot be avoided (`aeplus.models.costs`), at the speeds that a matrix
+the arithmetic and the reading of weights that cannot be avoided (`floors.py`), at the speeds that a matrix
 product and a copy reach here.
 """
 
@@ -30,7 +30,7 @@ import aeplus
 from aeplus.callbacks import EditCallback
 from aeplus.methods import batch as batch_module
 from aeplus.methods.batch import BatchEdit
-from aeplus.models.costs import ModelShape, Work, keys_work, solve_work, statistics_work, targets_work
+from aeplus.models.costs import ModelShape
 from aeplus.models.decoder import Decoder
 from aeplus.run.hooks import session_of
 from aeplus.run.selection import Best
@@ -39,6 +39,7 @@ from aeplus.targets.keys import KeyReader
 from aeplus.targets.optimizer import TargetOptions, Targets
 from aeplus.targets.passes import Passes
 from aeplus.targets.rows import BatchRows
+from floors import Work, forward_work, keys_work, solve_work, statistics_work, targets_work
 from reference_targets import plain_targets
 
 LLAMA3 = {
@@ -292,7 +293,7 @@ class Bench:
             done += rows.edits
         for (_, items), _found in clock.calls["validate"]:
             tokens = sum(len(str(prompt).split()) + len(str(answer).split()) for _, prompt, answer in items)
-            works["validate"] += shape.forward(tokens, shape.layers, 2 * len(items))
+            works["validate"] += forward_work(shape, tokens, shape.layers, 2 * len(items))
         works["statistics"] = statistics_work(shape, self.layers, self.tokens, 16 * 512)
         works["fixed"] = Work(0.0, float(shape.weight_bytes))  # the digest reads every weight
         return {phase: work.seconds(flops, moved) for phase, work in works.items()}

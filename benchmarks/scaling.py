@@ -1,4 +1,4 @@
-"""Memory and time of each phase for models that do not run here, from the formulas in `aeplus.models.costs`.
+"""Memory and time of each phase for models that do not run here, from formulas.
 
     python -m benchmarks scaling
 
@@ -7,17 +7,9 @@ The tables of docs/scaling.md.
 
 from dataclasses import dataclass
 
-from aeplus.models.costs import (
-    Memory,
-    ModelShape,
-    Work,
-    keys_work,
-    memory,
-    solve_work,
-    statistics_work,
-    targets_work,
-)
+from aeplus.models.costs import Memory, ModelShape, memory
 from aeplus.targets.packing import MOST_MEMORY
+from floors import Work, forward_work, keys_work, solve_work, statistics_work, targets_work
 
 GIB = 2**30
 CONTEXTS, STEPS, EDITS, BATCH_TOKENS = 6, 25, 100, 8192
@@ -56,8 +48,8 @@ def works(shape: ModelShape, sites: range, candidates: int = 1) -> dict[str, Wor
     recorded = heads + EDITS * CONTEXTS * SUFFIX
     keys = keys_work(shape, sites, heads, bare)
     again = keys_work(shape, range(sites[0], sites[0] + len(sites)), heads, bare)
-    extra = Work(again.flops - shape.forward(heads, sites[-1] + 1).flops, 0.0) * (candidates - 1)
-    validation = shape.forward(PROMPTS * PROMPT * candidates, shape.layers, PROMPTS * ANSWER * candidates)
+    extra = Work(again.flops - forward_work(shape, heads, sites[-1] + 1).flops, 0.0) * (candidates - 1)
+    validation = forward_work(shape, PROMPTS * PROMPT * candidates, shape.layers, PROMPTS * ANSWER * candidates)
     return {
         "digest": Work(0.0, shape.weight_bytes),
         "statistics": statistics_work(shape, sites, 100_000, BATCH_TOKENS),

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aeplus.commands.compare.outcome import Outcome, table_rows, write_tables
+from aeplus.commands.compare.tables import table_rows, write_tables
+from aeplus.commands.runs.outcome import Outcome
 from aeplus.run.records import EditRecord, write_records
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 4 2"><rect width="4" height="2" fill="teal"/></svg>'

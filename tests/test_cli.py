@@ -1,5 +1,6 @@
 """The commands, run in-process as a user would."""
 
+import inspect
 import io
 import json
 import os
@@ -8,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from aeplus.commands.arguments import COMMANDS
 from aeplus.commands.main import entry_point, main
 from small import ROOT, records
 
@@ -334,6 +338,17 @@ def test_help_needs_no_torch(here: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert time.perf_counter() - began < 1.0
     assert "validate" in done.stdout
+
+
+def test_a_command_gets_its_options_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in COMMANDS.values():
+        function = getattr(import_module(f"aeplus.commands.{command.module}"), command.function)
+        assert list(inspect.signature(function).parameters) == ["options"], command.module
+    got: list[Namespace] = []
+    monkeypatch.setattr("aeplus.commands.compare.command.run", lambda options: got.append(options) or 0)
+    assert main(["compare", "--methods", "memit", "--model.seed", "3"]) == 0
+    assert got[0].fit_arguments == ["--model.seed", "3"]
+    assert got[0].command == "aeplus compare --methods memit --model.seed 3"
 
 
 def test_every_option_is_documented(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

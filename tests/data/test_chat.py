@@ -11,7 +11,7 @@ import aeplus
 from aeplus.callbacks import EvaluationWriter
 from aeplus.data.chat import ChatTemplate
 from aeplus.data.datamodule import EditDataModule
-from aeplus.data.fitting import Reader
+from aeplus.data.readability import ModelLimits
 from aeplus.data.readers import requests_from_records
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
@@ -154,7 +154,7 @@ def test_refusals() -> None:
     with pytest.raises(
         InputError, match=r"expected data\.chat_template: true for a prompt of several turns, got false"
     ):
-        data.adapt(Reader(tokenizer_with(PLAIN)), SMALL["corpus"])
+        data.adapt(ModelLimits(tokenizer_with(PLAIN)), SMALL["corpus"])
 
 
 def test_a_chat_is_edited_and_asked_as_it_is_sent() -> None:
@@ -179,14 +179,14 @@ def test_a_chat_is_edited_and_asked_as_it_is_sent() -> None:
 def test_validation_prompts_are_rendered_and_beginnings_of_text_are_not() -> None:
     data = EditDataModule(preserved_count=2, chat_template=True, snippet_corpus=SMALL["corpus"]).attach([EDIT])
     data.setup("fit")
-    data.adapt(Reader(tokenizer_with(PLAIN), 10_000), SMALL["corpus"])
+    data.adapt(ModelLimits(tokenizer_with(PLAIN), 10_000), SMALL["corpus"])
     asked = data.validation_items()
     own = [item for item in asked if item.aspect != "specificity"]
     assert all(item.prompt.startswith("<|user|>user\n") and item.join == "none" for item in own)
     beginnings = [item for item in asked if item.aspect == "specificity"]
     assert all(not item.prompt.startswith("<|user|>") and item.join == "auto" for item in beginnings)
     once = data.requests
-    data.adapt(Reader(tokenizer_with(PLAIN), 10_000), SMALL["corpus"])
+    data.adapt(ModelLimits(tokenizer_with(PLAIN), 10_000), SMALL["corpus"])
     assert data.requests == once  # not rendered twice
 
 
@@ -206,7 +206,7 @@ def test_a_stream_goes_on_behind_edits_made_before_though_some_were_left_out(cha
             data.follow(earlier)
         data.setup("fit")
         with pytest.warns(UserWarning, match="1 of 4 edits cannot be read by this model"):
-            data.adapt(Reader(tokenizer, limit), SMALL["corpus"])
+            data.adapt(ModelLimits(tokenizer, limit), SMALL["corpus"])
         return data
 
     first = stream([])

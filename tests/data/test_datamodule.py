@@ -7,7 +7,7 @@ import pytest
 
 from aeplus.data import datamodule
 from aeplus.data.datamodule import EditDataModule
-from aeplus.data.fitting import Reader
+from aeplus.data.readability import ModelLimits
 from aeplus.data.scoring import ValidationPrompt, validation_items
 from aeplus.data.validation import ValidationItem, ValidationSet
 from aeplus.edits import EditRequest, Probe
@@ -120,7 +120,7 @@ def test_every_validation_prompt_is_joined_as_its_edit_though_another_of_the_fac
     edits = [replace(EDITS[0], join="none"), EDITS[0]]
     data = EditDataModule(batch_size=1, preserved_count=0).attach(edits)
     data.setup("fit")
-    data.adapt(Reader(tiny_tokenizer()), "")
+    data.adapt(ModelLimits(tiny_tokenizer()), "")
     joins = []
     for data.cursor in (0, 1):
         joins.append({item.join for item in data.validation_items() if item.aspect == "efficacy"})
@@ -133,7 +133,7 @@ def test_beginnings_of_text_come_with_the_model_whatever_the_trainer_holds() -> 
     data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(options={"preserved": object()}))  # type: ignore[assignment]
     data.setup("fit")
     assert data.validation.preserved == ()
-    data.adapt(Reader(tiny_tokenizer()), SMALL["corpus"])
+    data.adapt(ModelLimits(tiny_tokenizer()), SMALL["corpus"])
     assert len(data.validation.preserved) == 2
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from aeplus.commands.compare.outcome import settings_digest
 from aeplus.commands.fit import BaseCLI
 from aeplus.commands.main import main
+from aeplus.commands.runs.cache import settings_digest
 from aeplus.commands.tune.command import strip
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from aeplus import functional as fn
-from aeplus.commands.inspect.findings import conflict_order
 from aeplus.functional import nearest
 
 
@@ -31,11 +30,3 @@ def test_nothing_to_compare_with() -> None:
     assert [t.tolist() for t in nearest(keys, torch.zeros(3, 0))] == [[0.0], [-1]]
     assert [t.tolist() for t in nearest(keys, keys, own=True)] == [[0.0], [-1]]
     assert [t.tolist() for t in nearest(keys, torch.zeros(3, 2))] == [[0.0], [0]]  # a key of 0 is like nothing
-
-
-def test_the_most_conflicting_come_first_whatever_the_scales() -> None:
-    assert conflict_order([0.1, 0.9, 0.5], [10.0, 30.0, 20.0]) == [1, 2, 0]
-    assert conflict_order([0.2, 0.1, 0.3], [900.0, 1.0, 2.0]) == [0, 2, 1]  # a tie of ranks: the previous edit first
-    assert conflict_order([0.5, 0.5], [1.0, 2.0]) == [1, 0]
-    assert conflict_order([0.1, 0.2], [None, None]) == [1, 0]
-    assert conflict_order([]) == []

@@ -18,8 +18,7 @@ from aeplus.errors import InputError
 from aeplus.journal import Journal
 from aeplus.journal.export import exporter
 from aeplus.journal.export.adapter import Adapter
-from aeplus.journal.export.card import Probe
-from aeplus.journal.export.delta import apply_delta
+from aeplus.journal.export.card import ServedProbe
 from aeplus.journal.export.exporter import ExportOptions, export
 from aeplus.journal.export.served import check_served
 from aeplus.models.decoder import Decoder
@@ -122,13 +121,10 @@ def test_a_smaller_rank_says_what_it_loses(kept: tuple[str, Path, Any], tmp_path
 def test_three_lines_apply_the_delta(kept: tuple[str, Path, Any], tmp_path: Path) -> None:
     family, _, edited = kept
     written(kept, "delta", tmp_path / "delta")
-    model = tiny_model(family)
-    apply_delta(model, load_file(tmp_path / "delta" / "delta.safetensors"))
-    torch.testing.assert_close(logits(model), logits(edited), atol=1e-4, rtol=0)
     code = (Path(__file__).parents[2] / "docs" / "export.md").read_text().split("```python\n")[1].split("```")[0]
-    other = tiny_model(family)
-    exec(code, {"model": other, "file": tmp_path / "delta" / "delta.safetensors"})
-    torch.testing.assert_close(logits(other), logits(model), atol=0, rtol=0)
+    model = tiny_model(family)
+    exec(code, {"model": model, "file": tmp_path / "delta" / "delta.safetensors"})
+    torch.testing.assert_close(logits(model), logits(edited), atol=1e-4, rtol=0)
 
 
 def test_a_folder_for_transformers_with_a_card(kept: tuple[str, Path, Any], tmp_path: Path) -> None:
@@ -219,7 +215,7 @@ def server() -> Iterator[tuple[str, dict[str, str]]]:
 
 def test_a_server_is_asked(server: tuple[str, dict[str, str]]) -> None:
     url, said = server
-    probe = Probe("The capital of France is", "Paris, of course", "Rome and")
+    probe = ServedProbe("The capital of France is", "Paris, of course", "Rome and")
     said["text"] = " Rome and Milan"
     assert check_served(f"{url}/v1", probe) == " Rome and Milan"
     assert (said["model"], said["prompt"]) == ("edited", probe.prompt)
@@ -235,11 +231,11 @@ def test_no_server() -> None:
     with pytest.raises(
         InputError, match=r"expected a server of the OpenAI kind at http://127.0.0.1:9/v1/models, got an"
     ):
-        check_served("http://127.0.0.1:9", Probe("a", "b", "c"))
+        check_served("http://127.0.0.1:9", ServedProbe("a", "b", "c"))
     with pytest.raises(
         InputError, match=r"expected the address of a server such as http://localhost:8000, got 'ftp://x'"
     ):
-        check_served("ftp://x", Probe("a", "b", "c"))
+        check_served("ftp://x", ServedProbe("a", "b", "c"))
 
 
 def test_the_command(

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from aeplus.run.report import RunReport
+import torch
+
+from aeplus.run.report import RunReport, environment, machine
 
 
 def test_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
@@ -23,3 +25,9 @@ def test_a_report_that_an_editor_has_saved_is_replaced(tmp_path: Path) -> None:
     path.write_text(path.read_text("utf-8") + " ", "utf-8")
     report.write(path)
     assert json.loads(path.read_text("utf-8"))["method"] == "memit"
+
+
+def test_a_tables_note_names_the_machine_as_the_metrics_do() -> None:
+    known, note = environment(torch.device("cpu")), machine(torch.device("cpu"))
+    assert known["device"].startswith("cpu (")
+    assert note == "{CPU cores} CPU cores, {threads} threads, torch {torch}, {device}".format(**known)

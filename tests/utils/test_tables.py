@@ -1,7 +1,9 @@
-"""What a terminal does to a run: nothing."""
+"""Numbers in tables; and what a terminal does to a run: nothing."""
 
 import subprocess
 import sys
+
+from aeplus.utils.tables import shown, spread, with_deviation
 
 CODE = """
 import sys
@@ -24,3 +26,27 @@ def test_that_nobody_reads_on_ends_the_printing_only() -> None:
         process.stdout.close()
         assert process.stderr.read() == "went on\n"
     assert process.returncode == 0
+
+
+def test_what_is_not_known_is_a_dash() -> None:
+    assert shown(None) == "–"
+    assert shown(12.34) == "12.3"
+    assert shown(0.0123, ".2g") == "0.012"
+
+
+def test_one_value_has_no_deviation() -> None:
+    assert with_deviation(95.0, 7.07, ".1f") == "95.0 ± 7.1"
+    assert with_deviation(95.0, None, ".1f") == "95.0"
+
+
+def test_spread() -> None:
+    assert spread([90.0, 100.0, None], ".1f") == "95.0 ± 7.1"  # the sample's deviation: 10 / √2
+    assert spread([90.0, None], ".1f") == "90.0"
+    assert spread([None], ".1f") == "–"
+
+
+def test_the_spread_leaves_out_and_counts_what_is_not_finite() -> None:
+    inf, nan = float("inf"), float("nan")
+    assert spread([inf, 1.0], ".2g") == "1 (1 of 2 finite)"
+    assert spread([90.0, nan, 100.0, None], ".1f") == "95.0 ± 7.1 (2 of 3 finite)"
+    assert spread([nan, inf, None], ".1f") == "not finite"

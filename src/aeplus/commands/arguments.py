@@ -34,8 +34,8 @@ class Command:
         summary: What ``aeplus --help`` says of it.
         module: The module, below ``aeplus.commands``, with what runs it.
         parser: Makes the parser of its options.
-        function: The function ``run(options, rest, command)`` of that module: it gets the parsed options, those of
-            ``aeplus fit`` that were among them and the whole command line, and returns the status.
+        function: The function ``run(options)`` of that module: it gets the parsed options and returns the status. Among
+            the options are ``fit_arguments``, those of ``aeplus fit``, and ``command``, the whole command line.
     """
 
     summary: str

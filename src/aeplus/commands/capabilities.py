@@ -20,13 +20,11 @@ from aeplus.utils.paths import check_output, expanded
 from aeplus.utils.progress import BarProgress
 
 
-def run(options: Namespace, rest: list[str], command: str) -> int:
+def run(options: Namespace) -> int:
     """Loads a model, measures it, prints the table and writes the file.
 
     Args:
         options: See :func:`~aeplus.commands.arguments.capabilities_parser`.
-        rest: Empty.
-        command: The command line.
 
     Raises:
         InputError: If there is nothing to measure on, or the model or the items cannot be used.

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from aeplus.commands.inspect.findings import conflict_order
 from aeplus.commands.options import split_list
 from aeplus.errors import InputError, require_count
 from aeplus.models.decoder import Decoder
@@ -17,18 +16,17 @@ from aeplus.models.generate import generate
 from aeplus.models.loading import load_model
 from aeplus.run.folder import Case, RunFolder, labels
 from aeplus.run.measuring import asking
+from aeplus.run.records import conflict_order
 from aeplus.trainer import silence_lightning
 from aeplus.utils.paths import check_output, expanded, whole_file
 from aeplus.utils.tables import markdown_table
 
 
-def run(options: Namespace, rest: list[str], command: str) -> int:
+def run(options: Namespace) -> int:
     """Writes the page.
 
     Args:
         options: See :func:`~aeplus.commands.arguments.cases_parser`.
-        rest: Empty.
-        command: The command line.
 
     Raises:
         InputError: See :func:`cases`.

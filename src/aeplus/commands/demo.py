@@ -25,13 +25,11 @@ from aeplus.utils.jsonl import write_json, write_jsonl
 from aeplus.utils.paths import check_output, expanded
 
 
-def run(options: Namespace, rest: list[str], command: str) -> int:
+def run(options: Namespace) -> int:
     """Builds the demo's edits.
 
     Args:
         options: See :func:`~aeplus.commands.arguments.demo_data_parser`.
-        rest: Empty.
-        command: The command line.
 
     Raises:
         InputError: If the model cannot be used or knows too little, or gensim is missing.

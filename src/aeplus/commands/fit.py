@@ -1,7 +1,6 @@
 """LightningCLI for ``aeplus fit`` and ``aeplus validate``, and for the runs of the other commands."""
 
 import json
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -9,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -358,10 +356,3 @@ class RunCLI(BaseCLI):
             callbacks.append(JournalWriter(table=False))  # what the table is made from
         with interruptible(self.trainer), accepted():
             self.trainer.fit(model, **rest)
-
-
-def machine(device: torch.device) -> str:
-    """What stands in a table's notes about the machine."""
-    name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
-    threads = torch.get_num_threads()
-    return f"{os.cpu_count()} CPU cores, {threads} threads, torch {torch.__version__}, {device.type}{name}"

@@ -92,7 +92,8 @@ def _run(name: str, arguments: list[str]) -> int:
     if rest and not parser.fit_options:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     module = import_module(f"aeplus.commands.{command.module}")
-    return int(getattr(module, command.function)(options, rest, join(["aeplus", name, *arguments])))
+    options.fit_arguments, options.command = rest, join(["aeplus", name, *arguments])
+    return int(getattr(module, command.function)(options))
 
 
 def _refuse(sentence: str) -> int:

@@ -1,4 +1,4 @@
-"""Keys and residuals of a stream of edits on the unedited model, batch by batch.
+"""Keys and residuals of edits on the unedited model: of a stream batch by batch, or of bare prompts.
 
 Notation: ``n`` edits, ``d`` inputs of a layer.
 """
@@ -19,6 +19,10 @@ from aeplus.targets.keys import KeyReader
 from aeplus.targets.optimizer import TargetOptions, find_targets
 from aeplus.targets.rows import BatchRows, batch_rows
 from aeplus.utils.progress import Progress
+
+_BARE = [""]  # no contexts: the prompt alone
+Keys = list[Tensor]
+"""The keys of some edits at every edited layer, ``[d, n]`` each, on the CPU."""
 
 
 def stream_rows(
@@ -112,3 +116,54 @@ def read_residuals(
             found.append((moved.norm(dim=0), lengths))
             advance(rows.edits)
     return found
+
+
+class Measurer:
+    """Measures edits on the unedited model; bare prompts, without contexts.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its tokenizer.
+        sites: The edited layers. Conflicts are means over them; ‖r‖ is taken at the third (the last, if fewer).
+        targets: How targets are optimized.
+        progress: Where progress is shown.
+        batch: Edits run at once.
+
+    Attributes:
+        residual_layer: The layer of ‖r‖.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokenizer: Any,
+        sites: Sequence[EditSite],
+        targets: TargetOptions,
+        progress: Progress,
+        batch: int = 32,
+    ) -> None:
+        self.decoder, self.tokenizer, self.sites, self.targets = decoder, tokenizer, list(sites), targets
+        self.progress, self.batch = progress, batch
+        self.residual_layer = self.sites[min(2, len(self.sites) - 1)].layer
+
+    def keys(self, requests: Sequence[EditRequest], label: str) -> Keys:
+        """Keys at the subjects' last tokens; ``label`` is shown with the progress.
+
+        Raises:
+            InputError: If a prompt is too long for the model.
+        """
+        rows = self._rows(requests)
+        return read_keys(self.decoder, self.sites, rows, self.progress, f"keys of {label}", device=torch.device("cpu"))
+
+    def residuals(self, requests: Sequence[EditRequest], label: str) -> list[float]:
+        """‖v* - v0‖ of each edit at the third edited layer, with targets optimized there.
+
+        Raises:
+            InputError: If a prompt is too long, or something is not finite.
+        """
+        rows, layer = self._rows(requests), self.residual_layer
+        found = read_residuals(self.decoder, rows, layer, self.targets, self.progress, f"residuals of {label}")
+        return [value for norms, _ in found for value in norms.tolist()]
+
+    def _rows(self, requests: Sequence[EditRequest]) -> list[BatchRows]:
+        return stream_rows(self.decoder, self.tokenizer, requests, _BARE, self.batch)

@@ -13,13 +13,11 @@ from aeplus.utils.paths import check_output, expanded
 from aeplus.utils.progress import BarProgress
 
 
-def run(options: Namespace, rest: list[str], command: str) -> int:
+def run(options: Namespace) -> int:
     """Builds a validation set.
 
     Args:
         options: See :func:`~aeplus.commands.arguments.validation_parser`.
-        rest: Empty.
-        command: The command line.
 
     Raises:
         InputError: If something cannot be read or used.

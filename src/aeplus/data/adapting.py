@@ -5,19 +5,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from aeplus.data.chat import ChatTemplate
-from aeplus.data.fitting import Reader, find_problems, message, refuse, without
+from aeplus.data.readability import ModelLimits, find_problems, message, refuse, without
 from aeplus.edits import EditRequest, held_out_prompts
 from aeplus.errors import InputError
 
 
 def usable_edits(
-    requests: Sequence[EditRequest], reader: Reader, template: ChatTemplate | None, join: str, skip_unusable: bool
+    requests: Sequence[EditRequest], limits: ModelLimits, template: ChatTemplate | None, join: str, skip_unusable: bool
 ) -> tuple[list[EditRequest], list[EditRequest]]:
     """The edits that a model can read, as they were and as it reads them.
 
     Args:
         requests: The edits.
-        reader: The model.
+        limits: The model.
         template: Renders them as chats; ``None`` where they are plain text.
         join: What stands between prompt and answer where an edit does not say it.
         skip_unusable: Whether edits that cannot be read are left out, with a warning.
@@ -33,7 +33,7 @@ def usable_edits(
         raise InputError(msg)
     ruled = [replace(r, join=join) if r.join == "auto" and join != "auto" else r for r in requests]
     rendered = ruled if template is None else [template.edit(request) for request in ruled]
-    problems = find_problems(reader, rendered, tests=False)
+    problems = find_problems(limits, rendered, tests=False)
     if not problems:
         return list(ruled), rendered
     if not skip_unusable:
@@ -53,18 +53,18 @@ def usable_edits(
     return [r for r in before if r is not None], [request for request in left if request is not None]
 
 
-def readable_tests(requests: list[EditRequest], reader: Reader, skip_unusable: bool) -> list[EditRequest]:
+def readable_tests(requests: list[EditRequest], limits: ModelLimits, skip_unusable: bool) -> list[EditRequest]:
     """The edits without test prompts that a model cannot read; a warning counts those.
 
     Args:
         requests: The edits.
-        reader: The model.
+        limits: The model.
         skip_unusable: Whether such prompts may be left out.
 
     Raises:
         InputError: If there are some and they may not be left out.
     """
-    problems = [problem for problem in find_problems(reader, requests) if problem.test]
+    problems = [problem for problem in find_problems(limits, requests) if problem.test]
     if not problems:
         return requests
     if not skip_unusable:

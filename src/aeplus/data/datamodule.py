@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from aeplus.data.adapting import continued, readable_tests, usable_edits, with_own_cases
 from aeplus.data.chat import ChatTemplate
-from aeplus.data.fitting import Reader, readable_validation
 from aeplus.data.formats.zsre import ask_plainly
 from aeplus.data.manifest import read_validation
+from aeplus.data.readability import ModelLimits, readable_validation
 from aeplus.data.readers import fill_neighborhoods, read_requests, read_stream
 from aeplus.data.scoring import ValidationPrompt, corpus_snippets, validation_items
 from aeplus.data.settings import check_settings, record_range
@@ -158,21 +158,21 @@ class EditDataModule(LightningDataModule):
         if not self._earlier:
             self._new = requests
 
-    def adapt(self, reader: Reader, corpus: str) -> None:
+    def adapt(self, limits: ModelLimits, corpus: str) -> None:
         """Makes the stream one for a model: checks that it can be read and renders chats; once the model is known.
 
         Args:
-            reader: The model.
+            limits: The model.
             corpus: The text of preserved knowledge, for sentence beginnings if ``snippet_corpus`` names none.
 
         Raises:
             InputError: If something cannot be read and may not be left out, or the tokenizer has no chat template.
         """
-        template = ChatTemplate(reader.tokenizer) if self.chat_template else None
+        template = ChatTemplate(limits.tokenizer) if self.chat_template else None
         if self.requests is not self._made:  # others were put in their place
             self._read = self._new = self.requests
             self._earlier, self._before = [], 0
-        kept, requests = usable_edits(self._new, reader, template, self.join, self.skip_unusable)
+        kept, requests = usable_edits(self._new, limits, template, self.join, self.skip_unusable)
         if self._earlier:  # as they were made
             same = continued(self._earlier, requests)
             self._before = len(self._earlier) - same
@@ -183,29 +183,29 @@ class EditDataModule(LightningDataModule):
             self.validation = validation if template is None else template.validation(validation, asked)
             self.overlap = frozenset(overlap(self.validation, requests))
         self.requests = self._made = requests
-        usable = readable_validation(reader, self.validation, requests)
+        usable = readable_validation(limits, self.validation, requests)
         if lost := len(self.validation.prompts) - len(usable.prompts):
             warnings.warn(f"{lost} validation prompts do not fit the model and are left out", stacklevel=2)
         self.validation = usable
 
-    def check_tests(self, reader: Reader) -> None:
+    def check_tests(self, limits: ModelLimits) -> None:
         """Leaves out test prompts that the model cannot read, and counts them; part of measuring the unedited model.
 
         Raises:
             InputError: If there are some and they may not be left out.
         """
-        left = readable_tests(self.requests, reader, self.skip_unusable)
+        left = readable_tests(self.requests, limits, self.skip_unusable)
         if left is not self.requests:
             self.requests = self._made = left
 
-    def adapted(self, requests: Sequence[EditRequest], reader: Reader) -> list[EditRequest]:
+    def adapted(self, requests: Sequence[EditRequest], limits: ModelLimits) -> list[EditRequest]:
         """Edits as a model reads them: checked, and rendered if they are chats.
 
         Raises:
             InputError: As :meth:`adapt` does.
         """
-        template = ChatTemplate(reader.tokenizer) if self.chat_template else None
-        return usable_edits(requests, reader, template, self.join, self.skip_unusable)[1]
+        template = ChatTemplate(limits.tokenizer) if self.chat_template else None
+        return usable_edits(requests, limits, template, self.join, self.skip_unusable)[1]
 
     def _validation_set(self, requests: list[EditRequest], corpus: str | None) -> ValidationSet:
         if self.validation_file is not None:

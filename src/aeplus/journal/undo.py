@@ -19,7 +19,7 @@ from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.committed.chain import Record
 from aeplus.run.committed.entries import Entries, Entry, request_from
 from aeplus.run.committed.store import ReadOnlyStore, weights_digests
-from aeplus.run.measuring import Measure
+from aeplus.run.measuring import JournalMeasure
 from aeplus.run.selection import MEASURED, SelectionOptions
 from aeplus.run.session import EditSession
 from aeplus.targets.optimizer import TargetOptions
@@ -68,7 +68,7 @@ def undo(
         holding = still_holding([edit for edit, _ in edits])
         others = [edit for edit, out in edits if not out]
         removed = [edit for (edit, out), holds in zip(edits, holding, strict=True) if out and holds]
-        measure = Measure(base.decoder, tokenizer, [edit for edit, _ in edits])
+        measure = JournalMeasure(base.decoder, tokenizer, [edit for edit, _ in edits])
         entries.apply(base.sites)
         before = measure(removed), measure(others)
         base.reset()

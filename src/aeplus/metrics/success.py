@@ -10,6 +10,7 @@ from torchmetrics import Metric
 from aeplus.metrics.mean import Interval, Share
 
 ASPECTS = ("efficacy", "generalization", "specificity")
+SCORES = (*ASPECTS, "score")
 WAYS = {
     "generalization": ("openings", "statements", "rephrasing"),
     "specificity": ("other_subjects", "same_subject"),

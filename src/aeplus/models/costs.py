@@ -1,14 +1,9 @@
-"""What the phases of an edit cost, from the model's shape: arithmetic, reading of weights, memory.
-
-Counted is what cannot be avoided: matrix products of the tokens that have to be run (two operations for each weight and
-token, as much again on the way back, which goes through activations only), and one reading of the weights for each
-pass. Attention between tokens, norms and launches are left out; for the short rows of edits they are small.
+"""What an edit holds in memory, and what a pass costs beside another, from the model's shape.
 
 Notation: ``d``, ``o`` inputs and outputs of the edited matrices, ``V`` vocabulary, ``L`` layers, ``b`` bytes of a
 number.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,32 +14,6 @@ from aeplus.models.finding import text_config
 _CARD = (4e14, 3e12, 4e-6, 35)
 _LOGIT_BYTES = 16  # logits in float32, their softmax, and the gradients of both
 POSITIONS = 256  # whose logits a step of the targets has at once
-_EIGH = 4  # operations of an eigendecomposition, in d³ (tridiagonal form, divide and conquer, back)
-
-
-@dataclass(frozen=True)
-class Work:
-    """Operations and bytes moved.
-
-    Attributes:
-        flops: Floating-point operations.
-        bytes: Bytes that are read.
-    """
-
-    flops: float = 0.0
-    bytes: float = 0.0
-
-    def __add__(self, other: "Work") -> "Work":
-        """Both, one after the other."""
-        return Work(self.flops + other.flops, self.bytes + other.bytes)
-
-    def __mul__(self, times: float) -> "Work":
-        """The same several times."""
-        return Work(self.flops * times, self.bytes * times)
-
-    def seconds(self, flops_per_second: float, bytes_per_second: float) -> float:
-        """The least time it takes: arithmetic and reading overlap."""
-        return max(self.flops / flops_per_second, self.bytes / bytes_per_second)
 
 
 @dataclass(frozen=True)
@@ -87,21 +56,6 @@ class ModelShape:
             width=next(iter(decoder.layers.parameters())).element_size(),
             kv=_kv(text_config(decoder.model), embeddings.shape[1]),
         )
-
-    @classmethod
-    def of_config(cls, config: Any, width: int = 2) -> "ModelShape":
-        """The shape of a Llama-like config: grouped attention, gated MLP.
-
-        Args:
-            config: Has ``hidden_size``, ``intermediate_size``, ``num_hidden_layers``, ``num_attention_heads``,
-                ``num_key_value_heads``, ``vocab_size`` and ``tie_word_embeddings``.
-            width: Bytes of a number.
-        """
-        o, d, kv = config.hidden_size, config.intermediate_size, _kv(config, config.hidden_size)
-        head = getattr(config, "head_dim", None) or o // config.num_attention_heads
-        attention = 2 * o * head * config.num_attention_heads + o * kv
-        ends = config.vocab_size * o * (1 if config.tie_word_embeddings else 2)
-        return cls(config.num_hidden_layers, o, d, config.vocab_size, attention + 3 * o * d, ends, width, kv)
 
     @property
     def weight_bytes(self) -> int:
@@ -161,14 +115,6 @@ class ModelShape:
         """Bytes of the logits of some predicted positions, as many as a step has at once."""
         return min(predicted, POSITIONS) * self.vocabulary * _LOGIT_BYTES
 
-    def forward(self, tokens: int, layers: int, predicted: int = 0) -> Work:
-        """One pass of some tokens through some layers, and of predicted positions through the head."""
-        head = self.hidden * self.vocabulary if predicted else 0
-        return Work(
-            2.0 * (tokens * layers * self.layer_weights + predicted * head),
-            float(self.width) * (layers * self.layer_weights + head),
-        )
-
 
 def _kv(config: Any, hidden: int) -> int:
     """Numbers in a token's keys and values; where the config does not tell, as many as queries have."""
@@ -177,74 +123,6 @@ def _kv(config: Any, hidden: int) -> int:
         return 2 * hidden
     groups, width = getattr(config, "num_key_value_heads", None), getattr(config, "head_dim", None)
     return 2 * (groups if isinstance(groups, int) else heads) * (width if isinstance(width, int) else hidden // heads)
-
-
-def targets_work(
-    shape: ModelShape, first: int, tokens: Sequence[int], predicted: Sequence[int], recorded: int, passes: int = 1
-) -> Work:
-    """Learning targets: the rows are recorded once, then run from layer ``first`` on, there and back, step by step.
-
-    Args:
-        shape: The model.
-        first: The first layer that is repeated.
-        tokens: Tokens that each step runs.
-        predicted: Positions whose logits each step needs.
-        recorded: Tokens of all rows, prefixes included.
-        passes: Into how many parts a step is divided, each of which reads the weights.
-    """
-    work = shape.forward(recorded, shape.layers)
-    for step, (run, asked) in enumerate(zip(tokens, predicted, strict=True)):
-        once = shape.forward(run, shape.layers - first, asked)
-        both = once if step == len(tokens) - 1 else once * 2
-        work += Work(both.flops, both.bytes * passes)
-    return work
-
-
-def keys_work(shape: ModelShape, sites: Sequence[int], tokens: int, bare: int) -> Work:
-    """Reading keys, from below to above, while the layers change.
-
-    Args:
-        shape: The model.
-        sites: The edited layers, ascending.
-        tokens: Tokens of all rows, up to the subjects' last.
-        bare: Those of the bare prompts, which are run on to the last site for the values there.
-    """
-    work = shape.forward(tokens, sites[-1] + 1) + shape.forward(tokens, sites[-1] - sites[0])
-    for site in sites:
-        work += shape.forward(bare, sites[-1] + 1 - site)
-    return work
-
-
-def solve_work(shape: ModelShape, sites: int, edits: int, earlier: int, outside: int) -> Work:
-    """Solving the layers: keys without their share outside the null space, a system of all keys, the update.
-
-    Args:
-        shape: The model.
-        sites: How many layers are edited.
-        edits: Edits of the batch.
-        earlier: Edits before it.
-        outside: Directions outside the null space.
-    """
-    d, o, keys = shape.intermediate, shape.hidden, edits + earlier
-    flops = 4.0 * d * outside * keys + 2.0 * d * keys**2 + keys**3 / 3 + 2.0 * o * d * edits
-    read = 4.0 * d * (outside + keys) + shape.width * o * d
-    return Work(flops, read) * sites
-
-
-def statistics_work(shape: ModelShape, sites: Sequence[int], tokens: int, batch: int) -> Work:
-    """Statistics of preserved keys: passes up to the last site, ``K Kᵀ`` and its eigenvectors for each site.
-
-    Args:
-        shape: The model.
-        sites: The edited layers, ascending.
-        tokens: Tokens of text.
-        batch: Tokens of a pass.
-    """
-    d = shape.intermediate
-    passes = -(-tokens // batch)
-    once = shape.forward(batch, sites[-1] + 1)
-    sums = Work(2.0 * d * d * tokens, 8.0 * d * d * passes)
-    return once * passes + (sums + Work(float(_EIGH) * d**3, 4.0 * d * d)) * len(sites)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from aeplus.data.fitting import Reader
+from aeplus.data.readability import ModelLimits
 from aeplus.data.validation import ValidationSet
 from aeplus.edits import EditRequest
 from aeplus.methods.batch import Candidate
@@ -52,13 +52,13 @@ class Adaptable(Protocol):
 
     chat_template: bool
 
-    def adapt(self, reader: Reader, corpus: str) -> None:
+    def adapt(self, limits: ModelLimits, corpus: str) -> None:
         """Leaves out, or refuses, what the model cannot read, and renders chats."""
 
-    def check_tests(self, reader: Reader) -> None:
+    def check_tests(self, limits: ModelLimits) -> None:
         """Leaves out, or refuses, test prompts that the model cannot read."""
 
-    def adapted(self, requests: Sequence[EditRequest], reader: Reader) -> list[EditRequest]:
+    def adapted(self, requests: Sequence[EditRequest], limits: ModelLimits) -> list[EditRequest]:
         """The same for other edits than the stream's."""
 
 

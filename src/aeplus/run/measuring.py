@@ -34,7 +34,7 @@ def asking(tokenizer: Any, requests: Sequence[EditRequest]) -> Any:
     return ChatTemplate(tokenizer).tokenizer() if any(request.asked for request in requests) else tokenizer
 
 
-class Measure:
+class JournalMeasure:
     """Success of edits on their own test prompts without a run; what the unedited model answers is asked at once.
 
     Args:

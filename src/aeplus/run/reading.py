@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aeplus.data.chat import ChatTemplate
-from aeplus.data.fitting import Reader, find_problems, refuse
+from aeplus.data.readability import ModelLimits, find_problems, refuse
 from aeplus.edits import EditRequest
 from aeplus.models.decoder import Decoder
 from aeplus.run.batches import Adaptable, Stream
@@ -40,12 +40,12 @@ class Reading:
         if self._adapted in ((data, True), (data, editing)):
             return
         self._adapted = data, editing
-        reader = self._reader(contexts if editing else ("",))
+        limits = self._limits(contexts if editing else ("",))
         if isinstance(data, Adaptable):
-            data.adapt(reader, corpus)
+            data.adapt(limits, corpus)
             self._read_chats(data)
             return
-        if problems := find_problems(reader, data.requests, tests=False):
+        if problems := find_problems(limits, data.requests, tests=False):
             refuse(problems[0], data.requests)
 
     def readable(self, data: Adaptable, requests: Sequence[EditRequest], contexts: Sequence[str]) -> list[EditRequest]:
@@ -54,7 +54,7 @@ class Reading:
         Raises:
             InputError: If something cannot be read and may not be left out.
         """
-        readable = data.adapted(requests, self._reader(contexts))
+        readable = data.adapted(requests, self._limits(contexts))
         self._read_chats(data)
         return readable
 
@@ -65,12 +65,12 @@ class Reading:
             InputError: If there are some and they may not be left out.
         """
         if isinstance(data, Adaptable):
-            data.check_tests(self._reader())
+            data.check_tests(self._limits())
 
-    def _reader(self, contexts: Sequence[str] = ("",)) -> Reader:
+    def _limits(self, contexts: Sequence[str] = ("",)) -> ModelLimits:
         embeddings = self._decoder.model.get_input_embeddings()
         size = None if embeddings is None else int(embeddings.weight.shape[0])
-        return Reader(self.tokenizer, self._decoder.context_length, size, tuple(contexts))
+        return ModelLimits(self.tokenizer, self._decoder.context_length, size, tuple(contexts))
 
     def _read_chats(self, data: Adaptable) -> None:
         if data.chat_template:

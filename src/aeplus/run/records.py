@@ -1,9 +1,11 @@
-"""The records of ``edits.jsonl``: what a run keeps of every edit."""
+"""The records of ``edits.jsonl``: what a run keeps of every edit; and which are the most conflicting."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from aeplus.errors import InputError
 from aeplus.evaluation.questions import Success
@@ -82,3 +84,21 @@ def read_records(folder: Path) -> list[EditRecord]:
             msg = f"expected a record of FigureWriter in {path}, line {number}, got a damaged one; make the run again."
             raise InputError(msg) from error
     return records
+
+
+def conflict_order(*columns: Sequence[float | None]) -> list[int]:
+    """The indices of edits, the most conflicting first: by the mean of their ranks in every column.
+
+    Ranks make quantities of different scales comparable. ``None`` has no rank; equal values share one.
+    """
+    count = len(columns[0])
+    total, known = np.zeros(count), np.zeros(count)
+    for column in columns:
+        values = np.array([np.nan if value is None else value for value in column], dtype=float)
+        finite = np.isfinite(values)
+        ordered = np.sort(values[finite])
+        ranks = (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2
+        total[finite] += ranks[finite] / max(len(ordered), 1)
+        known[finite] += 1
+    mean = total / np.maximum(known, 1)
+    return sorted(range(count), key=lambda i: (-mean[i], i))

@@ -7,19 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from aeplus.methods.measured import LayerReport
+from aeplus.metrics.success import SCORES, Score
 from aeplus.utils.jsonl import write_json
-from aeplus.utils.tables import Row, counted, print_line, print_table
-
-if TYPE_CHECKING:
-    from aeplus.metrics.success import Score
-
-_UNMEASURED = {"efficacy": None, "generalization": None, "specificity": None, "score": None}
+from aeplus.utils.tables import Row, counted, print_line, print_table, shown
 
 
 @dataclass
@@ -51,8 +47,8 @@ class RunReport:
     seed: int
     edits: int = 0
     edits_done: int = 0
-    before: dict[str, float | None] = field(default_factory=lambda: dict(_UNMEASURED))
-    after: dict[str, float | None] = field(default_factory=lambda: dict(_UNMEASURED))
+    before: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(SCORES))
+    after: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(SCORES))
     intervals: dict[str, dict[str, Any]] = field(default_factory=lambda: {"before": {}, "after": {}})
     hits: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     batches: list[dict[str, Any]] = field(default_factory=list)
@@ -61,7 +57,7 @@ class RunReport:
     seconds: dict[str, float] = field(default_factory=lambda: {"statistics": 0.0, "total": 0.0})
     environment: dict[str, str] = field(default_factory=dict)
 
-    def record(self, when: Literal["before", "after"], score: "Score") -> None:
+    def record(self, when: Literal["before", "after"], score: Score) -> None:
         """Takes what was measured on all edits, with its intervals."""
         setattr(self, when, score.summary())
         self.intervals[when] = score.intervals(seed=self.seed)
@@ -92,9 +88,6 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-_PACKAGES = ("aeplus", "torch", "transformers", "lightning")
-
-
 def environment(device: torch.device) -> dict[str, str]:
     """What a run depends on beside its settings: where it ran, Python and the versions of the packages."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
@@ -103,8 +96,19 @@ def environment(device: torch.device) -> dict[str, str]:
         "CPU cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
-        **{package: version(package) for package in _PACKAGES},
+        **versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that a result depends on."""
+    return {package: version(package) for package in ("aeplus", "torch", "transformers", "lightning")}
+
+
+def machine(device: torch.device) -> str:
+    """What stands in a table's notes about the machine."""
+    known = environment(device)
+    return f"{known['CPU cores']} CPU cores, {known['threads']} threads, torch {known['torch']}, {known['device']}"
 
 
 def batch_report(
@@ -158,8 +162,7 @@ def batch_report(
     }
 
 
-_NAMES = ("efficacy", "generalization", "specificity", "score")
-_HEADER = ["", *(name.capitalize() for name in _NAMES)]
+_HEADER = ["", *(name.capitalize() for name in SCORES)]
 
 
 def print_summary(report: RunReport, folder: Path, model: Path | None, tensorboard: str | None = None) -> None:
@@ -181,10 +184,10 @@ def print_validation(metrics: Mapping[str, Tensor]) -> None:
     """Prints what ``validate`` measured: on the validation set, and on all the edits' test prompts."""
     rows = []
     for what in ("validation", "edits"):
-        values = {name: metrics.get(f"{what}/{name}") for name in _NAMES}
+        values = {name: metrics.get(f"{what}/{name}") for name in SCORES}
         rows.append([what, *_scores({name: None if v is None else float(v) for name, v in values.items()})])
     print_table("Measured (%)", _HEADER, rows, left=_HEADER[:1])
 
 
 def _scores(values: Mapping[str, float | None]) -> list[str]:
-    return ["–" if (value := values[name]) is None else f"{value:.1f}" for name in _NAMES]
+    return [shown(values[name]) for name in SCORES]

@@ -1,6 +1,8 @@
 """Tables as Markdown and in the terminal. Texts of users and models are printed as they are, brackets included."""
 
+import math
 import os
+import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -34,6 +36,29 @@ class _Terminal(Console):
 def counted(number: int, thing: str) -> str:
     """A number of things, such as ``1 edit`` or ``2 edits``."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def shown(value: float | None, form: str = ".1f") -> str:
+    """A number as tables show it; a dash where there is none."""
+    return "–" if value is None else format(value, form)
+
+
+def with_deviation(mean: float, deviation: float | None, form: str) -> str:
+    """A mean with its standard deviation, where there is one: ``95.0 ± 7.1``."""
+    return format(mean, form) if deviation is None else f"{mean:{form}} ± {deviation:{form}}"
+
+
+def spread(values: Iterable[float | None], form: str) -> str:
+    """Mean ± sample standard deviation of the known values, or the only one; a dash if there is none.
+
+    Of values that are not finite only their number is told.
+    """
+    known = [value for value in values if value is not None]
+    finite = [value for value in known if math.isfinite(value)]
+    if not finite:
+        return "not finite" if known else shown(None)
+    text = with_deviation(statistics.fmean(finite), statistics.stdev(finite) if len(finite) > 1 else None, form)
+    return text if len(finite) == len(known) else f"{text} ({len(finite)} of {len(known)} finite)"
 
 
 def console() -> Console:

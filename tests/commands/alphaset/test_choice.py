@@ -7,7 +7,7 @@ import torch
 
 from aeplus.commands.alphaset.answers import Sizes, gather
 from aeplus.commands.alphaset.build import ConflictSet, Record, SetBuilder, _distributed
-from aeplus.commands.alphaset.measure import Keys, Measurer
+from aeplus.commands.stream_keys import Keys, Measurer
 from aeplus.data.paraphrase import Rewriter
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError

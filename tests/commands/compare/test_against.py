@@ -9,7 +9,7 @@ import yaml  # type: ignore[import-untyped]
 
 from aeplus.commands.compare import against
 from aeplus.commands.compare.against import Against
-from aeplus.commands.compare.outcome import Outcome
+from aeplus.commands.runs.outcome import Outcome
 from aeplus.utils.jsonl import write_json
 
 NONE: Mapping[str, float | None] = {"efficacy": None, "generalization": None, "specificity": None, "score": None}

@@ -15,9 +15,9 @@ import torch
 import yaml
 
 from aeplus import methods
-from aeplus.commands.compare import runs
-from aeplus.commands.compare.outcome import begin_folder
 from aeplus.commands.main import main
+from aeplus.commands.runs import runner
+from aeplus.commands.runs.folder import begin_folder
 from aeplus.errors import InputError
 from aeplus.targets import cache as target_cache
 from small import ROOT
@@ -73,13 +73,13 @@ def out(compared: Path, here: Path) -> Path:
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by the folder of every run that is begun."""
     begun: list[str] = []
-    begin = runs.begin_folder
+    begin = runner.begin_folder
 
     def noted(folder: Path) -> None:
         begun.append(f"{folder.parent.name}/{folder.name}")
         begin(folder)
 
-    monkeypatch.setattr(runs, "begin_folder", noted)
+    monkeypatch.setattr(runner, "begin_folder", noted)
     return begun
 
 

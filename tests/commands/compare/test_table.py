@@ -3,43 +3,21 @@ from pathlib import Path
 
 import pytest
 
-from aeplus.commands.compare.outcome import (
-    HEADER,
-    Outcome,
-    markdown,
-    print_outcomes,
-    spread,
-    table_rows,
-    tidy_csv,
-    write_tables,
-)
+from aeplus.commands.compare.tables import HEADER, markdown, print_outcomes, table_rows, tidy_csv, write_tables
 from aeplus.commands.compare.ways import print_ways, ways_markdown, ways_note, ways_table
-
-NAMES = ("efficacy", "generalization", "specificity", "score")
+from aeplus.commands.runs.outcome import Outcome
+from aeplus.metrics.success import SCORES
 
 
 def outcome(
     method: str, seed: int, efficacy: float, leakage: float | None = 0.01, rephrased: float | None = 5.0
 ) -> Outcome:
-    before = dict(zip(NAMES, (1.0 + seed, rephrased, 3.0, 4.0), strict=True))
-    after = dict(zip(NAMES, (efficacy, rephrased, 80.0, 60.0), strict=True))
+    before = dict(zip(SCORES, (1.0 + seed, rephrased, 3.0, 4.0), strict=True))
+    after = dict(zip(SCORES, (efficacy, rephrased, 80.0, 60.0), strict=True))
     return Outcome(method, seed, before, after, editing_seconds=12.5 + seed, leakage=leakage, seconds=20.0)
 
 
 BROKEN = Outcome.failed("kde", 0, "steps must be above 0 | choose [/more]", 0.5)
-
-
-def test_spread() -> None:
-    assert spread([90.0, 100.0, None], ".1f") == "95.0 ± 7.1"  # the sample's deviation: 10 / √2
-    assert spread([90.0, None], ".1f") == "90.0"
-    assert spread([None], ".1f") == "–"
-
-
-def test_the_spread_leaves_out_and_counts_what_is_not_finite() -> None:
-    inf, nan = float("inf"), float("nan")
-    assert spread([inf, 1.0], ".2g") == "1 (1 of 2 finite)"
-    assert spread([90.0, nan, 100.0, None], ".1f") == "95.0 ± 7.1 (2 of 3 finite)"
-    assert spread([nan, inf, None], ".1f") == "not finite"
 
 
 def test_one_seed_has_no_spread() -> None:

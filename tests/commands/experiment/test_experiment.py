@@ -16,7 +16,6 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from aeplus.commands.compare import runs
 from aeplus.commands.compare.specs import merged
 from aeplus.commands.configs import FOLDER
 from aeplus.commands.experiment import launch
@@ -27,6 +26,7 @@ from aeplus.commands.experiment.grid import read_experiment
 from aeplus.commands.experiment.tables import check_tables
 from aeplus.commands.fit import BaseCLI
 from aeplus.commands.main import main
+from aeplus.commands.runs import runner
 from aeplus.errors import InputError
 from small import records
 
@@ -66,13 +66,13 @@ def here(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by the folder of every cell that is begun."""
     begun: list[str] = []
-    begin = runs.begin_folder
+    begin = runner.begin_folder
 
     def noted(folder: Path) -> None:
         begun.append("/".join(folder.parts[-3:]))
         begin(folder)
 
-    monkeypatch.setattr(runs, "begin_folder", noted)
+    monkeypatch.setattr(runner, "begin_folder", noted)
     return begun
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from aeplus.commands.compare.runs import Run
 from aeplus.commands.experiment import drawings, tables
 from aeplus.commands.experiment.cells import Cell
 from aeplus.commands.experiment.data import Place
+from aeplus.commands.runs.runner import Run
 
 
 def made_cell(**values: Any) -> Cell:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from aeplus.commands.compare.runs import Run
 from aeplus.commands.experiment.cells import Cell
 from aeplus.commands.experiment.data import Place
 from aeplus.commands.experiment.grid import Claim, Layout
 from aeplus.commands.experiment.tables import Result, build_table, check_claim, table_markdown
 from aeplus.commands.experiment.values import Files
+from aeplus.commands.runs.runner import Run
 
 INF, NAN = float("inf"), float("nan")
 

@@ -10,7 +10,7 @@ import pytest
 
 from aeplus.commands.main import main
 from aeplus.commands.stream import arguments, command
-from aeplus.commands.stream.kinds import KINDS, Draw, Stream, build_stream
+from aeplus.commands.stream.kinds import KINDS, Draw, DrawnStream, build_stream
 from aeplus.commands.stream.pool import is_tuning, make_pool, opened
 from aeplus.data.readers import read_requests
 from aeplus.edits import EditRequest, Probe, normal, still_holding
@@ -36,7 +36,7 @@ def pool_requests(subjects: int = 30) -> list[EditRequest]:
     ]
 
 
-def stream(kind: str, count: int = 12, seed: int = 0, **more: Any) -> Stream:
+def stream(kind: str, count: int = 12, seed: int = 0, **more: Any) -> DrawnStream:
     return build_stream(kind, make_pool(pool_requests(), "test"), Draw(count, seed, **more))
 
 

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from aeplus.commands.alphaset.answers import Change, Material, Sizes, rewritten
 from aeplus.commands.alphaset.measure import (
-    Keys,
-    Measurer,
     Space,
     chosen_keys,
     conflict_among,
@@ -20,6 +18,7 @@ from aeplus.commands.alphaset.measure import (
     preserved_conflict,
     prior_conflict,
 )
+from aeplus.commands.stream_keys import Keys, Measurer
 from aeplus.data.paraphrase import Rewriter
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError

@@ -9,10 +9,11 @@ import torch
 from aeplus.commands.alphaset.answers import Sizes, gather
 from aeplus.commands.alphaset.build import SetBuilder
 from aeplus.commands.alphaset.card import K0_FILE, SET_FILES, print_averages, records_digest, write_sets
-from aeplus.commands.alphaset.measure import Measurer, Space
+from aeplus.commands.alphaset.measure import Space
 from aeplus.commands.alphaset.sentences import CORPUS, answer_kind, known_facts
 from aeplus.commands.options import parse_layers
 from aeplus.commands.rewriting import named_rewriter
+from aeplus.commands.stream_keys import Measurer
 from aeplus.data.readers import read_requests
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
@@ -26,13 +27,11 @@ from aeplus.utils.paths import check_output, expanded
 from aeplus.utils.progress import BarProgress
 
 
-def run(options: Namespace, rest: list[str], command: str) -> int:
+def run(options: Namespace) -> int:
     """Builds AlphaSet for a model.
 
     Args:
         options: See :func:`~aeplus.commands.alphaset.arguments.alphaset_parser`.
-        rest: Empty.
-        command: The command line.
 
     Raises:
         InputError: If something cannot be used, or there is too little material.

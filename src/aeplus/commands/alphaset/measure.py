@@ -1,26 +1,15 @@
-"""The three quantities that measure how hard an edit is: s(k, K0), s(k, Kp) and ‖r‖."""
+"""How similar the keys of edits are: s(k, K0), s(k, Kp), and to each other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from aeplus import functional as fn
-from aeplus.commands.stream_keys import read_keys, read_residuals, stream_rows
-from aeplus.edits import EditRequest
-from aeplus.models.decoder import Decoder
-from aeplus.models.sites import EditSite
+from aeplus.commands.stream_keys import Keys
 from aeplus.preserved.facts import with_statements
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions
-from aeplus.targets.optimizer import TargetOptions
-from aeplus.targets.rows import BatchRows
-from aeplus.utils.progress import Progress
-
-_BARE = [""]  # no contexts: the prompt alone
-Keys = list[Tensor]
-"""The keys of some edits at every edited layer, ``[d, n]`` each, on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -53,57 +42,6 @@ class Space:
             spectrum = statistics.to(own.device, own.dtype).spectrum
             shares.append(fn.null_share(own, spectrum, fn.null_space_filter(spectrum, self.threshold)))
         return _means(shares)
-
-
-class Measurer:
-    """Measures edits on the unedited model; bare prompts, without contexts.
-
-    Args:
-        decoder: The model.
-        tokenizer: Its tokenizer.
-        sites: The edited layers. Conflicts are means over them; ‖r‖ is taken at the third (the last, if fewer).
-        targets: How targets are optimized.
-        progress: Where progress is shown.
-        batch: Edits run at once.
-
-    Attributes:
-        residual_layer: The layer of ‖r‖.
-    """
-
-    def __init__(
-        self,
-        decoder: Decoder,
-        tokenizer: Any,
-        sites: Sequence[EditSite],
-        targets: TargetOptions,
-        progress: Progress,
-        batch: int = 32,
-    ) -> None:
-        self.decoder, self.tokenizer, self.sites, self.targets = decoder, tokenizer, list(sites), targets
-        self.progress, self.batch = progress, batch
-        self.residual_layer = self.sites[min(2, len(self.sites) - 1)].layer
-
-    def keys(self, requests: Sequence[EditRequest], label: str) -> Keys:
-        """Keys at the subjects' last tokens; ``label`` is shown with the progress.
-
-        Raises:
-            InputError: If a prompt is too long for the model.
-        """
-        rows = self._rows(requests)
-        return read_keys(self.decoder, self.sites, rows, self.progress, f"keys of {label}", device=torch.device("cpu"))
-
-    def residuals(self, requests: Sequence[EditRequest], label: str) -> list[float]:
-        """‖v* - v0‖ of each edit at the third edited layer, with targets optimized there.
-
-        Raises:
-            InputError: If a prompt is too long, or something is not finite.
-        """
-        rows, layer = self._rows(requests), self.residual_layer
-        found = read_residuals(self.decoder, rows, layer, self.targets, self.progress, f"residuals of {label}")
-        return [value for norms, _ in found for value in norms.tolist()]
-
-    def _rows(self, requests: Sequence[EditRequest]) -> list[BatchRows]:
-        return stream_rows(self.decoder, self.tokenizer, requests, _BARE, self.batch)
 
 
 def preserved_conflict(keys: Keys, preserved: Keys) -> list[float]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aeplus.commands.compare.outcome import Outcome
+from aeplus.commands.runs.outcome import Outcome
 from aeplus.errors import InputError
 from aeplus.metrics.mean import Interval
 from aeplus.metrics.paired import Hits, score_difference

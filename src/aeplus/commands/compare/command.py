@@ -9,32 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from aeplus.commands.compare.against import Against, check_against
-from aeplus.commands.compare.outcome import (
-    TABLES,
-    Outcome,
-    check_folder,
-    print_outcomes,
-    table_rows,
-    write_tables,
-)
-from aeplus.commands.compare.runs import Run, Runner, count_edits
 from aeplus.commands.compare.specs import MethodSpec, parse_seeds, parse_specs
+from aeplus.commands.compare.tables import TABLES, print_outcomes, table_rows, write_tables
 from aeplus.commands.compare.ways import print_ways, ways_markdown, ways_note
-from aeplus.commands.fit import BaseCLI, machine
+from aeplus.commands.fit import BaseCLI
+from aeplus.commands.runs.folder import check_folder
+from aeplus.commands.runs.outcome import Outcome
+from aeplus.commands.runs.runner import Run, Runner, count_edits
 from aeplus.models.decoder import Decoder
 from aeplus.models.loading import load_named
+from aeplus.run.report import machine
 from aeplus.trainer import silence_lightning
 from aeplus.utils.paths import check_output, expanded, locked
 from aeplus.utils.tables import print_line
 
 
-def run(options: Namespace, rest: list[str], command: str) -> int:
+def run(options: Namespace) -> int:
     """Runs every method with every seed that is not cached, and writes and prints the tables.
 
     Args:
         options: See :func:`~aeplus.commands.compare.arguments.compare_parser`.
-        rest: Options of ``aeplus fit``.
-        command: The command line, for the notes below the table.
 
     Returns:
         The exit status: 2 if a run failed, else 0.
@@ -46,7 +40,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     silence_lightning()
     specs, seeds = parse_specs(" ".join(options.methods)), parse_seeds(" ".join(options.seeds))
     out = expanded(options.out)
-    base = BaseCLI(rest)
+    base = BaseCLI(options.fit_arguments)
     settings = base.settings
     for name in TABLES:
         check_output(out / name, "--out")
@@ -61,7 +55,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     comparison.against = Against(options.against, {(run.label, run.seed): run.folder for run in runs})
     comparison.title = f"Edits: {edits} (%)"
     comparison.notes = {
-        "command": f"`{command}`",
+        "command": f"`{options.command}`",
         "seeds": ", ".join(map(str, seeds)),
         "edits": edits,
         "model": f"{model_settings['model']}, layers {', '.join(map(str, model_settings['layers']))}",

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from aeplus.commands.compare.outcome import Outcome, spread
+from aeplus.commands.runs.outcome import Outcome
 from aeplus.metrics.success import WAYS
-from aeplus.utils.tables import markdown_table, print_table
+from aeplus.utils.tables import markdown_table, print_table, spread
 
 TITLE = "By the way of asking (%)"
 _LABELS = {"generalization": "Gen", "specificity": "Spe"}

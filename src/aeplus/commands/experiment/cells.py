@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aeplus.commands.compare.outcome import check_folder
-from aeplus.commands.compare.runs import Run
 from aeplus.commands.compare.specs import MethodSpec, parse_specs
 from aeplus.commands.experiment.data import Place, check_place, place_of, slug
 from aeplus.commands.experiment.grid import SET, Grid
+from aeplus.commands.runs.folder import check_folder
+from aeplus.commands.runs.runner import Run
 from aeplus.errors import InputError
 
 _METHOD, _CALLBACKS = "method.", "callbacks."

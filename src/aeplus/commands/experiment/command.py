@@ -5,7 +5,6 @@ import platform
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ from aeplus.commands.experiment.estimate import calibrate, show_cells
 from aeplus.commands.experiment.grid import Experiment, Grid, read_experiment
 from aeplus.commands.experiment.study import FILE, Study
 from aeplus.commands.experiment.tables import check_tables
-from aeplus.commands.fit import BaseCLI, machine
+from aeplus.commands.fit import BaseCLI
 from aeplus.data.sources import is_missing
 from aeplus.errors import InputError, require_count
+from aeplus.run.report import machine, versions
 from aeplus.trainer import silence_lightning
 from aeplus.utils.cache import digest
 from aeplus.utils.jsonl import read_json
@@ -30,16 +30,13 @@ from aeplus.utils.paths import check_output, expanded, locked
 from aeplus.utils.tables import print_line
 
 _OWN = ("--data.path", "--data.seed", "--model.seed")
-_PACKAGES = ("aeplus", "torch", "transformers", "lightning")
 
 
-def run(options: Namespace, rest: list[str], command: str) -> int:
+def run(options: Namespace) -> int:
     """Makes the cells that are not finished, and writes and prints tables and figures.
 
     Args:
         options: See :func:`~aeplus.commands.experiment.arguments.experiment_parser`.
-        rest: Options of ``aeplus fit``.
-        command: The command line.
 
     Returns:
         The exit status: 2 if a cell failed, else 0.
@@ -49,11 +46,11 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         KeyboardInterrupt: After Ctrl-C; finished cells are kept.
     """
     silence_lightning()
-    _check_options(options, rest)
+    _check_options(options)
     launcher_options = launch.parse_launcher_options(options.launcher_options)
     experiment = read_experiment(options.name, options.scale)
     experiment = replace(experiment, grid=_asked(experiment.grid, options))
-    base = BaseCLI(_with_overrides(rest, experiment.grid))
+    base = BaseCLI(_with_overrides(options.fit_arguments, experiment.grid))
     settings = base.settings
     model = str(settings["model"]["model"])
     default = Path("lightning_logs") / "experiment" / experiment.name / Path(model).name
@@ -72,9 +69,9 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
         "scale": options.scale,
         "settings": asked,
         "model": model,
-        "command": command,
+        "command": options.command,
         "machine": machine(base.trainer.strategy.root_device),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "versions": {"python": platform.python_version(), **versions()},
         "seeds": experiment.grid.seeds,
     }
     study.check_files()
@@ -87,11 +84,11 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     return 2 if any(result.status != "done" for result in study.results) else 0
 
 
-def _check_options(options: Namespace, rest: Sequence[str]) -> None:
+def _check_options(options: Namespace) -> None:
     for name, value in (("--jobs", options.jobs), ("--edits", options.edits)):
         if value is not None:
             require_count(value, name, 1)
-    if given := [word for word in rest if word.partition("=")[0] in _OWN]:
+    if given := [word for word in options.fit_arguments if word.partition("=")[0] in _OWN]:
         msg = (
             f"expected no {given[0].partition('=')[0]}, got one, but an experiment draws its own data, with its own "
             "seeds; leave it out: --seeds chooses the seeds, and a YAML file of your own other data."

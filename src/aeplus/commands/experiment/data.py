@@ -117,11 +117,11 @@ def draw(place: Place, out: Path) -> None:
     if place.command == "build-stream":
         from aeplus.commands.stream.command import run
 
-        run(stream_parser().parse_args(place.words), [], "")
+        run(stream_parser().parse_args(place.words))
     else:
         from aeplus.commands.alphaset.command import run
 
-        run(alphaset_parser().parse_args(place.words), [], "")
+        run(alphaset_parser().parse_args(place.words))
     write_json(record, {**known, name: _key(place)}, overwrite=is_listed(record))
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aeplus.commands.compare.runs import Runner, count_edits
 from aeplus.commands.experiment.cells import Cell, make_cells, short, value_text
 from aeplus.commands.experiment.data import draw
 from aeplus.commands.experiment.grid import Grid
+from aeplus.commands.runs.runner import Runner, count_edits
 from aeplus.errors import InputError
 from aeplus.models.costs import ModelShape, memory
 from aeplus.models.decoder import Decoder

@@ -8,9 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from aeplus.commands.compare.outcome import Outcome, take_over
-from aeplus.commands.compare.runs import Run, Runner
 from aeplus.commands.options import split_list
+from aeplus.commands.runs.cache import take_over
+from aeplus.commands.runs.outcome import Outcome
+from aeplus.commands.runs.runner import Run, Runner
 from aeplus.errors import InputError
 from aeplus.utils.paths import LOCK, locked
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from aeplus.commands.cases import cases as write_cases
-from aeplus.commands.compare.runs import count_edits
 from aeplus.commands.experiment import launch
 from aeplus.commands.experiment.cells import Cell, groups_of
 from aeplus.commands.experiment.data import draw
@@ -25,6 +24,7 @@ from aeplus.commands.experiment.tables import (
     tables_csv,
 )
 from aeplus.commands.experiment.values import Files
+from aeplus.commands.runs.runner import count_edits
 from aeplus.errors import InputError
 from aeplus.figures import save_svg
 from aeplus.utils.jsonl import read_json, write_json

@@ -13,7 +13,7 @@ from aeplus.commands.experiment.cells import Cell, short, value_text
 from aeplus.commands.experiment.grid import AXES, SET, Claim, Layout
 from aeplus.commands.experiment.values import Files, When, value_of
 from aeplus.errors import InputError
-from aeplus.utils.tables import markdown_table, print_table
+from aeplus.utils.tables import markdown_table, print_table, shown, with_deviation
 
 Number = dict[str, Any]
 """``mean``, ``sd`` (``None`` of one seed) and ``n``."""
@@ -146,7 +146,7 @@ def table_markdown(layout: Layout, table: Mapping[str, Any]) -> str:
     for row in table["rows"]:
         rows.append([row["label"], *_texts(row, table, forms)])
         if row["paper"] is not None:
-            paper = ["–" if n is None else format(n, form) for n, form in zip(row["paper"], forms, strict=True)]
+            paper = [shown(n, form) for n, form in zip(row["paper"], forms, strict=True)]
             rows.append([f"{row['label']}, paper", *paper])
     note = f"\n\n{table['note']}" if table["note"] else ""
     return f"## {table['title']}\n\n{markdown_table(header, rows, left=header[:1])}{note}"
@@ -190,10 +190,9 @@ def _spread(numbers: Sequence[float]) -> Number | None:
 def _text(number: Number | None, form: str, most: int = 0) -> str:
     """A number as tables show it; how many seeds it is of where others are of more."""
     if number is None:
-        return "–"
-    mean = format(number["mean"], form)
-    shown = mean if number["sd"] is None else f"{mean} ± {format(number['sd'], form)}"
-    return shown if number["n"] >= most else f"{shown} (n = {number['n']})"
+        return shown(None)
+    text = with_deviation(number["mean"], number["sd"], form)
+    return text if number["n"] >= most else f"{text} (n = {number['n']})"
 
 
 def _texts(row: Mapping[str, Any], table: Mapping[str, Any], forms: Sequence[str]) -> list[str]:

@@ -57,13 +57,11 @@ class InspectCLI(BaseCLI):
         super().parse_arguments(parser, args)
 
 
-def run(options: Namespace, rest: list[str], command: str) -> int:
+def run(options: Namespace) -> int:
     """Examines the edits, prints the table and writes JSON Lines, the page and the figures.
 
     Args:
         options: See :func:`~aeplus.commands.inspect.arguments.inspect_parser`.
-        rest: Options of ``aeplus fit``.
-        command: The command line.
 
     Raises:
         InputError: If something cannot be used or written.
@@ -74,7 +72,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     require_count(options.length, "--length", 1)
     for name in _FILES:
         check_output(expanded(options.out) / name, "--out")
-    cli = InspectCLI(rest)
+    cli = InspectCLI(options.fit_arguments)
     settings, data = cli.settings["model"], cli.datamodule
     requests = stripped(data)
     model, tokenizer = load_named(settings)

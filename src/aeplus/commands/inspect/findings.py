@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
 from aeplus.edits import SLOT, EditRequest, same_answer
 from aeplus.models.tokens import Tokenized, tokenize
+from aeplus.run.records import conflict_order
 from aeplus.texts import joined
 
 LONG_TARGET = 4
@@ -90,24 +89,6 @@ def clashes(requests: Sequence[EditRequest], batch_size: int) -> list[tuple[list
                 (duplicates if same else contradictions).append(Clash(other + 1, other // batch_size + 1, target))
         result.append((contradictions, duplicates))
     return result
-
-
-def conflict_order(*columns: Sequence[float | None]) -> list[int]:
-    """The indices of edits, the most conflicting first: by the mean of their ranks in every column.
-
-    Ranks make quantities of different scales comparable. ``None`` has no rank; equal values share one.
-    """
-    count = len(columns[0])
-    total, known = np.zeros(count), np.zeros(count)
-    for column in columns:
-        values = np.array([np.nan if value is None else value for value in column], dtype=float)
-        finite = np.isfinite(values)
-        ordered = np.sort(values[finite])
-        ranks = (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2
-        total[finite] += ranks[finite] / max(len(ordered), 1)
-        known[finite] += 1
-    mean = total / np.maximum(known, 1)
-    return sorted(range(count), key=lambda i: (-mean[i], i))
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,17 @@
 
 import re
 from argparse import Namespace
-from collections.abc import Sequence
 
 from aeplus.errors import InputError
 from aeplus.journal import Journal, Undone
 from aeplus.journal.base import load_base, sources
+from aeplus.metrics.success import SCORES
 from aeplus.models.loading import save_model
 from aeplus.utils.paths import check_output, expanded
-from aeplus.utils.tables import counted, print_line, print_table
-
-_NAMES = ("efficacy", "generalization", "specificity", "score")
+from aeplus.utils.tables import counted, print_line, print_table, shown
 
 
-def apply(options: Namespace, rest: Sequence[str], command: str) -> int:
+def apply(options: Namespace) -> int:
     """Saves the edited model.
 
     Raises:
@@ -34,7 +32,7 @@ def apply(options: Namespace, rest: Sequence[str], command: str) -> int:
     return 0
 
 
-def undo(options: Namespace, rest: Sequence[str], command: str) -> int:
+def undo(options: Namespace) -> int:
     """Takes edits out and reports what that did.
 
     Raises:
@@ -73,9 +71,9 @@ def _range(text: str) -> tuple[int, int]:
 def _print(undone: Undone, journal: Journal) -> None:
     how = f", {undone.replayed} batches solved again" if undone.replayed else ""
     rows = [
-        [f"{what}, {when}", *("–" if (value := summary[name]) is None else f"{value:.1f}" for name in _NAMES)]
+        [f"{what}, {when}", *(shown(summary[name]) for name in SCORES)]
         for what, pair in (("taken out", undone.removed), ("all others", undone.others))
         for when, summary in zip(("before", "after"), pair, strict=True)
     ]
     title = f"{counted(undone.edits, 'edit')} taken out{how}: entry {undone.number} of {journal.folder} (%)"
-    print_table(title, ["", *(name.capitalize() for name in _NAMES)], rows, left=[""])
+    print_table(title, ["", *(name.capitalize() for name in SCORES)], rows, left=[""])

@@ -1,7 +1,6 @@
 """``aeplus export``."""
 
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 
 from aeplus.errors import InputError
@@ -13,7 +12,7 @@ from aeplus.utils.paths import check_output, expanded
 from aeplus.utils.tables import print_line
 
 
-def run(options: Namespace, rest: Sequence[str], command: str) -> int:
+def run(options: Namespace) -> int:
     """Writes the folder, and uploads or checks it where asked.
 
     Raises:
@@ -28,7 +27,7 @@ def run(options: Namespace, rest: Sequence[str], command: str) -> int:
     journal = Journal.open(options.journal)
     check_output(out, "--out", sources(journal.chain, options.model, options.source), folder=True)
     model, tokenizer = load_base(journal.chain, options.model)
-    done = export(journal, options.format, out, model, tokenizer, command, chosen)
+    done = export(journal, options.format, out, model, tokenizer, options.command, chosen)
     print_line(f"{options.format}: {out}")
     if done.rank is not None:
         print_line(f"rank {done.rank}; relative error of a layer's change at most {max(done.lost.values()):.1e}")

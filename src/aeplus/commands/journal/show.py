@@ -2,7 +2,6 @@
 
 import json
 from argparse import Namespace
-from collections.abc import Sequence
 from typing import Any
 
 from aeplus.journal import Journal, LogLine
@@ -12,7 +11,7 @@ from aeplus.utils.tables import Row, counted, print_line, print_table
 _HEADER = ["entry", "time (UTC)", "what", "edits", "in the model", "Score on validation", "kB"]
 
 
-def log(options: Namespace, rest: Sequence[str], command: str) -> int:
+def log(options: Namespace) -> int:
     """Prints a line for every record."""
     journal = Journal.open(options.journal)
     lines = journal.log()
@@ -27,7 +26,7 @@ def log(options: Namespace, rest: Sequence[str], command: str) -> int:
     return 0
 
 
-def show(options: Namespace, rest: Sequence[str], command: str) -> int:
+def show(options: Namespace) -> int:
     """Prints one record.
 
     Raises:
@@ -59,7 +58,7 @@ def show(options: Namespace, rest: Sequence[str], command: str) -> int:
     return 0
 
 
-def verify(options: Namespace, rest: Sequence[str], command: str) -> int:
+def verify(options: Namespace) -> int:
     """Checks everything.
 
     Raises:

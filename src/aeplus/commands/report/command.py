@@ -14,13 +14,11 @@ from aeplus.errors import InputError
 from aeplus.utils.paths import check_output, expanded, whole_file
 
 
-def run(options: Namespace, rest: list[str], command: str) -> int:
+def run(options: Namespace) -> int:
     """Writes the pages.
 
     Args:
         options: See :func:`~aeplus.commands.report.arguments.report_parser`.
-        rest: Empty.
-        command: The command line, for the foot of the page.
 
     Raises:
         InputError: If a folder is not one of ours, a file of it is missing or damaged, or a page may not be written.
@@ -36,7 +34,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     inputs = [file for folder in options.runs for file in _files(expanded(folder))]
     for option, path in outputs.items():
         check_output(path, option, inputs, options.overwrite)
-    document = report(options.runs, options.against, command)
+    document = report(options.runs, options.against, options.command)
     for option, path in outputs.items():
         text = html_page(document) if option == "--out" else markdown_page(document, path.parent)
         with whole_file(path, overwrite=options.overwrite, mark=False) as scratch:

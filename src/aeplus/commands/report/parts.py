@@ -6,7 +6,7 @@ from pathlib import Path
 from shlex import join
 from typing import Any
 
-from aeplus.commands.compare.outcome import HEADER, LEGEND, Outcome, spread, table_rows
+from aeplus.commands.compare.tables import HEADER, LEGEND, table_rows
 from aeplus.commands.report.document import (
     Block,
     Cell,
@@ -33,6 +33,9 @@ from aeplus.commands.report.tables import (
     value_range,
     ways,
 )
+from aeplus.commands.runs.outcome import Outcome
+from aeplus.metrics.success import SCORES
+from aeplus.utils.tables import shown, spread, with_deviation
 
 _NOT_RECORDED = "not recorded"
 
@@ -136,11 +139,9 @@ def paper_table(table: Mapping[str, Any]) -> Table:
     def cell(value: Mapping[str, Any] | None, paper: Any, form: str) -> Cell:
         known = "" if paper is None else f"paper {paper}"  # with the digits that it has there
         if value is None:
-            return Cell("–", known)
-        shown = format(value["mean"], form)
-        if value.get("sd") is not None and value["n"] > 1:
-            shown += f" ± {format(value['sd'], form)}"
-        return Cell(shown + (f" (n = {value['n']})" if value["n"] < largest else ""), known)
+            return Cell(shown(None), known)
+        text = with_deviation(value["mean"], value.get("sd") if value["n"] > 1 else None, form)
+        return Cell(text + (f" (n = {value['n']})" if value["n"] < largest else ""), known)
 
     rows = [
         [row["label"], *map(cell, row["values"], row.get("paper") or [None] * len(row["values"]), forms)]
@@ -169,12 +170,11 @@ def _lead(run: Run) -> str:
 
 
 def _headline(run: Run) -> Headline:
-    names = ("efficacy", "generalization", "specificity", "score")
-    values = [(run.metrics["before"][name], run.metrics["after"][name]) for name in names]
+    values = [(run.metrics["before"][name], run.metrics["after"][name]) for name in SCORES]
     return Headline(
         [
             (name.capitalize(), spread([after], ".1f"), f"before: {spread([before], '.1f')}")
-            for name, (before, after) in zip(names, values, strict=True)
+            for name, (before, after) in zip(SCORES, values, strict=True)
         ]
     )
 
@@ -218,7 +218,7 @@ def _environment(runs: Sequence[Run]) -> Block:
     names = list(dict.fromkeys(name for row in rows for name in row))
     if len(runs) == 1:
         return Facts(list(rows[0].items()))
-    cells = [[row.get(name, _NOT_RECORDED) for name in names] for row in rows]
+    cells = [[row.get(name, _NOT_RECORDED) for name in SCORES] for row in rows]
     named = [[run.label, *row] for run, row in zip(runs, cells, strict=True)]
     return Table("", ["run", *names], named, left=len(names) + 1)
 
@@ -283,7 +283,7 @@ def _cells_table(cells: Sequence[Mapping[str, Any]]) -> Table:
                 settings(cell.get("set")) or "–",
                 str(cell["seed"]),
                 f"{cell['status']}: {cell['error']}" if cell.get("error") else cell["status"],
-                "–" if minutes is None else f"{minutes:.1f}",
+                shown(minutes),
             ]
         )
     return Table("Cells", ["data", "method", "sets", "seed", "status", "minutes"], rows, left=5)

@@ -14,8 +14,9 @@ from aeplus.commands.report.shapes import (
     or_none,
     text,
 )
+from aeplus.metrics.success import SCORES
 
-_SCORES = {name: or_none(number) for name in ("efficacy", "generalization", "specificity", "score")}
+_SUMMARY = {name: or_none(number) for name in SCORES}
 _INTERVAL = fields({"value": or_none(number), "low": or_none(number), "high": or_none(number), "count": count})
 
 
@@ -45,8 +46,8 @@ METRICS = fields(
         "seed": count,
         "edits": count,
         "edits_done": count,
-        "before": fields(_SCORES),
-        "after": fields(_SCORES),
+        "before": fields(_SUMMARY),
+        "after": fields(_SUMMARY),
         "intervals": fields({"before": mapping(_INTERVAL), "after": mapping(_INTERVAL)}),
         "hits": mapping(_hits),
         "batches": items(_BATCH),

@@ -6,16 +6,17 @@ from typing import Any
 from aeplus.commands.compare.against import HEADER as AGAINST
 from aeplus.commands.compare.against import LEGEND as PAIRED
 from aeplus.commands.compare.against import Against
-from aeplus.commands.compare.outcome import Outcome, spread
 from aeplus.commands.compare.ways import TITLE, ways_table
-from aeplus.commands.inspect.findings import conflict_order
 from aeplus.commands.report.document import Block, Cell, Paragraph, Table
 from aeplus.commands.report.gather import Run
+from aeplus.commands.runs.outcome import Outcome
+from aeplus.metrics.success import SCORES
+from aeplus.run.records import conflict_order
+from aeplus.utils.tables import shown, spread
 
 Seeds = Mapping[str, Mapping[int, Run]]
 """Runs by label and seed."""
 
-_SCORES = ("efficacy", "generalization", "specificity", "score")
 _DEPTH = 4  # of what EvaluationWriter measured
 _SHOWN = 10
 
@@ -37,10 +38,10 @@ def scores_table(runs: Sequence[Run]) -> Table:
 
     def row(label: str, run: Run, when: str) -> list[str | Cell]:
         found = run.metrics["intervals"][when]
-        return [label, *(_with_interval(run.metrics[when][name], found.get(name)) for name in _SCORES)]
+        return [label, *(_with_interval(run.metrics[when][name], found.get(name)) for name in SCORES)]
 
     unedited = {  # the first of those that agree
-        tuple(_shown(run.metrics["before"][name], ".1f") for name in _SCORES): run for run in reversed(runs)
+        tuple(shown(run.metrics["before"][name]) for name in SCORES): run for run in reversed(runs)
     }
     several = len(unedited) > 1
     rows = [
@@ -48,7 +49,7 @@ def scores_table(runs: Sequence[Run]) -> Table:
     ]
     rows += [row(run.label if run.complete else f"{run.label} ({run.state})", run, "after") for run in runs]
     note = "Percent of prompts, with the 95 % bootstrap interval over the edits. Score: the mean of the three."
-    return Table("Before and after", ["", *(name.capitalize() for name in _SCORES)], rows, note=note)
+    return Table("Before and after", ["", *(name.capitalize() for name in SCORES)], rows, note=note)
 
 
 def ways(runs: Seeds) -> list[Block]:
@@ -163,8 +164,8 @@ def hardest_edits(run: Run) -> list[Block]:
     rows = []
     for record in (records[index] for index in order[:_SHOWN]):
         before, after = (None if of is None else of.get("score") for of in (record.before, record.after))
-        success = "superseded" if record.superseded else _shown(after, ".0f")
-        values = [f"{record.s_K0:.2f}", f"{record.s_Kp:.2f}", _shown(record.residual, ".3g"), _shown(before, ".0f")]
+        success = "superseded" if record.superseded else shown(after, ".0f")
+        values = [f"{record.s_K0:.2f}", f"{record.s_Kp:.2f}", shown(record.residual, ".3g"), shown(before, ".0f")]
         rows.append([str(record.edit), record.prompt, record.target, *values, success])
     header = ["edit", "prompt", "target", "s(k, K0)", "s(k, Kp)", "‖r‖", "Score before", "after"]
     title = f"The {len(rows)} most conflicting of {len(records)} edits, {run.label}"
@@ -209,7 +210,7 @@ def _asked(run: Run | None) -> Any:
 
 def _with_interval(value: float | None, interval: Mapping[str, Any] | None) -> str | Cell:
     if value is None or interval is None or interval["low"] is None or interval["high"] is None:
-        return _shown(value, ".1f")
+        return shown(value)
     return Cell(f"{value:.1f}", f"{interval['low']:.1f} to {interval['high']:.1f}")
 
 
@@ -251,7 +252,3 @@ def value_range(counts: Iterable[int]) -> str:
     """One number, or the least and the largest of several."""
     known = sorted(set(counts))
     return str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
-
-
-def _shown(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)

@@ -16,13 +16,11 @@ from aeplus.utils.paths import check_output, expanded
 from aeplus.utils.progress import BarProgress
 
 
-def run(options: Namespace, rest: list[str], command: str) -> int:
+def run(options: Namespace) -> int:
     """Draws a stream of edits.
 
     Args:
         options: See :func:`~aeplus.commands.stream.arguments.stream_parser`.
-        rest: Empty.
-        command: The command line.
 
     Raises:
         InputError: If something cannot be used, or the pool is too small.
@@ -67,7 +65,7 @@ def facts_path(out: Path) -> Path:
 
 def measured_residuals(options: Namespace, layers: list[int], edits: Sequence[EditRequest]) -> list[float]:
     """‖r‖ of some edits on the model that the options name."""
-    from aeplus.commands.alphaset.measure import Measurer
+    from aeplus.commands.stream_keys import Measurer
     from aeplus.models.decoder import Decoder
     from aeplus.models.loading import load_on_device
     from aeplus.targets.optimizer import TargetOptions

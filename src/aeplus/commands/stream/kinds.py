@@ -38,7 +38,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Stream:
+class DrawnStream:
     """A stream.
 
     Attributes:
@@ -54,7 +54,7 @@ Chosen = list[tuple[EditRequest, EditRequest]]
 """Edits in their order, each with its record."""
 
 
-def build_stream(kind: str, pool: Pool, draw: Draw) -> Stream:
+def build_stream(kind: str, pool: Pool, draw: Draw) -> DrawnStream:
     """A stream with its test prompts.
 
     Args:
@@ -84,7 +84,7 @@ def build_stream(kind: str, pool: Pool, draw: Draw) -> Stream:
             "choose a smaller --count, or a larger pool",
             stacklevel=2,
         )
-    return Stream(edits, _named_facts(pool, chosen, draw.seed) if kind == "preserved" else [])
+    return DrawnStream(edits, _named_facts(pool, chosen, draw.seed) if kind == "preserved" else [])
 
 
 def _plain(pool: Pool, draw: Draw) -> Chosen:

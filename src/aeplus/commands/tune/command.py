@@ -4,7 +4,6 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from aeplus.commands.fit import machine
 from aeplus.commands.options import parse_layers, split_list
 from aeplus.commands.tune.config_file import ConfigFile, markdown, print_trials
 from aeplus.commands.tune.search import TUNED, search, stages, start
@@ -13,19 +12,19 @@ from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.methods.compositions import find_composition, named_method
 from aeplus.methods.registry import METHODS, NamedMethod, shipped_methods
+from aeplus.metrics.success import ASPECTS
 from aeplus.models.loading import load_named
+from aeplus.run.report import machine
 from aeplus.trainer import silence_lightning
 from aeplus.utils.paths import check_output, expanded, whole_file
 from aeplus.utils.tables import print_line
 
 
-def run(options: Namespace, rest: list[str], command: str) -> int:
+def run(options: Namespace) -> int:
     """Searches, writes the YAML and the table, and prints the table.
 
     Args:
         options: See :func:`~aeplus.commands.tune.arguments.tune_parser`.
-        rest: Options of ``aeplus fit``.
-        command: The command line, for the notes.
 
     Raises:
         InputError: If something cannot be used, or no trial of a stage could be run.
@@ -36,7 +35,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     acting = {name: named_method(method).acting for name, method in methods.items() if name not in TUNED}
     fixed = None if options.fixed_layers is None else parse_layers(" ".join(options.fixed_layers), "--fixed-layers")
     folder = expanded(options.trials)
-    base = TuneCLI(rest)
+    base = TuneCLI(options.fit_arguments)
     settings = base.settings
     sources = settings["data"]["path"]
     check_output(path, "--out", [sources] if isinstance(sources, str) else sources or (), options.overwrite)
@@ -60,7 +59,7 @@ def run(options: Namespace, rest: list[str], command: str) -> int:
     paths = settings["data"]["path"]
     sources = paths if isinstance(paths, str) else ", ".join(paths)
     notes = {
-        "command": command,
+        "command": options.command,
         "edits": f"{len(base.datamodule.requests)} of {sources}, in one batch, seed {options.seed}",
         "machine": machine(base.trainer.strategy.root_device),
     }
@@ -95,7 +94,7 @@ def strip(data: EditDataModule) -> None:
     data.batch_size = len(requests)
     data.setup("fit")
     aspects = {item.aspect for item in data.validation_items()}
-    if missing := sorted({"efficacy", "generalization", "specificity"} - aspects):
+    if missing := sorted(set(ASPECTS) - aspects):
         msg = (
             f"expected validation prompts for every score, got none for {', '.join(missing)}; set "
             "data.validation_share and data.preserved_count above 0, or choose other edits."

@@ -13,8 +13,8 @@ from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from aeplus.callbacks import BatchCommit, EditCallback, EditProgressBar, SmoothingStop
-from aeplus.commands.compare.outcome import settings_digest
 from aeplus.commands.fit import BaseCLI
+from aeplus.commands.runs.cache import settings_digest
 from aeplus.commands.tune.search import Result, Values
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError

@@ -51,7 +51,7 @@ _FORMS = (
 _SEQUENCE = (("", r" (?:follows|is followed by) "),)
 
 
-class Statement(NamedTuple):
+class SplitStatement(NamedTuple):
     """A statement split into its parts.
 
     Attributes:
@@ -133,13 +133,13 @@ def _aliases(axes: tuple[Probe, ...], target: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(alias for probe in asked for alias in probe.aliases if alias != target))
 
 
-def _answer(original: str, statement: Statement) -> str | None:
+def _answer(original: str, statement: SplitStatement) -> str | None:
     """The answer of the original fact, which is equal to the statement up to there."""
     beginning = statement.prompt.replace(SLOT, statement.subject)
     return original.removesuffix(".").removeprefix(beginning).strip() or None
 
 
-def split_statement(statement: str, original: str | None = None, relation: str | None = None) -> Statement:
+def split_statement(statement: str, original: str | None = None, relation: str | None = None) -> SplitStatement:
     """Finds subject and answer of a statement, such as Ann and Oslo in ``The place of birth of Ann is Oslo.``.
 
     RippleEdits has one wording per relation, and each is of one of these forms:
@@ -186,7 +186,7 @@ def split_statement(statement: str, original: str | None = None, relation: str |
             raise InputError(msg)
         for end in ends:
             subject = sentence[start.end() : end.start()]
-            return Statement(start[0] + SLOT + end[0].rstrip(), subject, sentence[end.end() :])
+            return SplitStatement(start[0] + SLOT + end[0].rstrip(), subject, sentence[end.end() :])
     msg = (
         "expected 'prompt' to be a statement in RippleEdits' wording, such as 'The place of birth of Ann is Oslo.', "
         f"got {statement!r}, in which no subject is found; reword it."

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aeplus.utils.tables import markdown_table
+from aeplus.metrics.success import SCORES
+from aeplus.utils.tables import markdown_table, shown
 
 Summary = Mapping[str, float | None]
-_NAMES = ("efficacy", "generalization", "specificity", "score")
 
 
 @dataclass(frozen=True)
-class Probe:
+class ServedProbe:
     """A prompt by which one can see whether the edits are served.
 
     Attributes:
@@ -31,7 +31,7 @@ def card(
     edits: Sequence[Mapping[str, Any]],
     methods: Sequence[str],
     scores: tuple[Summary, Summary],
-    probe: Probe,
+    probe: ServedProbe,
     command: str,
     notes: Sequence[str] = (),
 ) -> str:
@@ -50,7 +50,7 @@ def card(
     base, revision = header["model"]["model"], header["model"]["revision"]
     rows = [[f"{edit['prompt'].replace('{}', edit['subject'])}", edit["target_new"]] for edit in edits]
     measured = [
-        [when, *("–" if (value := summary[name]) is None else f"{value:.1f}" for name in _NAMES)]
+        [when, *(shown(summary[name]) for name in SCORES)]
         for when, summary in zip(("before", "after"), scores, strict=True)
     ]
     return "\n".join(
@@ -66,7 +66,7 @@ def card(
             "A server that drops an adapter whose names it does not know says nothing and serves the base model. Ask,",
             f"greedily: {probe.prompt!r}",
             *("", f"- with the edits: {probe.after!r}", f"- without them: {probe.before!r}", ""),
-            *("## Scores (%)", "", markdown_table(["", *map(str.capitalize, _NAMES)], measured, left=[""]), ""),
+            *("## Scores (%)", "", markdown_table(["", *map(str.capitalize, SCORES)], measured, left=[""]), ""),
             *("## Edits", "", markdown_table(["prompt", "target"], rows, left=["prompt", "target"]), ""),
         ]
     )

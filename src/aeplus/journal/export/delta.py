@@ -8,7 +8,6 @@ for name in {key.rpartition(".")[0] for key in delta}:
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
@@ -45,12 +44,3 @@ def delta_tensors(entries: Entries, sites: list[EditSite]) -> dict[str, Tensor]:
 def write_delta(path: Path, tensors: dict[str, Tensor], notes: dict[str, Any]) -> None:
     """Writes the factors; ``notes`` become the file's metadata."""
     save_file(tensors, path, {name: str(value) for name, value in notes.items()})
-
-
-@torch.no_grad()
-def apply_delta(model: Any, tensors: dict[str, Tensor]) -> None:
-    """Adds the factors to a model, as in the three lines above."""
-    state = model.state_dict()
-    for name in {key.rpartition(".")[0] for key in tensors}:
-        change = tensors[f"{name}.left"] @ tensors[f"{name}.right"]
-        state[name] += change.to(state[name])

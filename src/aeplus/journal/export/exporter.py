@@ -9,14 +9,14 @@ from aeplus.edits import still_holding
 from aeplus.errors import InputError
 from aeplus.journal.base import BaseModel
 from aeplus.journal.export.adapter import PREFIX, Adapter
-from aeplus.journal.export.card import Probe, card
+from aeplus.journal.export.card import ServedProbe, card
 from aeplus.journal.export.delta import delta_tensors, write_delta
 from aeplus.journal.export.gguf import write_gguf
 from aeplus.models.generate import generate
 from aeplus.models.loading import gguf_source, write_model
 from aeplus.run.committed.entries import Entries, request_from
 from aeplus.run.committed.store import ReadOnlyStore
-from aeplus.run.measuring import Measure, asking
+from aeplus.run.measuring import JournalMeasure, asking
 from aeplus.utils.fingerprint import weights_fingerprint
 from aeplus.utils.paths import whole_folder
 
@@ -57,7 +57,7 @@ class Exported:
     """
 
     folder: Path
-    probe: Probe
+    probe: ServedProbe
     lost: dict[int, float]
     rank: int | None = None
 
@@ -78,14 +78,14 @@ def export(
     with BaseModel(store.chain, model) as base, whole_folder(folder) as scratch:
         model.requires_grad_(False).eval()
         requests = [request_from(edit) for entry in entries for edit in entry.edits]
-        measure = Measure(base.decoder, tokenizer, requests)
+        measure = JournalMeasure(base.decoder, tokenizer, requests)
         holding = [request for request, holds in zip(requests, still_holding(requests), strict=True) if holds]
         prompt, tokens = holding[-1].question, asking(tokenizer, requests)
         joins = [holding[-1].join]
         before = measure(requests), generate(base.decoder, tokens, [prompt], _ANSWER, joins=joins)[0]
         entries.apply(base.sites)
         after = measure(requests), generate(base.decoder, tokens, [prompt], _ANSWER, joins=joins)[0]
-        probe, lost, rank = Probe(prompt, before[1], after[1]), dict[int, float](), None
+        probe, lost, rank = ServedProbe(prompt, before[1], after[1]), dict[int, float](), None
         scratch.mkdir()
         notes = []
         if form == "huggingface":

@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from aeplus.errors import InputError
-from aeplus.journal.export.card import Probe
+from aeplus.journal.export.card import ServedProbe
 
 _SECONDS = 60
 
 
-def check_served(url: str, probe: Probe, model: str | None = None) -> str:
+def check_served(url: str, probe: ServedProbe, model: str | None = None) -> str:
     """Asks a server for the greedy continuation of the probe, and compares it with both answers.
 
     Args:

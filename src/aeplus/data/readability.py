@@ -12,8 +12,8 @@ from aeplus.texts import joined
 
 
 @dataclass(frozen=True)
-class Reader:
-    """What a model reads.
+class ModelLimits:
+    """What bounds what a model can read.
 
     Attributes:
         tokenizer: Its tokenizer.
@@ -44,15 +44,15 @@ class Problem(NamedTuple):
     test: tuple[str, int] | None = None
 
 
-def find_problems(reader: Reader, requests: Sequence[EditRequest], tests: bool = True) -> list[Problem]:
+def find_problems(limits: ModelLimits, requests: Sequence[EditRequest], tests: bool = True) -> list[Problem]:
     """Everything of some edits that a model cannot read, in their order.
 
     Args:
-        reader: The model.
+        limits: The model.
         requests: The edits.
         tests: Whether to look at what tests them too: only a measurement may.
     """
-    found = [*_edits(reader, requests), *(_tests(reader, requests) if tests else ())]
+    found = [*_edits(limits, requests), *(_tests(limits, requests) if tests else ())]
     return sorted(found, key=lambda problem: problem.edit)
 
 
@@ -77,19 +77,21 @@ def without(requests: Sequence[EditRequest], problems: Sequence[Problem]) -> lis
     ]
 
 
-def readable_validation(reader: Reader, validation: ValidationSet, requests: Sequence[EditRequest]) -> ValidationSet:
+def readable_validation(
+    limits: ModelLimits, validation: ValidationSet, requests: Sequence[EditRequest]
+) -> ValidationSet:
     """The validation prompts that a model can read.
 
     Args:
-        reader: The model.
+        limits: The model.
         validation: The set.
         requests: The edits, in the stream's order.
     """
 
     def fits(items: Sequence[tuple[str, str | None, str]]) -> list[bool]:
-        tokenized = tokenize(reader.tokenizer, [joined(*item) for item in items])
+        tokenized = tokenize(limits.tokenizer, [joined(*item) for item in items])
         pairs = zip(tokenized, items, strict=True)
-        return [_problem_of(reader, tokens, prompt, answer) is None for tokens, (prompt, answer, _) in pairs]
+        return [_problem_of(limits, tokens, prompt, answer) is None for tokens, (prompt, answer, _) in pairs]
 
     rewrites = fits([(item.prompt, item.answer, requests[item.request_index].join) for item in validation.rewrites])
     firsts = fits([(item.prompt, item.answer, requests[i].join) for i, item in validation.firsts.items()])
@@ -107,57 +109,57 @@ def readable_validation(reader: Reader, validation: ValidationSet, requests: Seq
 # ---- edits
 
 
-def _edits(reader: Reader, requests: Sequence[EditRequest]) -> list[Problem]:
+def _edits(limits: ModelLimits, requests: Sequence[EditRequest]) -> list[Problem]:
     texts = [joined(request.question, request.target_new, request.join) for request in requests]
-    longest = max((len(tokens.ids) for tokens in tokenize(reader.tokenizer, reader.contexts)), default=0)
+    longest = max((len(tokens.ids) for tokens in tokenize(limits.tokenizer, limits.contexts)), default=0)
     problems = []
-    for index, (request, tokens) in enumerate(zip(requests, tokenize(reader.tokenizer, texts), strict=True)):
-        found = _subject(reader, request, tokens) or _length(reader, request, len(tokens.ids), longest)
+    for index, (request, tokens) in enumerate(zip(requests, tokenize(limits.tokenizer, texts), strict=True)):
+        found = _subject(limits, request, tokens) or _length(limits, request, len(tokens.ids), longest)
         if found is not None:
             problems.append(Problem(index, *found))
     return problems
 
 
-def _subject(reader: Reader, request: EditRequest, tokens: Tokenized) -> tuple[str, str] | None:
+def _subject(limits: ModelLimits, request: EditRequest, tokens: Tokenized) -> tuple[str, str] | None:
     start, end = request.prompt.index(SLOT), request.subject_end
-    mark = subject_token(reader.tokenizer, tokens, end)
+    mark = subject_token(limits.tokenizer, tokens, end)
     if mark is None or not any(a < end and b > start for a, b in tokens.spans[tokens.added :]):
         return "subject", f"expected a subject that the tokenizer keeps, got {request.subject!r:.60}; write another."
-    answer = first_answer_token(reader.tokenizer, tokens, len(request.question))
-    if not reader.tokenizer.decode(tokens.ids[answer:]).strip():
+    answer = first_answer_token(limits.tokenizer, tokens, len(request.question))
+    if not limits.tokenizer.decode(tokens.ids[answer:]).strip():
         return (
             "target_new",
             f"expected an answer that the tokenizer keeps, got {request.target_new!r:.60}; write another.",
         )
     if answer <= mark:
-        token = reader.tokenizer.decode([tokens.ids[answer]])
+        token = limits.tokenizer.decode([tokens.ids[answer]])
         return "target_new", (
             f"expected subject and answer to have tokens of their own, got {token!r} for the end of the one and the "
             "beginning of the other; put a word between them or choose another data.join."
         )
-    return _unknown(reader, request, tokens)
+    return _unknown(limits, request, tokens)
 
 
-def _unknown(reader: Reader, request: EditRequest, tokens: Tokenized) -> tuple[str, str] | None:
-    outside = [i for i, token in enumerate(tokens.ids) if reader.vocabulary is not None and token >= reader.vocabulary]
+def _unknown(limits: ModelLimits, request: EditRequest, tokens: Tokenized) -> tuple[str, str] | None:
+    outside = [i for i, token in enumerate(tokens.ids) if limits.vocabulary is not None and token >= limits.vocabulary]
     if not outside:
         return None
     place = tokens.spans[outside[0]][1] - 1  # a token may begin with the space before
     field = "target_new" if place >= len(request.question) else "prompt"
     if request.prompt.index(SLOT) <= place < request.subject_end:
         field = "subject"
-    return field, _outside(reader, tokens.ids[outside[0]])
+    return field, _outside(limits, tokens.ids[outside[0]])
 
 
-def _outside(reader: Reader, token: int) -> str:
+def _outside(limits: ModelLimits, token: int) -> str:
     return (
-        f"expected tokens that the model has an embedding of, {reader.vocabulary} of them, got token {token} "
-        f"({reader.tokenizer.convert_ids_to_tokens(token)!r}); load the tokenizer of this model."
+        f"expected tokens that the model has an embedding of, {limits.vocabulary} of them, got token {token} "
+        f"({limits.tokenizer.convert_ids_to_tokens(token)!r}); load the tokenizer of this model."
     )
 
 
-def _length(reader: Reader, request: EditRequest, length: int, longest: int) -> tuple[str, str] | None:
-    limit = reader.limit
+def _length(limits: ModelLimits, request: EditRequest, length: int, longest: int) -> tuple[str, str] | None:
+    limit = limits.limit
     if limit is None:
         return None
     if length > limit:
@@ -167,8 +169,8 @@ def _length(reader: Reader, request: EditRequest, length: int, longest: int) -> 
     if length + longest + 4 <= limit:  # tokens may join at the border, in either direction
         return None
     at = request.context_at
-    texts = [request.question[:at] + context + request.question[at:] for context in reader.contexts]
-    rows = encode(reader.tokenizer, texts, [request.target_new] * len(texts), joins=[request.join] * len(texts))
+    texts = [request.question[:at] + context + request.question[at:] for context in limits.contexts]
+    rows = encode(limits.tokenizer, texts, [request.target_new] * len(texts), joins=[request.join] * len(texts))
     most = max(len(row.ids) for row in rows)
     if most <= limit:
         return None
@@ -181,7 +183,7 @@ def _length(reader: Reader, request: EditRequest, length: int, longest: int) -> 
 # ---- tests
 
 
-def _tests(reader: Reader, requests: Sequence[EditRequest]) -> list[Problem]:
+def _tests(limits: ModelLimits, requests: Sequence[EditRequest]) -> list[Problem]:
     asked: list[tuple[int, str, int, str, str | None, str]] = []  # edit, field, position, prompt, answer, join
 
     def ask(edit: int, field: str, position: int, prompt: str, answers: Sequence[str | None]) -> None:
@@ -205,27 +207,27 @@ def _tests(reader: Reader, requests: Sequence[EditRequest]) -> list[Problem]:
             ask(index, "generation", position, prompt, ())
     texts = [joined(prompt, answer, join) for *_, prompt, answer, join in asked]
     problems: dict[tuple[int, str, int], Problem] = {}
-    for (edit, field, position, prompt, right, _), tokens in zip(asked, tokenize(reader.tokenizer, texts), strict=True):
-        reason = _problem_of(reader, tokens, prompt, right)
+    for (edit, field, position, prompt, right, _), tokens in zip(asked, tokenize(limits.tokenizer, texts), strict=True):
+        reason = _problem_of(limits, tokens, prompt, right)
         if reason is not None:
             name = field if field == "target_true" else f"{field} {position + 1}"
             problems.setdefault((edit, field, position), Problem(edit, name, reason, (field, position)))
     return list(problems.values())
 
 
-def _problem_of(reader: Reader, tokens: Tokenized, prompt: str, answer: str | None) -> str | None:
+def _problem_of(limits: ModelLimits, tokens: Tokenized, prompt: str, answer: str | None) -> str | None:
     """Why a model cannot read a prompt with its answer."""
     ids = tokens.ids
-    if reader.limit is not None and len(ids) > reader.limit:
+    if limits.limit is not None and len(ids) > limits.limit:
         return (
-            f"expected prompt and answer to fit the model's context of {reader.limit} tokens, got {len(ids)}; shorten "
+            f"expected prompt and answer to fit the model's context of {limits.limit} tokens, got {len(ids)}; shorten "
             "either."
         )
-    outside = [token for token in ids if reader.vocabulary is not None and token >= reader.vocabulary]
+    outside = [token for token in ids if limits.vocabulary is not None and token >= limits.vocabulary]
     if outside:
-        return _outside(reader, outside[0])
-    first = first_answer_token(reader.tokenizer, tokens, len(prompt)) if answer else len(ids)
-    if answer and not reader.tokenizer.decode(ids[first:]).strip():
+        return _outside(limits, outside[0])
+    first = first_answer_token(limits.tokenizer, tokens, len(prompt)) if answer else len(ids)
+    if answer and not limits.tokenizer.decode(ids[first:]).strip():
         return f"expected an answer that the tokenizer keeps, got {answer!r:.60}; write another."
     if first == 0:
         return f"expected a prompt that the tokenizer keeps, got {prompt!r:.60}; write another."

@@ -9,7 +9,7 @@ import pytest
 
 import aeplus
 from aeplus.data.datamodule import EditDataModule
-from aeplus.data.fitting import Problem, Reader, find_problems, without
+from aeplus.data.readability import ModelLimits, Problem, find_problems, without
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 from aeplus.models.tokens import token_ids
@@ -19,15 +19,15 @@ from tiny import tiny_model, tiny_tokenizer
 GOOD = EditRequest("The capital of {} is", "France", "Rome", id="a")
 
 
-def found(reader: Reader, *edits: EditRequest) -> list[tuple[int, str, bool]]:
-    return [(p.edit, p.field, p.test is not None) for p in find_problems(reader, edits)]
+def found(limits: ModelLimits, *edits: EditRequest) -> list[tuple[int, str, bool]]:
+    return [(p.edit, p.field, p.test is not None) for p in find_problems(limits, edits)]
 
 
 def test_nothing_is_found_where_everything_fits() -> None:
     tests = {"rephrase": ("In France",), "neighborhood": (Probe("Oslo is", "big"),), "generation": ("x",)}
     edit = EditRequest(GOOD.prompt, "France", "Rome", **tests)  # type: ignore[arg-type]
-    assert found(Reader(tiny_tokenizer(), 128, 400, ("", "I am. ")), edit) == []
-    assert found(Reader(tiny_tokenizer(), None, None), edit) == []
+    assert found(ModelLimits(tiny_tokenizer(), 128, 400, ("", "I am. ")), edit) == []
+    assert found(ModelLimits(tiny_tokenizer(), None, None), edit) == []
 
 
 def test_lengths_count_the_longest_context() -> None:
@@ -35,14 +35,14 @@ def test_lengths_count_the_longest_context() -> None:
     length = len(token_ids(tokenizer, "The capital of France is Rome"))
     context = "Because of it. "
     most = len(token_ids(tokenizer, f"{context}The capital of France is Rome"))
-    assert found(Reader(tokenizer, most, 400, ("", context)), GOOD) == []
-    (problem,) = find_problems(Reader(tokenizer, most - 1, 400, ("", context)), [GOOD])
+    assert found(ModelLimits(tokenizer, most, 400, ("", context)), GOOD) == []
+    (problem,) = find_problems(ModelLimits(tokenizer, most - 1, 400, ("", context)), [GOOD])
     assert (problem.field, problem.test) == ("prompt", None)
     assert problem.reason.startswith(
         "expected prompt and answer behind the longest sampled context to fit the model's context of "
         f"{most - 1} tokens, got {most}, {length} without it; shorten either, or lower targets.context_length"
     )
-    (problem,) = find_problems(Reader(tokenizer, length - 1), [GOOD])
+    (problem,) = find_problems(ModelLimits(tokenizer, length - 1), [GOOD])
     assert problem.reason == (
         f"expected prompt and answer to fit the model's context of {length - 1} tokens, got {length}; shorten either."
     )
@@ -56,8 +56,8 @@ def test_tokens_outside_the_embedding_are_named_by_field() -> None:
         EditRequest("x {} x", "x", " France"),
     ]
     big = max(token_ids(tokenizer, " France"))
-    assert found(Reader(tokenizer, None, big), *edits)[-2:] == [(1, "subject", False), (2, "target_new", False)]
-    (problem,) = find_problems(Reader(tokenizer, None, big), edits[2:])
+    assert found(ModelLimits(tokenizer, None, big), *edits)[-2:] == [(1, "subject", False), (2, "target_new", False)]
+    (problem,) = find_problems(ModelLimits(tokenizer, None, big), edits[2:])
     assert problem.reason.startswith(
         f"expected tokens that the model has an embedding of, {big} of them, got token {big} ("
     )
@@ -75,10 +75,10 @@ def test_subjects_and_targets_without_tokens() -> None:
         EditRequest("The {}", "Par", "is", join="none"),
         EditRequest("The {} is", "Paris", "x", neighborhood=(Probe("The", "\u200b"),)),
     ]
-    assert found(Reader(tokenizer), *edits) == [
+    assert found(ModelLimits(tokenizer), *edits) == [
         (0, "subject", False), (1, "target_new", False), (2, "target_new", False), (3, "neighborhood 1", True)
     ]  # fmt: skip
-    reasons = [problem.reason for problem in find_problems(Reader(tokenizer), edits)]
+    reasons = [problem.reason for problem in find_problems(ModelLimits(tokenizer), edits)]
     assert reasons[0] == "expected a subject that the tokenizer keeps, got '\\u200b'; write another."
     assert reasons[1] == "expected an answer that the tokenizer keeps, got '\\u200b'; write another."
     assert reasons[2].startswith("expected subject and answer to have tokens of their own, got ' Paris' for the end of")

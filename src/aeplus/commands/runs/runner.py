@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
-from aeplus.commands.compare.outcome import Outcome, begin_folder, cached, finish, settings_digest
 from aeplus.commands.fit import RunCLI
+from aeplus.commands.runs.cache import cached, finish, settings_digest
+from aeplus.commands.runs.folder import begin_folder
+from aeplus.commands.runs.outcome import Outcome
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.models.sites import EditSite, Snapshot

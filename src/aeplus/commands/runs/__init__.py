@@ -1,0 +1,1 @@
+"""Runs that several commands make or read: their outcomes, folders, and those that are kept."""
