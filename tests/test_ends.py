@@ -64,11 +64,11 @@ def test_ctrl_c_and_sigterm_in_every_command(
 @pytest.mark.parametrize(
     ("words", "where"),
     [
-        ("fit", "aeplus.module.load_model"),  # inside the trainer
-        pytest.param("validate", "aeplus.module.load_model", marks=pytest.mark.slow),
+        ("fit", "aeplus.module.load_named"),  # inside the trainer
+        pytest.param("validate", "aeplus.module.load_named", marks=pytest.mark.slow),
         ("validate", "aeplus.run.session.EditSession.validate"),
         pytest.param(
-            "compare --methods=memit --out=new", "aeplus.commands.compare.command.load_model", marks=pytest.mark.slow
+            "compare --methods=memit --out=new", "aeplus.commands.compare.command.load_named", marks=pytest.mark.slow
         ),
         ("compare --methods=memit --out=new", "aeplus.run.session.EditSession.begin"),
         ("experiment table4 --out=new", "aeplus.run.session.EditSession.begin"),
