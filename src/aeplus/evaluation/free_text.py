@@ -7,10 +7,11 @@ from typing import Any
 
 from aeplus.edits import EditRequest
 from aeplus.evaluation.questions import PromptItem, holding_numbered
+from aeplus.evaluation.records import Texts
 from aeplus.evaluation.references import References
 from aeplus.metrics.mean import WHOLE, Interval
 from aeplus.metrics.success import ASPECTS, PARTS
-from aeplus.metrics.text import Consistency, Fluency, GenerationSuccess, NamingSuccess
+from aeplus.metrics.text import Consistency, Fluency, GenerationSuccess, NamingSuccess, weighted_entropy
 from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate, has_room
 from aeplus.models.tokens import encode
@@ -29,6 +30,7 @@ def measure_generation(
     batch_tokens: int = 1024,
     sampling: tuple[int, float, int] = (1000, 0.95, 0),
     criterion: str = "generation",
+    found: Texts | None = None,
 ) -> dict[str, Any]:
     """How often greedy text begins with an accepted answer, or contains one.
 
@@ -42,6 +44,7 @@ def measure_generation(
         batch_tokens: Tokens run at once.
         sampling: Samples, confidence and seed of the intervals.
         criterion: One of :data:`CRITERIA`.
+        found: Gets each prompt's text, and whether it is right.
 
     Returns:
         An interval for each aspect and each way of asking that has prompts, and ``score``, the mean of the aspects.
@@ -56,6 +59,9 @@ def measure_generation(
     answers = [(str(item.answer), *item.aliases) for item in known]
     shared = length, batch_tokens, [item.join for item in known]
     texts = generate(decoder, tokenizer, [item.prompt for item in known], *shared)
+    if found is not None:
+        for item, text, accepted in zip(known, texts, answers, strict=True):
+            found.setdefault(item, {})[criterion] = {"text": text, "right": CRITERIA[criterion].right(text, accepted)}
     intervals: dict[str, Any] = {}
     for name in (*ASPECTS, *PARTS):
         metric = CRITERIA[criterion](**WHOLE)
@@ -77,6 +83,7 @@ def measure_fluency(
     sampling: tuple[int, float, int] = (1000, 0.95, 0),
     dropped: frozenset[str] = frozenset(),
     top_k: int = 1,
+    found: Texts | None = None,
 ) -> dict[str, Interval]:
     """The n-gram entropy of text generated from the generation prompts, and its similarity to the references.
 
@@ -94,6 +101,7 @@ def measure_fluency(
         sampling: Samples, confidence and seed of the intervals.
         dropped: Prompts that must not count.
         top_k: Sample each token out of so many; 1 for the likeliest. ROME's code takes 5.
+        found: Gets each prompt's text without the prompt, and its entropy with it.
 
     Returns:
         The intervals ``entropy``, in bits, and ``consistency``, in percent.
@@ -114,7 +122,10 @@ def measure_fluency(
     texts = generate(decoder, tokenizer, asked, length, batch_tokens, joins, top_k, sampling[-1])
     by_edit: dict[int, list[str]] = defaultdict(list)
     for (number, prompt, join), text in zip(pairs, texts, strict=True):
-        by_edit[number].append(joined(prompt, text, join))
+        by_edit[number].append(whole := joined(prompt, text, join))
+        if found is not None:
+            item = PromptItem("fluency", prompt, None, edit=number, join=join)
+            found[item] = {"fluency": {"text": text, "entropy": weighted_entropy(whole)}}
     entropy = Fluency(**WHOLE)
     for number, own in by_edit.items():
         entropy.update(own, [number] * len(own))

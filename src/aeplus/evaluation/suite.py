@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,6 +27,7 @@ from aeplus.evaluation.questions import (
     tokenize_items,
     update_score,
 )
+from aeplus.evaluation.records import PromptRecord, Texts, prompt_records
 from aeplus.evaluation.references import References, corpus_references, read_references
 from aeplus.metrics.magnitude import MagnitudeScore
 from aeplus.metrics.mean import WHOLE, Interval
@@ -66,6 +67,8 @@ class SuiteOptions:
         confidence: The share of them within the interval.
         seed: Seed of everything drawn.
         batch_tokens: Tokens run at once.
+        records: Keep what every prompt got, in :attr:`Suite.prompts`; all are then asked for their answers, whatever
+            the protocols.
 
     Raises:
         InputError: If a number is out of range or a protocol unknown.
@@ -86,6 +89,7 @@ class SuiteOptions:
     confidence: float = 0.95
     seed: int = 0
     batch_tokens: int = 1024
+    records: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "protocols", tuple(self.protocols))
@@ -118,6 +122,9 @@ class Suite:
         dropped: Prompts that must not count, as they are in the validation set.
         options: What to measure.
 
+    Attributes:
+        prompts: With ``records``, what the last measurement found prompt by prompt.
+
     Raises:
         InputError: If a text cannot be read, ``drift`` has none, or ``fluency`` lacks scikit-learn.
     """
@@ -132,6 +139,7 @@ class Suite:
     ) -> None:
         self.decoder, self.tokenizer, self.options = decoder, tokenizer, options
         self.requests, self.dropped = list(requests), dropped
+        self.prompts: list[PromptRecord] = []
         unanswered = [
             (probe.prompt, request.join)
             for request in requests
@@ -157,7 +165,7 @@ class Suite:
         options, reached = self.options, len(self.requests) if edited is None else edited
         requests, protocols = self.requests[:reached], options.protocols
         items = edit_items(requests, self.dropped)
-        questions = self._tokenize(items if {"strict", "tokens"} & set(protocols) else [])
+        questions = self._tokenize(items if options.records or {"strict", "tokens"} & set(protocols) else [])
         axes = self._tokenize(axis_items(self.requests, reached, self.dropped) if "axes" in protocols else [])
         pairs: dict[str, list[AnswerPair]] = {}
         if "magnitude" in protocols:
@@ -172,19 +180,23 @@ class Suite:
         if "magnitude" in protocols:
             results["magnitude"] = self._magnitude(requests, pairs, answers)
         shared = options.batch_tokens, options.sampling
+        found: Texts = {}
         lengths = {"generation": options.generation_length, "contains": options.contains_length}
         for name in sorted(lengths.keys() & set(protocols)):
             text = self.decoder, self.tokenizer, items, lengths[name]
-            results[name] = measure_generation(*text, *shared, name)
+            results[name] = measure_generation(*text, *shared, name, found)
         if "fluency" in protocols:
             texts = requests, self._references, options.fluency_length
             results["fluency"] = measure_fluency(
-                self.decoder, self.tokenizer, *texts, *shared, self.dropped, options.fluency_top_k
+                self.decoder, self.tokenizer, *texts, *shared, self.dropped, options.fluency_top_k, found
             )
         if "axes" in protocols:
             results["axes"] = self._axes(axes, predictions)
         if self._drift is not None:
             results["drift"] = self._drift.measure(*options.sampling)
+        if options.records:
+            records = prompt_records(requests, [*questions, *axes], pairs, answers, found)
+            self.prompts = [replace(record, found=_without_non_finite(record.found)) for record in records]
         return {name: _without_non_finite(value) for name, value in results.items()}
 
     # ---- prompts and predictions

@@ -1,0 +1,76 @@
+"""What is found prompt by prompt: the lines of ``prompts.jsonl``."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aeplus.edits import EditRequest
+from aeplus.evaluation.questions import AnswerPair, PromptItem, Question
+from aeplus.metrics.success import exact_match, token_match
+from aeplus.models.predict import AnswerScore
+from aeplus.models.tokens import TokenRow
+
+FILE = "prompts.jsonl"
+
+Texts = dict[PromptItem, dict[str, dict[str, Any]]]
+"""What was generated from prompts, by protocol: the ``text``, and what the protocol says of it."""
+
+
+@dataclass(frozen=True)
+class PromptRecord:
+    """What a model answered to a test prompt.
+
+    Attributes:
+        item: The prompt.
+        id: What the source calls its edit.
+        found: ``strict``, ``tokens`` and log-probabilities, where it was asked for its answer; and an entry for each
+            protocol that generates.
+    """
+
+    item: PromptItem
+    id: str
+    found: dict[str, Any]
+
+
+def prompt_records(
+    requests: Sequence[EditRequest],
+    questions: Sequence[Question],
+    pairs: Mapping[str, Sequence[AnswerPair]],
+    answers: Mapping[TokenRow, AnswerScore],
+    texts: Texts,
+) -> list[PromptRecord]:
+    """The record of each prompt that was asked.
+
+    Args:
+        requests: The stream of edits.
+        questions: The prompts that were asked for their answers.
+        pairs: Those with two answers, by aspect.
+        answers: What the model answered to the rows of both.
+        texts: What was generated, also from other prompts.
+    """
+    others = {(aspect, pair.edit, pair.target): pair.other for aspect, part in pairs.items() for pair in part}
+    records = []
+    for question in questions:
+        item, row = question.item, question.rows[0]
+        predicted = [answers[row].predicted for row in question.rows]
+        found: dict[str, Any] = {
+            "strict": bool(exact_match(predicted, question.expected).any()),
+            "tokens": round(float(token_match(predicted, question.expected).max()), 6),
+            "log_prob": answers[row].log_prob if row.answer_ids else None,
+        }
+        if pairs:
+            other = others.get((item.aspect, item.edit, row))
+            found["log_prob_other"] = None if other is None else answers[other].log_prob
+        records.append((item, {**found, **texts.get(item, {})}))
+    asked = {question.item for question in questions}
+    records += [(item, dict(found)) for item, found in texts.items() if item not in asked]
+    return [PromptRecord(item, requests[item.edit].id, found) for item, found in records]
+
+
+def record_lines(before: Sequence[PromptRecord], after: Sequence[PromptRecord]) -> Iterator[dict[str, Any]]:
+    """The lines of :data:`FILE`: the same prompts, asked of the unedited and of the edited model."""
+    for was, now in zip(before, after, strict=True):
+        item = was.item
+        answers = [] if item.answer is None else [item.answer, *item.aliases]
+        about = {"edit": item.edit + 1, "id": was.id, "aspect": item.aspect, "way": item.way}
+        yield {**about, "prompt": item.prompt, "answers": answers, "before": was.found, "after": now.found}
