@@ -54,7 +54,7 @@ def test_every_protocol_before_and_after(text: str) -> None:
     dropped = frozenset({"In London"})
     suite = Suite(decoder, tokenizer, STREAM, dropped, options)
     before = suite.measure()
-    assert list(before) == ["edits", "strict", "tokens", "magnitude", "generation", "fluency", "axes", "drift"]
+    assert list(before) == ["edits", *protocols[:3], "generation", "fluency", "axes", "axes_tokens", "drift"]
     assert json.loads(json.dumps(before, allow_nan=False)) == before
     assert suite.measure() == before  # and nothing is left over from the first time
 
@@ -163,6 +163,31 @@ def test_any_answer_of_an_axis_counts() -> None:
     head[[best, row.answer_ids[0]]] = head[[row.answer_ids[0], best]]
     assert len(row.answer_ids) == 1
     assert suite.measure(edited=1)["axes"]["reasoning"]["value"] == 100.0
+
+
+def test_axes_by_tokens() -> None:
+    """MEND's and EasyEdit's accuracy, of the axes; beside ``axes`` where both protocols are chosen."""
+    model, decoder, tokenizer = parts()
+    stream = [
+        EditRequest("{} is", "Rome", "Italy", axes=(Probe("Spain is", "London in Italy", ("Paris in France",), "far"),))
+    ]
+    shares = []
+    for answer in ("London in Italy", "Paris in France"):
+        row = encode(tokenizer, ["Spain is"], [answer])[0]
+        best = model(torch.tensor([row.ids])).logits[0, row.answer - 1 : -1].argmax(-1).tolist()
+        if answer == "London in Italy":  # two of its tokens are made the model's first choice
+            head = model.get_output_embeddings().weight
+            for place in (0, 1):
+                head[[best[place], row.answer_ids[place]]] = head[[row.answer_ids[place], best[place]]]
+            best = model(torch.tensor([row.ids])).logits[0, row.answer - 1 : -1].argmax(-1).tolist()
+        shares.append(sum(a == b for a, b in zip(best, row.answer_ids, strict=True)) / len(best))
+    assert 0 < max(shares) < 1
+    found = Suite(decoder, tokenizer, stream, options=SuiteOptions(("tokens", "axes"))).measure()
+    assert list(found) == ["edits", "tokens", "axes", "axes_tokens"]
+    assert found["axes"]["far"]["value"] == 0.0
+    assert found["axes_tokens"]["far"]["value"] == pytest.approx(100 * max(shares))
+    assert found["axes_tokens"]["far"]["count"] == 1
+    assert "axes_tokens" not in Suite(decoder, tokenizer, stream, options=SuiteOptions(("axes",))).measure()
 
 
 def test_a_broken_model_gives_none(text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from aeplus.edits import EditRequest
 from aeplus.evaluation.questions import PromptItem, holding_numbered
-from aeplus.evaluation.records import Texts
+from aeplus.evaluation.records import Found
 from aeplus.evaluation.references import References
 from aeplus.metrics.mean import WHOLE, Interval
 from aeplus.metrics.success import ASPECTS, PARTS
@@ -30,7 +30,7 @@ def measure_generation(
     batch_tokens: int = 1024,
     sampling: tuple[int, float, int] = (1000, 0.95, 0),
     criterion: str = "generation",
-    found: Texts | None = None,
+    found: Found | None = None,
 ) -> dict[str, Any]:
     """How often greedy text begins with an accepted answer, or contains one.
 
@@ -83,7 +83,7 @@ def measure_fluency(
     sampling: tuple[int, float, int] = (1000, 0.95, 0),
     dropped: frozenset[str] = frozenset(),
     top_k: int = 1,
-    found: Texts | None = None,
+    found: Found | None = None,
 ) -> dict[str, Interval]:
     """The n-gram entropy of text generated from the generation prompts, and its similarity to the references.
 

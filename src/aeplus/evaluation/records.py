@@ -12,8 +12,8 @@ from aeplus.models.tokens import TokenRow
 
 FILE = "prompts.jsonl"
 
-Texts = dict[PromptItem, dict[str, dict[str, Any]]]
-"""What was generated from prompts, by protocol: the ``text``, and what the protocol says of it."""
+Found = dict[PromptItem, dict[str, Any]]
+"""What protocols found of prompts beside their answers, each in an entry of its own."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PromptRecord:
         item: The prompt.
         id: What the source calls its edit.
         found: ``strict``, ``tokens`` and log-probabilities, where it was asked for its answer; and an entry for each
-            protocol that generates.
+            protocol that found more.
     """
 
     item: PromptItem
@@ -37,7 +37,7 @@ def prompt_records(
     questions: Sequence[Question],
     pairs: Mapping[str, Sequence[AnswerPair]],
     answers: Mapping[TokenRow, AnswerScore],
-    texts: Texts,
+    more: Found,
 ) -> list[PromptRecord]:
     """The record of each prompt that was asked.
 
@@ -46,7 +46,7 @@ def prompt_records(
         questions: The prompts that were asked for their answers.
         pairs: Those with two answers, by aspect.
         answers: What the model answered to the rows of both.
-        texts: What was generated, also from other prompts.
+        more: What else was found, also of other prompts.
     """
     others = {(aspect, pair.edit, pair.target): pair.other for aspect, part in pairs.items() for pair in part}
     records = []
@@ -61,9 +61,9 @@ def prompt_records(
         if pairs:
             other = others.get((item.aspect, item.edit, row))
             found["log_prob_other"] = None if other is None else answers[other].log_prob
-        records.append((item, {**found, **texts.get(item, {})}))
+        records.append((item, {**found, **more.get(item, {})}))
     asked = {question.item for question in questions}
-    records += [(item, dict(found)) for item, found in texts.items() if item not in asked]
+    records += [(item, dict(found)) for item, found in more.items() if item not in asked]
     return [PromptRecord(item, requests[item.edit].id, found) for item, found in records]
 
 

@@ -27,18 +27,19 @@ from aeplus.evaluation.questions import (
     tokenize_items,
     update_score,
 )
-from aeplus.evaluation.records import PromptRecord, Texts, prompt_records
+from aeplus.evaluation.records import Found, PromptRecord, prompt_records
 from aeplus.evaluation.references import References, corpus_references, read_references
+from aeplus.evaluation.unchanged import Unchanged, unchanged_items
 from aeplus.metrics.magnitude import MagnitudeScore
 from aeplus.metrics.mean import WHOLE, Interval
-from aeplus.metrics.success import AxisSuccess, Score, TokenAccuracy
+from aeplus.metrics.success import AxisSuccess, Score, TokenAccuracy, TopOneSuccess
 from aeplus.metrics.text import require_sklearn
 from aeplus.models.decoder import Decoder
 from aeplus.models.predict import AnswerScore, score_answers
 from aeplus.models.tokens import TokenRow
 from aeplus.preserved.corpus import read_texts
 
-Protocol = Literal["strict", "tokens", "magnitude", "generation", "contains", "fluency", "axes", "drift"]
+Protocol = Literal["strict", "tokens", "magnitude", "generation", "contains", "fluency", "axes", "unchanged", "drift"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class SuiteOptions:
             ``magnitude``: CounterFact's own, which answer is more likely; ``generation``: the answer comes first in
             greedy text; ``contains``: it is named anywhere in it, for questions that a chat answers in a sentence;
             ``fluency``: n-gram entropy, and consistency with reference texts; ``axes``: success axis by
-            axis; ``drift``: perplexity of held-out text and divergence on unrelated prompts.
+            axis, with ``tokens`` also by tokens; ``unchanged``: the share of tokens that neighborhood prompts keep from
+            the unedited model; ``drift``: perplexity of held-out text and divergence on unrelated prompts.
         generation_length: Tokens generated for ``generation``; at least as many as the longest answer has.
         contains_length: The same for ``contains``.
         fluency_length: Tokens generated for ``fluency``.
@@ -67,8 +69,8 @@ class SuiteOptions:
         confidence: The share of them within the interval.
         seed: Seed of everything drawn.
         batch_tokens: Tokens run at once.
-        records: Keep what every prompt got, in :attr:`Suite.prompts`; all are then asked for their answers, whatever
-            the protocols.
+        records: Keep what every prompt got, in :attr:`Suite.prompts`; those of ``strict`` are then asked for their
+            answers, whatever the protocols.
 
     Raises:
         InputError: If a number is out of range or a protocol unknown.
@@ -147,6 +149,9 @@ class Suite:
             if probe.answer is None
         ]
         self._baseline = Baseline(decoder, tokenizer, unanswered)
+        self._unchanged: Unchanged | None = None
+        if "unchanged" in options.protocols:
+            self._unchanged = Unchanged(decoder, tokenizer, self.requests, self._baseline, options.batch_tokens)
         self._references = self._read_references() if "fluency" in options.protocols else References()
         self._drift = self._drift_meter() if "drift" in options.protocols else None
 
@@ -167,10 +172,11 @@ class Suite:
         items = edit_items(requests, self.dropped)
         questions = self._tokenize(items if options.records or {"strict", "tokens"} & set(protocols) else [])
         axes = self._tokenize(axis_items(self.requests, reached, self.dropped) if "axes" in protocols else [])
+        kept = self._tokenize(unchanged_items(requests, self.dropped) if self._unchanged is not None else [])
         pairs: dict[str, list[AnswerPair]] = {}
         if "magnitude" in protocols:
             pairs = answer_pairs(self.tokenizer, requests, self.dropped, self.decoder.context_length)
-        answers = self._score_rows([*questions, *axes], pairs)
+        answers = self._score_rows([*questions, *axes, *kept], pairs)
         predictions = {row: answer.predicted for row, answer in answers.items()}
         results: dict[str, Any] = {"edits": len(holding_numbered(requests))}
         if "strict" in protocols:
@@ -180,7 +186,7 @@ class Suite:
         if "magnitude" in protocols:
             results["magnitude"] = self._magnitude(requests, pairs, answers)
         shared = options.batch_tokens, options.sampling
-        found: Texts = {}
+        found: Found = {}
         lengths = {"generation": options.generation_length, "contains": options.contains_length}
         for name in sorted(lengths.keys() & set(protocols)):
             text = self.decoder, self.tokenizer, items, lengths[name]
@@ -192,6 +198,10 @@ class Suite:
             )
         if "axes" in protocols:
             results["axes"] = self._axes(axes, predictions)
+            if "tokens" in protocols:
+                results["axes_tokens"] = self._axes(axes, predictions, TokenAccuracy)
+        if self._unchanged is not None:
+            results["unchanged"] = self._unchanged.measure(kept, predictions, options.sampling, found)
         if self._drift is not None:
             results["drift"] = self._drift.measure(*options.sampling)
         if options.records:
@@ -217,8 +227,10 @@ class Suite:
         update_score(score, questions, predictions)
         return {**score.intervals(*self.options.sampling), "score": score.summary()["score"]}
 
-    def _axes(self, questions: Sequence[Question], predictions: Predictions) -> dict[str, Interval]:
-        metric = AxisSuccess(sorted({question.item.aspect for question in questions}), **WHOLE)
+    def _axes(
+        self, questions: Sequence[Question], predictions: Predictions, part: type[TopOneSuccess] = TopOneSuccess
+    ) -> dict[str, Interval]:
+        metric = AxisSuccess(sorted({question.item.aspect for question in questions}), part, **WHOLE)
         for axis in metric.axes:
             metric.update(axis, *metric_inputs([q for q in questions if q.item.aspect == axis], predictions))
         return metric.intervals(*self.options.sampling)

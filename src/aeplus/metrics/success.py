@@ -206,6 +206,7 @@ class AxisSuccess(Metric):
 
     Args:
         axes: The axes' names, the same on all ranks.
+        part: The class of each axis, if other than strict success.
 
     Example:
         >>> metric = AxisSuccess(["locality", "portability/reasoning"])
@@ -220,11 +221,11 @@ class AxisSuccess(Metric):
     plot_lower_bound = 0.0
     plot_upper_bound = 100.0
 
-    def __init__(self, axes: Sequence[str], **kwargs: Any) -> None:
+    def __init__(self, axes: Sequence[str], part: type[TopOneSuccess] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.axes = list(axes)
         for number in range(len(self.axes)):
-            setattr(self, f"axis_{number}", TopOneSuccess(**kwargs))
+            setattr(self, f"axis_{number}", (part or TopOneSuccess)(**kwargs))
 
     def update(
         self,
