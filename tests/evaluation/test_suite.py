@@ -190,6 +190,31 @@ def test_axes_by_tokens() -> None:
     assert "axes_tokens" not in Suite(decoder, tokenizer, stream, options=SuiteOptions(("axes",))).measure()
 
 
+def test_means_over_edits() -> None:
+    """One edit with four rephrasings, of which the model answers none, and one with one, which it does."""
+    model, decoder, tokenizer = parts()
+    row = encode(tokenizer, ["In Oslo"], ["France"])[0]
+    best = int(model(torch.tensor([row.ids[: row.answer]])).logits[0, -1].argmax())
+    head = model.get_output_embeddings().weight
+    head[[best, row.answer_ids[0]]] = head[[row.answer_ids[0], best]]
+    wrong = tuple(f"{place} is" for place in ("Spain", "Lyon", "Gaul", "France"))
+    stream = [
+        EditRequest("{} is", "Rome", "small", rephrase=wrong, axes=(Probe("In Rome", "small", axis="far"),)),
+        EditRequest("{} is", "Oslo", "France", rephrase=("In Oslo",), axes=(Probe("In Oslo", "France", axis="far"),) * 3),
+    ]
+    options = SuiteOptions(("strict", "tokens", "axes"), bootstrap_samples=200)
+    pooled = Suite(decoder, tokenizer, stream, options=options).measure()
+    of_edits = Suite(decoder, tokenizer, stream, options=replace(options, average="edits")).measure()
+    for protocol in ("strict", "tokens"):
+        assert [found[protocol]["generalization"]["value"] for found in (pooled, of_edits)] == [20.0, 50.0]
+        assert [found[protocol]["generalization"]["count"] for found in (pooled, of_edits)] == [5, 5]
+        assert of_edits[protocol]["efficacy"] == pooled[protocol]["efficacy"]  # one prompt each
+        known = [of_edits[protocol][aspect]["value"] for aspect in ("efficacy", "generalization")]
+        assert of_edits[protocol]["score"] == sum(known) / 2
+    assert [found["axes"]["far"]["value"] for found in (pooled, of_edits)] == [75.0, 50.0]
+    assert (of_edits["strict"]["generalization"]["low"], of_edits["strict"]["generalization"]["high"]) == (0.0, 100.0)
+
+
 def test_a_broken_model_gives_none(text: str) -> None:
     _, decoder, tokenizer = parts()
     suite = Suite(decoder, tokenizer, STREAM, options=SuiteOptions(("magnitude", "drift"), held_out=text))
@@ -237,6 +262,7 @@ def test_references_of_consistency(tmp_path: Path) -> None:
     [
         ({"protocols": ["strict", "fluent"]}, "expected protocols out of strict, .*, drift, got fluent; check"),
         ({"generation_length": 0}, "expected evaluation.generation_length above 0, got 0; choose a positive number"),
+        ({"average": "edit"}, "expected evaluation.average prompts or edits, got 'edit'; choose one of these"),
         ({"bootstrap_samples": -1}, "expected evaluation.bootstrap_samples of 0 or more, got -1; choose another"),
         ({"confidence": 1.0}, "expected evaluation.confidence between 0 and 1, got 1.0; choose one such as 0.95"),
     ],

@@ -9,7 +9,7 @@ from aeplus.edits import EditRequest
 from aeplus.evaluation.questions import PromptItem, holding_numbered
 from aeplus.evaluation.records import Found
 from aeplus.evaluation.references import References
-from aeplus.metrics.mean import WHOLE, Interval
+from aeplus.metrics.mean import WHOLE, Interval, Sampling
 from aeplus.metrics.success import ASPECTS, PARTS
 from aeplus.metrics.text import Consistency, Fluency, GenerationSuccess, NamingSuccess, weighted_entropy
 from aeplus.models.decoder import Decoder
@@ -28,7 +28,7 @@ def measure_generation(
     items: Sequence[PromptItem],
     length: int = 16,
     batch_tokens: int = 1024,
-    sampling: tuple[int, float, int] = (1000, 0.95, 0),
+    sampling: Sampling = (1000, 0.95, 0),
     criterion: str = "generation",
     found: Found | None = None,
 ) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def measure_generation(
         items: The test prompts.
         length: Tokens to generate; at least as many as the longest answer has.
         batch_tokens: Tokens run at once.
-        sampling: Samples, confidence and seed of the intervals.
+        sampling: The arguments of the intervals: samples, confidence, seed, and what their mean is over.
         criterion: One of :data:`CRITERIA`.
         found: Gets each prompt's text, and whether it is right.
 
@@ -80,7 +80,7 @@ def measure_fluency(
     references: References,
     length: int = 100,
     batch_tokens: int = 1024,
-    sampling: tuple[int, float, int] = (1000, 0.95, 0),
+    sampling: Sampling = (1000, 0.95, 0),
     dropped: frozenset[str] = frozenset(),
     top_k: int = 1,
     found: Found | None = None,
@@ -98,7 +98,7 @@ def measure_fluency(
         references: Reference texts; an edit whose answer has none does not count in ``consistency``.
         length: Tokens to generate.
         batch_tokens: Tokens run at once.
-        sampling: Samples, confidence and seed of the intervals.
+        sampling: The arguments of the intervals: samples, confidence, seed, and what their mean is over.
         dropped: Prompts that must not count.
         top_k: Sample each token out of so many; 1 for the likeliest. ROME's code takes 5.
         found: Gets each prompt's text without the prompt, and its entropy with it.
@@ -119,7 +119,7 @@ def measure_fluency(
     fitting = _fitting(decoder, tokenizer, [p for _, p, _ in pairs], length, [join for *_, join in pairs], "fluency")
     pairs = [pair for pair, fits in zip(pairs, fitting, strict=True) if fits]
     asked, joins = [prompt for _, prompt, _ in pairs], [join for *_, join in pairs]
-    texts = generate(decoder, tokenizer, asked, length, batch_tokens, joins, top_k, sampling[-1])
+    texts = generate(decoder, tokenizer, asked, length, batch_tokens, joins, top_k, sampling[2])
     by_edit: dict[int, list[str]] = defaultdict(list)
     for (number, prompt, join), text in zip(pairs, texts, strict=True):
         by_edit[number].append(whole := joined(prompt, text, join))

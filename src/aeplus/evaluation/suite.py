@@ -31,7 +31,7 @@ from aeplus.evaluation.records import Found, PromptRecord, prompt_records
 from aeplus.evaluation.references import References, corpus_references, read_references
 from aeplus.evaluation.unchanged import Unchanged, unchanged_items
 from aeplus.metrics.magnitude import MagnitudeScore
-from aeplus.metrics.mean import WHOLE, Interval
+from aeplus.metrics.mean import WHOLE, Average, Interval
 from aeplus.metrics.success import AxisSuccess, Score, TokenAccuracy, TopOneSuccess
 from aeplus.metrics.text import require_sklearn
 from aeplus.models.decoder import Decoder
@@ -71,6 +71,8 @@ class SuiteOptions:
         batch_tokens: Tokens run at once.
         records: Keep what every prompt got, in :attr:`Suite.prompts`; those of ``strict`` are then asked for their
             answers, whatever the protocols.
+        average: What values are means over: all ``prompts`` alike, or ``edits``, each with the mean of its own prompts,
+            as in EasyEdit's and MEMIT's summaries.
 
     Raises:
         InputError: If a number is out of range or a protocol unknown.
@@ -92,6 +94,7 @@ class SuiteOptions:
     seed: int = 0
     batch_tokens: int = 1024
     records: bool = False
+    average: Average = "prompts"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "protocols", tuple(self.protocols))
@@ -102,14 +105,17 @@ class SuiteOptions:
         lengths = ("generation_length", "contains_length", "fluency_length", "fluency_top_k")
         require_positive(self, "evaluation", *lengths, "held_out_tokens", "batch_tokens")
         require_not_negative(self, "evaluation", "skip_tokens", "drift_prompts", "bootstrap_samples")
+        if self.average not in get_args(Average):
+            msg = f"expected evaluation.average prompts or edits, got {self.average!r}; choose one of these."
+            raise InputError(msg)
         if not 0 < self.confidence < 1:
             msg = f"expected evaluation.confidence between 0 and 1, got {self.confidence}; choose one such as 0.95."
             raise InputError(msg)
 
     @property
-    def sampling(self) -> tuple[int, float, int]:
-        """The arguments of an interval: samples, confidence, seed."""
-        return self.bootstrap_samples, self.confidence, self.seed
+    def sampling(self) -> tuple[int, float, int, Average]:
+        """The arguments of an interval: samples, confidence, seed, and what its mean is over."""
+        return self.bootstrap_samples, self.confidence, self.seed, self.average
 
 
 class Suite:
@@ -203,7 +209,7 @@ class Suite:
         if self._unchanged is not None:
             results["unchanged"] = self._unchanged.measure(kept, predictions, options.sampling, found)
         if self._drift is not None:
-            results["drift"] = self._drift.measure(*options.sampling)
+            results["drift"] = self._drift.measure(*options.sampling[:3])
         if options.records:
             records = prompt_records(requests, [*questions, *axes], pairs, answers, found)
             self.prompts = [replace(record, found=_without_non_finite(record.found)) for record in records]
@@ -225,7 +231,8 @@ class Suite:
 
     def _success(self, score: Score, questions: Sequence[Question], predictions: Predictions) -> dict[str, Any]:
         update_score(score, questions, predictions)
-        return {**score.intervals(*self.options.sampling), "score": score.summary()["score"]}
+        intervals = score.intervals(*self.options.sampling)
+        return {**intervals, "score": score.mean(intervals)}
 
     def _axes(
         self, questions: Sequence[Question], predictions: Predictions, part: type[TopOneSuccess] = TopOneSuccess

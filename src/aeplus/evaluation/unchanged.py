@@ -15,7 +15,7 @@ from aeplus.evaluation.questions import (
     tokenize_items,
 )
 from aeplus.evaluation.records import Found
-from aeplus.metrics.mean import WHOLE, Interval
+from aeplus.metrics.mean import WHOLE, Interval, Sampling
 from aeplus.metrics.success import AxisSuccess, TokenAccuracy, token_match
 from aeplus.models.decoder import Decoder
 
@@ -69,7 +69,7 @@ class Unchanged:
         self,
         questions: Sequence[Question],
         predictions: Predictions,
-        sampling: tuple[int, float, int] = (1000, 0.95, 0),
+        sampling: Sampling = (1000, 0.95, 0),
         found: Found | None = None,
     ) -> dict[str, Interval]:
         """The mean share of tokens that are as before, of the neighborhood as ``specificity`` and of each axis.
@@ -77,7 +77,7 @@ class Unchanged:
         Args:
             questions: Those of :func:`unchanged_items`.
             predictions: What the model as it is now predicts for their rows.
-            sampling: Samples, confidence and seed of the intervals.
+            sampling: The arguments of the intervals: samples, confidence, seed, and what their mean is over.
             found: Gets each prompt's share, from 0 to 1.
         """
         metric = AxisSuccess(sorted({question.item.aspect for question in questions}), TokenAccuracy, **WHOLE)

@@ -1,13 +1,13 @@
 """Efficacy, Generalization, Specificity, Score and success by axis (strict top-1; AlphaEdit+, appendix B.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from aeplus.metrics.mean import Interval, Share
+from aeplus.metrics.mean import Average, Interval, Share
 
 ASPECTS = ("efficacy", "generalization", "specificity")
 WAYS = {
@@ -172,17 +172,26 @@ class Score(Metric):
 
     def summary(self) -> dict[str, float | None]:
         """All four values in percent, ``None`` where an aspect has no prompt; and those of the parts that have some."""
-        values = {name: interval["value"] for name, interval in self.intervals(samples=0).items()}
-        known = [value for name in ASPECTS if (value := values[name]) is not None]
+        intervals = self.intervals(samples=0)
+        values = {name: interval["value"] for name, interval in intervals.items()}
         aspects = {name: values.pop(name) for name in ASPECTS}
-        return {**aspects, "score": sum(known) / len(known) if known else None, **values}
+        return {**aspects, "score": self.mean(intervals), **values}
 
-    def intervals(self, samples: int = 1000, confidence: float = 0.95, seed: int = 0) -> dict[str, Interval]:
+    @staticmethod
+    def mean(intervals: Mapping[str, Interval]) -> float | None:
+        """The Score of what :meth:`intervals` returned."""
+        known = [value for name in ASPECTS if (value := intervals[name]["value"]) is not None]
+        return sum(known) / len(known) if known else None
+
+    def intervals(
+        self, samples: int = 1000, confidence: float = 0.95, seed: int = 0, average: Average = "prompts"
+    ) -> dict[str, Interval]:
         """The three aspects, and the parts that have prompts, with their bootstrap intervals.
 
         See :meth:`~aeplus.metrics.mean.PromptMean.interval`.
         """
-        found = {name: getattr(self, name).interval(samples, confidence, seed) for name in (*ASPECTS, *PARTS)}
+        sampling = samples, confidence, seed, average
+        found = {name: getattr(self, name).interval(*sampling) for name in (*ASPECTS, *PARTS)}
         return {name: interval for name, interval in found.items() if name in ASPECTS or interval["count"]}
 
     def hits(self) -> dict[str, dict[str, list[float]]]:
@@ -243,9 +252,11 @@ class AxisSuccess(Metric):
         values = {axis: interval["value"] for axis, interval in self.intervals(samples=0).items()}
         return {a: torch.tensor(torch.nan if v is None else v, device=self.device) for a, v in values.items()}
 
-    def intervals(self, samples: int = 1000, confidence: float = 0.95, seed: int = 0) -> dict[str, Interval]:
+    def intervals(
+        self, samples: int = 1000, confidence: float = 0.95, seed: int = 0, average: Average = "prompts"
+    ) -> dict[str, Interval]:
         """Each axis with its bootstrap interval; see :meth:`~aeplus.metrics.mean.PromptMean.interval`."""
-        return {axis: self._part(axis).interval(samples, confidence, seed) for axis in self.axes}
+        return {axis: self._part(axis).interval(samples, confidence, seed, average) for axis in self.axes}
 
     def reset(self) -> None:
         """Forgets everything counted."""
