@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from aeplus.data.formats import mquake
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 from aeplus.evaluation.questions import Baseline, edit_items, evaluate, tokenize_items
@@ -165,6 +166,43 @@ def test_any_answer_of_an_axis_counts() -> None:
     assert suite.measure(edited=1)["axes"]["reasoning"]["value"] == 100.0
 
 
+def test_mquakes_cases_count_whole() -> None:
+    """Of the first case one of two questions and both hops are made right, of the second one hop alone."""
+    model, decoder, tokenizer = parts()
+    records = [
+        {
+            "case_id": number,
+            "requested_rewrite": [{"prompt": "{} is", "subject": subject, "target_new": {"str": "Italy"}}],
+            "questions": questions,
+            "new_answer": "France",
+            "new_single_hops": [{"cloze": hop, "answer": "France", "answer_alias": []} for hop in hops],
+        }
+        for number, subject, questions, hops in (
+            (1, "Rome", ["Spain is", "Spain in"], ["Spain is", "Spain is"]),
+            (2, "Oslo", ["Lyon in"], ["Lyon in", "Spain is"]),
+        )
+    ]
+    stream = [edit for record in records for edit in mquake.parse(record, "answers")]
+    stream.append(replace(STREAM[0], subject="Paris", axes=(Probe("Spain is", "France", axis="multi_hop"),)))  # no case
+    row = encode(tokenizer, ["Spain is"], ["France"])[0]
+    best = int(model(torch.tensor([row.ids[: row.answer]])).logits[0, -1].argmax())
+    head = model.get_output_embeddings().weight
+    head[[best, row.answer_ids[0]]] = head[[row.answer_ids[0], best]]
+    suite = Suite(decoder, tokenizer, stream, options=SuiteOptions(("axes",), bootstrap_samples=0, records=True))
+    found = suite.measure()["axes"]
+    right = {
+        prompt.item.prompt for prompt in suite.prompts if prompt.found["strict"] and prompt.item.answer == "France"
+    }
+    assert right == {"Spain is"}
+    assert {name: (part["value"], part["count"]) for name, part in found.items()} == {
+        "multi_hop": (50.0, 4),  # two of four questions, one of which belongs to no case
+        "multi_hop_any": (50.0, 2),
+        "single_hop": (75.0, 4),
+        "single_hop_all": (50.0, 2),
+    }
+    assert "multi_hop_any" not in Suite(decoder, tokenizer, stream[2:], options=suite.options).measure()["axes"]
+
+
 def test_axes_by_tokens() -> None:
     """MEND's and EasyEdit's accuracy, of the axes; beside ``axes`` where both protocols are chosen."""
     model, decoder, tokenizer = parts()
@@ -200,7 +238,9 @@ def test_means_over_edits() -> None:
     wrong = tuple(f"{place} is" for place in ("Spain", "Lyon", "Gaul", "France"))
     stream = [
         EditRequest("{} is", "Rome", "small", rephrase=wrong, axes=(Probe("In Rome", "small", axis="far"),)),
-        EditRequest("{} is", "Oslo", "France", rephrase=("In Oslo",), axes=(Probe("In Oslo", "France", axis="far"),) * 3),
+        EditRequest(
+            "{} is", "Oslo", "France", rephrase=("In Oslo",), axes=(Probe("In Oslo", "France", axis="far"),) * 3
+        ),
     ]
     options = SuiteOptions(("strict", "tokens", "axes"), bootstrap_samples=200)
     pooled = Suite(decoder, tokenizer, stream, options=options).measure()

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from aeplus.edits import EditRequest
-from aeplus.evaluation.questions import AnswerPair, PromptItem, Question
-from aeplus.metrics.success import exact_match, token_match
+from aeplus.evaluation.questions import AnswerPair, PromptItem, Question, is_right
+from aeplus.metrics.success import token_match
 from aeplus.models.predict import AnswerScore
 from aeplus.models.tokens import TokenRow
 
@@ -49,13 +49,14 @@ def prompt_records(
         more: What else was found, also of other prompts.
     """
     others = {(aspect, pair.edit, pair.target): pair.other for aspect, part in pairs.items() for pair in part}
+    predictions = {row: answer.predicted for row, answer in answers.items()}
     records = []
     for question in questions:
         item, row = question.item, question.rows[0]
-        predicted = [answers[row].predicted for row in question.rows]
+        shares = token_match([predictions[row] for row in question.rows], question.expected)
         found: dict[str, Any] = {
-            "strict": bool(exact_match(predicted, question.expected).any()),
-            "tokens": round(float(token_match(predicted, question.expected).max()), 6),
+            "strict": is_right(question, predictions),
+            "tokens": round(float(shares.max()), 6),
             "log_prob": answers[row].log_prob if row.answer_ids else None,
         }
         if pairs:

@@ -1,7 +1,7 @@
 """Everything that is measured on a stream of edits, in few forward passes: each distinct row runs once."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,6 +23,7 @@ from aeplus.evaluation.questions import (
     axis_items,
     edit_items,
     holding_numbered,
+    is_right,
     metric_inputs,
     tokenize_items,
     update_score,
@@ -32,7 +33,7 @@ from aeplus.evaluation.references import References, corpus_references, read_ref
 from aeplus.evaluation.unchanged import Unchanged, unchanged_items
 from aeplus.metrics.magnitude import MagnitudeScore
 from aeplus.metrics.mean import WHOLE, Average, Interval
-from aeplus.metrics.success import AxisSuccess, Score, TokenAccuracy, TopOneSuccess
+from aeplus.metrics.success import AxisSuccess, CaseSuccess, Score, TokenAccuracy, TopOneSuccess
 from aeplus.metrics.text import require_sklearn
 from aeplus.models.decoder import Decoder
 from aeplus.models.predict import AnswerScore, score_answers
@@ -40,6 +41,12 @@ from aeplus.models.tokens import TokenRow
 from aeplus.preserved.corpus import read_texts
 
 Protocol = Literal["strict", "tokens", "magnitude", "generation", "contains", "fluency", "axes", "unchanged", "drift"]
+
+_OF_CASES: dict[str, tuple[str, Callable[[Iterable[bool]], bool]]] = {
+    "multi_hop_any": ("multi_hop", any),
+    "single_hop_all": ("single_hop", all),
+}
+"""Axes that count whole cases: of which axis any or all questions have to be right (MQuAKE)."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +210,7 @@ class Suite:
                 self.decoder, self.tokenizer, *texts, *shared, self.dropped, options.fluency_top_k, found
             )
         if "axes" in protocols:
-            results["axes"] = self._axes(axes, predictions)
+            results["axes"] = {**self._axes(axes, predictions), **self._cases(axes, predictions)}
             if "tokens" in protocols:
                 results["axes_tokens"] = self._axes(axes, predictions, TokenAccuracy)
         if self._unchanged is not None:
@@ -241,6 +248,19 @@ class Suite:
         for axis in metric.axes:
             metric.update(axis, *metric_inputs([q for q in questions if q.item.aspect == axis], predictions))
         return metric.intervals(*self.options.sampling)
+
+    def _cases(self, questions: Sequence[Question], predictions: Predictions) -> dict[str, Interval]:
+        """The axes that count whole cases, where questions belong to some."""
+        found = {}
+        for name, (axis, join) in _OF_CASES.items():
+            case_of = {q: self.requests[q.item.edit].case for q in questions if q.item.aspect == axis}
+            own = [question for question, case in case_of.items() if case]
+            if own:
+                right = [is_right(question, predictions) for question in own]
+                metric = CaseSuccess(join, **WHOLE)
+                metric.update(right, [case_of[question] for question in own], [q.item.edit for q in own])
+                found[name] = metric.interval(*self.options.sampling)
+        return found
 
     def _magnitude(
         self,

@@ -1,6 +1,6 @@
 """Efficacy, Generalization, Specificity, Score and success by axis (strict top-1; AlphaEdit+, appendix B.2)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -121,6 +121,41 @@ class TokenAccuracy(TopOneSuccess):
     def judge(self, predicted: Sequence[Sequence[int]], expected: Sequence[Sequence[int]]) -> Tensor:
         """The share of correct tokens in each row, ``[b]``."""
         return token_match(predicted, expected)
+
+
+class CaseSuccess(Share):
+    """Share of cases, in percent, of whose questions any or all are answered right.
+
+    MQuAKE's multi-hop accuracy counts a case if any of its multi-hop questions is right, its instance-wise accuracy if
+    all of its single hops are.
+
+    Args:
+        join: ``any`` or ``all``.
+
+    Example:
+        >>> metric = CaseSuccess(any)
+        >>> metric.update([True, False, False], ["first", "first", "second"])
+        >>> float(metric.compute())
+        50.0
+    """
+
+    def __init__(self, join: Callable[[Iterable[bool]], bool] = any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.join = join
+
+    def update(self, right: Sequence[bool], cases: Sequence[str], edits: Sequence[int] | None = None) -> None:
+        """Counts cases, each of them whole.
+
+        Args:
+            right: Whether each question is answered right.
+            cases: The case of each.
+            edits: The index of each question's edit; the last one of a case is its own.
+        """
+        groups: dict[str, list[bool]] = {}
+        for hit, case in zip(right, cases, strict=True):
+            groups.setdefault(case, []).append(hit)
+        values = torch.tensor([self.join(hits) for hits in groups.values()], dtype=torch.float32)
+        self.record(values, None if edits is None else list(dict(zip(cases, edits, strict=True)).values()))
 
 
 class Score(Metric):
