@@ -84,6 +84,7 @@ def measure_fluency(
     dropped: frozenset[str] = frozenset(),
     top_k: int = 1,
     found: Found | None = None,
+    total: bool = False,
 ) -> dict[str, Interval]:
     """The n-gram entropy of text generated from the generation prompts, and its similarity to the references.
 
@@ -102,6 +103,7 @@ def measure_fluency(
         dropped: Prompts that must not count.
         top_k: Sample each token out of so many; 1 for the likeliest. ROME's code takes 5.
         found: Gets each prompt's text without the prompt, and its entropy with it.
+        total: Whether ``length`` is that of the prompt with its text, which nothing ends before, as in ROME's code.
 
     Returns:
         The intervals ``entropy``, in bits, and ``consistency``, in percent.
@@ -116,10 +118,11 @@ def measure_fluency(
         for prompt in (edit.generation or (edit.question,))
         if prompt not in dropped
     ]
-    fitting = _fitting(decoder, tokenizer, [p for _, p, _ in pairs], length, [join for *_, join in pairs], "fluency")
+    all_of = [prompt for _, prompt, _ in pairs], length, [join for *_, join in pairs]
+    fitting = _fitting(decoder, tokenizer, *all_of, "fluency", total)
     pairs = [pair for pair, fits in zip(pairs, fitting, strict=True) if fits]
     asked, joins = [prompt for _, prompt, _ in pairs], [join for *_, join in pairs]
-    texts = generate(decoder, tokenizer, asked, length, batch_tokens, joins, top_k, sampling[2])
+    texts = generate(decoder, tokenizer, asked, length, batch_tokens, joins, top_k, sampling[2], total)
     by_edit: dict[int, list[str]] = defaultdict(list)
     for (number, prompt, join), text in zip(pairs, texts, strict=True):
         by_edit[number].append(whole := joined(prompt, text, join))
@@ -140,13 +143,20 @@ def measure_fluency(
 
 
 def _fitting(
-    decoder: Decoder, tokenizer: Any, prompts: Sequence[str], length: int, joins: Sequence[str], protocol: str
+    decoder: Decoder,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    length: int,
+    joins: Sequence[str],
+    protocol: str,
+    total: bool = False,
 ) -> list[bool]:
     """Which prompts leave room to generate."""
-    fits = has_room(decoder, tokenizer, prompts, length, joins)
+    fits = has_room(decoder, tokenizer, prompts, length, joins, total)
     if lost := [prompt for prompt, fit in zip(prompts, fits, strict=True) if not fit]:
+        what = f"a text of {length} tokens" if total else f"{length} generated tokens"
         warnings.warn(
-            f"{counted(len(lost), 'prompt')} without room for {length} generated tokens in the model's context of "
+            f"{counted(len(lost), 'prompt')} without room for {what} in the model's context of "
             f"{decoder.context_length}, left out of {protocol}, first {lost[0][:60]!r}",
             stacklevel=3,
         )

@@ -63,6 +63,8 @@ class SuiteOptions:
         generation_length: Tokens generated for ``generation``; at least as many as the longest answer has.
         contains_length: The same for ``contains``.
         fluency_length: Tokens generated for ``fluency``.
+        fluency_total: Whether these are the prompt's tokens and the new ones together, and nothing ends a text before,
+            as in ROME's code.
         fluency_top_k: Each of them is drawn out of the so many likeliest; 1 takes the likeliest, ROME's code 5.
         references: Reference texts of consistency: ROME's ``attribute_snippets.json``, a JSON object of answer to
             texts, or JSON Lines of ``target`` and ``text``. Without it, paragraphs of ``corpus`` that name the answer.
@@ -102,6 +104,7 @@ class SuiteOptions:
     batch_tokens: int = 1024
     records: bool = False
     average: Average = "prompts"
+    fluency_total: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "protocols", tuple(self.protocols))
@@ -205,10 +208,7 @@ class Suite:
             text = self.decoder, self.tokenizer, items, lengths[name]
             results[name] = measure_generation(*text, *shared, name, found)
         if "fluency" in protocols:
-            texts = requests, self._references, options.fluency_length
-            results["fluency"] = measure_fluency(
-                self.decoder, self.tokenizer, *texts, *shared, self.dropped, options.fluency_top_k, found
-            )
+            results["fluency"] = self._fluency(requests, found)
         if "axes" in protocols:
             results["axes"] = {**self._axes(axes, predictions), **self._cases(axes, predictions)}
             if "tokens" in protocols:
@@ -278,6 +278,22 @@ class Suite:
         return {**intervals, "score": metric.score(intervals), "left_out": left_out}
 
     # ---- texts
+
+    def _fluency(self, requests: Sequence[EditRequest], found: Found) -> dict[str, Interval]:
+        options = self.options
+        return measure_fluency(
+            self.decoder,
+            self.tokenizer,
+            requests,
+            self._references,
+            options.fluency_length,
+            options.batch_tokens,
+            options.sampling,
+            self.dropped,
+            options.fluency_top_k,
+            found,
+            options.fluency_total,
+        )
 
     def _read_references(self) -> References:
         require_sklearn()
