@@ -80,7 +80,7 @@ def test_nothing_in_the_edit_depends_on_it() -> None:
     assert [measures["batches"][b]["edits"] for b in "1234"] == [1, 2, 2, 3]
     assert measures["after"] == measures["batches"]["4"]
     for when in ("before", "after"):
-        assert list(measures[when]) == ["edits", *EVERYTHING]
+        assert list(measures[when]) == ["edits", *EVERYTHING[:-1], "axes_tokens", "drift"]
         for aspect, interval in result.metrics["intervals"][when].items():
             assert measures[when]["strict"][aspect] == interval
             assert interval["value"] == result.metrics[when][aspect]
@@ -198,6 +198,37 @@ def test_without_retention() -> None:
     result = aeplus.edit(tiny_model("llama"), tiny_tokenizer(), EDITS[:1], callbacks=[writer], **OPTIONS)
     assert list(result.metrics["measures"]) == ["before", "batches", "after"]
     assert result.metrics["measures"]["batches"] == {}
+
+
+def test_what_every_prompt_got_is_a_file(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["aeplus"])
+    writer = (
+        "{class_path: aeplus.callbacks.EvaluationWriter, init_args: {protocols: [strict, contains], records: true}}"
+    )
+    run = tmp_path / "lightning_logs" / "edits"
+    fit(workplace, writer)
+    lines = [json.loads(line) for line in (run / "version_0" / "prompts.jsonl").read_text().splitlines()]
+    measures = json.loads((run / "version_0" / "metrics.json").read_text())["measures"]
+    for when in ("before", "after"):
+        for aspect in ("efficacy", "generalization", "specificity"):
+            strict = [line[when]["strict"] for line in lines if line["aspect"] == aspect]
+            assert measures[when]["strict"][aspect]["count"] == len(strict)
+            assert measures[when]["strict"][aspect]["value"] == pytest.approx(100 * sum(strict) / len(strict))
+    assert all(isinstance(line["after"]["contains"]["text"], str) for line in lines if line["aspect"] == "efficacy")
+
+    # A finished run that is resumed writes its own; one of the user's is not replaced.
+    fit(workplace, writer.replace("contains", "axes"), "--ckpt_path", str(run / "version_0/checkpoints/3-batches.ckpt"))
+    again = [json.loads(line) for line in (run / "version_1" / "prompts.jsonl").read_text().splitlines()]
+    assert [line["after"]["strict"] for line in again if line["aspect"] == "efficacy"] == [
+        line["after"]["strict"] for line in lines if line["aspect"] == "efficacy"
+    ]
+    (tmp_path / "prompts.jsonl").write_text("mine")
+    with pytest.raises(InputError, match=r"prompts\.jsonl"):
+        aeplus.edit(
+            *(tiny_model("llama"), tiny_tokenizer(), EDITS[:1]), callbacks=[EvaluationWriter(records=True)], **OPTIONS
+        )
+    assert (tmp_path / "prompts.jsonl").read_text() == "mine"
 
 
 def test_bad_settings() -> None:

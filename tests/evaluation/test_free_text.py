@@ -18,6 +18,7 @@ from aeplus.errors import InputError
 from aeplus.evaluation.free_text import measure_fluency, measure_generation
 from aeplus.evaluation.questions import PromptItem
 from aeplus.evaluation.references import References, corpus_references, read_references
+from aeplus.evaluation.suite import Suite, SuiteOptions
 from aeplus.metrics.text import (
     Consistency,
     Fluency,
@@ -173,6 +174,30 @@ def test_a_checkpoints_own_settings_do_not_count() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_texts_of_a_total_length_have_no_end() -> None:
+    """As ``generate_fast`` of ROME's code: prompt and text have so many tokens, and what would end a text does not."""
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    decoder = Decoder(model)
+    sizes = [len(tokenizer(prompt)["input_ids"]) for prompt in PROMPTS]
+    assert len(set(sizes)) > 1
+    texts = []
+    for prompt, size in zip(PROMPTS, sizes, strict=True):
+        ids = tokenizer(prompt)["input_ids"]
+        for _ in range(9 - size):
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        texts.append(tokenizer.decode(ids[size:], skip_special_tokens=True).strip())
+    assert max(sizes) == 9
+    assert texts[sizes.index(max(sizes))] == ""
+    first = tokenizer("Oslo")["input_ids"]
+    model.generation_config.eos_token_id = int(model(torch.tensor([first])).logits[0, -1].argmax())  # at once
+    assert generate(decoder, tokenizer, ["Oslo"], 9) == [""]
+    for at_once in (1, 10_000):
+        assert generate(decoder, tokenizer, PROMPTS, 9, at_once, total=True) == texts
+    assert len(generate(decoder, tokenizer, ["Oslo"], 128, total=True)[0]) > 0
+    with pytest.raises(InputError, match=r"context of 128 tokens, got 1?\d tokens for 'Oslo'… and 12\d to generate"):
+        generate(decoder, tokenizer, ["Oslo"], 130, total=True)
+
+
 def test_no_room_to_generate() -> None:
     with pytest.raises(
         InputError, match=r"to fit the model's context of 128 tokens, got \d tokens for 'Rome is'… and 127"
@@ -252,6 +277,22 @@ def test_fluency_of_edits() -> None:
     assert found["consistency"]["value"] == pytest.approx(float(alone.compute()))
     nothing = measure_fluency(decoder, tokenizer, stream, References(), 8)
     assert nothing["consistency"]["value"] is None
+
+
+def test_fluency_of_texts_of_a_total_length() -> None:
+    decoder, tokenizer = Decoder(tiny_model("llama")), tiny_tokenizer()
+    stream = [EditRequest("{} is", "Rome", "big"), EditRequest("{} is", "Oslo", "Paris", generation=(PROMPTS[1],))]
+    total = len(tokenizer(PROMPTS[1])["input_ids"])
+    found = measure_fluency(decoder, tokenizer, stream, References(), total, total=True)
+    new = total - len(tokenizer("Rome is")["input_ids"])
+    texts = [f"Rome is {generate(decoder, tokenizer, ['Rome is'], new)[0]}", PROMPTS[1]]
+    assert found["entropy"]["value"] == pytest.approx(np.mean([weighted_entropy(text) for text in texts]), rel=1e-6)
+    options = SuiteOptions(("fluency",), fluency_length=total, fluency_total=True)
+    assert Suite(decoder, tokenizer, stream, options=options).measure()["fluency"] == found
+    with pytest.warns(
+        UserWarning, match="2 prompts without room for a text of 129 tokens in the model's context of 128"
+    ):
+        assert measure_fluency(decoder, tokenizer, stream, References(), 129, total=True)["entropy"]["count"] == 0
 
 
 def test_an_answer_is_named_anywhere_as_a_word() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from aeplus.data.formats import mquake
 from aeplus.edits import EditRequest, Probe
 from aeplus.errors import InputError
 from aeplus.evaluation.questions import Baseline, edit_items, evaluate, tokenize_items
@@ -54,7 +55,7 @@ def test_every_protocol_before_and_after(text: str) -> None:
     dropped = frozenset({"In London"})
     suite = Suite(decoder, tokenizer, STREAM, dropped, options)
     before = suite.measure()
-    assert list(before) == ["edits", "strict", "tokens", "magnitude", "generation", "fluency", "axes", "drift"]
+    assert list(before) == ["edits", *protocols[:3], "generation", "fluency", "axes", "axes_tokens", "drift"]
     assert json.loads(json.dumps(before, allow_nan=False)) == before
     assert suite.measure() == before  # and nothing is left over from the first time
 
@@ -165,6 +166,95 @@ def test_any_answer_of_an_axis_counts() -> None:
     assert suite.measure(edited=1)["axes"]["reasoning"]["value"] == 100.0
 
 
+def test_mquakes_cases_count_whole() -> None:
+    """Of the first case one of two questions and both hops are made right, of the second one hop alone."""
+    model, decoder, tokenizer = parts()
+    records = [
+        {
+            "case_id": number,
+            "requested_rewrite": [{"prompt": "{} is", "subject": subject, "target_new": {"str": "Italy"}}],
+            "questions": questions,
+            "new_answer": "France",
+            "new_single_hops": [{"cloze": hop, "answer": "France", "answer_alias": []} for hop in hops],
+        }
+        for number, subject, questions, hops in (
+            (1, "Rome", ["Spain is", "Spain in"], ["Spain is", "Spain is"]),
+            (2, "Oslo", ["Lyon in"], ["Lyon in", "Spain is"]),
+        )
+    ]
+    stream = [edit for record in records for edit in mquake.parse(record, "answers")]
+    stream.append(replace(STREAM[0], subject="Paris", axes=(Probe("Spain is", "France", axis="multi_hop"),)))  # no case
+    row = encode(tokenizer, ["Spain is"], ["France"])[0]
+    best = int(model(torch.tensor([row.ids[: row.answer]])).logits[0, -1].argmax())
+    head = model.get_output_embeddings().weight
+    head[[best, row.answer_ids[0]]] = head[[row.answer_ids[0], best]]
+    suite = Suite(decoder, tokenizer, stream, options=SuiteOptions(("axes",), bootstrap_samples=0, records=True))
+    found = suite.measure()["axes"]
+    right = {
+        prompt.item.prompt for prompt in suite.prompts if prompt.found["strict"] and prompt.item.answer == "France"
+    }
+    assert right == {"Spain is"}
+    assert {name: (part["value"], part["count"]) for name, part in found.items()} == {
+        "multi_hop": (50.0, 4),  # two of four questions, one of which belongs to no case
+        "multi_hop_any": (50.0, 2),
+        "single_hop": (75.0, 4),
+        "single_hop_all": (50.0, 2),
+    }
+    assert "multi_hop_any" not in Suite(decoder, tokenizer, stream[2:], options=suite.options).measure()["axes"]
+
+
+def test_axes_by_tokens() -> None:
+    """MEND's and EasyEdit's accuracy, of the axes; beside ``axes`` where both protocols are chosen."""
+    model, decoder, tokenizer = parts()
+    stream = [
+        EditRequest("{} is", "Rome", "Italy", axes=(Probe("Spain is", "London in Italy", ("Paris in France",), "far"),))
+    ]
+    shares = []
+    for answer in ("London in Italy", "Paris in France"):
+        row = encode(tokenizer, ["Spain is"], [answer])[0]
+        best = model(torch.tensor([row.ids])).logits[0, row.answer - 1 : -1].argmax(-1).tolist()
+        if answer == "London in Italy":  # two of its tokens are made the model's first choice
+            head = model.get_output_embeddings().weight
+            for place in (0, 1):
+                head[[best[place], row.answer_ids[place]]] = head[[row.answer_ids[place], best[place]]]
+            best = model(torch.tensor([row.ids])).logits[0, row.answer - 1 : -1].argmax(-1).tolist()
+        shares.append(sum(a == b for a, b in zip(best, row.answer_ids, strict=True)) / len(best))
+    assert 0 < max(shares) < 1
+    found = Suite(decoder, tokenizer, stream, options=SuiteOptions(("tokens", "axes"))).measure()
+    assert list(found) == ["edits", "tokens", "axes", "axes_tokens"]
+    assert found["axes"]["far"]["value"] == 0.0
+    assert found["axes_tokens"]["far"]["value"] == pytest.approx(100 * max(shares))
+    assert found["axes_tokens"]["far"]["count"] == 1
+    assert "axes_tokens" not in Suite(decoder, tokenizer, stream, options=SuiteOptions(("axes",))).measure()
+
+
+def test_means_over_edits() -> None:
+    """One edit with four rephrasings, of which the model answers none, and one with one, which it does."""
+    model, decoder, tokenizer = parts()
+    row = encode(tokenizer, ["In Oslo"], ["France"])[0]
+    best = int(model(torch.tensor([row.ids[: row.answer]])).logits[0, -1].argmax())
+    head = model.get_output_embeddings().weight
+    head[[best, row.answer_ids[0]]] = head[[row.answer_ids[0], best]]
+    wrong = tuple(f"{place} is" for place in ("Spain", "Lyon", "Gaul", "France"))
+    stream = [
+        EditRequest("{} is", "Rome", "small", rephrase=wrong, axes=(Probe("In Rome", "small", axis="far"),)),
+        EditRequest(
+            "{} is", "Oslo", "France", rephrase=("In Oslo",), axes=(Probe("In Oslo", "France", axis="far"),) * 3
+        ),
+    ]
+    options = SuiteOptions(("strict", "tokens", "axes"), bootstrap_samples=200)
+    pooled = Suite(decoder, tokenizer, stream, options=options).measure()
+    of_edits = Suite(decoder, tokenizer, stream, options=replace(options, average="edits")).measure()
+    for protocol in ("strict", "tokens"):
+        assert [found[protocol]["generalization"]["value"] for found in (pooled, of_edits)] == [20.0, 50.0]
+        assert [found[protocol]["generalization"]["count"] for found in (pooled, of_edits)] == [5, 5]
+        assert of_edits[protocol]["efficacy"] == pooled[protocol]["efficacy"]  # one prompt each
+        known = [of_edits[protocol][aspect]["value"] for aspect in ("efficacy", "generalization")]
+        assert of_edits[protocol]["score"] == sum(known) / 2
+    assert [found["axes"]["far"]["value"] for found in (pooled, of_edits)] == [75.0, 50.0]
+    assert (of_edits["strict"]["generalization"]["low"], of_edits["strict"]["generalization"]["high"]) == (0.0, 100.0)
+
+
 def test_a_broken_model_gives_none(text: str) -> None:
     _, decoder, tokenizer = parts()
     suite = Suite(decoder, tokenizer, STREAM, options=SuiteOptions(("magnitude", "drift"), held_out=text))
@@ -212,6 +302,7 @@ def test_references_of_consistency(tmp_path: Path) -> None:
     [
         ({"protocols": ["strict", "fluent"]}, "expected protocols out of strict, .*, drift, got fluent; check"),
         ({"generation_length": 0}, "expected evaluation.generation_length above 0, got 0; choose a positive number"),
+        ({"average": "edit"}, "expected evaluation.average prompts or edits, got 'edit'; choose one of these"),
         ({"bootstrap_samples": -1}, "expected evaluation.bootstrap_samples of 0 or more, got -1; choose another"),
         ({"confidence": 1.0}, "expected evaluation.confidence between 0 and 1, got 1.0; choose one such as 0.95"),
     ],

@@ -13,9 +13,10 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from aeplus.callbacks.report import JournalWriter
+from aeplus.callbacks.report import JournalWriter, run_folder
 from aeplus.errors import require_count
 from aeplus.evaluation.questions import PromptItem, holding_numbered, metric_inputs, predict_all, tokenize_items
+from aeplus.evaluation.records import FILE, PromptRecord, record_lines
 from aeplus.evaluation.suite import Suite, SuiteOptions
 from aeplus.metrics.mean import WHOLE
 from aeplus.metrics.retention import Retention, retention_curve, success_matrix
@@ -23,6 +24,8 @@ from aeplus.metrics.success import exact_match
 from aeplus.run.batches import BatchCommit
 from aeplus.run.hooks import EditCallback, EditingModule, session_of
 from aeplus.run.session import EditSession
+from aeplus.utils.jsonl import write_jsonl
+from aeplus.utils.paths import check_output
 
 
 class EvaluationWriter(EditCallback):
@@ -32,6 +35,9 @@ class EvaluationWriter(EditCallback):
     Nothing in the run depends on it. A checkpoint holds what was measured so far; a run resumed from one that was
     written without this callback says so, and leaves the rows of retention that nobody measured empty. A finished run
     that is resumed is measured once more at its end, by the protocols of then.
+
+    With ``records`` it also writes ``prompts.jsonl`` into the run's folder at the end: a line for each test prompt,
+    with what the unedited and the edited model answered.
 
     Args:
         every: Measure after every N batches too; 0 for the start and the end only.
@@ -53,14 +59,22 @@ class EvaluationWriter(EditCallback):
 
     def _clear(self) -> None:
         self._suite: Suite | None = None
+        self._before: list[PromptRecord] = []
         self._retention: Retention | None = None
         self._saved: dict[str, Any] = {}
         self._batches: dict[str, dict[str, Any]] = {}
         self._measured: str | None = None  # the step whose measures are of this run, not of a checkpoint's
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forgets a previous run; says that nothing is measured where no model is edited."""
+        """Forgets a previous run; says that nothing is measured where no model is edited.
+
+        It makes sure that nothing of the user's is in the way.
+        """
         self._clear()
+        if stage == "fit" and self.options.records:
+            folder = run_folder(trainer)
+            if trainer.is_global_zero:
+                check_output(folder / FILE, "the run's")
         if stage == "validate":
             warnings.warn(
                 "EvaluationWriter measures while a model is edited and does nothing in validate; to measure a finished "
@@ -82,6 +96,7 @@ class EvaluationWriter(EditCallback):
         self._suite = Suite(session.decoder, session.tokenizer, data.requests, dropped, options)
         self._batches = dict(self._saved.get("batches", {}))
         session.report.measures = {"before": self._suite.measure(), "batches": self._batches}
+        self._before = self._suite.prompts
         self._publish(trainer, session, session.report.measures["before"], 0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -131,6 +146,8 @@ class EvaluationWriter(EditCallback):
         step = len(session.entries)
         last = self._batches[str(step)] if session.data.exhausted and self._measured == str(step) else None
         session.report.measures["after"] = last or self._suite.measure()
+        if self.options.records and trainer.is_global_zero:
+            write_jsonl(run_folder(trainer) / FILE, record_lines(self._before, self._suite.prompts))
         if self._retention is not None:
             session.report.measures["retention"] = _table(self._retention)
         self._publish(trainer, session, {} if last else session.report.measures["after"], step)

@@ -7,10 +7,11 @@ from typing import Any
 
 from aeplus.edits import EditRequest
 from aeplus.evaluation.questions import PromptItem, holding_numbered
+from aeplus.evaluation.records import Found
 from aeplus.evaluation.references import References
-from aeplus.metrics.mean import WHOLE, Interval
+from aeplus.metrics.mean import WHOLE, Interval, Sampling
 from aeplus.metrics.success import ASPECTS, PARTS
-from aeplus.metrics.text import Consistency, Fluency, GenerationSuccess, NamingSuccess
+from aeplus.metrics.text import Consistency, Fluency, GenerationSuccess, NamingSuccess, weighted_entropy
 from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate, has_room
 from aeplus.models.tokens import encode
@@ -27,8 +28,9 @@ def measure_generation(
     items: Sequence[PromptItem],
     length: int = 16,
     batch_tokens: int = 1024,
-    sampling: tuple[int, float, int] = (1000, 0.95, 0),
+    sampling: Sampling = (1000, 0.95, 0),
     criterion: str = "generation",
+    found: Found | None = None,
 ) -> dict[str, Any]:
     """How often greedy text begins with an accepted answer, or contains one.
 
@@ -40,8 +42,9 @@ def measure_generation(
         items: The test prompts.
         length: Tokens to generate; at least as many as the longest answer has.
         batch_tokens: Tokens run at once.
-        sampling: Samples, confidence and seed of the intervals.
+        sampling: The arguments of the intervals: samples, confidence, seed, and what their mean is over.
         criterion: One of :data:`CRITERIA`.
+        found: Gets each prompt's text, and whether it is right.
 
     Returns:
         An interval for each aspect and each way of asking that has prompts, and ``score``, the mean of the aspects.
@@ -56,6 +59,9 @@ def measure_generation(
     answers = [(str(item.answer), *item.aliases) for item in known]
     shared = length, batch_tokens, [item.join for item in known]
     texts = generate(decoder, tokenizer, [item.prompt for item in known], *shared)
+    if found is not None:
+        for item, text, accepted in zip(known, texts, answers, strict=True):
+            found.setdefault(item, {})[criterion] = {"text": text, "right": CRITERIA[criterion].right(text, accepted)}
     intervals: dict[str, Any] = {}
     for name in (*ASPECTS, *PARTS):
         metric = CRITERIA[criterion](**WHOLE)
@@ -74,9 +80,11 @@ def measure_fluency(
     references: References,
     length: int = 100,
     batch_tokens: int = 1024,
-    sampling: tuple[int, float, int] = (1000, 0.95, 0),
+    sampling: Sampling = (1000, 0.95, 0),
     dropped: frozenset[str] = frozenset(),
     top_k: int = 1,
+    found: Found | None = None,
+    total: bool = False,
 ) -> dict[str, Interval]:
     """The n-gram entropy of text generated from the generation prompts, and its similarity to the references.
 
@@ -91,9 +99,11 @@ def measure_fluency(
         references: Reference texts; an edit whose answer has none does not count in ``consistency``.
         length: Tokens to generate.
         batch_tokens: Tokens run at once.
-        sampling: Samples, confidence and seed of the intervals.
+        sampling: The arguments of the intervals: samples, confidence, seed, and what their mean is over.
         dropped: Prompts that must not count.
         top_k: Sample each token out of so many; 1 for the likeliest. ROME's code takes 5.
+        found: Gets each prompt's text without the prompt, and its entropy with it.
+        total: Whether ``length`` is that of the prompt with its text, which nothing ends before, as in ROME's code.
 
     Returns:
         The intervals ``entropy``, in bits, and ``consistency``, in percent.
@@ -108,13 +118,17 @@ def measure_fluency(
         for prompt in (edit.generation or (edit.question,))
         if prompt not in dropped
     ]
-    fitting = _fitting(decoder, tokenizer, [p for _, p, _ in pairs], length, [join for *_, join in pairs], "fluency")
+    all_of = [prompt for _, prompt, _ in pairs], length, [join for *_, join in pairs]
+    fitting = _fitting(decoder, tokenizer, *all_of, "fluency", total)
     pairs = [pair for pair, fits in zip(pairs, fitting, strict=True) if fits]
     asked, joins = [prompt for _, prompt, _ in pairs], [join for *_, join in pairs]
-    texts = generate(decoder, tokenizer, asked, length, batch_tokens, joins, top_k, sampling[-1])
+    texts = generate(decoder, tokenizer, asked, length, batch_tokens, joins, top_k, sampling[2], total)
     by_edit: dict[int, list[str]] = defaultdict(list)
     for (number, prompt, join), text in zip(pairs, texts, strict=True):
-        by_edit[number].append(joined(prompt, text, join))
+        by_edit[number].append(whole := joined(prompt, text, join))
+        if found is not None:
+            item = PromptItem("fluency", prompt, None, edit=number, join=join)
+            found[item] = {"fluency": {"text": text, "entropy": weighted_entropy(whole)}}
     entropy = Fluency(**WHOLE)
     for number, own in by_edit.items():
         entropy.update(own, [number] * len(own))
@@ -129,13 +143,20 @@ def measure_fluency(
 
 
 def _fitting(
-    decoder: Decoder, tokenizer: Any, prompts: Sequence[str], length: int, joins: Sequence[str], protocol: str
+    decoder: Decoder,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    length: int,
+    joins: Sequence[str],
+    protocol: str,
+    total: bool = False,
 ) -> list[bool]:
     """Which prompts leave room to generate."""
-    fits = has_room(decoder, tokenizer, prompts, length, joins)
+    fits = has_room(decoder, tokenizer, prompts, length, joins, total)
     if lost := [prompt for prompt, fit in zip(prompts, fits, strict=True) if not fit]:
+        what = f"a text of {length} tokens" if total else f"{length} generated tokens"
         warnings.warn(
-            f"{counted(len(lost), 'prompt')} without room for {length} generated tokens in the model's context of "
+            f"{counted(len(lost), 'prompt')} without room for {what} in the model's context of "
             f"{decoder.context_length}, left out of {protocol}, first {lost[0][:60]!r}",
             stacklevel=3,
         )

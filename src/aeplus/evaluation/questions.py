@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from aeplus.edits import EditRequest, broken_cases, still_holding
 from aeplus.metrics.mean import WHOLE
-from aeplus.metrics.success import ASPECTS, PARTS, Score
+from aeplus.metrics.success import ASPECTS, PARTS, Score, exact_match
 from aeplus.models.decoder import Decoder
 from aeplus.models.predict import AnswerScore, predict, score_answers, score_variants
 from aeplus.models.tokens import TokenRow, encode
@@ -237,6 +237,11 @@ def metric_inputs(
         [question.item.edit for _, question, _ in rows],
         [number for number, _, _ in rows],
     )
+
+
+def is_right(question: Question, predictions: Predictions) -> bool:
+    """Whether every token of an accepted answer is the top-1 prediction."""
+    return bool(exact_match([predictions[row] for row in question.rows], question.expected).any())
 
 
 def update_score(score: Score, questions: Sequence[Question], predictions: Predictions) -> Score:

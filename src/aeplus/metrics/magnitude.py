@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from aeplus.metrics.mean import Interval, PromptMean, Share
+from aeplus.metrics.mean import Average, Interval, PromptMean, Share
 from aeplus.metrics.success import ASPECTS
 
 
@@ -131,10 +131,12 @@ class MagnitudeScore(Metric):
         score = self.score(self.intervals(samples=0))
         return torch.tensor(torch.nan if score is None else score, device=self.device)
 
-    def intervals(self, samples: int = 1000, confidence: float = 0.95, seed: int = 0) -> dict[str, Interval]:
+    def intervals(
+        self, samples: int = 1000, confidence: float = 0.95, seed: int = 0, average: Average = "prompts"
+    ) -> dict[str, Interval]:
         """The three shares and the three gaps (``efficacy_gap`` and so on) with their bootstrap intervals."""
         names = [*ASPECTS, *(f"{name}_gap" for name in ASPECTS)]
-        return {name: getattr(self, name).interval(samples, confidence, seed) for name in names}
+        return {name: getattr(self, name).interval(samples, confidence, seed, average) for name in names}
 
     @staticmethod
     def score(intervals: Mapping[str, Interval]) -> float | None:

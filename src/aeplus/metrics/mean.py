@@ -1,7 +1,7 @@
 """The mean of one value per prompt, with a percentile bootstrap interval that resamples whole edits."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -55,6 +55,10 @@ def bootstrap(
     return low, high
 
 
+Average = Literal["prompts", "edits"]
+"""What a mean is over: all prompts alike, or the means of each edit's own prompts."""
+Sampling = tuple[int, float, int] | tuple[int, float, int, Average]
+"""The arguments of an interval: samples, confidence, seed, and what the mean is over."""
 Interval = dict[str, float | None]
 """``value``, ``low``, ``high`` and ``count``: a mean, the ends of its bootstrap interval and the number of prompts."""
 
@@ -104,23 +108,28 @@ class PromptMean(Metric):
         values = self._state(self.values)
         return self.scale * values.sum() / len(values)
 
-    def interval(self, samples: int = 1000, confidence: float = 0.95, seed: int = 0) -> Interval:
+    def interval(
+        self, samples: int = 1000, confidence: float = 0.95, seed: int = 0, average: Average = "prompts"
+    ) -> Interval:
         """The mean as plain values, with its bootstrap interval; ``None`` where there is no prompt.
 
         Args:
             samples: Number of means to draw; 0 for no interval.
             confidence: The share of them within the interval.
             seed: Seed of the drawing.
+            average: ``edits`` for the mean of the edits' means; ``count`` is the number of prompts either way.
         """
         with self.sync_context(dist_sync_fn=self.dist_sync_fn):
             values, edits = self._state(self.values).cpu().double(), self._state(self.edits).cpu()
         count = len(values)
+        if count:  # a prompt without an edit is an edit of its own
+            edits = torch.where(edits < 0, torch.arange(count) + edits.max().clamp_min(0) + 1, edits)
+        if average == "edits":
+            values, edits = edit_means(values, edits)
         value = self.scale * float(values.mean()) if count else None
         low, high = None, None
         if samples and count:
-            alone = edits < 0
-            apart = torch.arange(count) + edits.max().clamp_min(0) + 1
-            low, high = bootstrap(values, torch.where(alone, apart, edits), samples, confidence, seed)
+            low, high = bootstrap(values, edits, samples, confidence, seed)
             low, high = self.scale * low, self.scale * high
         return {"value": value, "low": low, "high": high, "count": count}
 
@@ -148,6 +157,22 @@ class Share(PromptMean):
     scale = 100.0
     plot_lower_bound = 0.0
     plot_upper_bound = 100.0
+
+
+def edit_means(values: Tensor, edits: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of each edit's values, ``[e]``, and the edits, ascending.
+
+    Args:
+        values: One per prompt, ``[n]``.
+        edits: The edit of each prompt, ``[n]``.
+
+    Example:
+        >>> edit_means(torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0]), torch.tensor([3, 3, 3, 3, 4]))[0].tolist()
+        [0.0, 1.0]
+    """
+    names, members = edits.unique(return_inverse=True)
+    sums = values.new_zeros(len(names)).index_add_(0, members, values)
+    return sums / torch.bincount(members, minlength=len(names)), names
 
 
 def best_answers(values: Tensor, edits: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,13 @@
 """Efficacy, Generalization, Specificity, Score and success by axis (strict top-1; AlphaEdit+, appendix B.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from aeplus.metrics.mean import Interval, Share
+from aeplus.metrics.mean import Average, Interval, Share
 
 ASPECTS = ("efficacy", "generalization", "specificity")
 SCORES = (*ASPECTS, "score")
@@ -124,6 +124,41 @@ class TokenAccuracy(TopOneSuccess):
         return token_match(predicted, expected)
 
 
+class CaseSuccess(Share):
+    """Share of cases, in percent, of whose questions any or all are answered right.
+
+    MQuAKE's multi-hop accuracy counts a case if any of its multi-hop questions is right, its instance-wise accuracy if
+    all of its single hops are.
+
+    Args:
+        join: ``any`` or ``all``.
+
+    Example:
+        >>> metric = CaseSuccess(any)
+        >>> metric.update([True, False, False], ["first", "first", "second"])
+        >>> float(metric.compute())
+        50.0
+    """
+
+    def __init__(self, join: Callable[[Iterable[bool]], bool] = any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.join = join
+
+    def update(self, right: Sequence[bool], cases: Sequence[str], edits: Sequence[int] | None = None) -> None:
+        """Counts cases, each of them whole.
+
+        Args:
+            right: Whether each question is answered right.
+            cases: The case of each.
+            edits: The index of each question's edit; the last one of a case is its own.
+        """
+        groups: dict[str, list[bool]] = {}
+        for hit, case in zip(right, cases, strict=True):
+            groups.setdefault(case, []).append(hit)
+        values = torch.tensor([self.join(hits) for hits in groups.values()], dtype=torch.float32)
+        self.record(values, None if edits is None else list(dict(zip(cases, edits, strict=True)).values()))
+
+
 class Score(Metric):
     """Arithmetic mean of Efficacy, Generalization and Specificity (of those that have prompts).
 
@@ -173,17 +208,26 @@ class Score(Metric):
 
     def summary(self) -> dict[str, float | None]:
         """All four values in percent, ``None`` where an aspect has no prompt; and those of the parts that have some."""
-        values = {name: interval["value"] for name, interval in self.intervals(samples=0).items()}
-        known = [value for name in ASPECTS if (value := values[name]) is not None]
+        intervals = self.intervals(samples=0)
+        values = {name: interval["value"] for name, interval in intervals.items()}
         aspects = {name: values.pop(name) for name in ASPECTS}
-        return {**aspects, "score": sum(known) / len(known) if known else None, **values}
+        return {**aspects, "score": self.mean(intervals), **values}
 
-    def intervals(self, samples: int = 1000, confidence: float = 0.95, seed: int = 0) -> dict[str, Interval]:
+    @staticmethod
+    def mean(intervals: Mapping[str, Interval]) -> float | None:
+        """The Score of what :meth:`intervals` returned."""
+        known = [value for name in ASPECTS if (value := intervals[name]["value"]) is not None]
+        return sum(known) / len(known) if known else None
+
+    def intervals(
+        self, samples: int = 1000, confidence: float = 0.95, seed: int = 0, average: Average = "prompts"
+    ) -> dict[str, Interval]:
         """The three aspects, and the parts that have prompts, with their bootstrap intervals.
 
         See :meth:`~aeplus.metrics.mean.PromptMean.interval`.
         """
-        found = {name: getattr(self, name).interval(samples, confidence, seed) for name in (*ASPECTS, *PARTS)}
+        sampling = samples, confidence, seed, average
+        found = {name: getattr(self, name).interval(*sampling) for name in (*ASPECTS, *PARTS)}
         return {name: interval for name, interval in found.items() if name in ASPECTS or interval["count"]}
 
     def hits(self) -> dict[str, dict[str, list[float]]]:
@@ -207,6 +251,7 @@ class AxisSuccess(Metric):
 
     Args:
         axes: The axes' names, the same on all ranks.
+        part: The class of each axis, if other than strict success.
 
     Example:
         >>> metric = AxisSuccess(["locality", "portability/reasoning"])
@@ -221,11 +266,11 @@ class AxisSuccess(Metric):
     plot_lower_bound = 0.0
     plot_upper_bound = 100.0
 
-    def __init__(self, axes: Sequence[str], **kwargs: Any) -> None:
+    def __init__(self, axes: Sequence[str], part: type[TopOneSuccess] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.axes = list(axes)
         for number in range(len(self.axes)):
-            setattr(self, f"axis_{number}", TopOneSuccess(**kwargs))
+            setattr(self, f"axis_{number}", (part or TopOneSuccess)(**kwargs))
 
     def update(
         self,
@@ -243,9 +288,11 @@ class AxisSuccess(Metric):
         values = {axis: interval["value"] for axis, interval in self.intervals(samples=0).items()}
         return {a: torch.tensor(torch.nan if v is None else v, device=self.device) for a, v in values.items()}
 
-    def intervals(self, samples: int = 1000, confidence: float = 0.95, seed: int = 0) -> dict[str, Interval]:
+    def intervals(
+        self, samples: int = 1000, confidence: float = 0.95, seed: int = 0, average: Average = "prompts"
+    ) -> dict[str, Interval]:
         """Each axis with its bootstrap interval; see :meth:`~aeplus.metrics.mean.PromptMean.interval`."""
-        return {axis: self._part(axis).interval(samples, confidence, seed) for axis in self.axes}
+        return {axis: self._part(axis).interval(samples, confidence, seed, average) for axis in self.axes}
 
     def reset(self) -> None:
         """Forgets everything counted."""

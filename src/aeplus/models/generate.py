@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any, cast
 
 import torch
@@ -24,6 +25,7 @@ def generate(
     joins: Sequence[str] | None = None,
     top_k: int = 1,
     seed: int = 0,
+    total: bool = False,
 ) -> list[str]:
     """Continuations of some prompts, greedy unless ``top_k`` is more than 1.
 
@@ -40,6 +42,8 @@ def generate(
         top_k: Each token is drawn out of the so many likeliest, in proportion to their probabilities.
         seed: Seed of the draws, which also depend on ``batch_tokens`` and the number of processes; the global
             generators are left as they were.
+        total: Whether ``length`` is that of the prompt with its continuation, which nothing ends before, as in ROME's
+            code. A prompt that long already gets none.
 
     Raises:
         InputError: If a prompt and its continuation do not fit the model's context.
@@ -48,21 +52,26 @@ def generate(
     asked = sorted(set(pairs))
     texts, rules = [text for text, _ in asked], [rule for _, rule in asked]
     rows = dict(zip(asked, encode(tokenizer, texts, limit=decoder.context_length, joins=rules), strict=True))
-    _check_room(decoder, rows, length)
+    _check_room(decoder, rows, length, total)
     distinct = {row.ids: row for row in rows.values()}
     ordered = sorted(distinct.values(), key=lambda row: len(row.ids))
     stops, padding = _special(decoder, tokenizer)
+    ends: dict[str, Any] = {"eos_token_id": None} if total else {}
     plain = {"temperature": 1.0, "top_p": 1.0, "top_k": top_k}
     drawing: dict[str, Any] = {"do_sample": top_k > 1, **(plain if top_k > 1 else {})}
 
     def continued(share: Sequence[TokenRow]) -> list[str]:
         texts: list[str] = []
-        for batch in batches(share, batch_tokens, more=length):
+        same = [list(rows) for _, rows in groupby(share, lambda row: len(row.ids))] if total else [share]
+        for batch in (batch for rows in same for batch in batches(rows, batch_tokens, more=length)):
+            if not (new := _new(batch[0], length, total)):
+                texts += [""] * len(batch)
+                continue
             ids, mask = pad([row.ids for row in batch], "left", padding)
-            asked = {"max_new_tokens": length, "pad_token_id": padding, **drawing}
+            asked = {"max_new_tokens": new, "pad_token_id": padding, **drawing, **ends}
             output = _generated(decoder.model, ids.to(decoder.device), mask.to(decoder.device), asked)
             for tokens in output[:, ids.shape[1] :].tolist():
-                end = next((index for index, token in enumerate(tokens) if token in stops), len(tokens))
+                end = next((i for i, token in enumerate(tokens) if token in stops and not total), len(tokens))
                 texts.append(tokenizer.decode(tokens[:end], skip_special_tokens=True).strip())
         return texts
 
@@ -72,10 +81,18 @@ def generate(
     return [continuations[rows[pair].ids] for pair in pairs]
 
 
-def has_room(decoder: Decoder, tokenizer: Any, prompts: Sequence[str], length: int, joins: Sequence[str]) -> list[bool]:
-    """Whether :func:`generate` can continue each prompt by so many tokens: both must fit the model's context."""
+def has_room(
+    decoder: Decoder, tokenizer: Any, prompts: Sequence[str], length: int, joins: Sequence[str], total: bool = False
+) -> list[bool]:
+    """Whether :func:`generate` can continue each prompt: it and its continuation must fit the model's context."""
     limit = decoder.context_length
-    return [limit is None or len(row.ids) + length <= limit for row in encode(tokenizer, prompts, joins=joins)]
+    rows = encode(tokenizer, prompts, joins=joins)
+    return [limit is None or len(row.ids) + _new(row, length, total) <= limit for row in rows]
+
+
+def _new(row: TokenRow, length: int, total: bool) -> int:
+    """How many tokens at most a row is continued by."""
+    return max(0, length - len(row.ids)) if total else length
 
 
 @torch.no_grad()
@@ -124,7 +141,7 @@ def _generated(model: Any, ids: Tensor, mask: Tensor, asked: dict[str, Any]) -> 
     kept = {name: getattr(own, name, None) for name in ("bos_token_id", "eos_token_id", "use_cache")}
     model.generation_config = GenerationConfig()
     try:
-        settings = GenerationConfig(**kept, **asked)
+        settings = GenerationConfig(**{**kept, **asked})
         return cast(Tensor, model.generate(input_ids=ids, attention_mask=mask, generation_config=settings))
     finally:
         model.generation_config = own
@@ -149,9 +166,10 @@ def _seeded(device: torch.device, seed: int) -> Iterator[None]:
                 torch.mps.set_rng_state(of_mps)
 
 
-def _check_room(decoder: Decoder, rows: dict[tuple[str, str], TokenRow], length: int) -> None:
+def _check_room(decoder: Decoder, rows: dict[tuple[str, str], TokenRow], length: int, total: bool) -> None:
     limit = decoder.context_length
     longest = max(rows.items(), key=lambda item: len(item[1].ids), default=None)
+    length = 0 if longest is None else _new(longest[1], length, total)
     if limit is not None and longest is not None and len(longest[1].ids) + length > limit:
         msg = (
             f"expected prompt and generation to fit the model's context of {limit} tokens, got {len(longest[1].ids)} "
