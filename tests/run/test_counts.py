@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from aeplus.data.datamodule import EditDataModule
 from aeplus.data.readers import requests_from_records
-from aeplus.functional.leakage import preserved_energy
+from aeplus.functional.leakage import preserved_energy, update_energy
 from aeplus.functional.spectrum import Spectrum
 from aeplus.methods.compositions import named_method
-from aeplus.methods.layer import LayerSolver
+from aeplus.methods.layer import LayerSolver, stored
 from aeplus.models.decoder import Decoder
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions
 from aeplus.run.session import EditSession
@@ -141,15 +142,52 @@ def test_what_a_batch_sends_to_the_device_grows_with_its_tokens_only(plain: dict
     assert sent < 40_000  # token ids, masks and positions
 
 
-def test_no_eigenvectors_are_cast_for_the_energy_of_a_weight() -> None:
+D, OUT, N = 2048, 256, 4
+
+
+@pytest.fixture(scope="module")
+def large() -> tuple[LayerStatistics, Tensor, Tensor, Tensor]:
+    """Statistics, of which float32 eigenvectors as a file has them, a weight, a residual and keys."""
     torch.manual_seed(0)
-    d, o = 2048, 2
-    vectors = torch.linalg.qr(torch.randn(d, d))[0]
-    statistics = LayerStatistics(Spectrum(torch.rand(d).double(), vectors), torch.zeros(d, 1), 1)
-    solver = LayerSolver(0, named_method("alphaedit"), statistics, torch.randn(o, d).bfloat16(), [])
+    vectors = torch.linalg.qr(torch.randn(D, D))[0]
+    statistics = LayerStatistics(Spectrum(torch.rand(D).pow(4).sort().values, vectors), torch.randn(D, 8), 1)
+    return statistics, torch.randn(OUT, D).bfloat16(), torch.randn(OUT, N), torch.randn(D, N)
+
+
+def solver_of(large: tuple[LayerStatistics, Tensor, Tensor, Tensor], method: str, **options: Any) -> LayerSolver:
+    numbers = {"threshold": 0.9, "threshold_kind": "dimensions"} if method != "memit" else {}
+    return LayerSolver(0, named_method(method, **numbers, **options), large[0], large[1], [])
+
+
+def test_no_eigenvectors_are_cast_for_the_energy_of_a_weight(large: tuple[Any, ...]) -> None:
     with Operations() as operations:
+        solver = solver_of(large, "alphaedit")
         energy = solver.energy
-    exact = preserved_energy(solver.weight, statistics.spectrum)
+    exact = preserved_energy(solver.weight, solver.statistics.spectrum)
     assert energy.dtype == torch.float64
     torch.testing.assert_close(energy, exact, rtol=1e-5, atol=0)
-    assert operations.converted < 8 * d * d / 100
+    assert operations.converted < 4 * OUT * D * 1.1  # the weight
+
+
+@pytest.mark.parametrize("method", ["alphaedit", "alphaedit_plus", "memit"])
+def test_no_eigenvectors_are_cast_for_a_report(large: tuple[Any, ...], method: str) -> None:
+    _, weight, residual, keys = large
+    with Operations() as made:
+        solver = solver_of(large, method, **({"aligned_share": 1.0} if method == "alphaedit_plus" else {}))
+    assert made.converted < 8 * D * D / 100
+    update = stored(solver.solve(residual, keys), weight)
+    energy = solver.energy
+    with Operations() as operations:
+        report = solver.report(update, residual, keys)
+    assert operations.converted < 8 * D * D / 100
+    spectrum = solver.statistics.spectrum
+    exact = update_energy(update.to(torch.float64), spectrum) / energy
+    assert report.leakage == pytest.approx(float(exact), rel=1e-5)
+
+
+@pytest.mark.parametrize(("method", "share"), [("alphaedit", 0.11), ("memit", 1.01)])
+def test_each_eigenvector_is_cast_once_for_a_solve(large: tuple[Any, ...], method: str, share: float) -> None:
+    solver = solver_of(large, method)
+    with Operations() as operations:
+        solver.solve(*large[2:])
+    assert operations.converted < 8 * D * D * share

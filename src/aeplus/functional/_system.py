@@ -60,9 +60,9 @@ class System:
             return self._beside_constant(self.filter, keys)
         if bool(((self.filter == 0) | (self.filter == 1)).all()):
             if 2 * int(support.sum()) > support.numel():
-                return keys - spectrum.combine(~support, spectrum.coordinates(~support, keys))
-            return spectrum.combine(support, spectrum.coordinates(support, keys))
-        return spectrum.combine(support, self.filter[support, None] * spectrum.coordinates(support, keys))
+                return keys - spectrum.filtered(~support, None, keys)
+            return spectrum.filtered(support, None, keys)
+        return spectrum.filtered(support, self.filter[support], keys)
 
     def root(self, columns: Tensor) -> Tensor:
         """`A X` of `X [d, n]`, with `A = [diag(√f) U_sᵀ; Qᵀ]` and `F = Aᵀ A`, `[s, n]`.
@@ -99,9 +99,7 @@ class System:
             )
             raise InputError(message)
         other = factors != constant
-        return constant * columns + spectrum.combine(
-            other, (factors[other] - constant)[:, None] * spectrum.coordinates(other, columns)
-        )
+        return constant * columns + spectrum.filtered(other, factors[other] - constant, columns)
 
 
 def factor(gram: Tensor, shift: float) -> Tensor:
