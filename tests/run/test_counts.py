@@ -191,3 +191,21 @@ def test_each_eigenvector_is_cast_once_for_a_solve(large: tuple[Any, ...], metho
     with Operations() as operations:
         solver.solve(*large[2:])
     assert operations.converted < 8 * D * D * share
+
+
+def test_the_default_finds_what_of_a_key_lies_outside_once(large: tuple[Any, ...]) -> None:
+    """Once for P̃ and every candidate with these keys; little more is read from the device than without P̃."""
+    _, _, residual, keys = large
+    outside = 2 * N * D * D // 10  # a product of the keys with the tenth of the eigenvectors outside
+    few = {"aligned_share": 1.0, "aligned_leakage": None}
+    solver, plain = solver_of(large, "alphaedit_plus", **few), solver_of(large, "alphaedit")
+    with Operations() as without:
+        plain.solve(residual, keys)
+    assert without.flops < 2.2 * outside  # U_oᵀ K and back
+    with Operations() as first:
+        solver.solve(residual, keys)
+    assert first.flops < 3.7 * outside  # and Q back, and the grid of c
+    assert sum(first.waits.values()) <= sum(without.waits.values()) + 12
+    with Operations() as again:
+        solver.solve(2 * residual, keys)
+    assert again.flops < 1.2 * outside

@@ -20,7 +20,7 @@ Results have the dtype of the input; half precision is computed in float32. Tens
 Invalid input raises `aeplus.errors.InputError`.
 """
 
-from aeplus.functional.aligned import aligned_basis, aligned_floor, null_share
+from aeplus.functional.aligned import aligned_basis, aligned_floor, null_share, outside_coordinates
 from aeplus.functional.basis import extend_basis, project_out
 from aeplus.functional.compress import compress
 from aeplus.functional.conflict import conflict, mutual_conflict, nearest, prior_weights
@@ -71,6 +71,7 @@ __all__ = [
     "null_share",
     "null_soft_filter",
     "null_space_filter",
+    "outside_coordinates",
     "preserved_energy",
     "preserved_moment",
     "priced_filter",

@@ -27,6 +27,7 @@ class System:
         forbidden: `B` in the working dtype, `[d, q]`, where `F` is that minus `B Bᵀ`.
         moment: `Kp Λp Kpᵀ` in the working dtype, `[d, d]`, in place of the columns behind the new keys.
         strength: β of the moment.
+        outside: Coordinates of the new keys on the eigenvectors where `f` is 0, `[s, n]`, if they are known.
     """
 
     residual: Tensor
@@ -38,6 +39,7 @@ class System:
     forbidden: Tensor | None = None
     moment: Tensor | None = None
     strength: float = 1.0
+    outside: Tensor | None = None
 
     @property
     def edits(self) -> int:
@@ -60,7 +62,7 @@ class System:
             return self._beside_constant(self.filter, keys)
         if bool(((self.filter == 0) | (self.filter == 1)).all()):
             if 2 * int(support.sum()) > support.numel():
-                return keys - spectrum.filtered(~support, None, keys)
+                return keys - self._outside(~support, keys)
             return spectrum.filtered(support, None, keys)
         return spectrum.filtered(support, self.filter[support], keys)
 
@@ -99,7 +101,17 @@ class System:
             )
             raise InputError(message)
         other = factors != constant
+        if columns is self.keys and bool((factors[other] == 0).all()):
+            return constant * (columns - self._outside(other, columns))
         return constant * columns + spectrum.filtered(other, factors[other] - constant, columns)
+
+    def _outside(self, mask: Tensor, keys: Tensor) -> Tensor:
+        """What of the keys lies on the eigenvectors where `f` is 0, `[d, N]`."""
+        if self.outside is None:
+            return self.spectrum.filtered(mask, None, keys)
+        new = self.spectrum.combine(mask, self.outside)
+        earlier = keys[:, new.shape[1] :]
+        return torch.cat([new, self.spectrum.filtered(mask, None, earlier)], 1) if earlier.shape[1] else new
 
 
 def factor(gram: Tensor, shift: float) -> Tensor:
@@ -132,6 +144,7 @@ def assemble(
     relaxation: Tensor | None = None,
     forbidden: Tensor | None = None,
     prior_moment: Tensor | None = None,
+    outside: Tensor | None = None,
 ) -> System:
     """Check the arguments of `solve_update` and `relax_filter` and stack their keys.
 
@@ -181,7 +194,10 @@ def assemble(
         message = "expected prior_keys beside prior_weights, got none; pass the previous keys [d, m] too, or neither."
         raise InputError(message)
     parts = residual.to(dtype), stacked, filter.to(dtype), spectrum, ridge
-    return System(*parts, relaxation, forbidden, moment, prior_strength)
+    if outside is not None:
+        check_shape("outside", outside, (None, n), "the new keys' outside_coordinates, [s, n]")
+    outside = None if outside is None else outside.to(dtype)
+    return System(*parts, relaxation, forbidden, moment, prior_strength, outside)
 
 
 def _check_weights(name: str, weights: Tensor) -> None:

@@ -65,6 +65,7 @@ def solve_update(
     relaxation: Tensor | None = None,
     forbidden: Tensor | None = None,
     prior_moment: Tensor | None = None,
+    outside: Tensor | None = None,
 ) -> LowRankUpdate:
     """Solve for the update that maps new keys to their targets and leaves the rest in place.
 
@@ -111,6 +112,7 @@ def solve_update(
             `forbidden_directions` returns it; solved in the dual form.
         prior_moment: `Kp Λp Kpᵀ`, `[d, d]`, in place of `prior_keys` and `prior_weights`; solved in the primal form.
         relaxation: Directions `Q` that edits may use beside the filter's, `[d, r]`, such as `aligned_basis` returns.
+        outside: The new keys' `outside_coordinates` by this filter, `[s, n]`, if they are known.
 
     Returns:
         The update of rank at most `n`, in the dtype of `residual`.
@@ -125,7 +127,7 @@ def solve_update(
         raise InputError(message)
     system = assemble(
         *(residual, keys, spectrum, filter, ridge, prior_keys, prior_weights, prior_strength),
-        *(relaxation, forbidden, prior_moment),
+        *(relaxation, forbidden, prior_moment, outside),
     )
     if prior_moment is not None:
         if form == "dual" or forbidden is not None:

@@ -71,6 +71,7 @@ class LayerSolver:
         self._taken: Tensor | None = None  # B of the hard prior
         self._weights: Tensor | None = None  # Λp of the last solve
         self._moment: tuple[Tensor, Tensor] | None = None  # the last Λp and Kp Λp Kpᵀ
+        self._outside: tuple[Tensor, Tensor] | None = None  # keys, and their coordinates where the filter is 0
 
     @property
     def weight(self) -> Tensor:
@@ -97,9 +98,15 @@ class LayerSolver:
     def _search(self, residual: Tensor, keys: Tensor, priors: dict[str, Any]) -> Relaxed:
         spectrum, widen = self.statistics.spectrum, RELAXATIONS[self.method.relax].run
         wide = residual.to(self._like), keys.to(self._like)
-        found = Widening(*wide, spectrum, self._base, lambda: self.weight, lambda: self.energy, priors)
+        weight, energy, outside = lambda: self.weight, lambda: self.energy, lambda: self._coordinates(keys, wide[1])
+        found = Widening(*wide, spectrum, self._base, weight, energy, priors, outside)
         self._relaxed = Relaxed(self._base) if widen is None else widen(self.method, found)
         return self._relaxed
+
+    def _coordinates(self, keys: Tensor, wide: Tensor) -> Tensor:
+        coordinates = fn.outside_coordinates(wide, self.statistics.spectrum, self._base)
+        self._outside = keys, coordinates
+        return coordinates
 
     def solve(self, residual: Tensor, keys: Tensor) -> fn.LowRankUpdate:
         """The update for a residual ``[o, n]`` and keys ``[d, n]``.
@@ -118,6 +125,7 @@ class LayerSolver:
             **priors,
             relaxation=relaxed.directions,
             forbidden=self._forbidden(relaxed),
+            outside=self._outside[1] if self._outside is not None and self._outside[0] is keys else None,
         )
         return solved if self._removed is None else fn.without(solved, self._removed)
 
