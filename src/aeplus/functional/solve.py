@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from aeplus.errors import InputError
+from aeplus.functional._checks import check_finite, check_shape
 from aeplus.functional._system import System, assemble, factor
 from aeplus.functional.spectrum import Spectrum
 
@@ -21,8 +22,7 @@ class LowRankUpdate:
     """A weight update `Δ = left · right`, kept as factors.
 
     `solve_update` puts the residual itself on the left and everything that was factorized on the right. `Δ`
-    is linear in the residual, so another residual for the same keys needs no new solve:
-    `dataclasses.replace(update, left=other)`.
+    is linear in the residual, so another residual for the same keys needs no new solve: `update.of(other)`.
 
     Attributes:
         left: `[o, r]`.
@@ -39,6 +39,16 @@ class LowRankUpdate:
     def rank(self) -> int:
         """The number of columns `r` of the factors: an upper bound on the rank of `Δ` where nothing is masked."""
         return self.left.shape[1]
+
+    def of(self, residual: Tensor) -> LowRankUpdate:
+        """What `solve_update`, which returned this, would return for another residual, `[o, n]`.
+
+        Raises:
+            InputError: If the residual has another shape or is not finite.
+        """
+        check_shape("residual", residual, tuple(self.left.shape), "one residual per key, in columns [o, n]")
+        check_finite("residual", residual)
+        return replace(self, left=residual.clone())
 
     def dense(self) -> Tensor:
         """`Δ` as one matrix, `[o, d]`."""

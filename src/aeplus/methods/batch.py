@@ -194,7 +194,7 @@ class BatchEdit:
         try:
             yield Variants(self.snapshot.sites, [proposal.updates for proposal in self._found])
         finally:
-            self.apply(self.current)
+            self._add(self.current)
 
     def rollback(self) -> None:
         """Puts back the weights that the batch found."""

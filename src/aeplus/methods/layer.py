@@ -71,6 +71,7 @@ class LayerSolver:
         self._taken: Tensor | None = None  # B of the hard prior
         self._weights: Tensor | None = None  # Λp of the last solve
         self._moment: tuple[Tensor, Tensor] | None = None  # the last Λp and Kp Λp Kpᵀ
+        self._solved: tuple[Tensor, fn.LowRankUpdate] | None = None  # the last keys, and what was solved for them
         self._outside: tuple[Tensor, Tensor] | None = None  # keys, and their coordinates where the filter is 0
 
     @property
@@ -111,22 +112,29 @@ class LayerSolver:
     def solve(self, residual: Tensor, keys: Tensor) -> fn.LowRankUpdate:
         """The update for a residual ``[o, n]`` and keys ``[d, n]``.
 
+        For the same keys, the very tensor, as the last time it is linear in the residual: nothing is solved anew.
+
         Raises:
             InputError: If the residual or the keys are not finite.
         """
-        priors, residual = self._priors(keys), self._fed_back(residual, keys)
-        relaxed = self._relaxed or self._search(residual, keys, priors)
-        solved = fn.solve_update(
-            residual.to(self._like),
-            keys.to(self._like),
-            self.statistics.spectrum,
-            relaxed.filter,
-            self.method.solver_ridge,
-            **priors,
-            relaxation=relaxed.directions,
-            forbidden=self._forbidden(relaxed),
-            outside=self._outside[1] if self._outside is not None and self._outside[0] is keys else None,
-        )
+        residual = self._fed_back(residual, keys).to(self._like)
+        if self._solved is not None and self._solved[0] is keys:
+            solved = self._solved[1].of(residual)
+        else:
+            priors = self._priors(keys)
+            relaxed = self._relaxed or self._search(residual, keys, priors)
+            solved = fn.solve_update(
+                residual,
+                keys.to(self._like),
+                self.statistics.spectrum,
+                relaxed.filter,
+                self.method.solver_ridge,
+                **priors,
+                relaxation=relaxed.directions,
+                forbidden=self._forbidden(relaxed),
+                outside=self._outside[1] if self._outside is not None and self._outside[0] is keys else None,
+            )
+            self._solved = keys, solved
         return solved if self._removed is None else fn.without(solved, self._removed)
 
     def _fed_back(self, residual: Tensor, keys: Tensor) -> Tensor:
