@@ -41,6 +41,7 @@ from aeplus.functional.solve import LowRankUpdate, solve_update
 from aeplus.functional.spectrum import Spectrum
 from aeplus.functional.treatments import (
     deflect,
+    largest_singular_value,
     leading_directions,
     masked_out,
     restrain,
@@ -61,6 +62,7 @@ __all__ = [
     "deflect",
     "extend_basis",
     "forbidden_directions",
+    "largest_singular_value",
     "leading_directions",
     "leakage",
     "masked_out",

@@ -223,7 +223,7 @@ class EditSession:
         if self.method.update == "closed_form":
             for statistics in self.statistics:
                 base_filter(self.method, statistics.spectrum)  # a bad threshold is reported before the work
-        self._restraint = Restraint(self.method, self.sites)
+        self._restraint = Restraint(self.method, self.sites, self.unedited.once)
         self._meter = LeakageMeter(self.sites, self.statistics)
         return BatchBuilder(
             *(self.decoder, self.tokenizer, self.sites, self.method, options, self.statistics, contexts, self.seed),
