@@ -17,8 +17,10 @@ from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate
 from aeplus.functional.leakage import preserved_energy, update_energy
 from aeplus.functional.spectrum import Spectrum
+from aeplus.methods import gradient, layer, measured
 from aeplus.methods.compositions import named_method
 from aeplus.methods.layer import LayerSolver, stored
+from aeplus.methods.treatments import TREATMENTS
 from aeplus.models.decoder import Decoder
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions
 from aeplus.run.session import EditSession
@@ -40,8 +42,8 @@ class Counts:
     tokens: list[int]
 
 
-def phases(method: str, **options: Any) -> tuple[dict[str, Counts], EditSession]:
-    """The second batch of a run, phase by phase: targets, candidates, validation."""
+def prepared(method: str, **options: Any) -> tuple[EditSession, EditDataModule]:
+    """A session before its first batch, and its edits."""
     model = tiny_model("llama", num_hidden_layers=LAYERS)
     numbers = {name: LEARNING[name] for name in ("ridge", "prior_strength", "threshold", "threshold_kind")}
     session = EditSession(
@@ -54,9 +56,15 @@ def phases(method: str, **options: Any) -> tuple[dict[str, Counts], EditSession]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         session.prepare(data)
-        session.edit_batch(data.validation_items)
+    return session, data
+
+
+def phases(method: str, **options: Any) -> tuple[dict[str, Counts], EditSession]:
+    """The second batch of a run, phase by phase: targets, candidates, validation."""
+    session, data = prepared(method, **options)
+    session.edit_batch(data.validation_items)
     found: dict[str, Counts] = {}
-    layers = Decoder(model).layers
+    layers = Decoder(session.model).layers
 
     def count(phase: str, run: Any) -> None:
         with Operations() as operations, counted_tokens(layers) as tokens:
@@ -231,3 +239,46 @@ def test_the_default_finds_what_of_a_key_lies_outside_once(large: tuple[Any, ...
     with Operations() as again:
         solver.solve(2 * residual, keys)
     assert not again.flops
+
+
+def test_a_sparsified_update_is_measured_in_float32(large: tuple[Any, ...]) -> None:
+    """RECT's weight comes in its own dtype, and its update meets the eigenvectors in theirs."""
+    _, weight, residual, keys = large
+    solver = solver_of(large, "rect", filter="null_space")
+    treat = TREATMENTS[solver.method.treatment].run.each
+    update = stored(solver.solve(residual, keys), weight)
+    energy = solver.energy
+    assert treat is not None
+    with Operations() as operations:
+        treated = treat(solver.method, update, solver.stored_weight, None)
+        report = solver.report(treated, residual, keys)
+    assert operations.converted < 4 * OUT * D * 1.1 + 8 * D * D / 100  # the weight
+    exact = update_energy(treated.to(torch.float64), solver.statistics.spectrum) / energy
+    assert report.leakage == pytest.approx(float(exact), rel=1e-5)
+
+
+@pytest.mark.parametrize(("method", "layers"), [("alphaedit", 0), ("kde", 2)])
+def test_what_the_unedited_weights_put_out_is_found_once(
+    method: str, layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the meter of the run's leakage; after the first batch by each layer."""
+    found: list[torch.dtype] = []
+    original = measured.weight_energy
+
+    def note(statistics: LayerStatistics, weight: Tensor) -> Tensor:
+        found.append(statistics.spectrum.vectors.dtype)
+        return original(statistics, weight)
+
+    for module in (layer, gradient):
+        monkeypatch.setattr(module, "weight_energy", note)
+    session, data = prepared(method)
+    session.edit_batch(data.validation_items)
+    assert found == [torch.float32] * layers
+    first = session.report.batches[0]["layers"]
+    session.edit_batch(data.validation_items)
+    assert len(found) == layers + 2
+    again, data = prepared(method)
+    assert again._builder is not None
+    again._builder._energies = None
+    again.edit_batch(data.validation_items)
+    assert again.report.batches[0]["layers"] == first

@@ -37,7 +37,7 @@ from aeplus.functional.moment import add_moment, moment_factor, weighted_moment
 from aeplus.functional.normalized import nearest_normalized
 from aeplus.functional.relax import relax_filter
 from aeplus.functional.smoothing import smoothing_coefficients, smoothing_threshold
-from aeplus.functional.solve import LowRankUpdate, solve_update
+from aeplus.functional.solve import LowRankUpdate, filtered, solve_update
 from aeplus.functional.spectrum import Spectrum
 from aeplus.functional.treatments import (
     deflect,
@@ -61,6 +61,7 @@ __all__ = [
     "conflict",
     "deflect",
     "extend_basis",
+    "filtered",
     "forbidden_directions",
     "largest_singular_value",
     "leading_directions",

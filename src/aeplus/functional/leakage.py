@@ -35,7 +35,7 @@ def leakage(update: LowRankUpdate, spectrum: Spectrum, weight: Tensor) -> Tensor
 
 
 def update_energy(update: LowRankUpdate, spectrum: Spectrum) -> Tensor:
-    """`tr(Δ C Δᵀ)` of an update, a scalar; it is made dense only if it is masked.
+    """`tr(Δ C Δᵀ)` of an update, a scalar; it is made dense only if it is masked, or of the rank of the outputs.
 
     Args:
         update: `Δ`, `[o, d]` in factors.
@@ -45,7 +45,7 @@ def update_energy(update: LowRankUpdate, spectrum: Spectrum) -> Tensor:
         InputError: If the shapes do not fit.
     """
     check_shape("update.right", update.right, (None, spectrum.dimension), "an update of a linear with d inputs, [r, d]")
-    if update.mask is not None:
+    if update.mask is not None or update.rank >= len(update.left):
         return preserved_energy(update.dense(), spectrum)
     moved = preserved_moment(update.right, spectrum)  # right C rightᵀ [r, r]
     left = update.left.to(moved.dtype)

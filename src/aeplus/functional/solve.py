@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aeplus.errors import InputError
 from aeplus.functional._checks import check_finite, check_shape
-from aeplus.functional._system import System, assemble, factor
+from aeplus.functional._system import Prior, System, assemble, factor
 from aeplus.functional.spectrum import Spectrum
 
 SolverForm = Literal["auto", "dual", "primal"]
@@ -76,6 +76,7 @@ def solve_update(
     forbidden: Tensor | None = None,
     prior_moment: Tensor | None = None,
     outside: Tensor | None = None,
+    prior_gram: Tensor | None = None,
 ) -> LowRankUpdate:
     """Solve for the update that maps new keys to their targets and leaves the rest in place.
 
@@ -123,6 +124,8 @@ def solve_update(
         prior_moment: `Kp Λp Kpᵀ`, `[d, d]`, in place of `prior_keys` and `prior_weights`; solved in the primal form.
         relaxation: Directions `Q` that edits may use beside the filter's, `[d, r]`, such as `aligned_basis` returns.
         outside: The new keys' `outside_coordinates` by this filter, `[s, n]`, if they are known.
+        prior_gram: `Kpᵀ U diag(f) Uᵀ Kp`, `[m, m]`, if it is known, beside `prior_keys`: solved in the dual form,
+            where nothing then takes O(d m²).
 
     Returns:
         The update of rank at most `n`, in the dtype of `residual`.
@@ -137,7 +140,7 @@ def solve_update(
         raise InputError(message)
     system = assemble(
         *(residual, keys, spectrum, filter, ridge, prior_keys, prior_weights, prior_strength),
-        *(relaxation, forbidden, prior_moment, outside),
+        *(relaxation, forbidden, prior_moment, outside, prior_gram),
     )
     if prior_moment is not None:
         if form == "dual" or forbidden is not None:
@@ -147,9 +150,10 @@ def solve_update(
             )
             raise InputError(message)
         form = "primal"
-    if forbidden is not None:
+    if forbidden is not None or prior_gram is not None:
         if form == "primal":
-            message = "expected form 'dual' or 'auto' beside forbidden directions, got 'primal'; use one of these."
+            beside = "forbidden directions" if forbidden is not None else "prior_gram"
+            message = f"expected form 'dual' or 'auto' beside {beside}, got 'primal'; use one of these."
             raise InputError(message)
         form = "dual"
     if form == "auto":
@@ -164,9 +168,47 @@ def solve_update(
 def _dual(system: System) -> Tensor:
     """`[(G + λ I)⁻¹]_(first n rows) · Kᵀ F`, `[n, d]`."""
     filtered = system.filtered_keys()
+    if system.prior is not None:
+        return _dual_beside(system, system.prior, filtered)
     lower = factor(system.keys.T @ filtered, system.ridge)
     first = torch.eye(len(lower), system.edits, dtype=lower.dtype, device=lower.device)
     return (filtered @ torch.cholesky_solve(first, lower)).T
+
+
+def _dual_beside(system: System, prior: Prior, filtered: Tensor) -> Tensor:
+    """The same, with the products of the previous keys known; `F` is applied to what is solved, not to `Kp`."""
+    n, count = system.edits, system.edits + len(prior.root)
+    signed = [(sign, d) for sign, d in ((1.0, system.relaxation), (-1.0, system.forbidden)) if d is not None]
+    columns = [filtered, *(directions for _, directions in signed)]
+    products = prior.products(torch.cat(columns, 1)).split([part.shape[1] for part in columns], 1)
+    gram = filtered.new_zeros(count, count)  # of which the lower triangle is read
+    gram[:n, :n], gram[n:, :n] = system.keys.T @ filtered, products[0]
+    inner = gram[n:, n:].copy_(prior.gram)
+    for (sign, _), used in zip(signed, products[1:], strict=True):
+        inner.addmm_(used, used.T, alpha=sign)
+    gram[n:].mul_(prior.root[:, None])
+    inner.mul_(prior.root)
+    lower = factor(gram, system.ridge)
+    first = torch.eye(count, n, dtype=lower.dtype, device=lower.device)
+    solved = torch.cholesky_solve(first, lower)
+    return system.apply(system.keys @ solved[:n] + prior.combine(prior.root[:, None] * solved[n:])).T
+
+
+def filtered(keys: Tensor, spectrum: Spectrum, filter: Tensor) -> Tensor:
+    """`U diag(f) Uᵀ K`, what a filter leaves of keys.
+
+    Args:
+        keys: `[d, n]`.
+        spectrum: Spectrum of the preserved keys, `[d]` and `[d, d]`.
+        filter: Spectral filter `f`, `[d]`.
+
+    Returns:
+        `[d, n]`, in the widest dtype of the arguments, in float32 at least.
+
+    Raises:
+        InputError: If a shape does not fit, or a key is not finite.
+    """
+    return assemble(keys[:0], keys, spectrum, filter, 1.0, None, None, 1.0).filtered_keys()
 
 
 def _primal(system: System) -> Tensor:

@@ -59,6 +59,13 @@ class LayerEdit:
     report: LayerReport
 
 
+def weight_energy(statistics: LayerStatistics, weight: Tensor) -> Tensor:
+    """``tr(W C Wᵀ)`` of a weight ``[o, d]``, a scalar."""
+    # Its product has o·d·d terms. The eigenvectors' dtype is faster than float64, and casts none of them.
+    spectrum = statistics.spectrum
+    return fn.preserved_energy(weight.to(spectrum.vectors), spectrum)
+
+
 def measure(
     layer: int,
     statistics: LayerStatistics,

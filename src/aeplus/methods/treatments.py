@@ -39,7 +39,8 @@ class Treatment:
 
 def _sphere(method: "Method", update: LowRankUpdate, weight: Tensor, _: Any) -> LowRankUpdate:
     """Away from the main directions of the present weight's rows."""
-    return fn.deflect(update, fn.unit_row_directions(weight, method.main_energy), method.main_strength)
+    wide = weight.to(solving_dtype(method, weight))
+    return fn.deflect(update, fn.unit_row_directions(wide, method.main_energy), method.main_strength)
 
 
 def prepared(method: "Method", sites: Sequence[EditSite]) -> list[Any]:

@@ -229,6 +229,7 @@ class EditSession:
             *(self.decoder, self.tokenizer, self.sites, self.method, options, self.statistics, contexts, self.seed),
             progress=lambda *numbers: self._notify("on_targets_step", *numbers),
             cache=self._target_cache,
+            energies=self._meter.energies,
         )
 
     def readable(self, data: Adaptable, requests: Sequence[EditRequest]) -> list[EditRequest]:
