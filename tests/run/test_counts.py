@@ -36,13 +36,14 @@ EDITS, STEPS, SMOOTHING = 4, 9, 5
 
 @dataclass
 class Counts:
-    """Of one phase: operators, and the tokens that ran through each layer."""
+    """Of one phase: operators, the tokens that ran through each layer, and how often the last one ran."""
 
     operations: Operations
     tokens: list[int]
+    passes: int
 
 
-def prepared(method: str, **options: Any) -> tuple[EditSession, EditDataModule]:
+def prepared(method: str, edits: int = EDITS, **options: Any) -> tuple[EditSession, EditDataModule]:
     """A session before its first batch, and its edits."""
     model = tiny_model("llama", num_hidden_layers=LAYERS)
     numbers = {name: LEARNING[name] for name in ("ridge", "prior_strength", "threshold", "threshold_kind")}
@@ -51,7 +52,7 @@ def prepared(method: str, **options: Any) -> tuple[EditSession, EditDataModule]:
         TargetOptions(steps=STEPS, contexts=1, context_length=4, stop_loss=0.0),
         PreservedOptions(corpus=LEARNING["corpus"], tokens=600, window=32),
     )
-    data = EditDataModule(batch_size=EDITS, preserved_count=2, snippet_corpus=LEARNING["corpus"])
+    data = EditDataModule(batch_size=edits, preserved_count=2, snippet_corpus=LEARNING["corpus"])
     data.attach(requests_from_records(records() + records()[:1])).setup("fit")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -59,23 +60,27 @@ def prepared(method: str, **options: Any) -> tuple[EditSession, EditDataModule]:
     return session, data
 
 
-def phases(method: str, **options: Any) -> tuple[dict[str, Counts], EditSession]:
+def phases(method: str, edits: int = EDITS, **options: Any) -> tuple[dict[str, Counts], EditSession]:
     """The second batch of a run, phase by phase: targets, candidates, validation."""
-    session, data = prepared(method, **options)
+    session, data = prepared(method, edits, **options)
     session.edit_batch(data.validation_items)
     found: dict[str, Counts] = {}
     layers = Decoder(session.model).layers
 
     def count(phase: str, run: Any) -> None:
+        ran: list[int] = []
+        handle = layers[-1].register_forward_hook(lambda *_: ran.append(1))
         with Operations() as operations, counted_tokens(layers) as tokens:
             run()
+        handle.remove()
         if phase in found:
             before = found[phase]
             before.operations.waits += operations.waits
             before.operations.factorizations += operations.factorizations
+            before.passes += len(ran)
             before.tokens = [a + b for a, b in zip(before.tokens, tokens, strict=True)]
         else:
-            found[phase] = Counts(operations, tokens)
+            found[phase] = Counts(operations, tokens, len(ran))
 
     count("targets", session.begin)
     for _ in range(session.batch.iterations):
@@ -124,6 +129,7 @@ def test_a_layer_is_factorized_once_a_candidate(plain: dict[str, Counts]) -> Non
 def test_a_validation_is_one_pass(plain: dict[str, Counts]) -> None:
     tokens = plain["validation"].tokens
     assert len(set(tokens)) == 1
+    assert plain["validation"].passes == 1
     waits = plain["validation"].operations.waits
     assert waits["tolist"] <= 4
 
@@ -149,8 +155,14 @@ def test_smoothing_runs_all_candidates_together() -> None:
 
 
 def test_what_a_batch_sends_to_the_device_grows_with_its_tokens_only(plain: dict[str, Counts]) -> None:
-    sent = sum(counts.operations.created for counts in plain.values())
-    assert sent < 40_000  # token ids, masks and positions
+    fewer = phases("alphaedit", edits=EDITS // 2)[0]
+    for phase in ("targets", "validation"):
+        sent, less = (found[phase].operations.created for found in (plain, fewer))
+        tokens, others = (max(found[phase].tokens) for found in (plain, fewer))
+        assert tokens > others
+        assert sent / less < 1.02 * tokens / others
+    assert plain["candidates"].operations.created == fewer["candidates"].operations.created
+    assert sum(counts.operations.created for counts in plain.values()) < 20_000  # token ids, masks and positions
 
 
 D, OUT, N = 2048, 256, 4
