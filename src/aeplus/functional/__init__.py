@@ -34,7 +34,7 @@ from aeplus.functional.filters import (
 from aeplus.functional.forbidden import forbidden_directions
 from aeplus.functional.leakage import leakage, preserved_energy, preserved_moment, update_energy
 from aeplus.functional.moment import add_moment, moment_factor, weighted_moment
-from aeplus.functional.normalized import nearest_normalized
+from aeplus.functional.normalized import lowest_multiplier, nearest_normalized
 from aeplus.functional.relax import relax_filter
 from aeplus.functional.smoothing import smoothing_coefficients, smoothing_threshold
 from aeplus.functional.solve import LowRankUpdate, filtered, solve_update
@@ -66,6 +66,7 @@ __all__ = [
     "largest_singular_value",
     "leading_directions",
     "leakage",
+    "lowest_multiplier",
     "masked_out",
     "moment_factor",
     "mutual_conflict",
