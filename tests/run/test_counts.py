@@ -3,9 +3,11 @@
 The bounds are what it takes today; they keep what has been gained.
 """
 
+import gc
 import warnings
 from dataclasses import dataclass
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -294,3 +296,16 @@ def test_what_the_unedited_weights_put_out_is_found_once(
     again._builder._energies = None
     again.edit_batch(data.validation_items)
     assert again.report.batches[0]["layers"] == first
+
+
+def test_what_was_kept_beside_earlier_keys_goes_with_the_run() -> None:
+    session, data = prepared("alphaedit")
+    for _ in range(2):
+        session.edit_batch(data.validation_items)
+    earlier, vectors = session.entries.keys(session.sites[0]), ref(session.statistics[0].spectrum.vectors)
+    assert earlier.columns
+    assert earlier._folds
+    session.release()
+    gc.collect()
+    assert vectors() is None
+    assert not earlier._folds

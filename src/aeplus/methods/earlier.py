@@ -105,6 +105,11 @@ class EarlierKeys(Sequence[Tensor]):
         self._folds[name] = len(self._views), state
         return state
 
+    def forget(self) -> None:
+        """Lets go of everything but the keys."""
+        self._folds.clear()
+        self._nearest = self._kept_for = None
+
     def moment(self, dtype: torch.dtype) -> Tensor:
         """``Kp Kpᵀ``, ``[d, d]``, in a dtype; not to be written to."""
         self._folds.pop("gram", None)  # whoever asks for this needs no products of keys anymore
@@ -158,8 +163,8 @@ class EarlierKeys(Sequence[Tensor]):
     def nearest(self, keys: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
         """The largest |cosine| of each new key with an earlier one, and of each earlier key with a new one (Eq. 3).
 
-        In one pass over the earlier keys; the last answer is remembered, as all candidates of a
-        batch have the same keys at the first layer, and reports ask again.
+        In one pass over the earlier keys; the last answer is remembered, as all candidates of a batch have the same
+        keys at the first layer, and reports ask again.
 
         Args:
             keys: New keys, ``[d, n]``.

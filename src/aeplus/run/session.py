@@ -479,6 +479,7 @@ class EditSession:
         Nothing can be edited or measured afterwards; report and entries stay.
         """
         self._builder = self._batch = None
+        self.entries.release()
         for name in ("statistics", "_meter", "_restraint"):
             vars(self).pop(name, None)
 
