@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_PRODUCTS = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2)}
+_PRODUCTS = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "addmm_": (1, 2), "baddbmm": (1, 2)}
 _FACTORIZATIONS = ("linalg_cholesky_ex", "cholesky", "_linalg_eigh", "_linalg_svd", "linalg_lu_factor_ex", "linalg_qr")
 _READING = ("tolist", "numpy", "cpu")  # of a tensor on the CPU these pass no operator
 

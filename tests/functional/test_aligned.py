@@ -15,6 +15,7 @@ from aeplus.functional import (
     leakage,
     null_share,
     null_space_filter,
+    outside_coordinates,
     relax_filter,
     solve_update,
 )
@@ -70,6 +71,25 @@ def test_one_floor_per_key_and_none_for_a_floor_of_0() -> None:
     basis = aligned_basis(case.keys, case.spectrum, case.filter, share=1.0, floor=floors)
     alone = aligned_basis(case.keys[:, :1], case.spectrum, case.filter, share=1.0, floor=0.3)
     torch.testing.assert_close(basis.abs(), alone.abs())
+
+
+@settings(deadline=None, max_examples=40)
+@given(case=dense.cases(), form=st.sampled_from(["dual", "primal", "auto"]))
+def test_coordinates_that_are_known_change_nothing(case: dense.Case, form: str) -> None:
+    problem = case.keys, case.spectrum, case.filter
+    outside = outside_coordinates(*problem)
+    norms, bound = case.residual.norm(dim=0), 1.0
+    floors = [aligned_floor(*problem, 1.0, 0.2, 1.0, norms, bound, known) for known in (None, outside)]
+    assert torch.equal(*floors)
+    bases = [aligned_basis(*problem, share=0.9, floor=floors[0], outside=known) for known in (None, outside)]
+    assert torch.equal(*bases)
+    for spectrum in (case.spectrum, case.spectrum.leading(int((case.filter == 0).sum()))):
+        arguments = {"relaxation": bases[0], **case.prior, "form": form}
+        one, other = (
+            solve_update(case.residual, case.keys, spectrum, case.filter, case.ridge, **arguments, outside=known)
+            for known in (None, outside)
+        )
+        assert dense.relative_error(one.dense(), other.dense()) < 1e-10
 
 
 @settings(deadline=None, max_examples=60)

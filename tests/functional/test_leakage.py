@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 
 from aeplus.errors import InputError
-from aeplus.functional import LowRankUpdate, leakage, solve_update
+from aeplus.functional import LowRankUpdate, leakage, solve_update, update_energy
+from counting import Operations
 
 
 @settings(deadline=None, max_examples=25)
@@ -21,6 +22,16 @@ def test_the_weight_itself_leaks_all() -> None:
     case = dense.make_case(0)
     update = LowRankUpdate(case.weight, torch.eye(16, dtype=torch.float64))
     torch.testing.assert_close(leakage(update, case.spectrum, case.weight), torch.tensor(1.0).double())
+
+
+def test_an_update_of_full_rank_is_no_more_than_a_weight() -> None:
+    case = dense.make_case(3)
+    o, d = case.weight.shape
+    update = LowRankUpdate(torch.eye(o, dtype=torch.float64), case.weight)
+    with Operations() as operations:
+        energy = update_energy(update, case.spectrum)
+    assert operations.flops <= 2 * o * d * d + 2 * o * o * d
+    torch.testing.assert_close(energy, dense.leakage(case, case.weight))
 
 
 def test_blocks_join(monkeypatch: pytest.MonkeyPatch) -> None:

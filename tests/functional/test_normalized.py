@@ -1,12 +1,15 @@
 """The nearest output of a normalization, against brute force and against the normalizations themselves."""
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aeplus.functional import nearest_normalized
+from aeplus.functional import lowest_multiplier, nearest_normalized
+from counting import Operations
 
 
 def normalized(x: Tensor, centered: bool) -> Tensor:
@@ -67,3 +70,33 @@ def test_gains_near_0(small: float, share: float) -> None:
 def test_a_gain_of_0_has_the_rest_of_the_length() -> None:
     state = nearest_normalized(torch.tensor([[0.3, 0.2, 0.4]]).double(), torch.tensor([0.0, 2.0, 1.0]).double())
     torch.testing.assert_close(state, torch.tensor([[2.83**0.5, 0.1, 0.4]]).double())
+
+
+@pytest.mark.parametrize("centered", [False, True])
+def test_with_the_lower_end_known_nothing_is_read_from_the_device(centered: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    gain = torch.rand(30, generator=generator) + 0.2
+    wanted, lowest = torch.randn(4, 30, generator=generator), lowest_multiplier(gain)
+    with Operations() as operations:
+        found = nearest_normalized(wanted, gain, centered=centered, lowest=lowest)
+    assert not operations.waits
+    assert torch.equal(found, nearest_normalized(wanted, gain, centered=centered))
+
+
+def test_the_steps_of_rms_norm_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two dozen of Newton's lead to where two hundred do."""
+    generator = torch.Generator().manual_seed(0)
+
+    def randn(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator, dtype=torch.float64)
+
+    found = []
+    for small in (1.0, 0.1, 1e-3, 1e-5):
+        gain = (0.3 * randn(300)).exp()
+        gain[:3] *= small
+        for share in (0.1, 0.5, 0.9, 0.99, 1.0, 3.0):
+            wanted = share * gain * normalized(randn(8, 300), centered=False)
+            found.append((wanted, gain, nearest_normalized(wanted, gain)))
+    monkeypatch.setitem(sys.modules["aeplus.functional.normalized"]._STEPS, False, 200)
+    for wanted, gain, state in found:
+        torch.testing.assert_close(state, nearest_normalized(wanted, gain), rtol=1e-9, atol=1e-9)

@@ -12,6 +12,7 @@ from aeplus.functional import (
     LowRankUpdate,
     deflect,
     forbidden_directions,
+    largest_singular_value,
     leading_directions,
     null_soft_filter,
     null_space_filter,
@@ -21,6 +22,7 @@ from aeplus.functional import (
     solve_update,
     unit_row_directions,
 )
+from counting import Operations
 
 
 @settings(deadline=None, max_examples=40)
@@ -131,6 +133,32 @@ def test_revive_is_the_dense_sum(seed: int, o: int, d: int, energy: float) -> No
     found = revive(update, *leading_directions(weight, energy))
     torch.testing.assert_close(found.dense(), expected, rtol=0, atol=1e-9)
     assert found.rank == update.rank
+
+
+@pytest.mark.parametrize("shape", [(24, 200), (200, 24)])
+def test_a_weight_is_decomposed_by_its_smaller_gram_matrix(shape: tuple[int, int]) -> None:
+    weight = torch.randn(*shape, generator=torch.Generator().manual_seed(0)).double() * torch.linspace(0.5, 2, shape[1])
+    u, s, v = torch.linalg.svd(weight, full_matrices=False)
+    with Operations() as operations:
+        left, right = leading_directions(weight, 0.5)
+        norm = largest_singular_value(weight)
+    assert operations.factorizations == {"_linalg_eigh": 2}
+    k = left.shape[1]
+    assert 1 < k < 24
+    torch.testing.assert_close(left @ left.T, u[:, :k] @ u[:, :k].T, rtol=0, atol=1e-12)
+    torch.testing.assert_close(right @ right.T, v[:k].T @ v[:k], rtol=0, atol=1e-12)
+    assert norm == pytest.approx(float(s[0]), rel=1e-14)
+    assert leading_directions(weight.float(), 0.5)[1].dtype == torch.float32
+
+
+def test_directions_that_squaring_would_blur_are_found_without() -> None:
+    g = torch.Generator().manual_seed(0)
+    u, v = (torch.linalg.qr(torch.randn(n, 6, generator=g, dtype=torch.float64)).Q for n in (6, 30))
+    weight = u * torch.logspace(0, -6, 6, dtype=torch.float64) @ v.T
+    left, right = leading_directions(weight, 1.0)
+    assert left.shape[1] == 6
+    torch.testing.assert_close(right @ right.T, v @ v.T, rtol=0, atol=1e-9)
+    torch.testing.assert_close(left.T @ left, torch.eye(6, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
 def test_error_texts() -> None:

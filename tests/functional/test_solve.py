@@ -10,6 +10,7 @@ from aeplus.errors import InputError
 from aeplus.functional import (
     LowRankUpdate,
     Spectrum,
+    filtered,
     null_space_filter,
     prior_weights,
     relax_filter,
@@ -208,3 +209,29 @@ def test_indefinite_by_rounding_is_refused() -> None:
         match=r"indefinite one by rounding in torch\.float32; raise the ridge \(alpha, for MEMIT\'s filter\), or pass",
     ):
         solve_update(torch.ones(1, 3), keys, spectrum, torch.ones(2), 1e-9, form="dual")
+
+
+@settings(deadline=None, max_examples=60)
+@given(case=dense.cases(), rank=st.integers(0, 3), forbids=st.booleans(), part=st.booleans())
+def test_products_of_previous_keys_that_are_known_change_nothing(
+    case: dense.Case, rank: int, forbids: bool, part: bool
+) -> None:
+    if not case.prior_keys.shape[1]:
+        return
+    spectrum = case.spectrum.leading(int((case.filter == 0).sum())) if part else case.spectrum
+    gram = case.prior_keys.T @ filtered(case.prior_keys, spectrum, case.filter)
+    relaxation = torch.randn(len(case.filter), rank, generator=torch.Generator().manual_seed(rank)).double()
+    inside = case.spectrum.vectors[:, case.filter == 1][:, :1]
+    more = {**case.prior, "relaxation": relaxation, "forbidden": 0.5 * inside if forbids else None}
+    arguments = case.residual, case.keys, spectrum, case.filter, case.ridge
+    expected, found = (solve_update(*arguments, **more, prior_gram=g).dense() for g in (None, gram))
+    assert dense.relative_error(found, expected) < 1e-8
+
+
+def test_error_texts_beside_products_of_previous_keys() -> None:
+    case = dense.make_case(0)
+    gram = torch.eye(case.prior_keys.shape[1]).double()
+    with pytest.raises(InputError, match="expected form 'dual' or 'auto' beside prior_gram, got 'primal'"):
+        solve_update(*case.problem, **case.prior, prior_gram=gram, form="primal")
+    with pytest.raises(InputError, match=r"expected prior_gram of shape \[.*\], got \[2, 2\]; pass the products of"):
+        solve_update(*case.problem, **case.prior, prior_gram=torch.eye(2).double())

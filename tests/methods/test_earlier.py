@@ -9,10 +9,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aeplus.functional import Spectrum, extend_basis, weighted_moment
+from aeplus.methods import earlier as earlier_module
 from aeplus.methods.compositions import named_method
 from aeplus.methods.earlier import EarlierKeys
 from aeplus.methods.layer import LayerSolver
 from aeplus.preserved.statistics import LayerStatistics
+from counting import Operations
 
 D, OUT, N = 24, 10, 4
 CPU = torch.device("cpu")
@@ -162,6 +164,61 @@ def test_many_earlier_keys_give_the_update_of_the_system_with_all_of_them(
         assert (found.dense() - expected.dense()).norm() <= 1e-6 * expected.dense().norm()
         ours, theirs = (s.report(found, residual, scale * keys) for s in (solver, plain))
         assert ours.as_dict() == pytest.approx(theirs.as_dict(), rel=1e-5)
+
+
+@pytest.mark.parametrize("parts", PARTS, ids=lambda parts: "-".join(str(v) for v in parts.values()))
+def test_products_of_earlier_keys_that_are_kept_give_the_same_update(
+    parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(earlier_module, "_CAST", 3)
+    monkeypatch.setattr(sys.modules["aeplus.functional._system"], "_COLUMNS", 3)
+    method = named_method("alphaedit_plus", **{**NUMBERS, **parts, "smooth": False})
+    weight, residual, keys = randn(OUT, D, seed=1), randn(OUT, N, seed=2), randn(D, N, seed=3)
+    stats, earlier = statistics(), EarlierKeys()
+    for number in range(2):
+        earlier.append(randn(D, N, seed=100 + number))
+        solver, plain = (LayerSolver(0, method, stats, weight, earlier) for _ in range(2))
+        plain._support = 0
+        found, expected = (s.solve(residual, keys).dense() for s in (solver, plain))
+        assert (found - expected).norm() <= 1e-12 * expected.norm()
+    kept = "gram" in earlier._folds
+    assert kept == (method.prior in ("equal", "conflict", "resolve") and method.relax in ("none", "aligned"))
+
+
+def test_products_are_those_of_all_keys_and_of_the_filter_asked_for() -> None:
+    stats, f = statistics(), torch.rand(D).double()
+    earlier = EarlierKeys(batches(2))
+    for number in range(6):
+        keys = torch.cat(list(earlier), 1).double()
+        U = stats.spectrum.vectors
+        found = earlier.gram(stats.spectrum, f)
+        torch.testing.assert_close(found, keys.T @ U @ f.diag() @ U.T @ keys)
+        assert torch.equal(EarlierKeys(list(earlier)).gram(stats.spectrum, f), found)  # as a resumed run finds it
+        earlier.append(randn(D, 1 + number, seed=number))
+        f = f if number != 3 else 1 - f
+
+
+def test_below_d_keys_a_batch_costs_no_product_of_all_keys_with_each_other() -> None:
+    """Operations of products and bytes held grow as the number of earlier keys, not as its square."""
+    d, n = 512, 2
+    keys = randn(d, 600, seed=7)
+    stats = LayerStatistics(Spectrum.from_covariance(keys @ keys.T / 600), keys[:, :20], 600)
+    weight, residual, new = randn(OUT, d, seed=1), randn(OUT, n, seed=2), randn(d, n, seed=3)
+    for prior in ("equal", "conflict"):
+        method = named_method("alphaedit_plus", **{**NUMBERS, "threshold": 0.9, "prior": prior, "relax": "none"})
+        flops, converted = [], []
+        for count in (100, 200, 400):
+            earlier = EarlierKeys([randn(d, count, seed=8)])
+            LayerSolver(0, method, stats, weight, earlier).solve(residual, new)  # as the batches before have done
+            solver = LayerSolver(0, method, stats, weight, earlier)
+            with Operations() as operations:
+                solver.report(solver.solve(residual, new), residual, new)
+            flops.append(operations.flops)
+            converted.append(operations.converted)
+        first, second = flops[1] - flops[0], flops[2] - flops[1]
+        assert second < 2.1 * first
+        assert flops[2] < 2 * OUT * d * d + 2 * n * d * (2 * d + 5 * 400)  # the first is the weight's energy
+        assert converted[2] - converted[1] <= 8 * d * 200 * 4
 
 
 def test_hard_priors_of_many_keys() -> None:

@@ -5,7 +5,11 @@ import torch
 
 from aeplus.functional import LowRankUpdate, without
 from aeplus.methods.compositions import named_method
-from aeplus.methods.treatments import added_last
+from aeplus.methods.treatments import Restraint, added_last
+from aeplus.models.decoder import Decoder
+from aeplus.run.unedited import UneditedModel
+from counting import Operations
+from tiny import tiny_model
 
 
 def factors(o: int, d: int, rank: int) -> LowRankUpdate:
@@ -30,3 +34,15 @@ def test_the_last_correction_is_found_where_updates_are_stored_dense(edits: int)
         assert found is not None
         assert found.rank == rank
         torch.testing.assert_close(found.dense(), correction.dense())
+
+
+def test_calls_for_one_model_find_its_bounds_once() -> None:
+    decoder = Decoder(tiny_model("llama"))
+    sites, unedited = decoder.select([1, 2]), UneditedModel(decoder)
+    with Operations() as operations:
+        for _ in range(2):
+            restraint = Restraint(named_method("prune"), sites, unedited.once)
+    assert operations.factorizations == {"_linalg_eigh": 2}
+    for site in sites:
+        expected = float(torch.linalg.matrix_norm(site.weight.double(), 2))
+        assert restraint._bounds[site.layer] == pytest.approx(expected, rel=1e-12)

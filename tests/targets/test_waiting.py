@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import families
 from aeplus.edits import EditRequest
 from aeplus.models.costs import ModelShape
 from aeplus.models.decoder import Decoder
@@ -34,18 +35,45 @@ def learn(decoder: Decoder, rows: BatchRows, steps: int = STEPS, **options: floa
     return found, counted
 
 
+def random_gains(kind: str) -> Decoder:
+    """A random model of a family whose normalizations multiply by anything."""
+    model = families.random_model(kind, families.CONFIGS[kind])
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in model.named_parameters():
+        if "ln_" in name and name.endswith("weight"):
+            weight.data.uniform_(0.5, 1.5, generator=generator)
+    return Decoder(model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "operators"), [("llama", 700), ("gemma2", 4700), ("gemma4_text", 14600), ("openai-gpt", 6500)]
+)
 def test_between_looks_nothing_is_read_from_the_device(
-    decoder: Decoder, rows: BatchRows, monkeypatch: pytest.MonkeyPatch
+    kind: str, operators: int, rows: BatchRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    decoder = random_gains(kind)
     learn(decoder, rows, stop_loss=0.0)  # tries out how the model can be replayed
     monkeypatch.setitem(optimizer._CHECK_EVERY, "cpu", 4)
-    waits = []
+    waits, calls = [], []
     for steps in (1, STEPS):
         counted = learn(decoder, rows, steps, stop_loss=0.0)[1]
         waits.append(counted.waits)
+        calls.append(sum(counted.calls.values()))
+    assert calls[1] - calls[0] <= operators * (STEPS - 1)
     more = waits[1] - waits[0]
     assert more.pop("_local_scalar_dense") == STEPS - 1  # Adam's own counter, which lies on the host
     assert more == {"tolist": 3}  # after steps 4, 8, 12 and the last, which a single step has too
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gemma4_text"])
+def test_a_device_that_is_not_asked_finds_the_same_nearest_outputs(
+    kind: str, rows: BatchRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = random_gains(kind)
+    each, _ = learn(decoder, rows, 3, stop_loss=0.0, clamp=0.5)
+    monkeypatch.setitem(optimizer._CHECK_EVERY, "cpu", 4)
+    seldom, _ = learn(decoder, rows, 3, stop_loss=0.0, clamp=0.5)
+    torch.testing.assert_close(seldom.values, each.values, rtol=1e-5, atol=1e-5)
 
 
 def test_looking_seldom_changes_no_target(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:

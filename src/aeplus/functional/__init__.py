@@ -20,7 +20,7 @@ Results have the dtype of the input; half precision is computed in float32. Tens
 Invalid input raises `aeplus.errors.InputError`.
 """
 
-from aeplus.functional.aligned import aligned_basis, aligned_floor, null_share
+from aeplus.functional.aligned import aligned_basis, aligned_floor, null_share, outside_coordinates
 from aeplus.functional.basis import extend_basis, project_out
 from aeplus.functional.compress import compress
 from aeplus.functional.conflict import conflict, mutual_conflict, nearest, prior_weights
@@ -34,13 +34,14 @@ from aeplus.functional.filters import (
 from aeplus.functional.forbidden import forbidden_directions
 from aeplus.functional.leakage import leakage, preserved_energy, preserved_moment, update_energy
 from aeplus.functional.moment import add_moment, moment_factor, weighted_moment
-from aeplus.functional.normalized import nearest_normalized
+from aeplus.functional.normalized import lowest_multiplier, nearest_normalized
 from aeplus.functional.relax import relax_filter
 from aeplus.functional.smoothing import smoothing_coefficients, smoothing_threshold
-from aeplus.functional.solve import LowRankUpdate, solve_update
+from aeplus.functional.solve import LowRankUpdate, filtered, solve_update
 from aeplus.functional.spectrum import Spectrum
 from aeplus.functional.treatments import (
     deflect,
+    largest_singular_value,
     leading_directions,
     masked_out,
     restrain,
@@ -60,9 +61,12 @@ __all__ = [
     "conflict",
     "deflect",
     "extend_basis",
+    "filtered",
     "forbidden_directions",
+    "largest_singular_value",
     "leading_directions",
     "leakage",
+    "lowest_multiplier",
     "masked_out",
     "moment_factor",
     "mutual_conflict",
@@ -71,6 +75,7 @@ __all__ = [
     "null_share",
     "null_soft_filter",
     "null_space_filter",
+    "outside_coordinates",
     "preserved_energy",
     "preserved_moment",
     "priced_filter",

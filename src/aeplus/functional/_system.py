@@ -12,6 +12,34 @@ from aeplus.errors import InputError
 from aeplus.functional._checks import check_finite, check_number, check_shape, working_dtype
 from aeplus.functional.spectrum import Spectrum
 
+_COLUMNS = 1024  # previous keys cast at a time
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Previous keys whose products with each other are known.
+
+    Attributes:
+        keys: `Kp` in their own dtype, `[d, m]`.
+        root: `√(β Λp)` in the working dtype, `[m]`.
+        gram: `Kpᵀ U diag(f) Uᵀ Kp` in the working dtype, `[m, m]`.
+    """
+
+    keys: Tensor
+    root: Tensor
+    gram: Tensor
+
+    def products(self, columns: Tensor) -> Tensor:
+        """`Kpᵀ X` of `X [d, r]`, `[m, r]`."""
+        return torch.cat([part.to(columns.dtype).T @ columns for part in self.keys.split(_COLUMNS, 1)])
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """`Kp Y` of `Y [m, r]`, `[d, r]`."""
+        total = coefficients.new_zeros(self.keys.shape[0], coefficients.shape[1])
+        for part, own in zip(self.keys.split(_COLUMNS, 1), coefficients.split(_COLUMNS), strict=True):
+            total.addmm_(part.to(own.dtype), own)
+        return total
+
 
 @dataclass(frozen=True)
 class System:
@@ -27,6 +55,8 @@ class System:
         forbidden: `B` in the working dtype, `[d, q]`, where `F` is that minus `B Bᵀ`.
         moment: `Kp Λp Kpᵀ` in the working dtype, `[d, d]`, in place of the columns behind the new keys.
         strength: β of the moment.
+        outside: Coordinates of the new keys on the eigenvectors where `f` is 0, `[s, n]`, if they are known.
+        prior: The previous keys, in place of the columns behind the new ones.
     """
 
     residual: Tensor
@@ -38,6 +68,8 @@ class System:
     forbidden: Tensor | None = None
     moment: Tensor | None = None
     strength: float = 1.0
+    outside: Tensor | None = None
+    prior: Prior | None = None
 
     @property
     def edits(self) -> int:
@@ -46,23 +78,27 @@ class System:
 
     def filtered_keys(self) -> Tensor:
         """`F K`, `[d, N]`, through as few eigenvectors as the filter allows."""
-        filtered = self._spectral_keys()
+        return self.apply(self.keys)
+
+    def apply(self, columns: Tensor) -> Tensor:
+        """`F X` of `X [d, r]`, `[d, r]`."""
+        filtered = self._spectral(columns)
         if self.relaxation is not None:
-            filtered = filtered + self.relaxation @ (self.relaxation.T @ self.keys)
+            filtered = filtered + self.relaxation @ (self.relaxation.T @ columns)
         if self.forbidden is not None:
-            filtered = filtered - self.forbidden @ (self.forbidden.T @ self.keys)
+            filtered = filtered - self.forbidden @ (self.forbidden.T @ columns)
         return filtered
 
-    def _spectral_keys(self) -> Tensor:
-        """`U diag(f) Uᵀ K`, `[d, N]`."""
-        support, spectrum, keys = self.filter != 0, self.spectrum, self.keys
+    def _spectral(self, keys: Tensor) -> Tensor:
+        """`U diag(f) Uᵀ X` of `X [d, r]`, `[d, r]`."""
+        support, spectrum = self.filter != 0, self.spectrum
         if spectrum.missing:
             return self._beside_constant(self.filter, keys)
         if bool(((self.filter == 0) | (self.filter == 1)).all()):
             if 2 * int(support.sum()) > support.numel():
-                return keys - spectrum.combine(~support, spectrum.coordinates(~support, keys))
-            return spectrum.combine(support, spectrum.coordinates(support, keys))
-        return spectrum.combine(support, self.filter[support, None] * spectrum.coordinates(support, keys))
+                return keys - self._outside(~support, keys)
+            return spectrum.filtered(support, None, keys)
+        return spectrum.filtered(support, self.filter[support], keys)
 
     def root(self, columns: Tensor) -> Tensor:
         """`A X` of `X [d, n]`, with `A = [diag(√f) U_sᵀ; Qᵀ]` and `F = Aᵀ A`, `[s, n]`.
@@ -99,9 +135,17 @@ class System:
             )
             raise InputError(message)
         other = factors != constant
-        return constant * columns + spectrum.combine(
-            other, (factors[other] - constant)[:, None] * spectrum.coordinates(other, columns)
-        )
+        if columns is self.keys and bool((factors[other] == 0).all()):
+            return constant * (columns - self._outside(other, columns))
+        return constant * columns + spectrum.filtered(other, factors[other] - constant, columns)
+
+    def _outside(self, mask: Tensor, keys: Tensor) -> Tensor:
+        """What of the keys lies on the eigenvectors where `f` is 0, `[d, N]`."""
+        if self.outside is None or keys is not self.keys:
+            return self.spectrum.filtered(mask, None, keys)
+        new = self.spectrum.combine(mask, self.outside)
+        earlier = keys[:, new.shape[1] :]
+        return torch.cat([new, self.spectrum.filtered(mask, None, earlier)], 1) if earlier.shape[1] else new
 
 
 def factor(gram: Tensor, shift: float) -> Tensor:
@@ -134,6 +178,8 @@ def assemble(
     relaxation: Tensor | None = None,
     forbidden: Tensor | None = None,
     prior_moment: Tensor | None = None,
+    outside: Tensor | None = None,
+    prior_gram: Tensor | None = None,
 ) -> System:
     """Check the arguments of `solve_update` and `relax_filter` and stack their keys.
 
@@ -160,7 +206,7 @@ def assemble(
             check_finite(name, directions)
     relaxation = None if relaxation is None else relaxation.to(dtype)
     forbidden = None if forbidden is None else forbidden.to(dtype)
-    stacked, moment = keys.to(dtype), None
+    stacked, moment, prior = keys.to(dtype), None, None
     if prior_moment is not None:
         if prior_keys is not None or prior_weights is not None:
             message = "expected prior_moment without prior_keys and prior_weights, got both; pass one of the two."
@@ -177,13 +223,20 @@ def assemble(
             check_shape("prior_weights", prior_weights, (m,), "one weight per previous key, [m]")
             _check_weights("prior_weights", prior_weights)
             scale = prior_weights.to(dtype)
-        # √Λp, as inside the norm of Eq. 7
-        stacked = torch.cat([stacked, prior_keys.to(dtype) * (prior_strength * scale).sqrt()], dim=1)
+        root = (prior_strength * scale).sqrt()  # √Λp, as inside the norm of Eq. 7
+        if prior_gram is None:
+            stacked = torch.cat([stacked, prior_keys.to(dtype) * root], dim=1)
+        else:
+            check_shape("prior_gram", prior_gram, (m, m), "the products of the previous keys, [m, m]")
+            prior = Prior(prior_keys, root, prior_gram.to(dtype))
     elif prior_weights is not None:
         message = "expected prior_keys beside prior_weights, got none; pass the previous keys [d, m] too, or neither."
         raise InputError(message)
     parts = residual.to(dtype), stacked, filter.to(dtype), spectrum, ridge
-    return System(*parts, relaxation, forbidden, moment, prior_strength)
+    if outside is not None:
+        check_shape("outside", outside, (None, n), "the new keys' outside_coordinates, [s, n]")
+    outside = None if outside is None else outside.to(dtype)
+    return System(*parts, relaxation, forbidden, moment, prior_strength, outside, prior)
 
 
 def _check_weights(name: str, weights: Tensor) -> None:

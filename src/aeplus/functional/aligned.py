@@ -23,6 +23,27 @@ _ROUNDING = 100.0  # a direction shorter than this many eps, after the others ar
 _GRID = 181  # values of c that are tried, from 1e-6 to 1e3 times the largest eigenvalue: each 12 % above the last
 
 
+def outside_coordinates(keys: Tensor, spectrum: Spectrum, filter: Tensor) -> Tensor:
+    """The coordinates of keys on the eigenvectors that a filter leaves out, those where it is 0.
+
+    Functions of this module and `solve_update` find them by themselves; who calls several with the same keys may hand
+    them on.
+
+    Args:
+        keys: `[d, n]`.
+        spectrum: Spectrum of the preserved keys, `[d]` and `[d, d]`, which holds these eigenvectors.
+        filter: Spectral filter `f`, `[d]`.
+
+    Returns:
+        `U_oᵀ K`, `[s, n]`, in the widest dtype of `keys` and the eigenvalues, in float32 at least.
+
+    Raises:
+        InputError: If a shape does not fit, or a key is not finite.
+    """
+    _check(keys, spectrum, filter)
+    return spectrum.coordinates(filter == 0, keys.to(working_dtype(keys, spectrum.values)))
+
+
 def null_share(keys: Tensor, spectrum: Spectrum, filter: Tensor) -> Tensor:
     """How much of each key lies where edits are free, `‖P k‖ / ‖k‖`, `P` the projector onto the filter's support.
 
@@ -37,11 +58,13 @@ def null_share(keys: Tensor, spectrum: Spectrum, filter: Tensor) -> Tensor:
     Raises:
         InputError: If a shape does not fit, or a key is not finite.
     """
-    _check(keys, spectrum, filter)
-    dtype = working_dtype(keys, spectrum.values)
-    outside = _coordinates(keys.to(dtype), spectrum, filter).square().sum(0)
-    whole = keys.to(dtype).square().sum(0)
-    rest = torch.where(whole > 0, outside / whole, torch.zeros_like(whole))
+    return _share(keys, outside_coordinates(keys, spectrum, filter))
+
+
+def _share(keys: Tensor, outside: Tensor) -> Tensor:
+    """The same, of keys with the coordinates `outside [s, n]`."""
+    whole = keys.to(outside.dtype).square().sum(0)
+    rest = torch.where(whole > 0, outside.square().sum(0) / whole, torch.zeros_like(whole))
     return (1 - rest).clamp(min=0).sqrt().to(keys.dtype)
 
 
@@ -52,6 +75,7 @@ def aligned_basis(
     share: float = 0.5,
     power: float = 1.0,
     floor: float | Tensor = 0.1,
+    outside: Tensor | None = None,
 ) -> Tensor:
     """One direction for each key that lies mostly outside the null space, for `solve_update(…, relaxation=Q)`.
 
@@ -66,6 +90,7 @@ def aligned_basis(
         power: `p`, at least 0: 0 is `(I − P) k` itself, 1 leaks least for what it fits.
         floor: `c`, in units of `C`, above 0: one number, or one for each key, `[n]` (`aligned_floor`). A key with a
             floor of 0 gets no direction.
+        outside: The keys' `outside_coordinates`, `[s, n]`, if they are known.
 
     Returns:
         `Q`, orthonormal and orthogonal to the filter's support, `[d, r]`, `r` at most the number of conflicting keys,
@@ -81,29 +106,28 @@ def aligned_basis(
         >>> aligned_basis(keys, spectrum, torch.tensor([1.0, 0.0, 0.0]), floor=0.5).T
         tensor([[0.0000, 0.9285, 0.3714]])
     """
-    _check(keys, spectrum, filter)
     if not 0 <= share <= 1:
         message = (
             f"expected share between 0 and 1, got {share}; pass 0.5 for keys with less than half in the null space."
         )
         raise InputError(message)
     check_number("power", power)
-    dtype = working_dtype(keys, spectrum.values)
-    conflicting = null_share(keys, spectrum, filter) < share
+    part, left_out = _known(outside, keys, spectrum, filter), filter == 0
+    dtype, conflicting = part.dtype, _share(keys, part) < share
     if isinstance(floor, Tensor):
         check_shape("floor", floor, (keys.shape[1],), "one floor per key, [n]")
         check_finite("floor", floor)
         conflicting = conflicting & (floor > 0)
-        floors = floor.to(dtype)[conflicting]
+        floors = floor.to(dtype)
     else:
         check_number("floor", floor, positive=True)
-        floors = torch.full((int(conflicting.sum()),), float(floor), dtype=dtype, device=keys.device)
-    outside = filter == 0
-    part = _coordinates(keys.to(dtype)[:, conflicting], spectrum, filter)[outside]  # [s, q]
-    values = spectrum.values.to(dtype)[outside].clamp(min=0)[:, None]
+        floors = torch.full((keys.shape[1],), float(floor), dtype=dtype, device=keys.device)
+    chosen = conflicting.nonzero().flatten()
+    part, floors = part[:, chosen], floors[chosen]  # [s, q]
+    values = spectrum.values.to(dtype)[left_out].clamp(min=0)[:, None]
     weights = ((values + floors) / floors) ** -power  # in units of c, so that no power overflows
     basis = _orthonormal(weights * part)
-    return spectrum.combine(outside, basis).to(keys.dtype)
+    return spectrum.combine(left_out, basis).to(keys.dtype)
 
 
 def aligned_floor(
@@ -115,6 +139,7 @@ def aligned_floor(
     power: float = 1.0,
     residual_norms: Tensor | None = None,
     max_leakage: float | Tensor | None = None,
+    outside: Tensor | None = None,
 ) -> Tensor:
     """The `c` with which each edit, by itself, keeps at most a share of its residual and leaks as little as can be.
 
@@ -133,6 +158,7 @@ def aligned_floor(
         power: `p`, as in `aligned_basis`.
         residual_norms: `‖r‖`, `[n]`; needed for the bound.
         max_leakage: The most that one edit may add to `tr(Δ C Δᵀ)`, in absolute terms.
+        outside: The keys' `outside_coordinates`, `[s, n]`, if they are known.
 
     Returns:
         `c` of each key, `[n]`, in the dtype of `keys`.
@@ -141,7 +167,6 @@ def aligned_floor(
         InputError: If a shape does not fit, a number is out of range, or only one of `residual_norms` and `max_leakage`
             is given.
     """
-    _check(keys, spectrum, filter)
     check_number("ridge", ridge, positive=True)
     check_number("power", power)
     if not 0 < left < 1:
@@ -150,10 +175,9 @@ def aligned_floor(
     if (residual_norms is None) != (max_leakage is None):
         message = "expected residual_norms and max_leakage together, got one of them; pass both, or neither."
         raise InputError(message)
-    dtype, outside = working_dtype(keys, spectrum.values), filter == 0
-    values = spectrum.values.to(dtype)[outside].clamp(min=0)
-    wide = keys.to(dtype)
-    square = _coordinates(wide, spectrum, filter)[outside].square()  # [s, n]
+    square = _known(outside, keys, spectrum, filter).square()  # [s, n]
+    dtype, wide = square.dtype, keys.to(square.dtype)
+    values = spectrum.values.to(dtype)[filter == 0].clamp(min=0)
     if not square.numel():
         return keys.new_zeros(keys.shape[1])
     largest = values.max().clamp(min=torch.finfo(dtype).tiny)
@@ -187,18 +211,19 @@ def _free(keys: Tensor, outside: Tensor, spectrum: Spectrum, filter: Tensor) -> 
     return (filter[inside, None] * spectrum.coordinates(inside, keys).square()).sum(0)
 
 
-def _coordinates(keys: Tensor, spectrum: Spectrum, filter: Tensor) -> Tensor:
-    """`Uᵀ k` where the filter is 0, and 0 where it is not, `[d, n]`."""
-    outside = filter == 0
-    coordinates = torch.zeros_like(keys)
-    coordinates[outside] = spectrum.coordinates(outside, keys)
-    return coordinates
+def _known(outside: Tensor | None, keys: Tensor, spectrum: Spectrum, filter: Tensor) -> Tensor:
+    """The keys' `outside_coordinates`, found if they are not known."""
+    if outside is None:
+        return outside_coordinates(keys, spectrum, filter)
+    check_shape("outside", outside, (None, keys.shape[1]), "the keys' outside_coordinates, [s, n]")
+    return outside
 
 
 def _orthonormal(directions: Tensor) -> Tensor:
     """An orthonormal basis of some columns, without what rounding alone can have made."""
     lengths = directions.norm(dim=0)
-    directions = directions[:, lengths > 0] / lengths[lengths > 0]
+    some = (lengths > 0).nonzero().flatten()
+    directions = directions[:, some] / lengths[some]
     if not directions.numel():
         return directions[:, :0]
     left, values, _ = torch.linalg.svd(directions, full_matrices=False)

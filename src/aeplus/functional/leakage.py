@@ -35,7 +35,7 @@ def leakage(update: LowRankUpdate, spectrum: Spectrum, weight: Tensor) -> Tensor
 
 
 def update_energy(update: LowRankUpdate, spectrum: Spectrum) -> Tensor:
-    """`tr(Δ C Δᵀ)` of an update, a scalar; it is made dense only if it is masked.
+    """`tr(Δ C Δᵀ)` of an update, a scalar; it is made dense only if it is masked, or of the rank of the outputs.
 
     Args:
         update: `Δ`, `[o, d]` in factors.
@@ -45,19 +45,25 @@ def update_energy(update: LowRankUpdate, spectrum: Spectrum) -> Tensor:
         InputError: If the shapes do not fit.
     """
     check_shape("update.right", update.right, (None, spectrum.dimension), "an update of a linear with d inputs, [r, d]")
-    if update.mask is not None:
+    if update.mask is not None or update.rank >= len(update.left):
         return preserved_energy(update.dense(), spectrum)
     moved = preserved_moment(update.right, spectrum)  # right C rightᵀ [r, r]
-    return ((update.left.T @ update.left) * moved).sum()
+    left = update.left.to(moved.dtype)
+    return ((left.T @ left) * moved).sum()
 
 
 def preserved_moment(matrix: Tensor, spectrum: Spectrum) -> Tensor:
-    """`A C Aᵀ` of `A [r, d]`, `[r, r]`; eigenvectors that the spectrum does not hold count at their mean eigenvalue."""
-    rest = spectrum.rest.to(matrix.dtype)
-    moment = rest * (matrix @ matrix.T) if spectrum.missing else matrix.new_zeros(matrix.shape[0], matrix.shape[0])
+    """`A C Aᵀ` of `A [r, d]`, `[r, r]`; eigenvectors that the spectrum does not hold count at their mean eigenvalue.
+
+    The products with eigenvectors are made in the dtype of `A`, the `[r, r]` in that of the eigenvalues if it is wider.
+    """
+    dtype = torch.promote_types(matrix.dtype, spectrum.values.dtype)
+    rest, moment = spectrum.rest.to(dtype), matrix.new_zeros(len(matrix), len(matrix), dtype=dtype)
+    if spectrum.missing:
+        moment += rest * (matrix.to(dtype) @ matrix.to(dtype).T)
     for vectors, values in _blocks(spectrum, matrix.dtype):
-        scaled = matrix @ vectors
-        moment += (scaled * (values - rest)) @ scaled.T
+        scaled = (matrix @ vectors).to(dtype)
+        moment += (scaled * (values.to(dtype) - rest)) @ scaled.T
     return moment
 
 
@@ -66,7 +72,7 @@ def preserved_energy(matrix: Tensor, spectrum: Spectrum) -> Tensor:
     rest = spectrum.rest.to(matrix.dtype)
     energy = rest * matrix.square().sum() if spectrum.missing else matrix.new_zeros(())
     for vectors, values in _blocks(spectrum, matrix.dtype):
-        energy += ((matrix @ vectors).square().sum(0) * (values - rest)).sum()
+        energy += ((matrix @ vectors).square().sum(0) * (values.to(rest) - rest)).sum()
     return energy
 
 
@@ -75,4 +81,4 @@ def _blocks(spectrum: Spectrum, dtype: torch.dtype) -> Iterator[tuple[Tensor, Te
     values = spectrum.values[spectrum.missing :]
     for start in range(0, len(values), _BLOCK):
         block = slice(start, start + _BLOCK)
-        yield spectrum.vectors[:, block].to(dtype), values[block].to(dtype)
+        yield spectrum.vectors[:, block].to(dtype), values[block]

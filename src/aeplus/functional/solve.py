@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from aeplus.errors import InputError
-from aeplus.functional._system import System, assemble, factor
+from aeplus.functional._checks import check_finite, check_shape
+from aeplus.functional._system import Prior, System, assemble, factor
 from aeplus.functional.spectrum import Spectrum
 
 SolverForm = Literal["auto", "dual", "primal"]
@@ -21,8 +22,7 @@ class LowRankUpdate:
     """A weight update `Δ = left · right`, kept as factors.
 
     `solve_update` puts the residual itself on the left and everything that was factorized on the right. `Δ`
-    is linear in the residual, so another residual for the same keys needs no new solve:
-    `dataclasses.replace(update, left=other)`.
+    is linear in the residual, so another residual for the same keys needs no new solve: `update.of(other)`.
 
     Attributes:
         left: `[o, r]`.
@@ -39,6 +39,16 @@ class LowRankUpdate:
     def rank(self) -> int:
         """The number of columns `r` of the factors: an upper bound on the rank of `Δ` where nothing is masked."""
         return self.left.shape[1]
+
+    def of(self, residual: Tensor) -> LowRankUpdate:
+        """What `solve_update`, which returned this, would return for another residual, `[o, n]`.
+
+        Raises:
+            InputError: If the residual has another shape or is not finite.
+        """
+        check_shape("residual", residual, tuple(self.left.shape), "one residual per key, in columns [o, n]")
+        check_finite("residual", residual)
+        return replace(self, left=residual.clone())
 
     def dense(self) -> Tensor:
         """`Δ` as one matrix, `[o, d]`."""
@@ -65,6 +75,8 @@ def solve_update(
     relaxation: Tensor | None = None,
     forbidden: Tensor | None = None,
     prior_moment: Tensor | None = None,
+    outside: Tensor | None = None,
+    prior_gram: Tensor | None = None,
 ) -> LowRankUpdate:
     """Solve for the update that maps new keys to their targets and leaves the rest in place.
 
@@ -111,6 +123,9 @@ def solve_update(
             `forbidden_directions` returns it; solved in the dual form.
         prior_moment: `Kp Λp Kpᵀ`, `[d, d]`, in place of `prior_keys` and `prior_weights`; solved in the primal form.
         relaxation: Directions `Q` that edits may use beside the filter's, `[d, r]`, such as `aligned_basis` returns.
+        outside: The new keys' `outside_coordinates` by this filter, `[s, n]`, if they are known.
+        prior_gram: `Kpᵀ U diag(f) Uᵀ Kp`, `[m, m]`, if it is known, beside `prior_keys`: solved in the dual form,
+            where nothing then takes O(d m²).
 
     Returns:
         The update of rank at most `n`, in the dtype of `residual`.
@@ -125,7 +140,7 @@ def solve_update(
         raise InputError(message)
     system = assemble(
         *(residual, keys, spectrum, filter, ridge, prior_keys, prior_weights, prior_strength),
-        *(relaxation, forbidden, prior_moment),
+        *(relaxation, forbidden, prior_moment, outside, prior_gram),
     )
     if prior_moment is not None:
         if form == "dual" or forbidden is not None:
@@ -135,9 +150,10 @@ def solve_update(
             )
             raise InputError(message)
         form = "primal"
-    if forbidden is not None:
+    if forbidden is not None or prior_gram is not None:
         if form == "primal":
-            message = "expected form 'dual' or 'auto' beside forbidden directions, got 'primal'; use one of these."
+            beside = "forbidden directions" if forbidden is not None else "prior_gram"
+            message = f"expected form 'dual' or 'auto' beside {beside}, got 'primal'; use one of these."
             raise InputError(message)
         form = "dual"
     if form == "auto":
@@ -152,9 +168,47 @@ def solve_update(
 def _dual(system: System) -> Tensor:
     """`[(G + λ I)⁻¹]_(first n rows) · Kᵀ F`, `[n, d]`."""
     filtered = system.filtered_keys()
+    if system.prior is not None:
+        return _dual_beside(system, system.prior, filtered)
     lower = factor(system.keys.T @ filtered, system.ridge)
     first = torch.eye(len(lower), system.edits, dtype=lower.dtype, device=lower.device)
     return (filtered @ torch.cholesky_solve(first, lower)).T
+
+
+def _dual_beside(system: System, prior: Prior, filtered: Tensor) -> Tensor:
+    """The same, with the products of the previous keys known; `F` is applied to what is solved, not to `Kp`."""
+    n, count = system.edits, system.edits + len(prior.root)
+    signed = [(sign, d) for sign, d in ((1.0, system.relaxation), (-1.0, system.forbidden)) if d is not None]
+    columns = [filtered, *(directions for _, directions in signed)]
+    products = prior.products(torch.cat(columns, 1)).split([part.shape[1] for part in columns], 1)
+    gram = filtered.new_zeros(count, count)  # of which the lower triangle is read
+    gram[:n, :n], gram[n:, :n] = system.keys.T @ filtered, products[0]
+    inner = gram[n:, n:].copy_(prior.gram)
+    for (sign, _), used in zip(signed, products[1:], strict=True):
+        inner.addmm_(used, used.T, alpha=sign)
+    gram[n:].mul_(prior.root[:, None])
+    inner.mul_(prior.root)
+    lower = factor(gram, system.ridge)
+    first = torch.eye(count, n, dtype=lower.dtype, device=lower.device)
+    solved = torch.cholesky_solve(first, lower)
+    return system.apply(system.keys @ solved[:n] + prior.combine(prior.root[:, None] * solved[n:])).T
+
+
+def filtered(keys: Tensor, spectrum: Spectrum, filter: Tensor) -> Tensor:
+    """`U diag(f) Uᵀ K`, what a filter leaves of keys.
+
+    Args:
+        keys: `[d, n]`.
+        spectrum: Spectrum of the preserved keys, `[d]` and `[d, d]`.
+        filter: Spectral filter `f`, `[d]`.
+
+    Returns:
+        `[d, n]`, in the widest dtype of the arguments, in float32 at least.
+
+    Raises:
+        InputError: If a shape does not fit, or a key is not finite.
+    """
+    return assemble(keys[:0], keys, spectrum, filter, 1.0, None, None, 1.0).filtered_keys()
 
 
 def _primal(system: System) -> Tensor:

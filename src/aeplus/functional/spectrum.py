@@ -141,24 +141,49 @@ class Spectrum:
             total, start = part if total is None else total.add_(part), start + block.shape[1]
         return coordinates.new_zeros(self.dimension, coordinates.shape[1]) if total is None else total
 
+    def filtered(self, mask: Tensor, factors: Tensor | None, columns: Tensor) -> Tensor:
+        """`U_m diag(g) U_mᵀ X` of `X [d, n]`, on the eigenvectors that `mask [d]` selects, `[d, n]`.
+
+        In the dtype of `X`; the eigenvectors stay in theirs, and each is cast once.
+
+        Args:
+            mask: Which eigenvectors.
+            factors: `g` of each of these, `[count]`; ones if `None`.
+            columns: `X`.
+        """
+        total, start = torch.zeros_like(columns), 0
+        for part in self._blocks(mask):
+            block = part.to(columns.dtype)
+            coordinates = block.T @ columns
+            if factors is not None:
+                coordinates *= factors[start : start + block.shape[1], None]
+            total, start = total.addmm_(block, coordinates), start + block.shape[1]
+        return total
+
     def _blocks(self, mask: Tensor) -> Iterator[Tensor]:
-        index = self._held(mask.nonzero().flatten())
-        if not index.numel():
+        parts = mask.nonzero().flatten().split(_BLOCK)
+        if not parts[0].numel():
             yield self.vectors[:, :0]
             return
-        for some in index.split(_BLOCK):
-            first, last = int(some[0]), int(some[-1])
+        ends = torch.stack([part[[0, -1]] for part in parts]).tolist()  # one copy to the host
+        self._check_held(ends[0][0])
+        for part, (first, last) in zip(parts, ends, strict=True):
             # filters are mostly steps along the spectrum: a view copies nothing
-            together = last - first == len(some) - 1
-            yield self.vectors[:, first : last + 1] if together else self.vectors[:, some]
+            together = last - first == len(part) - 1
+            held = slice(first - self.missing, last - self.missing + 1) if together else part - self.missing
+            yield self.vectors[:, held]
 
     def _held(self, index: Tensor) -> Tensor:
         """Where eigenvectors stand in `vectors`."""
-        if self.missing and index.numel() and int(index.min()) < self.missing:
+        if self.missing and index.numel():
+            self._check_held(int(index.min()))
+        return index - self.missing if self.missing else index
+
+    def _check_held(self, first: int) -> None:
+        if first < self.missing:
             held = self.vectors.shape[1]
             message = (
-                f"expected a spectrum with the eigenvector of eigenvalue {float(self.values[index.min()]):.3g}, got "
+                f"expected a spectrum with the eigenvector of eigenvalue {float(self.values[first]):.3g}, got "
                 f"the {held} largest of {self.dimension}; keep all (preserved.keep: all), or use another filter."
             )
             raise InputError(message)
-        return index - self.missing if self.missing else index

@@ -194,7 +194,7 @@ class BatchEdit:
         try:
             yield Variants(self.snapshot.sites, [proposal.updates for proposal in self._found])
         finally:
-            self.apply(self.current)
+            self._add(self.current)
 
     def rollback(self) -> None:
         """Puts back the weights that the batch found."""
@@ -225,6 +225,7 @@ class BatchBuilder:
         seed: Seed of the sample of previous edits (KDE).
         progress: Called with (step, steps, edits converged) after each gradient step.
         cache: Where targets are kept that other runs need too.
+        energies: ``tr(W C Wᵀ)`` of each site's unedited weight, if they are known.
 
     Attributes:
         learning_seconds: What learning took for the batch built last. Targets from the cache count as if learned here.
@@ -243,10 +244,11 @@ class BatchBuilder:
         seed: int,
         progress: Callable[[int, int, int], None],
         cache: "TargetCache | None" = None,
+        energies: Sequence[float] | None = None,
     ) -> None:
         self._decoder, self._tokenizer, self._sites, self._method = decoder, tokenizer, sites, method
         self._options, self._statistics, self._contexts, self._seed = options, statistics, contexts, seed
-        self._progress, self._cache = progress, cache
+        self._progress, self._cache, self._energies = progress, cache, energies
         self.learning_seconds = self.spared_seconds = 0.0
         self._prepared = prepared(method, sites)  # the weights are unedited still
 
@@ -285,6 +287,7 @@ class BatchBuilder:
             self._prepared,
             batch.removed,
             batch.choose,
+            None if batch.edited else self._energies,
         )
 
     def gradient(self, batch: "Batch") -> Editor:

@@ -98,6 +98,7 @@ class ClosedForm:
         prepared: What the treatment made of each site's unedited weight.
         removed: For each site what the treatment has added to the last batch's update, where it is fed back.
         choose: Chooses the candidate of each layer, where every layer has its own (``selection_scope: layer``).
+        energies: ``tr(W C Wᵀ)`` of each site's weight, if they are known.
 
     Attributes:
         iterations: How many candidates of all layers there can be: ``T + 1`` smoothing iterations, or 1 if nothing is
@@ -121,6 +122,7 @@ class ClosedForm:
         prepared: Sequence[Any] | None = None,
         removed: Sequence[fn.LowRankUpdate | None] | None = None,
         choose: Choose | None = None,
+        energies: Sequence[float] | None = None,
     ) -> None:
         self._choose = choose
         self._snapshot, self._sites, self._method = snapshot, snapshot.sites, method
@@ -132,8 +134,11 @@ class ClosedForm:
             )
             raise InputError(msg)
         back = removed or [None] * len(self._sites)
+        known = [None] * len(self._sites) if energies is None else list(energies)
         self._solvers = [
-            LayerSolver(site.layer, method, stats, snapshot.weights[i], prior_keys[i], rewritten, back[i], i + 1)
+            LayerSolver(
+                *(site.layer, method, stats, snapshot.weights[i], prior_keys[i], rewritten, back[i], i + 1), known[i]
+            )
             for i, (site, stats) in enumerate(zip(self._sites, statistics, strict=True))
         ]
         self._prepared = prepared or [None] * len(self._sites)
@@ -320,7 +325,7 @@ class ClosedForm:
             update = solved.update
             site.add(update)
             if treat is not None:
-                update = treat(self._method, update, solver.weight, self._prepared[i])
+                update = treat(self._method, update, solver.stored_weight, self._prepared[i])
             edits.append(LayerEdit(update, keys, solver.report(update, solved.residual, keys)))
         first = self._targets[0]
         if first.parts == 1 or not self._reader.curved(self._sites):

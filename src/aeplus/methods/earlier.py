@@ -10,6 +10,7 @@ from aeplus import functional as fn
 
 T = TypeVar("T")
 
+_CAST = 1024  # columns cast at a time
 _FIRST, _LARGEST = 256, 4096  # columns of a block: blocks grow with what there is, so that little lies empty
 
 
@@ -29,7 +30,8 @@ class EarlierKeys(Sequence[Tensor]):
         self._used: list[int] = []  # columns of each block that hold keys
         self._views: list[Tensor] = []
         self._folds: dict[Hashable, tuple[int, Any]] = {}
-        self._nearest: tuple[Tensor, Tensor, Tensor] | None = None
+        self._nearest: tuple[Tensor, torch.dtype | None, Tensor, Tensor] | None = None
+        self._kept_for: tuple[Tensor, Tensor] | None = None  # eigenvectors and filter of the products of keys
         for keys in batches:
             self.append(keys)
 
@@ -103,10 +105,51 @@ class EarlierKeys(Sequence[Tensor]):
         self._folds[name] = len(self._views), state
         return state
 
+    def forget(self) -> None:
+        """Lets go of everything but the keys."""
+        self._folds.clear()
+        self._nearest = self._kept_for = None
+
     def moment(self, dtype: torch.dtype) -> Tensor:
         """``Kp Kpᵀ``, ``[d, d]``, in a dtype; not to be written to."""
+        self._folds.pop("gram", None)  # whoever asks for this needs no products of keys anymore
         d = self._blocks[0].shape[0]
         return self.fold(("moment", dtype), lambda: torch.zeros(d, d, dtype=dtype, device=self.device), fn.add_moment)
+
+    def gram(self, spectrum: fn.Spectrum, filter: Tensor) -> Tensor:  # noqa: A002
+        """``Kpᵀ U diag(f) Uᵀ Kp``, ``[m, m]``, in the dtype of the filter; not to be written to.
+
+        Kept for one spectrum and filter: of others it is computed anew.
+        """
+
+        def step(state: tuple[Tensor, int], keys: Tensor) -> tuple[Tensor, int]:
+            products, done = state
+            count = done + keys.shape[1]
+            if count > len(products):
+                products = products.new_zeros(count + count // 4, count + count // 4)
+                products[:done, :done] = state[0][:done, :done]
+            left = fn.filtered(keys.to(filter.dtype), spectrum, filter).T
+            rows, start = products[done:count, :count], 0
+            for block in self._pieces(count):
+                torch.matmul(left, block.to(filter.dtype), out=rows[:, start : start + block.shape[1]])
+                start += block.shape[1]
+            products[:done, done:count] = rows[:, :done].T
+            return products, count
+
+        kept = self._kept_for
+        if kept is None or kept[0] is not spectrum.vectors or not torch.equal(kept[1], filter):
+            self._folds.pop("gram", None)
+            self._kept_for = spectrum.vectors, filter
+        products, count = self.fold("gram", lambda: (filter.new_zeros(0, 0), 0), step)
+        return products[:count, :count]
+
+    def _pieces(self, count: int) -> Iterator[Tensor]:
+        """The first keys, so many, in order, some at a time."""
+        for block in self.blocks():
+            yield from block[:, : max(0, count)].split(_CAST, 1)
+            count -= block.shape[1]
+            if count <= 0:
+                return
 
     def factor(self, dtype: torch.dtype) -> Tensor:
         """``d`` columns or fewer with the moment ``Kp Kpᵀ``, ``[d, r]``, by QR decompositions: nothing is squared."""
@@ -117,20 +160,23 @@ class EarlierKeys(Sequence[Tensor]):
 
         return self.fold(("factor", dtype), lambda: torch.zeros(d, 0, dtype=dtype, device=self.device), step)
 
-    def nearest(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+    def nearest(self, keys: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
         """The largest |cosine| of each new key with an earlier one, and of each earlier key with a new one (Eq. 3).
 
-        In the dtype of the earlier keys, in one pass over them; the last answer is remembered, as all candidates of a
-        batch have the same keys at the first layer, and reports ask again.
+        In one pass over the earlier keys; the last answer is remembered, as all candidates of a batch have the same
+        keys at the first layer, and reports ask again.
 
         Args:
             keys: New keys, ``[d, n]``.
+            dtype: What to compute in; by default that of the earlier keys.
 
         Returns:
             ``s(k, Kp) [n]`` and ``s(kp, K1) [m]``, between 0 and 1.
         """
         known = self._nearest
-        if known is None or len(known[2]) != self.columns or not torch.equal(known[0], keys):
-            ours, theirs = fn.mutual_conflict(keys, self.blocks())
-            known = self._nearest = keys.clone(), ours, theirs
-        return known[1], known[2]
+        same = known is not None and known[1] == dtype and len(known[3]) == self.columns
+        if known is None or not same or not torch.equal(known[0], keys):
+            blocks = self.blocks() if dtype is None else (piece.to(dtype) for piece in self._pieces(self.columns))
+            ours, theirs = fn.mutual_conflict(keys if dtype is None else keys.to(dtype), blocks)
+            known = self._nearest = keys.clone(), dtype, ours, theirs
+        return known[2], known[3]

@@ -33,7 +33,7 @@ from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate, project_out
 from aeplus.methods.earlier import EarlierKeys
 from aeplus.methods.layer import solving_dtype, stored
-from aeplus.methods.measured import LayerEdit, measure
+from aeplus.methods.measured import LayerEdit, measure, weight_energy
 from aeplus.models.decoder import Decoder, at_least_float32
 from aeplus.models.sites import EditSite, Snapshot
 from aeplus.preserved.statistics import LayerStatistics
@@ -354,10 +354,10 @@ class GradientEditor:
         for i, (site, update) in enumerate(zip(sites, updates, strict=True)):
             keys, _ = reader.read(site, sites[-1])
             dtype = solving_dtype(self._method, site.weight)
-            weight = self._snapshot.weights[i].to(dtype)
-            prior = fn.mutual_conflict(keys.to(weight), self._earlier[i].blocks())[0]
+            weight = self._snapshot.weights[i]
+            prior = fn.mutual_conflict(keys.to(weight.device, dtype), self._earlier[i].blocks())[0]
             statistics = self._statistics[i].to(weight.device, dtype)
-            energy = fn.preserved_energy(weight, statistics.spectrum)
-            nothing = weight.new_zeros(weight.shape[0], keys.shape[1])
+            energy = weight_energy(statistics, weight).to(dtype)
+            nothing = energy.new_zeros(weight.shape[0], keys.shape[1])
             edits.append(LayerEdit(update, keys, measure(site.layer, statistics, energy, prior, update, nothing, keys)))
         return edits

@@ -59,6 +59,13 @@ class LayerEdit:
     report: LayerReport
 
 
+def weight_energy(statistics: LayerStatistics, weight: Tensor) -> Tensor:
+    """``tr(W C Wᵀ)`` of a weight ``[o, d]``, a scalar."""
+    # Its product has o·d·d terms. The eigenvectors' dtype is faster than float64, and casts none of them.
+    spectrum = statistics.spectrum
+    return fn.preserved_energy(weight.to(spectrum.vectors), spectrum)
+
+
 def measure(
     layer: int,
     statistics: LayerStatistics,
@@ -85,7 +92,9 @@ def measure(
         prior_weights: ``Λp``, ``[m]``.
         aligned: The directions of P̃ that are no eigenvectors, ``[d, r]``.
     """
-    keys, residual, update = keys.to(energy), residual.to(energy), update.to(energy)
+    # No eigenvector is cast: the products with all d of them are made in theirs.
+    vectors = statistics.spectrum.vectors
+    keys, residual, update = keys.to(energy), residual.to(energy), update.to(vectors)
     preserved = fn.conflict(keys.to(statistics.keys), statistics.keys).to(energy)
     prior = prior.to(energy)
     none = energy.new_zeros(())
@@ -93,7 +102,7 @@ def measure(
     sigma = none if added is None else (added * statistics.spectrum.values).max()
     if aligned is not None and aligned.shape[1]:
         rank = rank + aligned.shape[1]
-        sigma = torch.maximum(sigma, fn.preserved_moment(aligned.T, statistics.spectrum).diagonal().max())
+        sigma = torch.maximum(sigma, fn.preserved_moment(aligned.T.to(vectors), statistics.spectrum).diagonal().max())
     numbers = torch.stack(
         [
             preserved.mean(),
@@ -103,7 +112,7 @@ def measure(
             residual.norm(dim=0).mean(),
             rank,
             sigma,
-            fn.update_energy(update, statistics.spectrum) / energy,
+            fn.update_energy(update, statistics.spectrum).to(energy) / energy,
             none if prior_weights is None else prior_weights.norm(),
         ]
     ).tolist()  # one copy to the host

@@ -84,6 +84,7 @@ class Widening:
         weight: Gives ``W [o, d]``.
         energy: Gives ``tr(W C Wᵀ)``.
         priors: Previous keys with their weights, as the solver takes them.
+        outside: Gives the keys' coordinates where the filter is 0, ``[s, n]``.
     """
 
     residual: Tensor
@@ -93,6 +94,7 @@ class Widening:
     weight: Callable[[], Tensor]
     energy: Callable[[], Tensor]
     priors: dict[str, Any]
+    outside: Callable[[], Tensor]
 
 
 def _searched(method: "Method", found: Widening, **bounds: Any) -> Relaxed:
@@ -121,14 +123,15 @@ def _bounded(method: "Method", found: Widening) -> Relaxed:
 def _aligned(method: "Method", found: Widening) -> Relaxed:
     """A direction for each edit whose key lies mostly outside the null space."""
     problem, power = (found.keys, found.spectrum, found.base), method.aligned_power
+    outside = found.outside()
     floor: float | Tensor | None = method.aligned_floor
     if floor is None:
         bound: dict[str, Any] = {}
         if method.aligned_leakage is not None:
             most = method.aligned_leakage * found.energy()
             bound = {"residual_norms": found.residual.norm(dim=0), "max_leakage": most}
-        floor = fn.aligned_floor(*problem, method.solver_ridge, method.aligned_left, power, **bound)
-    return Relaxed(found.base, fn.aligned_basis(*problem, share=method.aligned_share, power=power, floor=floor))
+        floor = fn.aligned_floor(*problem, method.solver_ridge, method.aligned_left, power, **bound, outside=outside)
+    return Relaxed(found.base, fn.aligned_basis(*problem, method.aligned_share, power, floor, outside))
 
 
 _SEARCH = ("epsilon", "relative", "search_block", "search_unsmoothed")

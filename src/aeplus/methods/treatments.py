@@ -1,7 +1,8 @@
 """What is done to updates afterwards: batch by batch (RECT, SPHERE, REVIVE), or to all together (PRUNE)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,7 +39,8 @@ class Treatment:
 
 def _sphere(method: "Method", update: LowRankUpdate, weight: Tensor, _: Any) -> LowRankUpdate:
     """Away from the main directions of the present weight's rows."""
-    return fn.deflect(update, fn.unit_row_directions(weight, method.main_energy), method.main_strength)
+    wide = weight.to(solving_dtype(method, weight))
+    return fn.deflect(update, fn.unit_row_directions(wide, method.main_energy), method.main_strength)
 
 
 def prepared(method: "Method", sites: Sequence[EditSite]) -> list[Any]:
@@ -102,17 +104,24 @@ class Restraint:
     Args:
         method: The composition.
         sites: The edited layers, unedited still: their largest singular values are the bounds.
+        once: Where these are kept for other runs of the model: given a name and what finds them, it returns them.
     """
 
-    def __init__(self, method: "Method", sites: Sequence[EditSite]) -> None:
+    def __init__(
+        self,
+        method: "Method",
+        sites: Sequence[EditSite],
+        once: Callable[[tuple[Hashable, ...], Callable[[], float]], float] = lambda _, find: find(),
+    ) -> None:
         self._method, self._sites = method, {site.layer: site for site in sites}
         self._correct = TREATMENTS[method.treatment].run.total
-        self._bounds = {}
+        self._bounds: dict[int, float] = {}
         self._sums: dict[int, list[LowRankUpdate | Tensor]] = {site.layer: [] for site in sites}
         self._summed = dict.fromkeys(self._sites, 0)  # how many updates are in them
         for site in sites if self._correct is not None else ():
-            weight = site.weight.to(torch.promote_types(site.weight.dtype, torch.float32))
-            self._bounds[site.layer] = float(torch.linalg.matrix_norm(weight, 2))
+            self._bounds[site.layer] = once(
+                ("largest singular value", site.name), partial(fn.largest_singular_value, site.weight)
+            )
 
     def due(self, batches: int, last: bool) -> bool:
         """Whether to correct when this many batches have been committed."""

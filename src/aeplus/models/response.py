@@ -17,12 +17,13 @@ Notation: ``o`` hidden size, ``n`` tokens.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from aeplus.functional import nearest_normalized
+from aeplus.functional import lowest_multiplier, nearest_normalized
 
 _SWEEPS = 24  # of the fixed point
 _NEAR = 1e-3  # share of the way at which it ends
@@ -43,6 +44,11 @@ class Normalization:
     gain: Tensor
     bias: Tensor
     centered: bool
+
+    @cached_property
+    def lowest(self) -> float | None:
+        """What is read from the gain on the device, once, to find the nearest output; ``None`` if nothing is."""
+        return lowest_multiplier(self.gain) if self.centered else None
 
 
 @dataclass(frozen=True)
@@ -104,13 +110,18 @@ class Steering:
         with changed(self._module, change, self._column):
             return self._run()
 
-    def nearest(self, values: Tensor) -> Tensor:
-        """The values ``[rows, o]`` that can be reached, nearest to given ones up to what bends the stream."""
+    def nearest(self, values: Tensor, *, looks: bool = True) -> Tensor:
+        """The values ``[rows, o]`` that can be reached, nearest to given ones up to what bends the stream.
+
+        Args:
+            values: The given ones.
+            looks: Whether the device may be asked if that is so already; otherwise it is not, to the same end.
+        """
         response = self._response
         if response.norm is None:
             return values
         if response.bent:
-            return self._at(self.moved(self._approach(values, 2)))
+            return self._at(self.moved(self._approach(values, 2, looks=looks)))
         scale = self._scale(values)
         leaving = self._normalized(self._leaving + (values - self.values) / scale)[0]
         return self.values + scale * (leaving - self._leaving)
@@ -119,7 +130,7 @@ class Steering:
         """The change of the down-projection's output, ``[rows, o]``, that leads to values ``[rows, o]``."""
         return self._linear_change(values) if not self._response.bent else self._approach(values, _SWEEPS)
 
-    def _approach(self, values: Tensor, sweeps: int) -> Tensor:
+    def _approach(self, values: Tensor, sweeps: int, *, looks: bool = True) -> Tensor:
         """The change that leads nearest to values of those tried, where more follows that bends the stream.
 
         Broyden's method on the aim that :meth:`_linear_change` is given, with a Jacobian that is at first the identity;
@@ -128,6 +139,7 @@ class Steering:
         way = (values - self.values).norm(dim=1)
         aim, change = values, self._linear_change(values)
         best, least = change, torch.full_like(way, torch.inf)
+        near = torch.zeros((), dtype=torch.bool, device=way.device)
         steps: list[tuple[Tensor, Tensor]] = []
         missing: Tensor | None = None
         move: Tensor | None = None
@@ -135,9 +147,10 @@ class Steering:
             before = missing
             missing = values - self._at(self.moved(change))
             left = missing.norm(dim=1)
-            better = left < least
+            better = (left < least) & ~near
             best, least = torch.where(better[:, None], change, best), torch.where(better, left, least)
-            if bool((least <= _NEAR * way).all()):
+            near = (least <= _NEAR * way).all()
+            if looks and bool(near):
                 break
             if before is not None and move is not None:
                 turned = _apply(steps, before - missing)
@@ -168,7 +181,7 @@ class Steering:
         # A normalization's ε makes its output a little shorter than g ⊙ x̂: the same share for a new one as long.
         gained = gain * unit
         short = (gained * (self._leaving - bias)).sum(1, keepdim=True) / gained.pow(2).sum(1, keepdim=True)
-        turned = nearest_normalized((wanted - bias) / short, gain, centered=norm.centered)
+        turned = nearest_normalized((wanted - bias) / short, gain, centered=norm.centered, lowest=norm.lowest)
         return bias + short * gain * turned, size * (turned - unit)
 
     def _scale(self, like: Tensor) -> Tensor:

@@ -75,6 +75,11 @@ class LeakageMeter:
     def __init__(self, sites: Sequence[EditSite], statistics: Sequence[LayerStatistics]) -> None:
         self._layers = [(s, stats, energy_of(stats, s.weight)) for s, stats in zip(sites, statistics, strict=True)]
 
+    @property
+    def energies(self) -> list[float]:
+        """``tr(W C Wᵀ)`` of each site's unedited weight."""
+        return [energy for _, _, energy in self._layers]
+
     def measure(self, entries: Entries) -> float | None:
         """The mean over the layers; ``None`` if nothing was edited."""
         shares = []

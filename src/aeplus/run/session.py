@@ -264,12 +264,14 @@ class EditSession:
         if self.method.closed_form:
             for layer in statistics:
                 base_filter(self.method, layer.spectrum)  # a bad threshold is reported before the work
+        restraint, meter = Restraint(self.method, self.sites, self.unedited.once), LeakageMeter(self.sites, statistics)
         builder = BatchBuilder(
             *(self.decoder, self.tokenizer, self.sites, self.method, options, statistics, contexts, self.seed),
             progress=lambda *numbers: self._notify("on_targets_step", *numbers),
             cache=self._target_cache,
+            energies=meter.energies,
         )
-        return _Editing(builder, statistics, Restraint(self.method, self.sites), LeakageMeter(self.sites, statistics))
+        return _Editing(builder, statistics, restraint, meter)
 
     def readable(self, data: Adaptable, requests: Sequence[EditRequest]) -> list[EditRequest]:
         """Edits as this model would edit them, where no run is prepared: checked, and rendered if they are chats.
@@ -525,6 +527,7 @@ class EditSession:
         Nothing can be edited or measured afterwards; report and entries stay.
         """
         self._editing = self._batch = None
+        self.entries.release()
 
     def _restart_clock(self) -> None:
         self._seconds = {"targets": 0.0, "solve": 0.0, "validate": 0.0, "total": 0.0}

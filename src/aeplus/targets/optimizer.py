@@ -320,7 +320,7 @@ def _within_reach(steering: Steering, delta: Tensor, longest: Tensor, *, looks: 
     """
     aim = delta
     for _ in range(_SHORTENINGS):
-        reached = steering.nearest(steering.values + aim) - steering.values
+        reached = steering.nearest(steering.values + aim, looks=looks) - steering.values
         excess = reached.norm(dim=1) / longest
         if looks and bool((excess <= 1).all()):
             break

@@ -183,6 +183,11 @@ class Entries(list[Entry]):
             self[index] = replace(self[index], keys={**self[index].keys, layer: earlier[index]})
         return earlier
 
+    def release(self) -> None:
+        """Lets go of what editing needed beside the keys."""
+        for earlier in self._keys.values():
+            earlier.forget()
+
     def updates(self, site: EditSite) -> "Updates":
         """The update of each batch at a site, read one at a time where they are not in memory."""
         return Updates(self, site.layer)
