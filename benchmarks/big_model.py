@@ -217,11 +217,13 @@ class Bench:
         self.edits = records(options.edits, vocabulary)
         self.tokens = options.tokens or (100_000 if self.device.type != "cpu" else 6_000)
         words = torch.randint(10, vocabulary, (self.tokens // 100 + 2, 110)).tolist()
+        self.folder, self.calls = folder, 0
         self.corpus_file = folder / self.corpus
         self.corpus_file.write_text("\n\n".join(" ".join(f"w{i}" for i in row) for row in words), encoding="utf-8")
 
     def edit(self, method: str, *, every: bool = False, **more: Any) -> dict[str, Any]:
         """One call; the model is afterwards as before."""
+        self.calls += 1
         result = aeplus.edit(
             *(self.model, self.tokenizer, self.edits, method),
             layers=self.layers,
@@ -238,6 +240,7 @@ class Bench:
             smoothing_mode=self.options.smoothing_mode,
             keep=self.options.keep,
             graphs=self.options.graphs,
+            journal=self.folder / f"journal-{self.calls}" if self.options.journal else None,
             **more,
         )
         result.undo()
@@ -365,6 +368,7 @@ def main() -> None:
     )
     parser.add_argument("--smoothing-mode", choices=("parallel", "sequential"), default="parallel")
     parser.add_argument("--keep", choices=("all", "outside"), default="all", help="directions of preserved knowledge")
+    parser.add_argument("--journal", action="store_true", help="write a journal, as aeplus fit does (phase other)")
     parser.add_argument("--reference", type=int, default=0, help="time the plain optimizer on so many edits too")
     parser.add_argument("--no-graphs", dest="graphs", action="store_false", help="record no CUDA graphs")
     parser.add_argument("--profile", type=Path, help="file for what one step of the targets, without graphs, runs")

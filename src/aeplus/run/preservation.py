@@ -77,8 +77,10 @@ class LeakageMeter:
 
     def measure(self, entries: Entries) -> float | None:
         """The mean over the layers; ``None`` if nothing was edited."""
-        shares = []
-        for site, statistics, energy in self._layers:
-            if (total := entries.total(site)) is not None:
-                shares.append(energy_of(statistics, total) / energy)
-        return sum(shares) / len(shares) if shares else None
+        totals = entries.totals([site for site, _, _ in self._layers])
+        if not totals:
+            return None
+        shares = [
+            energy_of(stats, total) / energy for (_, stats, energy), total in zip(self._layers, totals, strict=True)
+        ]
+        return sum(shares) / len(shares)

@@ -468,7 +468,8 @@ class EditSession:
             self.rollback()
             self.report.record("after", self.measuring.score(self.data.requests))
             if self._builder is not None:
-                self.report.leakage = self._meter.measure(self.entries)
+                ranks = self.decoder.ranks  # one reads the journal
+                self.report.leakage = ranks.first(self._meter.measure(self.entries) if ranks.leads else None)
             self._finished = True
         return self.report
 
