@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aeplus.models.costs import ModelShape
 from aeplus.models.decoder import Decoder, at_least_float32
-from aeplus.models.placing import devices_of
+from aeplus.models.placing import devices_of, free_bytes
 from aeplus.models.replay import Replay, freezes_prefix
 from aeplus.targets.rows import BatchRows
 
@@ -238,7 +238,7 @@ def tokens_at_once(
     if free is None:
         if decoder.device.type != "cuda":
             return chunk_tokens
-        free = _free_bytes
+        free = free_bytes
     tokens = sum(len(row.ids) - 1 - row.mark for row in rows.prompts)
     asked = sum(len(row.answer_ids) for row in rows.prompts)
     cached = len(rows.prompts) * max(row.mark for row in rows.prompts)  # padded to the longest prefix
@@ -247,12 +247,6 @@ def tokens_at_once(
     layers = len(decoder.layers) - first
     fit = ModelShape.of(decoder).tokens_within(budget, layers, asked / tokens, cached / tokens, fused=fused)
     return min(chunk_tokens, fit)
-
-
-def _free_bytes(device: torch.device) -> int:
-    """What the device has left, with what torch holds and does not use."""
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
 def bundle_parts(parts: Iterable[TargetPart], chunk_tokens: int) -> list[list[TargetPart]]:
