@@ -285,6 +285,7 @@ class BatchBuilder:
             self._prepared,
             batch.removed,
             batch.choose,
+            self._options.chunk_tokens,
         )
 
     def gradient(self, batch: "Batch") -> Editor:
@@ -294,7 +295,7 @@ class BatchBuilder:
         sample = sample_previous(batch.edited, batch.requests, count, seed)
         previous = self._rows(sample, [""]) if sample else None
         parts = (self._decoder, batch.snapshot, batch.rows, previous, self._method, self._statistics, batch.prior_keys)
-        editor = GradientEditor(*parts, self._progress)
+        editor = GradientEditor(*parts, self._progress, self._options.chunk_tokens)
         self.learning_seconds = time.perf_counter() - began
         return editor
 

@@ -98,6 +98,7 @@ class ClosedForm:
         prepared: What the treatment made of each site's unedited weight.
         removed: For each site what the treatment has added to the last batch's update, where it is fed back.
         choose: Chooses the candidate of each layer, where every layer has its own (``selection_scope: layer``).
+        chunk_tokens: ``targets.chunk_tokens``, by which keys are read in parts.
 
     Attributes:
         iterations: How many candidates of all layers there can be: ``T + 1`` smoothing iterations, or 1 if nothing is
@@ -121,10 +122,11 @@ class ClosedForm:
         prepared: Sequence[Any] | None = None,
         removed: Sequence[fn.LowRankUpdate | None] | None = None,
         choose: Choose | None = None,
+        chunk_tokens: int = 4096,
     ) -> None:
         self._choose = choose
         self._snapshot, self._sites, self._method = snapshot, snapshot.sites, method
-        self._reader = KeyReader(decoder, rows, self._sites)
+        self._reader = KeyReader(decoder, rows, self._sites, chunk_tokens)
         if method.by_layer and self._reader.curved(self._sites):
             msg = (
                 "expected layers whose MLP output is added to the stream for method.selection_scope layer, got layers "

@@ -249,6 +249,38 @@ def tokens_at_once(
     return min(chunk_tokens, fit)
 
 
+def in_shares(
+    decoder: Decoder,
+    rows: BatchRows,
+    first: int,
+    members: Sequence[Sequence[int]],
+    free: Callable[[torch.device], int] | None = None,
+) -> list[list[int]]:
+    """Edits as many together as have room for what all parts hold beside a step: prefixes, reference predictions.
+
+    Args:
+        decoder: The model.
+        rows: The batch's token rows.
+        first: First layer to replay.
+        members: The edits of each target, which stay together.
+        free: As for :func:`tokens_at_once`.
+
+    Returns:
+        The edits of each share, ascending.
+    """
+    shape, budget = ModelShape.of(decoder), float(MOST_MEMORY)
+    if free is not None or decoder.device.type == "cuda":
+        devices = devices_of(decoder.layers[first:], decoder.device)
+        budget = decoder.ranks.together(min(budget, _MEMORY_SHARE * min(map(free or free_bytes, devices))))
+    prefix = max(row.mark for row in rows.prompts)  # rows are padded to the longest
+    each = shape.width * shape.kv * (len(decoder.layers) - first) * prefix
+
+    def held(edits: Sequence[int]) -> int:
+        return (len(edits) * rows.contexts + 1) * each + 4 * shape.vocabulary
+
+    return [sorted(edit for edits in some for edit in edits) for some in _within(members, held, int(budget))]
+
+
 def bundle_parts(parts: Iterable[TargetPart], chunk_tokens: int) -> list[list[TargetPart]]:
     """Parts that share one pass through the head, whose weight is the largest to read."""
     return _within(parts, lambda part: part.replay.hidden.shape[0] * part.replay.hidden.shape[1], chunk_tokens)
