@@ -380,11 +380,13 @@ def main() -> None:
         bench = Bench(options, Path(name))
         flops, moved = peaks(bench.device, DTYPES[options.dtype])
         statistics = bench.edit(options.method)["seconds"]["statistics"]
+        first_peak = peak_bytes(bench.device)
         clock = bench.phases(options.method)
         clock.seconds["statistics"] = statistics
         peak = peak_bytes(bench.device)
         floor = bench.floor(clock, flops, moved)
         report(bench, clock, floor, flops, moved, peak)
+        print(f"peak memory of the first call, which computes the statistics: {first_peak / 2**30:.2f} GiB")
         if options.profile is not None:
             options.profile.write_text(bench.profile(), encoding="utf-8")
         if options.plus is not None:
@@ -408,6 +410,7 @@ def main() -> None:
             "seconds": clock.seconds,
             "floor": floor,
             "peak_bytes": peak,
+            "first_call_peak_bytes": first_peak,
             "weight_bytes": bench.shape.weight_bytes,
         }
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
