@@ -218,11 +218,13 @@ class Bench:
         self.edits = records(options.edits, vocabulary)
         self.tokens = options.tokens or (100_000 if self.device.type != "cpu" else 6_000)
         words = torch.randint(10, vocabulary, (self.tokens // 100 + 2, 110)).tolist()
+        self.folder, self.calls = folder, 0
         self.corpus_file = folder / self.corpus
         self.corpus_file.write_text("\n\n".join(" ".join(f"w{i}" for i in row) for row in words), encoding="utf-8")
 
     def edit(self, method: str, *, every: bool = False, **more: Any) -> dict[str, Any]:
         """One call; the model is afterwards as before."""
+        self.calls += 1
         result = aeplus.edit(
             *(self.model, self.tokenizer, self.edits, method),
             layers=self.layers,
@@ -239,6 +241,7 @@ class Bench:
             smoothing_mode=self.options.smoothing_mode,
             keep=self.options.keep,
             graphs=self.options.graphs,
+            journal=self.folder / f"journal-{self.calls}" if self.options.journal else None,
             **more,
         )
         result.undo()
@@ -366,6 +369,7 @@ def main() -> None:
     )
     parser.add_argument("--smoothing-mode", choices=("parallel", "sequential"), default="parallel")
     parser.add_argument("--keep", choices=("all", "outside"), default="all", help="directions of preserved knowledge")
+    parser.add_argument("--journal", action="store_true", help="write a journal, as aeplus fit does (phase other)")
     parser.add_argument("--reference", type=int, default=0, help="time the plain optimizer on so many edits too")
     parser.add_argument("--no-graphs", dest="graphs", action="store_false", help="record no CUDA graphs")
     parser.add_argument("--profile", type=Path, help="file for what one step of the targets, without graphs, runs")
@@ -377,11 +381,13 @@ def main() -> None:
         bench = Bench(options, Path(name))
         flops, moved = peaks(bench.device, DTYPES[options.dtype])
         statistics = bench.edit(options.method)["seconds"]["statistics"]
+        first_peak = peak_bytes(bench.device)
         clock = bench.phases(options.method)
         clock.seconds["statistics"] = statistics
         peak = peak_bytes(bench.device)
         floor = bench.floor(clock, flops, moved)
         report(bench, clock, floor, flops, moved, peak)
+        print(f"peak memory of the first call, which computes the statistics: {first_peak / 2**30:.2f} GiB")
         if options.profile is not None:
             options.profile.write_text(bench.profile(), encoding="utf-8")
         if options.plus is not None:
@@ -405,6 +411,7 @@ def main() -> None:
             "seconds": clock.seconds,
             "floor": floor,
             "peak_bytes": peak,
+            "first_call_peak_bytes": first_peak,
             "weight_bytes": bench.shape.weight_bytes,
         }
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

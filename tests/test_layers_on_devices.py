@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from aeplus.commands.main import main
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.evaluation.capabilities.likelihood import Prompt, option_likelihoods
+from aeplus.functional import LowRankUpdate
 from aeplus.models import loading
 from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate
@@ -25,6 +27,7 @@ from aeplus.models.predict import collect_hidden, predict
 from aeplus.models.replay import Replay
 from aeplus.models.tokens import encode
 from aeplus.module import EditModule
+from aeplus.run.committed.entries import Entries, Entry
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.optimizer import TargetOptions, find_targets
 from aeplus.targets.rows import batch_rows
@@ -199,3 +202,16 @@ def test_one_process_divides_the_layers(tmp_path: Path) -> None:
         "expected one process for model.device_map, which divides the layers among its devices, got 2; set "
         "trainer.devices: 1."
     )
+
+
+def test_committed_updates_leave_the_device() -> None:
+    model = spread(tiny_model("llama"), 2)
+    sites = Decoder(model).select([2])
+    weight = sites[0].weight
+    update = LowRankUpdate(weight.new_ones(weight.shape[0], 1), weight.new_ones(1, weight.shape[1]))
+    for own in (update, replace(update, mask=weight > 0)):
+        entry = Entry([{}], {2: own}, {2: weight.new_ones(weight.shape[1], 1)}, {}).packed()
+        assert entry.updates[2].left.device == entry.updates[2].right.device == torch.device("cpu")
+        (total,) = Entries([entry]).totals(sites)
+        assert total.device == weight.device
+        assert torch.equal(total.cpu(), own.dense().cpu())

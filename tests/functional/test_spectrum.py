@@ -1,7 +1,10 @@
 import sys
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from aeplus.errors import InputError
 from aeplus.functional import Spectrum
@@ -80,3 +83,32 @@ def test_coordinates_and_combinations_by_blocks(mask: str, monkeypatch: pytest.M
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, inside.T @ columns)
     torch.testing.assert_close(spectrum.combine(chosen, found), inside @ found)
+
+
+class Made(TorchDispatchMode):
+    """The operators that make so many bytes or more, none of them an argument's."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__()
+        self.least, self.operators = least, list[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given, made = (
+            {t.untyped_storage().data_ptr(): t.nbytes for t in tree_leaves(of) if isinstance(t, torch.Tensor)}
+            for of in ((args, kwargs), result)
+        )
+        if any(place not in given and size >= self.least for place, size in made.items()):
+            self.operators.append(func.overloadpacket.__name__)
+        return result
+
+
+def test_a_symmetric_matrix_is_decomposed_as_it_is() -> None:
+    d = 1500
+    keys = torch.randn(d, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    lower = (keys @ keys.T).tril()
+    covariance = lower + lower.tril(-1).T
+    with Made(8 * d * d) as made:
+        found = Spectrum.from_covariance(covariance)
+    assert made.operators == ["_linalg_eigh"]  # the eigenvectors
+    torch.testing.assert_close(found.vectors * found.values @ found.vectors.T, covariance)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from aeplus.edits import EditRequest
+from aeplus.models import kernels
 from aeplus.models.decoder import Decoder
 from aeplus.models.kernels import Fused
 from aeplus.targets import optimizer
@@ -153,11 +154,30 @@ def test_targets_are_the_same_with_fused_kernels(monkeypatch: pytest.MonkeyPatch
     plain = find_targets(Decoder(tiny_model("llama")), rows, 1, options)
     used: list[Fused] = []
 
-    def on_cpu(modules: object) -> Fused:
-        used.append(Fused(modules, ON_CPU))
+    def on_cpu(modules: object, tried: object) -> Fused:
+        used.append(Fused(modules, ON_CPU, tried))
         return used[-1]
 
     monkeypatch.setattr(optimizer, "Fused", on_cpu)
     fused = find_targets(Decoder(tiny_model("llama")), rows, 1, options)
     assert used[0].both
     torch.testing.assert_close(fused.values, plain.values, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["full", "bfloat16"])
+def test_a_kind_of_module_is_tried_once(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    decoder = Decoder(tiny_model("llama"))
+    rows = batch_rows(tiny_tokenizer(), [EditRequest("The capital of {}", "France", "London")], ["", "You. "])
+    options = TargetOptions(steps=2, precision=precision)
+    kinds: list[tuple[type, torch.dtype]] = []
+    original = kernels._is_same
+
+    def counted(module: nn.Module, forward: kernels.Forward, weight: torch.Tensor, width: int) -> bool:
+        kinds.append((type(module), weight.dtype))
+        return original(module, forward, weight, width)
+
+    monkeypatch.setattr(kernels, "_is_same", counted)
+    monkeypatch.setattr(optimizer, "Fused", lambda modules, tried: Fused(modules, ON_CPU, tried))
+    for layer in (1, 2, 1):
+        find_targets(decoder, rows, layer, options)
+    assert len(kinds) == len(set(kinds)) == (2 if precision == "full" else 4)

@@ -14,6 +14,7 @@ from aeplus.preserved.facts import Statement, statement_keys, with_statements
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.utils.progress import Progress
 from collecting import collect
+from counting import Operations
 from small import LEARNING, SMALL
 from tiny import tiny_model, tiny_tokenizer
 
@@ -95,3 +96,22 @@ def test_bad_facts_are_refused_before_the_work(tmp_path: Path) -> None:
         edited(facts=str(tmp_path / "nothing.jsonl"))
     with pytest.raises(InputError, match=r"expected preserved\.facts_weight above 0, got 0"):
         edited(facts_weight=0.0)
+
+
+@pytest.mark.parametrize("keep", ["all", "outside"])
+def test_they_are_decomposed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str) -> None:
+    monkeypatch.setenv("AEPLUS_CACHE", str(tmp_path))
+
+    def counted(fact: dict[str, str], **more: object) -> tuple[int, float]:
+        with Operations() as operations:
+            report, moved = edited(preserve=[fact], keep=keep, **more)
+        assert report["leakage"] is not None
+        return operations.factorizations["_linalg_eigh"], moved
+
+    layers, other = len(LEARNING["layers"]), {**FACT, "subject": "Rome"}
+    first, moved = counted(FACT)
+    assert first == 2 * layers  # of the text, and with the fact
+    assert counted(FACT) == (0, moved)
+    assert counted(other)[0] == layers
+    assert len(list(tmp_path.rglob("*.facts_*"))) == layers  # of the last ones only
+    assert counted(other, facts_weight=0.5)[0] == layers

@@ -1,13 +1,15 @@
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
 
 from aeplus.errors import InputError
+from aeplus.functional import Spectrum
 from aeplus.models.decoder import Decoder
 from aeplus.preserved import stored as module
-from aeplus.preserved.collection import collect_moments
+from aeplus.preserved.collection import Moment, collect_moments
 from aeplus.preserved.corpus import read_texts
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.preserved.stored import load_or_collect
@@ -132,3 +134,54 @@ def test_empty_corpus(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n\n")
     with pytest.raises(InputError, match="expected text in the corpus"):
         list(read_texts(str(tmp_path / "empty.txt")))
+
+
+def test_layers_are_collected_as_many_at_once_as_fit(
+    options: PreservedOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    decoder, tokenizer = Decoder(tiny_model("llama")), tiny_tokenizer()
+    sites = decoder.select([0, 1, 2])
+    each = 8 * sites[0].weight.shape[1] ** 2
+    assert module.layers_at_once(sites) == 3
+    assert [module.layers_at_once(sites, lambda _, n=n: n * each) for n in (0, 4, 5, 9)] == [1, 1, 2, 3]
+    found = []
+    for most in (3, 2):
+        passes: list[int] = []
+
+        def counted(*given: Any, passes: list[int] = passes) -> Any:
+            passes.append(len(given[2]))
+            return collect_moments(*given)
+
+        monkeypatch.setattr(module, "collect_moments", counted)
+        monkeypatch.setattr(module, "layers_at_once", lambda sites, most=most: min(most, len(sites)))
+        monkeypatch.setenv("AEPLUS_CACHE", str(tmp_path / str(most)))
+        found.append(load_or_collect(decoder, tokenizer, sites, options, Progress()))
+        assert passes == ([3] if most == 3 else [2, 1])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one.spectrum.vectors, other.spectrum.vectors)
+        assert torch.equal(one.keys, other.keys)
+
+
+def test_moments_are_let_go_of_once_decomposed(
+    options: PreservedOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AEPLUS_CACHE", str(tmp_path))
+    held: list[ref[torch.Tensor]] = []
+    alive: list[int] = []
+
+    def collected(*given: Any) -> list[Moment]:
+        moments = collect_moments(*given)
+        held.extend(ref(moment.covariance) for moment in moments)
+        return moments
+
+    original = Spectrum.from_covariance
+
+    def decomposed(covariance: torch.Tensor) -> Spectrum:
+        alive.append(sum(one() is not None for one in held))
+        return original(covariance)
+
+    monkeypatch.setattr(module, "collect_moments", collected)
+    monkeypatch.setattr(Spectrum, "from_covariance", decomposed)
+    decoder = Decoder(tiny_model("llama"))
+    load_or_collect(decoder, tiny_tokenizer(), decoder.select([0, 1, 2]), options, Progress())
+    assert alive == [3, 2, 1]

@@ -1,12 +1,14 @@
 """Statistics that hold only the directions outside the null space: the same edits, less memory and disk."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import aeplus
 from aeplus.errors import InputError
+from aeplus.preserved import stored
 from small import LEARNING, records
 from tiny import tiny_model, tiny_tokenizer
 
@@ -59,3 +61,21 @@ def test_methods_that_need_the_null_space(cache: Path, method: str, got: str) ->
         edited(method, "outside")
     with pytest.raises(InputError, match=r"expected preserved\.keep all or outside, got 'none'"):
         edited(method, "none")
+
+
+def test_the_whole_is_read_once_for_a_part(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edited("alphaedit", "all")
+    read: list[str] = []
+    original = stored.load_tensors
+
+    def load(path: Path, *rest: Any) -> Any:
+        read.append(path.name)
+        return original(path, *rest)
+
+    monkeypatch.setattr(stored, "load_tensors", load)
+    first, _ = edited("alphaedit", "outside")
+    assert read == ["layer_1.safetensors", "layer_2.safetensors"]
+    read.clear()
+    again, _ = edited("alphaedit", "outside")
+    assert read == [f"layer_{layer}.outside_0.8_dimensions.safetensors" for layer in (1, 2)]
+    assert all(torch.equal(again[name], weight) for name, weight in first.items())

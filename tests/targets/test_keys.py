@@ -1,8 +1,12 @@
+from typing import Any
+
 import pytest
 import torch
 
 from aeplus.edits import EditRequest
+from aeplus.functional import LowRankUpdate
 from aeplus.models.decoder import Decoder
+from aeplus.models.variants import Variants
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.rows import batch_rows, sample_contexts
 from tiny import tiny_model, tiny_tokenizer
@@ -56,3 +60,47 @@ def test_contexts_are_sampled_with_a_seed() -> None:
     assert first[0] == ""
     assert len(first) == 4
     assert all(text.endswith(". ") for text in first[1:])
+
+
+def many(count: int) -> list[EditRequest]:
+    subjects = ["France", "London", "Italy", "Rome", "Spain the country"]
+    return [EditRequest("The capital of {} is", subjects[i % len(subjects)], "Rome") for i in range(count)]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_parts_of_a_batch_give_what_the_whole_does(kind: str) -> None:
+    decoder = Decoder(tiny_model(kind, attention="eager"))
+    sites = decoder.select([1, 2])
+    rows = batch_rows(tiny_tokenizer(), many(7), CONTEXTS)
+    o, d = sites[0].weight.shape
+    left = torch.randn(o, 1, generator=torch.Generator().manual_seed(0))
+    updates = [LowRankUpdate(left, torch.full((1, d), scale)) for scale in (0.1, 0.2)]
+    found = []
+    for chunk in (4096, 16):
+        reader = KeyReader(decoder, rows, sites, chunk)
+        assert (len(reader._parts) == 1) is (chunk == 4096)
+        keys, values = reader.read(sites[0], sites[1])
+        wanted = values + 0.1
+        parts = [keys, values, reader.left(sites[1], wanted, values)[None], reader.change(sites[:1], wanted, values)]
+        parts += reader.follow(0.1 * torch.ones(o, 7))
+        reader.restart()
+        for own in reader.beside(2).read_each(sites[1], sites[1], Variants(sites[:1], [[u] for u in updates])):
+            parts += own
+        found.append(parts)
+    for whole, split in zip(*found, strict=True):
+        torch.testing.assert_close(split, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_no_more_tokens_run_at_once_than_asked_for() -> None:
+    decoder = Decoder(tiny_model("llama"))
+    sites, most = decoder.select([1, 2]), [0]
+
+    def count(_: Any, args: Any, kwargs: Any) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        most[0] = max(most[0], hidden.shape[0] * hidden.shape[1])
+
+    for layer in decoder.layers:
+        layer.register_forward_pre_hook(count, with_kwargs=True)
+    for edits in (8, 32, 64):
+        KeyReader(decoder, batch_rows(tiny_tokenizer(), many(edits), CONTEXTS), sites, 64).read(sites[0], sites[1])
+    assert 128 < most[0] <= 4 * 64

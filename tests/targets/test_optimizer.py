@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -6,8 +7,12 @@ import torch
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
+from aeplus.targets import optimizer, packing
 from aeplus.targets.optimizer import TargetOptions, find_targets
+from aeplus.targets.packing import target_parts
 from aeplus.targets.rows import BatchRows, batch_rows
+from aeplus.utils.ranks import Ranks
+from counting import Operations
 from reference_targets import plain_targets
 from tiny import CONFIGS, tiny_model, tiny_tokenizer
 
@@ -157,3 +162,48 @@ def test_nan_weights_are_named() -> None:
 def test_bad_options(name: str) -> None:
     with pytest.raises(InputError, match=f"expected targets.{name} above 0, got 0"):
         TargetOptions(**{name: 0})
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_targets_are_learned_as_many_together_as_fit(joint: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, options = Decoder(tiny_model("llama")), replace(OPTIONS, joint=joint)
+    rows = batch_rows(tiny_tokenizer(), [*REQUESTS, *EASY], CONTEXTS)
+    whole = find_targets(decoder, rows, 1, options)
+    most: list[int] = []
+
+    def parts(*given: Any) -> Any:
+        found = target_parts(*given)
+        caches = [part.replay._cache for part in found[0] if part.replay._cache is not None]
+        most.append(sum(x.keys.nbytes + x.values.nbytes for c in caches for x in c.layers[2:] if x.is_initialized))
+        return found
+
+    monkeypatch.setattr(optimizer, "target_parts", parts)
+    find_targets(decoder, rows, 1, options)
+    (all_together,) = most
+    most.clear()
+    monkeypatch.setattr(packing, "MOST_MEMORY", all_together // 2)
+    split = find_targets(decoder, rows, 1, options)
+    assert len(most) >= 2
+    assert max(most) <= all_together // 2
+    for name, tensor in vars(whole).items():
+        torch.testing.assert_close(getattr(split, name), tensor, rtol=1e-4, atol=1e-5)
+
+
+class Shared(Ranks):
+    """As if another process had a share too, but there is none."""
+
+    alone = False
+
+    def split(self, items: Any, work: Any, *, runs_model: bool = True) -> Any:
+        return list(work(items))
+
+
+@pytest.mark.parametrize("edits", [2, 6])
+def test_shared_targets_are_copied_to_the_host_together(edits: int) -> None:
+    decoder = Decoder(tiny_model("llama"), ranks=Shared())
+    rows = batch_rows(tiny_tokenizer(), [*REQUESTS, *EASY][:edits], CONTEXTS)
+    with Operations() as operations:
+        found = find_targets(decoder, rows, 1, OPTIONS)
+    assert operations.waits["cpu"] == len(vars(found))
+    alone = find_targets(Decoder(tiny_model("llama")), rows, 1, OPTIONS)
+    assert torch.equal(found.values, alone.values)

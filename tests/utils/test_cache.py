@@ -12,9 +12,9 @@ TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.arange(3).bfloat16()}
 
 def test_tensors_come_back_with_their_metadata(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file.safetensors"
-    save_tensors(path, {**TENSORS, "transposed": TENSORS["a"].T}, {"identity": "1", "tokens": "3"})
+    written = save_tensors(path, {**TENSORS, "transposed": TENSORS["a"].T}, {"identity": "1", "tokens": "3"})
     tensors, metadata = load_tensors(path, ["b", "transposed"], {"identity": "1"}, "values")
-    assert metadata == {"identity": "1", "tokens": "3"}
+    assert metadata == {"identity": "1", "tokens": "3", "digest": written}
     assert list(tensors) == ["b", "transposed"]
     assert tensors["b"].dtype == torch.bfloat16
     assert torch.equal(tensors["transposed"], TENSORS["a"].T)

@@ -5,6 +5,8 @@ It asks the session to :meth:`~aeplus.run.session.EditSession.finish`, which mea
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -19,6 +21,8 @@ from aeplus.run.hooks import EditCallback, EditingModule, opened_session, sessio
 from aeplus.run.report import environment, print_summary
 from aeplus.run.session import EditSession
 from aeplus.utils.paths import check_output
+
+_REST = 5.0, 20.0  # seconds between two writes while batches are committed, and times what the last one took
 
 _LOGS: "WeakKeyDictionary[Trainer, str | None]" = WeakKeyDictionary()
 
@@ -39,8 +43,20 @@ def run_folder(trainer: Trainer) -> Path:
     return Path(log_folder(trainer) or trainer.default_root_dir)
 
 
+@contextmanager
+def _told() -> Iterator[None]:
+    """What cannot be written is said, where another error is under way already."""
+    try:
+        yield
+    except InputError as error:
+        print(f"aeplus: error: {error}", file=sys.stderr)
+
+
 class JournalWriter(EditCallback):
-    """Writes ``metrics.json`` after every batch, and the edited model at the end.
+    """Writes ``metrics.json`` after a batch if it has not for some seconds, and with the edited model at the end.
+
+    The file is written as a whole, so to write it after every batch would take the more, the more there are. What it
+    lacks when a run is killed is in the journal; a run that ends in any other way writes everything.
 
     Args:
         save_model: Whether to save the edited model and its tokenizer as a Hugging Face folder, ``model``.
@@ -54,6 +70,7 @@ class JournalWriter(EditCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Starts the clock, and makes sure that nothing of the user's is in the way."""
         self._began = time.perf_counter()
+        self._due = 0.0
         log_folder(trainer)
         if stage == "fit" and trainer.is_global_zero:
             check_output(run_folder(trainer) / "metrics.json", "the run's")
@@ -61,8 +78,9 @@ class JournalWriter(EditCallback):
                 check_output(run_folder(trainer) / "model", "the run's", folder=True)
 
     def on_batch_committed(self, trainer: Trainer, module: EditingModule, commit: BatchCommit) -> None:
-        """Brings ``metrics.json`` up to date, so that a run cut short leaves its figures."""
-        self.write(trainer, module.session)
+        """Brings ``metrics.json`` up to date every few seconds, so that a run that is killed leaves its figures."""
+        if time.monotonic() >= self._due:
+            self.write(trainer, module.session)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures all edits, while the model is still on its device."""
@@ -100,12 +118,13 @@ class JournalWriter(EditCallback):
         interrupted = isinstance(exception, KeyboardInterrupt | SIGTERMException)
         if not committed and not interrupted:
             return
+        if committed:
+            with _told():
+                self.write(trainer, session)
         if committed and self.save_model and not session.decoder.ranks.sharded:  # whose parts the others have
-            try:
+            with _told():
                 edited = edited_weights(session.sites)
                 save_model(session.model, session.tokenizer, run_folder(trainer) / "model", edited)
-            except InputError as error:
-                print(f"aeplus: error: {error}", file=sys.stderr)
         checkpoints = sorted(run_folder(trainer).glob("checkpoints/*.ckpt"), key=lambda p: p.stat().st_mtime)
         how = f"; resume with --ckpt_path {checkpoints[-1]}" if checkpoints and committed else ""
         total = committed + session.data.batches
@@ -115,6 +134,9 @@ class JournalWriter(EditCallback):
     def write(self, trainer: Trainer, session: EditSession) -> None:
         """Writes ``metrics.json`` as the report now is; for callbacks that add to it."""
         if trainer.is_global_zero and log_folder(trainer) is not None:
+            began = time.monotonic()
             session.report.seconds["total"] = time.perf_counter() - self._began
             session.report.environment = environment(trainer.strategy.root_device)
             session.report.write(run_folder(trainer) / "metrics.json")
+            least, times = _REST
+            self._due = time.monotonic() + max(least, times * (time.monotonic() - began))

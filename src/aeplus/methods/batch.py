@@ -288,6 +288,7 @@ class BatchBuilder:
             batch.removed,
             batch.choose,
             None if batch.edited else self._energies,
+            self._options.chunk_tokens,
         )
 
     def gradient(self, batch: "Batch") -> Editor:
@@ -297,7 +298,7 @@ class BatchBuilder:
         sample = sample_previous(batch.edited, batch.requests, count, seed)
         previous = self._rows(sample, [""]) if sample else None
         parts = (self._decoder, batch.snapshot, batch.rows, previous, self._method, self._statistics, batch.prior_keys)
-        editor = GradientEditor(*parts, self._progress)
+        editor = GradientEditor(*parts, self._progress, self._options.chunk_tokens)
         self.learning_seconds = time.perf_counter() - began
         return editor
 

@@ -99,6 +99,7 @@ class ClosedForm:
         removed: For each site what the treatment has added to the last batch's update, where it is fed back.
         choose: Chooses the candidate of each layer, where every layer has its own (``selection_scope: layer``).
         energies: ``tr(W C Wᵀ)`` of each site's weight, if they are known.
+        chunk_tokens: ``targets.chunk_tokens``, by which keys are read in parts.
 
     Attributes:
         iterations: How many candidates of all layers there can be: ``T + 1`` smoothing iterations, or 1 if nothing is
@@ -123,10 +124,11 @@ class ClosedForm:
         removed: Sequence[fn.LowRankUpdate | None] | None = None,
         choose: Choose | None = None,
         energies: Sequence[float] | None = None,
+        chunk_tokens: int = 4096,
     ) -> None:
         self._choose = choose
         self._snapshot, self._sites, self._method = snapshot, snapshot.sites, method
-        self._reader = KeyReader(decoder, rows, self._sites)
+        self._reader = KeyReader(decoder, rows, self._sites, chunk_tokens)
         if method.by_layer and self._reader.curved(self._sites):
             msg = (
                 "expected layers whose MLP output is added to the stream for method.selection_scope layer, got layers "

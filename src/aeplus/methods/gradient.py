@@ -301,6 +301,7 @@ class GradientEditor:
         statistics: Preserved knowledge of each site, by which leakage and conflict are measured.
         prior_keys: For each site the keys of every previous batch, ``[d, n]`` each: they span its basis.
         progress: Called with (step, steps, edits learned) after each step.
+        chunk_tokens: ``targets.chunk_tokens``, by which keys are read in parts.
 
     Attributes:
         iterations: 1.
@@ -321,9 +322,10 @@ class GradientEditor:
         statistics: Sequence[LayerStatistics],
         prior_keys: Sequence[Sequence[Tensor]],
         progress: Callable[[int, int, int], None] | None = None,
+        chunk_tokens: int = 4096,
     ) -> None:
         self._decoder, self._snapshot, self._rows, self._method = decoder, snapshot, rows, method
-        self._statistics = statistics
+        self._statistics, self._chunk_tokens = statistics, chunk_tokens
         bases = []
         self._earlier = [
             EarlierKeys.of(batches, weight.device) for weight, batches in zip(snapshot.weights, prior_keys, strict=True)
@@ -349,7 +351,7 @@ class GradientEditor:
         updates = [stored(u, site.weight) for u, site in zip(self._edit.updates, sites, strict=True)]
         for site, update in zip(sites, updates, strict=True):
             site.add(update)
-        reader = KeyReader(self._decoder, self._rows, sites)
+        reader = KeyReader(self._decoder, self._rows, sites, self._chunk_tokens)
         edits = []
         for i, (site, update) in enumerate(zip(sites, updates, strict=True)):
             keys, _ = reader.read(site, sites[-1])

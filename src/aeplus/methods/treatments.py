@@ -117,7 +117,7 @@ class Restraint:
         self._correct = TREATMENTS[method.treatment].run.total
         self._bounds: dict[int, float] = {}
         self._sums: dict[int, list[LowRankUpdate | Tensor]] = {site.layer: [] for site in sites}
-        self._summed = dict.fromkeys(self._sites, 0)  # how many updates are in them
+        self._summed = 0  # how many batches are in them
         for site in sites if self._correct is not None else ():
             self._bounds[site.layer] = once(
                 ("largest singular value", site.name), partial(fn.largest_singular_value, site.weight)
@@ -135,18 +135,20 @@ class Restraint:
             updates: By layer, the committed updates; only those that have come since the last time are looked at.
             edits: The edits of the batch under way.
         """
-        return [self._corrected(updates[edit.report.layer], edit) for edit in edits]
+        batches = len(updates[edits[0].report.layer])
+        for index in range(self._summed, batches):  # layers in the inner loop: a journal reads whole batches
+            for layer, parts in self._sums.items():
+                weight = self._sites[layer].weight
+                _add(parts, updates[layer][index].to(weight.device).to(solving_dtype(self._method, weight)))
+        self._summed = batches
+        return [self._corrected(edit) for edit in edits]
 
-    def _corrected(self, updates: Sequence[LowRankUpdate], edit: LayerEdit) -> LayerEdit:
+    def _corrected(self, edit: LayerEdit) -> LayerEdit:
         assert self._correct is not None
         layer = edit.report.layer
         weight = self._sites[layer].weight
         dtype = solving_dtype(self._method, weight)
-        parts = self._sums[layer]
-        for update in updates[self._summed[layer] :]:
-            _add(parts, update.to(weight.device).to(dtype))
-        self._summed[layer] = len(updates)
-        upcast = [*parts, edit.update.to(weight.device).to(dtype)]
+        upcast = [*self._sums[layer], edit.update.to(weight.device).to(dtype)]
         correction = stored(self._correct(self._method, upcast, self._bounds[layer]), weight)
         joined = LowRankUpdate(
             torch.cat([edit.update.left, correction.left], 1), torch.cat([edit.update.right, correction.right])

@@ -30,15 +30,17 @@ _CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequen
 
 @dataclass
 class Tried:
-    """What :mod:`aeplus.models.replay` has found out about a model by trying.
+    """What :mod:`aeplus.models.replay` and :mod:`aeplus.models.kernels` have found out about a model by trying.
 
     Attributes:
         freezes_prefix: Whether later tokens can be run from the keys and values of a prefix.
         row_groups: By whether there is such a prefix, how many entries each row has in what a layer is called with.
+        fused: By a module's class, its dtype and its kind of device, whether its kernel gives what it does.
     """
 
     freezes_prefix: bool | None = None
     row_groups: dict[bool, dict[int, list[int | None]]] = field(default_factory=dict)
+    fused: dict[tuple[type, torch.dtype, str], bool] = field(default_factory=dict)
 
 
 _TRIED: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Tried]] = WeakKeyDictionary()

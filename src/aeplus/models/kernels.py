@@ -28,10 +28,16 @@ class Fused:
     Args:
         modules: What is searched.
         kinds: Devices on which they are fused; elsewhere nothing is gained.
+        tried: What has been found out about such modules, and is added to: of each kind one is tried, once.
     """
 
-    def __init__(self, modules: Iterable[nn.Module], kinds: Sequence[str] = ("cuda",)) -> None:
-        tried: dict[tuple[type, torch.dtype], bool] = {}
+    def __init__(
+        self,
+        modules: Iterable[nn.Module],
+        kinds: Sequence[str] = ("cuda",),
+        tried: dict[tuple[type, torch.dtype, str], bool] | None = None,
+    ) -> None:
+        tried = {} if tried is None else tried
         self.modules: list[tuple[nn.Module, Forward]] = []
         for module in dict.fromkeys(inner for outer in modules for inner in outer.modules()):
             if "forward" in vars(module) or (found := _fused(module)) is None:  # nobody else has one in front of it
@@ -39,7 +45,7 @@ class Fused:
             forward, weight, width = found
             if weight.device.type not in kinds or weight.dtype not in _SAME:
                 continue
-            kind = type(module), weight.dtype
+            kind = type(module), weight.dtype, weight.device.type
             if kind not in tried:
                 tried[kind] = _is_same(module, forward, weight, width)
             if tried[kind]:
@@ -63,7 +69,7 @@ class Fused:
 
 def _fused(module: nn.Module) -> tuple[Forward, Tensor, int] | None:
     """What may stand for a module's forward pass, a weight of it, and the width of what it takes."""
-    if len(inspect.signature(type(module).forward).parameters) != 2:  # such as a norm that may be given a gate
+    if _parameters(type(module).forward) != 2:  # such as a norm that may be given a gate
         return None
     if sorted(name for name, _ in module.named_children()) == sorted(_GATED):
         weight = getattr(module.get_submodule("gate_proj"), "weight", None)
@@ -73,6 +79,11 @@ def _fused(module: nn.Module) -> tuple[Forward, Tensor, int] | None:
         return None
     weight = named["weight"]
     return (_normed, weight, len(weight)) if weight.ndim == 1 else None
+
+
+@functools.cache
+def _parameters(forward: Callable[..., Any]) -> int:
+    return len(inspect.signature(forward).parameters)
 
 
 def _epsilon(norm: nn.Module) -> float | None:

@@ -16,6 +16,12 @@ def devices_of(modules: Iterable[nn.Module], default: torch.device) -> list[torc
     return list(dict.fromkeys(device_of(module, default) for module in modules)) or [default]
 
 
+def free_bytes(device: torch.device) -> int:
+    """What a GPU has left, with what torch holds and does not use."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
+
+
 def is_spread(model: nn.Module | None) -> bool:
     """Whether a model's weights lie on several devices; it then stays where it is."""
     return model is not None and len({parameter.device for parameter in model.parameters()}) > 1

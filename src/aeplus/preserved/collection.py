@@ -23,6 +23,7 @@ from aeplus.preserved.statistics import LayerStatistics, PreservedOptions
 from aeplus.utils.progress import Progress
 
 _EXCERPT_TOKENS = 16  # the sampled token last
+_BLOCK = 1024  # rows of C at a time
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Moment:
 
     def statistics(self) -> LayerStatistics:
         """The same with the eigenvectors of ``C``, whose decomposition is most of the work of a wide layer."""
+        _make_symmetric(self.covariance)  # or else a second [d, d] would be
         return LayerStatistics(Spectrum.from_covariance(self.covariance), self.keys, self.tokens)
 
 
@@ -189,6 +191,14 @@ def _tensor_float_32(allowed: bool) -> Iterator[None]:
         yield
     finally:
         setattr(backend, name, before)
+
+
+def _make_symmetric(matrix: Tensor) -> None:
+    """Averages a matrix and its mirror image in place, but for what rounding makes of either."""
+    for start in range(0, len(matrix), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        mean = (matrix[rows] + matrix[:, rows].T) / 2
+        matrix[rows], matrix[:, rows] = mean, mean.T
 
 
 def _finite(matrix: Tensor, site: EditSite) -> Tensor:

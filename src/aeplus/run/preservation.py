@@ -7,9 +7,9 @@ from aeplus.data.readers import read_requests
 from aeplus.edits import EditRequest
 from aeplus.models.decoder import Decoder
 from aeplus.models.sites import EditSite
-from aeplus.preserved.facts import Statement, statement_keys, with_statements
+from aeplus.preserved.facts import Statement, statement_keys
 from aeplus.preserved.statistics import Kept, LayerStatistics, PreservedOptions, energy_of
-from aeplus.preserved.stored import load_or_collect
+from aeplus.preserved.stored import load_or_collect, load_with_statements
 from aeplus.run.committed.entries import Entries
 from aeplus.utils.progress import Progress
 
@@ -50,18 +50,17 @@ def preserved_statistics(
         contexts: Prefixes behind which a fact must survive.
         progress: Where to show how far it is.
         fingerprint: The unedited weights' fingerprint, if it has been computed already.
-        kept: Which eigenvectors are held; all by default. With facts, the cache holds all.
+        kept: Which eigenvectors are held; all by default. With facts, those of the text alone are all in the cache.
 
     Raises:
         InputError: If the corpus, the file of facts or a cache file cannot be used.
     """
     facts = named_statements(options, preserve)  # a bad file is reported before the work
-    run = decoder, tokenizer, sites, options, progress, fingerprint
+    run = decoder, tokenizer, sites, options, progress, fingerprint, kept
     if not facts:
-        return load_or_collect(*run, kept)
+        return load_or_collect(*run)
     keys = statement_keys(decoder, tokenizer, sites, facts, contexts)
-    found = with_statements(load_or_collect(*run), keys, options.facts_weight / len(contexts))
-    return found if kept is None else [kept.of(statistics) for statistics in found]
+    return load_with_statements(*run, keys, options.facts_weight / len(contexts))
 
 
 class LeakageMeter:
@@ -82,8 +81,10 @@ class LeakageMeter:
 
     def measure(self, entries: Entries) -> float | None:
         """The mean over the layers; ``None`` if nothing was edited."""
-        shares = []
-        for site, statistics, energy in self._layers:
-            if (total := entries.total(site)) is not None:
-                shares.append(energy_of(statistics, total) / energy)
-        return sum(shares) / len(shares) if shares else None
+        totals = entries.totals([site for site, _, _ in self._layers])
+        if not totals:
+            return None
+        shares = [
+            energy_of(stats, total) / energy for (_, stats, energy), total in zip(self._layers, totals, strict=True)
+        ]
+        return sum(shares) / len(shares)

@@ -517,7 +517,8 @@ class EditSession:
             self.rollback()
             self.report.record("after", self.measuring.score(self.data.requests))
             if self._editing is not None:
-                self.report.leakage = self._editing.meter.measure(self.entries)
+                ranks, meter = self.decoder.ranks, self._editing.meter  # one reads the journal
+                self.report.leakage = ranks.first(meter.measure(self.entries) if ranks.leads else None)
             self._finished = True
         return self.report
 

@@ -17,43 +17,34 @@ from aeplus.models.sites import EditSite
 from aeplus.models.variants import Variants
 from aeplus.targets.rows import BatchRows
 
+_TIMES = 4  # as many tokens at once as in a step of the targets: nothing is kept for a way back
 _SWEEPS = 16
 _NEAR = 0.02  # share of the way that may be left
 
 
 class KeyReader:
-    """Runs a batch's rows up through the edited layers.
+    """Runs a batch's rows up through the edited layers, as many together as memory is for.
 
     Args:
         decoder: The model, with its weights as before the batch.
         rows: The batch's token rows.
         sites: The edited layers, ascending.
+        chunk_tokens: ``targets.chunk_tokens``: four times as many tokens are run at once, unless an edit has more.
 
     Attributes:
         device: Where values, wanted ones and changes are: the device of the first edited layer.
     """
 
-    def __init__(self, decoder: Decoder, rows: BatchRows, sites: list[EditSite]) -> None:
-        self.decoder, self.sites, self.contexts = decoder, sites, rows.contexts
-        ids = rows.up_to_subject()
-        # Recurrent states would run over padding on the left.
-        lengths = None if freezes_prefix(decoder) else [len(row) for row in ids]
-        self._all = Replay(decoder, ids, sites[0].layer, lengths, sites[-1].layer)
-        width = self._all.hidden.shape[1]
-        last = [width - 1] * len(ids) if lengths is None else [length - 1 for length in lengths]
-        self.device = self._all.hidden.device
-        self._columns = torch.tensor(last, device=self.device)
-        self._bare_rows = torch.arange(0, len(rows.prompts), rows.contexts, device=self.device)
-        self._bare = self._all.select(self._bare_rows)
-        self._bare_columns = self._columns[self._bare_rows]
-        self.restart()
+    def __init__(self, decoder: Decoder, rows: BatchRows, sites: list[EditSite], chunk_tokens: int = 4096) -> None:
+        self.decoder = decoder
+        self._parts = [_Rows(decoder, part, sites) for part in _in_parts(rows, _TIMES * chunk_tokens)]
+        self.device = self._parts[0].device
 
     def restart(self) -> None:
         """Goes back to the first edited layer."""
-        self._hidden = self._all.hidden
-        self._layer = self.sites[0].layer
+        for part in self._parts:
+            part.restart()
 
-    @torch.no_grad()
     def read(self, site: EditSite, at: EditSite, *, every: bool = False) -> tuple[Tensor, Tensor]:
         """Keys at a site and the current values at another.
 
@@ -67,25 +58,13 @@ class KeyReader:
         Returns:
             Keys ``[d, n]``, where the site is, and values ``[o, n]``, on :attr:`device`.
         """
-        self._hidden = self._all.run(self._hidden, self._layer, site.layer)
-        self._layer = site.layer
-        inputs: list[Tensor] = []
-        with on_input([site.module], lambda _, x: inputs.append(self._last(x, self._columns)), stop=True):
-            self._all.run(self._hidden, site.layer, site.layer + 1)
-        keys = self._mean(inputs[0])
-        if every:
-            return keys, self._mean(self._last(self._all.run(self._hidden, site.layer, at.layer + 1), self._columns))
-        values = self._bare.run(self._hidden[self._bare_rows], site.layer, at.layer + 1)
-        return keys, self._last(values, self._bare_columns).T.contiguous()
+        keys, values = zip(*(part.read(site, at, every=every) for part in self._parts), strict=True)
+        return _joined(keys), _joined(values)
 
     def beside(self, count: int) -> "KeyReader":
         """The same rows several times, to be read with :meth:`read_each`, one time for each variant of the weights."""
         wide = copy.copy(self)
-        rows = torch.arange(len(self._columns), device=self._columns.device).repeat(count)
-        wide._all, wide._columns = self._all.select(rows), self._columns[rows]
-        wide._bare_rows = torch.arange(0, len(rows), self.contexts, device=rows.device)
-        wide._bare, wide._bare_columns = wide._all.select(wide._bare_rows), wide._columns[wide._bare_rows]
-        wide.restart()
+        wide._parts = [part.beside(count) for part in self._parts]
         return wide
 
     def read_each(
@@ -99,19 +78,20 @@ class KeyReader:
             variants: As many as the reader holds the rows.
             every: As for :meth:`read`.
         """
-        with variants.applied():
-            keys, values = self.read(site, at, every=every)
         count = len(variants)
+        with variants.applied():
+            read = self.read(site, at, every=every)
+        keys, values = ([part.chunk(count, 1) for part in self._split(columns, count)] for columns in read)
         return [
-            (k.contiguous(), v.contiguous()) for k, v in zip(keys.chunk(count, 1), values.chunk(count, 1), strict=True)
+            (_joined([k[i] for k in keys]).contiguous(), _joined([v[i] for v in values]).contiguous())
+            for i in range(count)
         ]
 
     @property
     def tokens(self) -> int:
         """Tokens of all rows, with padding."""
-        return self._all.hidden.shape[0] * self._all.hidden.shape[1]
+        return sum(part.tokens for part in self._parts)
 
-    @torch.no_grad()
     def follow(self, delta: Tensor) -> list[Tensor]:
         """What becomes of the hidden states once those that leave the first site are moved.
 
@@ -123,40 +103,17 @@ class KeyReader:
         Returns:
             For each site the hidden states at its output, averaged over the contexts as keys are, ``[o, n]``.
         """
-        layer = self.sites[0].layer + 1
-        hidden = self._all.run(self._all.hidden, self.sites[0].layer, layer)
-        places = torch.arange(len(hidden), device=hidden.device), self._columns
-        moved = hidden[places] + delta.T.repeat_interleave(self.contexts, 0).to(hidden.dtype)
-        hidden = hidden.index_put(places, moved)
-        found = []
-        for site in self.sites:
-            hidden, layer = self._all.run(hidden, layer, site.layer + 1), site.layer + 1
-            found.append(self._mean(self._last(hidden, self._columns)))
-        return found
-
-    def _mean(self, rows: Tensor) -> Tensor:
-        """The mean of each edit's rows ``[n * c, …]`` over two kinds of template, in columns, ``[…, n]``."""
-        parts = rows.unflatten(0, (-1, self.contexts))
-        mean = parts[:, 0] if self.contexts == 1 else (parts[:, 0] + parts[:, 1:].mean(1)) / 2
-        return mean.T.contiguous()
-
-    @staticmethod
-    def _last(states: Tensor, column: Tensor) -> Tensor:
-        """The states ``[rows, d]`` at each row's column; some layers hand their MLP all tokens in one row."""
-        states = states.reshape(len(column), -1, states.shape[-1])
-        return at_least_float32(states[torch.arange(len(column), device=states.device), column.to(states.device)])
+        found = [part.follow(own) for part, own in zip(self._parts, self._split(delta), strict=True)]
+        return [_joined(states) for states in zip(*found, strict=True)]
 
     def curved(self, sites: Sequence[EditSite]) -> bool:
         """Whether some of the sites' outputs reach the stream in another way than as they are or scaled."""
         return any(response_of(self.decoder, site).curved for site in sites)
 
-    @torch.no_grad()
     def left(self, at: EditSite, wanted: Tensor, values: Tensor) -> Tensor:
         """The share of the way from values to wanted ones ``[o, n]`` that is left at the site read last, ``[n]``."""
-        now = self._bare.run(self._hidden[self._bare_rows], at.layer, at.layer + 1)
-        reached = self._last(now, self._bare_columns).T
-        way = (wanted - values).norm(dim=0).clamp(min=torch.finfo(values.dtype).tiny)
-        return (wanted - reached).norm(dim=0) / way
+        columns = zip(self._parts, self._split(wanted), self._split(values), strict=True)
+        return torch.cat([part.left(at, *own) for part, *own in columns])
 
     @torch.no_grad()
     def change(self, sites: Sequence[EditSite], wanted: Tensor, values: Tensor, *, together: bool = True) -> Tensor:
@@ -184,6 +141,116 @@ class KeyReader:
             return residual if scale is None else residual / scale.to(residual)[:, None]
         if not together and len(sites) > 1:
             return torch.zeros_like(residual)
+        columns = zip(self._parts, self._split(wanted), strict=True)
+        return _joined([part.planned(sites, own) for part, own in columns])
+
+    def _split(self, columns: Tensor, count: int = 1) -> tuple[Tensor, ...]:
+        """The columns of each part's edits, so many for each edit."""
+        return columns.split([count * part.edits for part in self._parts], 1)
+
+
+def _joined(columns: Sequence[Tensor]) -> Tensor:
+    return columns[0] if len(columns) == 1 else torch.cat(list(columns), 1)
+
+
+def _in_parts(rows: BatchRows, tokens: int) -> list[BatchRows]:
+    """Edits in order, as many together as have at most so many tokens with padding, or one that has more."""
+    heads, longest = rows.up_to_subject(), 0
+    parts: list[list[int]] = [[]]
+    for edit in range(rows.edits):
+        own = max(len(ids) for ids in heads[edit * rows.contexts :][: rows.contexts])
+        longest = max(longest, own)
+        if parts[-1] and (len(parts[-1]) + 1) * rows.contexts * longest > tokens:
+            parts.append([])
+            longest = own
+        parts[-1].append(edit)
+    return [rows] if len(parts) == 1 else [rows.some(part) for part in parts]
+
+
+class _Rows:
+    """The rows of some edits, run together; methods are as in :class:`KeyReader`."""
+
+    def __init__(self, decoder: Decoder, rows: BatchRows, sites: list[EditSite]) -> None:
+        self.decoder, self.sites, self.contexts = decoder, sites, rows.contexts
+        ids = rows.up_to_subject()
+        # Recurrent states would run over padding on the left.
+        lengths = None if freezes_prefix(decoder) else [len(row) for row in ids]
+        self.edits = rows.edits
+        self._all = Replay(decoder, ids, sites[0].layer, lengths, sites[-1].layer)
+        width = self._all.hidden.shape[1]
+        last = [width - 1] * len(ids) if lengths is None else [length - 1 for length in lengths]
+        self.device = self._all.hidden.device
+        self._columns = torch.tensor(last, device=self.device)
+        self._bare_rows = torch.arange(0, len(rows.prompts), rows.contexts, device=self.device)
+        self._bare = self._all.select(self._bare_rows)
+        self._bare_columns = self._columns[self._bare_rows]
+        self.restart()
+
+    def restart(self) -> None:
+        self._hidden = self._all.hidden
+        self._layer = self.sites[0].layer
+
+    @torch.no_grad()
+    def read(self, site: EditSite, at: EditSite, *, every: bool = False) -> tuple[Tensor, Tensor]:
+        self._hidden = self._all.run(self._hidden, self._layer, site.layer)
+        self._layer = site.layer
+        inputs: list[Tensor] = []
+        with on_input([site.module], lambda _, x: inputs.append(self._last(x, self._columns)), stop=True):
+            self._all.run(self._hidden, site.layer, site.layer + 1)
+        keys = self._mean(inputs[0])
+        if every:
+            return keys, self._mean(self._last(self._all.run(self._hidden, site.layer, at.layer + 1), self._columns))
+        values = self._bare.run(self._hidden[self._bare_rows], site.layer, at.layer + 1)
+        return keys, self._last(values, self._bare_columns).T.contiguous()
+
+    def beside(self, count: int) -> "_Rows":
+        wide = copy.copy(self)
+        rows = torch.arange(len(self._columns), device=self._columns.device).repeat(count)
+        wide._all, wide._columns = self._all.select(rows), self._columns[rows]
+        wide._bare_rows = torch.arange(0, len(rows), self.contexts, device=rows.device)
+        wide._bare, wide._bare_columns = wide._all.select(wide._bare_rows), wide._columns[wide._bare_rows]
+        wide.restart()
+        return wide
+
+    @property
+    def tokens(self) -> int:
+        return self._all.hidden.shape[0] * self._all.hidden.shape[1]
+
+    @torch.no_grad()
+    def follow(self, delta: Tensor) -> list[Tensor]:
+        layer = self.sites[0].layer + 1
+        hidden = self._all.run(self._all.hidden, self.sites[0].layer, layer)
+        places = torch.arange(len(hidden), device=hidden.device), self._columns
+        moved = hidden[places] + delta.T.repeat_interleave(self.contexts, 0).to(hidden.dtype)
+        hidden = hidden.index_put(places, moved)
+        found = []
+        for site in self.sites:
+            hidden, layer = self._all.run(hidden, layer, site.layer + 1), site.layer + 1
+            found.append(self._mean(self._last(hidden, self._columns)))
+        return found
+
+    def _mean(self, rows: Tensor) -> Tensor:
+        """The mean of each edit's rows ``[n * c, …]`` over two kinds of template, in columns, ``[…, n]``."""
+        parts = rows.unflatten(0, (-1, self.contexts))
+        mean = parts[:, 0] if self.contexts == 1 else (parts[:, 0] + parts[:, 1:].mean(1)) / 2
+        return mean.T.contiguous()
+
+    @staticmethod
+    def _last(states: Tensor, column: Tensor) -> Tensor:
+        """The states ``[rows, d]`` at each row's column; some layers hand their MLP all tokens in one row."""
+        states = states.reshape(len(column), -1, states.shape[-1])
+        return at_least_float32(states[torch.arange(len(column), device=states.device), column.to(states.device)])
+
+    @torch.no_grad()
+    def left(self, at: EditSite, wanted: Tensor, values: Tensor) -> Tensor:
+        now = self._bare.run(self._hidden[self._bare_rows], at.layer, at.layer + 1)
+        reached = self._last(now, self._bare_columns).T
+        way = (wanted - values).norm(dim=0).clamp(min=torch.finfo(values.dtype).tiny)
+        return (wanted - reached).norm(dim=0) / way
+
+    @torch.no_grad()
+    def planned(self, sites: Sequence[EditSite], wanted: Tensor) -> Tensor:
+        """What :meth:`KeyReader.change` gives where layers normalize what they put out."""
         hidden = self._hidden[self._bare_rows]
         return plan_change(self._bare, hidden, self._bare_columns, sites, wanted.T.contiguous()).T.contiguous()
 

@@ -24,7 +24,7 @@ from aeplus.models.kernels import Fused
 from aeplus.models.replay import Replay, response_of
 from aeplus.models.response import Steering
 from aeplus.targets.anchor import anchored, mlp_outputs
-from aeplus.targets.packing import joint_groups, target_parts, tokens_at_once
+from aeplus.targets.packing import in_shares, joint_groups, target_parts, tokens_at_once
 from aeplus.targets.passes import Passes, recorder
 from aeplus.targets.rows import BatchRows
 
@@ -51,7 +51,8 @@ class TargetOptions:
         contexts: Number of sampled prefixes that a target is optimized after, in addition to the bare prompt.
         context_length: Maximum number of sampled tokens in each prefix.
         chunk_tokens: Maximum number of tokens run at once; bounds the memory of a step. On a GPU fewer are, where
-            what they keep for the way back would take more than 0.3 of the free memory, or 3 GiB.
+            what they keep for the way back would take more than 0.3 of the free memory, or 3 GiB. Keys are read four
+            times as many at once.
         joint: Edits of a batch that have one key, such as several facts of one subject, share one target, learned for
             all of them together (MEMIT-Merge, https://arxiv.org/abs/2502.07322); otherwise each has a target of its
             own, and the update can only reach their mean.
@@ -179,26 +180,54 @@ def find_targets(
         InputError: If the model's forward pass cannot be replayed, or its hidden states are not finite.
     """
     if decoder.ranks.alone:
-        return _learned(decoder, rows, layer, options, progress, reachable)
-    members: dict[int, list[int]] = {}
-    for edit, group in enumerate(joint_groups(rows, options.joint)):
-        members.setdefault(group, []).append(edit)
+        return _learned_in_shares(decoder, rows, layer, options, progress, reachable)
+    members = _members(rows, options.joint)
     heads = rows.up_to_subject()
-    ordered = sorted(members.values(), key=lambda edits: sum(len(heads[edit * rows.contexts]) for edit in edits))
+    ordered = sorted(members, key=lambda edits: sum(len(heads[edit * rows.contexts]) for edit in edits))
 
     def learn(share: Sequence[list[int]]) -> list[dict[str, Tensor]]:
         if not share:
             return []
         edits = sorted(edit for group in share for edit in group)
-        found = _learned(decoder, rows.some(edits), layer, options, progress, reachable)
-        places = [[edits.index(edit) for edit in group] for group in share]
-        return [{name: part[..., place].cpu() for name, part in vars(found).items()} for place in places]
+        found = _learned_in_shares(decoder, rows.some(edits), layer, options, progress, reachable)
+        place = {edit: number for number, edit in enumerate(edits)}
+        order = torch.tensor([place[edit] for group in share for edit in group], device=found.values.device)
+        # One copy of each field, and a tensor of each group that is pickled alone.
+        fields = {name: part[..., order].cpu() for name, part in vars(found).items()}
+        split = {name: part.split([len(group) for group in share], -1) for name, part in fields.items()}
+        return [{name: parts[i].clone() for name, parts in split.items()} for i in range(len(share))]
 
     found = decoder.ranks.split(ordered, learn)
     order = torch.tensor([edit for group in ordered for edit in group]).argsort()
     device = next(decoder.layers[layer].parameters()).device
     parts = {name: torch.cat([part[name] for part in found], -1)[..., order].to(device) for name in found[0]}
     return Targets(**parts)
+
+
+def _members(rows: BatchRows, joint: bool) -> list[list[int]]:
+    """The edits of each target."""
+    members: dict[int, list[int]] = {}
+    for edit, group in enumerate(joint_groups(rows, joint)):
+        members.setdefault(group, []).append(edit)
+    return list(members.values())
+
+
+def _learned_in_shares(
+    decoder: Decoder,
+    rows: BatchRows,
+    layer: int,
+    options: TargetOptions,
+    progress: Callable[[int, int, int], None] | None,
+    reachable: bool,
+) -> Targets:
+    """The targets of a batch, of as many edits together as memory is for."""
+    shares = in_shares(decoder, rows, layer + 1, _members(rows, options.joint))
+    if len(shares) == 1:
+        return _learned(decoder, rows, layer, options, progress, reachable)
+    found = [_learned(decoder, rows.some(edits), layer, options, progress, reachable) for edits in shares]
+    order = torch.tensor([edit for edits in shares for edit in edits]).argsort()
+    parts = {name: torch.cat([vars(own)[name] for own in found], -1) for name in vars(found[0])}
+    return Targets(**{name: part[..., order.to(part.device)] for name, part in parts.items()})
 
 
 def _learned(
@@ -212,7 +241,7 @@ def _learned(
     """The targets of a batch, or of a share of it."""
     anchor = options.length(layer) if options.norm == "anchor" else None
     first, groups = layer + 1, joint_groups(rows, options.joint)
-    fused = Fused([*decoder.layers[first:], *decoder.after])
+    fused = Fused([*decoder.layers[first:], *decoder.after], tried=decoder.tried.fused)
     at_once = tokens_at_once(decoder, rows, first, options.chunk_tokens, fused=fused.both)
     parts, initial = target_parts(decoder, rows, first, at_once, groups)
     n = len(initial)  # targets: fewer than edits where some are joint
@@ -226,7 +255,7 @@ def _learned(
     if lowered:
         # Above the layer whose output is optimized nothing changes while targets are optimized.
         above = [copy.deepcopy(module).bfloat16() for module in above]
-        fused = Fused([*above, *decoder.after])
+        fused = Fused([*above, *decoder.after], tried=decoder.tried.fused)
         for part in parts:
             part.replay.lower_precision(above, torch.bfloat16)
     norm = initial.norm(dim=1)  # [n]

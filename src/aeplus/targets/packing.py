@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aeplus.models.costs import ModelShape
 from aeplus.models.decoder import Decoder, at_least_float32
-from aeplus.models.placing import devices_of
+from aeplus.models.placing import devices_of, free_bytes
 from aeplus.models.replay import Replay, freezes_prefix
 from aeplus.targets.rows import BatchRows
 
@@ -238,7 +238,7 @@ def tokens_at_once(
     if free is None:
         if decoder.device.type != "cuda":
             return chunk_tokens
-        free = _free_bytes
+        free = free_bytes
     tokens = sum(len(row.ids) - 1 - row.mark for row in rows.prompts)
     asked = sum(len(row.answer_ids) for row in rows.prompts)
     cached = len(rows.prompts) * max(row.mark for row in rows.prompts)  # padded to the longest prefix
@@ -249,10 +249,36 @@ def tokens_at_once(
     return min(chunk_tokens, fit)
 
 
-def _free_bytes(device: torch.device) -> int:
-    """What the device has left, with what torch holds and does not use."""
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(torch.cuda.mem_get_info(device)[0]) + kept
+def in_shares(
+    decoder: Decoder,
+    rows: BatchRows,
+    first: int,
+    members: Sequence[Sequence[int]],
+    free: Callable[[torch.device], int] | None = None,
+) -> list[list[int]]:
+    """Edits as many together as have room for what all parts hold beside a step: prefixes, reference predictions.
+
+    Args:
+        decoder: The model.
+        rows: The batch's token rows.
+        first: First layer to replay.
+        members: The edits of each target, which stay together.
+        free: As for :func:`tokens_at_once`.
+
+    Returns:
+        The edits of each share, ascending.
+    """
+    shape, budget = ModelShape.of(decoder), float(MOST_MEMORY)
+    if free is not None or decoder.device.type == "cuda":
+        devices = devices_of(decoder.layers[first:], decoder.device)
+        budget = decoder.ranks.together(min(budget, _MEMORY_SHARE * min(map(free or free_bytes, devices))))
+    prefix = max(row.mark for row in rows.prompts)  # rows are padded to the longest
+    each = shape.width * shape.kv * (len(decoder.layers) - first) * prefix
+
+    def held(edits: Sequence[int]) -> int:
+        return (len(edits) * rows.contexts + 1) * each + 4 * shape.vocabulary
+
+    return [sorted(edit for edits in some for edit in edits) for some in _within(members, held, int(budget))]
 
 
 def bundle_parts(parts: Iterable[TargetPart], chunk_tokens: int) -> list[list[TargetPart]]:

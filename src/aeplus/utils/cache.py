@@ -14,7 +14,8 @@ from aeplus.errors import InputError
 from aeplus.utils.fingerprint import tensors_digest
 from aeplus.utils.paths import cached_file
 
-_DIGEST = "digest"
+DIGEST = "digest"
+"""The metadata that holds the digest of a file's tensors."""
 
 
 def digest(parts: object) -> str:
@@ -23,7 +24,7 @@ def digest(parts: object) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """Writes tensors to a file, whole or not at all.
 
     Args:
@@ -31,12 +32,23 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         tensors: Tensors on any device.
         metadata: What identifies them, and anything else to keep with them.
 
+    Returns:
+        Their digest, which the file carries.
+
     Raises:
         InputError: If the file cannot be written.
     """
-    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    found = tensors_digest(tensors)  # where they lie
+    plain: dict[str, Tensor] = {}
+    held: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        plain[name] = own.clone() if place in held else own  # safetensors refuses tensors that share memory
+        held.add(place)
     with cached_file(path) as scratch:
-        save_file(plain, scratch, {**metadata, _DIGEST: tensors_digest(plain)})
+        save_file(plain, scratch, {**metadata, DIGEST: found})
+    return found
 
 
 def load_tensors(
@@ -56,7 +68,7 @@ def load_tensors(
         device: Where to read them to; they are digested there.
 
     Returns:
-        The tensors and all metadata.
+        The tensors and all metadata, with the digest of all tensors of the file.
 
     Raises:
         InputError: If the file is missing or damaged (a flipped bit counts), lacks a tensor, or carries another
@@ -75,7 +87,7 @@ def load_tensors(
     if missing:
         msg = f"expected {expected} in {path}, got a file without {', '.join(missing)}; delete it and run again."
         raise InputError(msg)
-    if metadata.pop(_DIGEST, None) != tensors_digest(tensors):
+    if metadata.get(DIGEST) != tensors_digest(tensors):
         msg = f"expected {expected} in {path}, got a damaged file (its digest differs); delete it and run again."
         raise InputError(msg)
     if any(metadata.get(name) != value for name, value in identity.items()):

@@ -21,8 +21,7 @@ from typing import Any
 
 from aeplus.errors import InputError
 from aeplus.run.committed.entries import Entry
-from aeplus.utils.cache import digest, load_tensors, save_tensors
-from aeplus.utils.fingerprint import tensors_digest
+from aeplus.utils.cache import DIGEST, digest, load_tensors, save_tensors
 from aeplus.utils.jsonl import json_text, read_json, read_utf8, write_json
 from aeplus.utils.paths import LOCK, check_output
 
@@ -159,12 +158,12 @@ class Chain:
         full |= content
         if entry is not None:
             tensors = entry.tensors()
-            save_tensors(self.path(number, ".safetensors"), tensors, {"record": str(number)})
+            found = save_tensors(self.path(number, ".safetensors"), tensors, {"record": str(number)})
             full |= {
                 "edits": entry.edits,
                 "layers": list(entry.updates),
                 "report": entry.report,
-                "tensors": tensors_digest(tensors),
+                "tensors": found,
                 "names": sorted(tensors),
             }
         full = _as_read(full)
@@ -193,10 +192,10 @@ class Chain:
         if not path.is_file():
             raise _damaged(path, f"record {record.number}", "there is no such file")
         try:
-            tensors, _ = load_tensors(path, content["names"], {}, f"record {record.number}")
+            tensors, found = load_tensors(path, content["names"], {}, f"record {record.number}")
         except InputError as error:
             raise _damaged(path, f"record {record.number}", "its tensors cannot be read or have changed") from error
-        if tensors_digest(tensors) != content["tensors"]:
+        if found[DIGEST] != content["tensors"]:
             raise _damaged(path, f"record {record.number}", "its tensors are those of another")
         return Entry.restore(content["edits"], content["layers"], content["report"], tensors)
 

@@ -1,7 +1,7 @@
 """Committed batches, as factors and keys rather than as a model: in memory, and as tensors for a file.
 
 What a journal holds is not held in memory too: :class:`Recorded` updates are read back when something needs them. Those
-of a run without a journal stay, their masks in bits.
+of a run without a journal stay, in the CPU's memory, their masks in bits.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -42,20 +42,20 @@ class Recorded(Mapping[int, LowRankUpdate]):
 
 
 class Packed(Mapping[int, LowRankUpdate]):
-    """The updates of a batch in memory, by layer, with a bit for each entry of a mask rather than a byte.
+    """The updates of a batch in the CPU's memory, by layer, with a bit for each entry of a mask rather than a byte.
 
     Args:
         updates: The updates.
     """
 
     def __init__(self, updates: Mapping[int, LowRankUpdate]) -> None:
-        self._plain = {layer: replace(update, mask=None) for layer, update in updates.items()}
+        self._plain = {layer: LowRankUpdate(u.left.cpu(), u.right.cpu()) for layer, u in updates.items()}
         self._bits = {layer: _packed(update.mask) for layer, update in updates.items() if update.mask is not None}
 
     def __getitem__(self, layer: int) -> LowRankUpdate:
         update = self._plain[layer]
         mask = _unpacked(self._bits.get(layer), update.left.shape[0], update.right.shape[1])
-        return update if mask is None else replace(update, mask=mask.to(update.left.device))
+        return update if mask is None else replace(update, mask=mask)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._plain)
@@ -104,7 +104,7 @@ class Entry:
         return replace(self, updates=Recorded(self.ranks, read))
 
     def packed(self) -> "Entry":
-        """The same with masks in bits."""
+        """The same in the CPU's memory, with masks in bits."""
         return self if isinstance(self.updates, Recorded | Packed) else replace(self, updates=Packed(self.updates))
 
     @property
@@ -129,14 +129,13 @@ class Entry:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything large, under flat names such as ``layer_4.left``; masks have a bit per entry."""
+        """Everything large, where it lies, under flat names such as ``layer_4.left``; masks have a bit per entry."""
         tensors: dict[str, Tensor] = {}
         for layer, update in self.updates.items():
             parts = {"left": update.left, "right": update.right, "keys": self.keys[layer]}
             if update.mask is not None:
                 parts["mask"] = _packed(update.mask)
-            # Cloned, as safetensors refuses tensors that share memory.
-            tensors |= {f"layer_{layer}.{name}": tensor.detach().cpu().clone() for name, tensor in parts.items()}
+            tensors |= {f"layer_{layer}.{name}": tensor.detach() for name, tensor in parts.items()}
         return tensors
 
     @classmethod
@@ -192,14 +191,13 @@ class Entries(list[Entry]):
         """The update of each batch at a site, read one at a time where they are not in memory."""
         return Updates(self, site.layer)
 
-    def total(self, site: EditSite) -> Tensor | None:
-        """The sum of all updates of a site, ``[o, d]``; ``None`` if nothing was edited."""
-        device = site.weight.device
-        total: Tensor | None = None
+    def totals(self, sites: Sequence[EditSite]) -> list[Tensor]:
+        """The sum of all updates of each site, ``[o, d]``; none if nothing was edited. Each batch is read once."""
+        totals: list[Tensor] = []
         for entry in self:
-            update = entry.updates[site.layer].to(device).dense()
-            total = update if total is None else total.add_(update)
-        return total
+            updates = [entry.updates[site.layer].to(site.weight.device).dense() for site in sites]
+            totals = [total.add_(update) for total, update in zip(totals, updates, strict=True)] if totals else updates
+        return totals
 
     @torch.no_grad()
     def apply(self, sites: Sequence[EditSite]) -> None:
