@@ -38,9 +38,9 @@ def run(options: Namespace) -> int:
         KeyboardInterrupt: After Ctrl-C; the weights are restored and the finished runs are cached.
     """
     silence_lightning()
-    specs, seeds = parse_specs(" ".join(options.methods)), parse_seeds(" ".join(options.seeds))
-    out = expanded(options.out)
+    seeds, out = parse_seeds(" ".join(options.seeds)), expanded(options.out)
     base = BaseCLI(options.fit_arguments)
+    specs = parse_specs(" ".join(options.methods))  # some may have parts that the callbacks' modules define
     settings = base.settings
     for name in TABLES:
         check_output(out / name, "--out")
