@@ -95,6 +95,15 @@ def build_table(layout: Layout, results: Sequence[Result]) -> dict[str, Any]:
     return {"title": layout.title, "note": layout.note, "columns": headings, "rows": rows}
 
 
+def unmeasured(layouts: Sequence[Layout], claim: Claim, results: Sequence[Result]) -> list[str]:
+    """The values that tables and claim name and no finished cell has: not measured, or misspelt."""
+    made = [result.files for result in results if result.files is not None]
+    named = dict.fromkeys(
+        [value for layout in layouts for value in layout.values] + ([claim.value] if claim.value else [])
+    )
+    return [name for name in named if made and all(value_of(name).read(files, "after") is None for files in made)]
+
+
 def check_claim(claim: Claim, results: Sequence[Result]) -> list[dict[str, Any]]:
     """The claim's direction, wherever both sides have been made: at each value of the axes that it does not name.
 
