@@ -398,6 +398,21 @@ def test_callbacks_of_the_user(workplace: Path, here: Path) -> None:
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["1-batches.ckpt"]
 
 
+def test_what_evaluation_writer_measures_is_in_the_csv(workplace: Path, here: Path) -> None:
+    init = {"protocols": ["tokens", "contains"], "contains_length": 3}
+    writer = {"class_path": "aeplus.callbacks.EvaluationWriter", "init_args": init}
+    words = ["--methods=memit", "--data.limit=2", f"--trainer.callbacks+={json.dumps(writer)}"]
+    for _ in range(2):  # the second is cached
+        assert compare(workplace, here / "out", *words) == 0
+        (line,) = lines(here / "out")
+        measures = metrics(here / "out" / "memit" / "seed_0")["measures"]
+        after = measures["after"]
+        assert float(line["tokens.efficacy"]) == after["tokens"]["efficacy"]["value"]
+        assert float(line["contains.score"]) == after["contains"]["score"]
+        assert float(line["retention"]) == measures["retention"]["mean"][-1]
+        assert not [name for name in line if name.endswith((".low", ".count")) or name == "edits"]
+
+
 def test_the_documented_part(workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A filter that a callback's module defines is known by the time the methods are read."""
     for name in ("my_parts.py", "memit_squared.yaml"):

@@ -52,14 +52,18 @@ def markdown(rows: Sequence[Sequence[str]], notes: Mapping[str, str]) -> str:
 
 
 def tidy_csv(outcomes: Sequence[Outcome]) -> str:
-    """A line per run, failed ones too; unknown values are empty. Ways of asking come last, those that were asked."""
+    """A line per run, failed ones too; unknown values are empty.
+
+    Last come the ways of asking that were asked, and what ``EvaluationWriter`` measured.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     ways = [name for name in PARTS if any(o.after.get(name) is not None for o in outcomes)]
-    writer.writerow([*_CSV_HEADER, *ways])
+    measures = list(dict.fromkeys(name for o in outcomes for name in o.measures))
+    writer.writerow([*_CSV_HEADER, *ways, *measures])
     for o in outcomes:
         scores = [o.after[name] for name in SCORES]
-        parts = [o.after.get(name) for name in ways]
+        parts = [*(o.after.get(name) for name in ways), *(o.measures.get(name) for name in measures)]
         writer.writerow([o.method, o.seed, *scores, o.editing_seconds, o.leakage, o.error, *parts])
     return text.getvalue()
 
