@@ -180,6 +180,10 @@ def test_what_is_written(workplace: Path, here: Path, capsys: pytest.CaptureFixt
         ("memit", "pair Score"),
     ]
     assert float(lines[3]["mean"]) == number["mean"]
+    tex = (out / "mine.tex").read_text()
+    assert tex.startswith(
+        "% Mine\n\\begin{tabular}{lrr}\n\\toprule\n & pair Score & pair leakage \\\\\n\\midrule\nbefore & "
+    )
     text = (out / "mine.md").read_text()
     assert text.startswith("# Mine\n\nWhat is mine.\n\nClaim: Both are alike. Here it holds in ")
     assert f"{number['mean']:.2g} ± {number['sd']:.2g}" in text
@@ -547,7 +551,7 @@ def test_a_file_that_is_no_experiment(
 
 
 @pytest.mark.parametrize(
-    "name", ["experiment.json", "mine.md", "mine.csv", "pair/memit/seed_0/notes.txt", "data/b_0.jsonl"]
+    "name", ["experiment.json", "mine.md", "mine.csv", "mine.tex", "pair/memit/seed_0/notes.txt", "data/b_0.jsonl"]
 )
 def test_nothing_of_the_users_is_replaced(
     workplace: Path, here: Path, ran: list[str], capsys: pytest.CaptureFixture[str], name: str

@@ -20,6 +20,7 @@ from aeplus.commands.experiment.tables import (
     check_claim,
     claim_text,
     show_table,
+    table_latex,
     table_markdown,
     tables_csv,
     unmeasured,
@@ -34,6 +35,8 @@ from aeplus.utils.tables import print_line
 
 FILE = "experiment.json"
 """What a finished experiment is read from."""
+ENDINGS = ("md", "csv", "tex")
+"""Those of the files with its tables."""
 
 
 class Study:
@@ -116,7 +119,9 @@ class Study:
             "pages": self.pages,
         }
         write_json(self.out / FILE, content)
-        for ending, text in (("md", self._markdown(tables, content["claim"])), ("csv", tables_csv(tables))):
+        tex = "\n".join(table_latex(layout, t) for layout, t in zip(self.experiment.tables, tables, strict=True))
+        texts = {"md": self._markdown(tables, content["claim"]), "csv": tables_csv(tables), "tex": tex}
+        for ending, text in texts.items():
             with whole_file(self.out / f"{self.experiment.name}.{ending}") as scratch:
                 scratch.write_text(text, encoding="utf-8")
 
@@ -131,7 +136,8 @@ class Study:
         for result in self.results:
             if result.status != "done":
                 print_line(_unfinished(result), "red")
-        for name in (f"{self.experiment.name}.md", f"{self.experiment.name}.csv", FILE, *self.figures, *self.pages):
+        written = [f"{self.experiment.name}.{ending}" for ending in ENDINGS]
+        for name in (*written, FILE, *self.figures, *self.pages):
             print_line(str(self.out / name))
 
     # ---- cells

@@ -13,7 +13,7 @@ from aeplus.commands.experiment.cells import Cell, short, value_text
 from aeplus.commands.experiment.grid import AXES, SET, Claim, Layout
 from aeplus.commands.experiment.values import Files, When, value_of
 from aeplus.errors import InputError
-from aeplus.utils.tables import markdown_table, print_table, shown, with_deviation
+from aeplus.utils.tables import latex_table, markdown_table, print_table, shown, with_deviation
 
 Number = dict[str, Any]
 """``mean``, ``sd`` (``None`` of one seed) and ``n``."""
@@ -148,6 +148,19 @@ def claim_text(claim: Claim, checks: Sequence[Mapping[str, Any]]) -> str:
 
 def table_markdown(layout: Layout, table: Mapping[str, Any]) -> str:
     """A table as Markdown, the paper's numbers in rows of their own below ours."""
+    header, rows = _cells(layout, table)
+    note = f"\n\n{table['note']}" if table["note"] else ""
+    return f"## {table['title']}\n\n{markdown_table(header, rows, left=header[:1])}{note}"
+
+
+def table_latex(layout: Layout, table: Mapping[str, Any]) -> str:
+    """The same as LaTeX, without its note."""
+    header, rows = _cells(layout, table)
+    return latex_table(table["title"], header, rows, left=header[:1])
+
+
+def _cells(layout: Layout, table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, the paper's numbers in rows of their own below ours."""
     header = ["", *table["columns"]]
     forms = [value_of(name).form for name in layout.values]
     forms *= len(table["columns"]) // max(1, len(forms))
@@ -157,8 +170,7 @@ def table_markdown(layout: Layout, table: Mapping[str, Any]) -> str:
         if row["paper"] is not None:
             paper = [shown(n, form) for n, form in zip(row["paper"], forms, strict=True)]
             rows.append([f"{row['label']}, paper", *paper])
-    note = f"\n\n{table['note']}" if table["note"] else ""
-    return f"## {table['title']}\n\n{markdown_table(header, rows, left=header[:1])}{note}"
+    return header, rows
 
 
 def show_table(layout: Layout, table: Mapping[str, Any]) -> None:
