@@ -503,6 +503,17 @@ def test_what_the_terminal_cannot_print_costs_nothing(
     assert (run_folder(here) / "metrics.json").is_file()
 
 
+def test_the_command_finds_modules_in_the_current_folder(tmp_path: Path) -> None:
+    """With ``-P``, as a console script, Python itself does not look there."""
+    (tmp_path / "my_callbacks.py").touch()
+    code = (
+        "import sys; from aeplus.commands.main import entry_point; sys.argv[1:] = ['--help']\n"
+        "try: entry_point()\n"
+        "except SystemExit: import my_callbacks"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, check=True)
+
+
 @pytest.mark.slow
 def test_full_disk_while_saving(workplace: Path, here: Path) -> None:
     """The model does not fit; what was said is one sentence, and no half of a model is left."""

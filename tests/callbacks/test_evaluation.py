@@ -3,6 +3,7 @@ import random
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -134,6 +135,16 @@ def test_config_metrics_logs_and_resuming(workplace: Path, tmp_path: Path, monke
             warnings.filterwarnings("error", message="the checkpoint holds no retention")
             fit(workplace, writer, "--ckpt_path", str(runs / "version_0" / "checkpoints" / f"{batches}-batches.ckpt"))
         assert measures(version) == whole
+
+    # What earlier checkpoints hold, whole matrices, is read too.
+    saved = EvaluationWriter()
+    saved.load_state_dict({"batches": {}, "hits": torch.eye(3).long(), "total": torch.ones(3, 3).tril().long()})
+    saved._take_up(SimpleNamespace(entries=[None, None], data=SimpleNamespace(batches=1)))
+    assert saved._retention.total.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
+    assert {name: values.tolist() for name, values in saved.state_dict().items() if name != "batches"} == {
+        "hits": [1, 0, 1],
+        "total": [1, 1, 1],
+    }
 
     # By other protocols, too, and each batch.
     other = writer.replace("every: 2, protocols: [strict, axes]", "every: 1, protocols: [tokens]")

@@ -32,6 +32,7 @@ from aeplus.commands.options import split_list
 from aeplus.data.datamodule import EditDataModule
 from aeplus.data.readers import requests_from_records
 from aeplus.methods.compositions import find_composition
+from aeplus.methods.parts import FILTERS
 from aeplus.methods.registry import METHODS
 from aeplus.models.decoder import Decoder
 from aeplus.module import EditModule
@@ -115,14 +116,19 @@ def desk(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the desk, as the current folder; methods that a block registers are forgotten."""
+    """A copy of the desk, as the current folder; methods and filters that a block registers are forgotten."""
     shutil.copytree(desk, tmp_path / "desk")
     monkeypatch.chdir(tmp_path / "desk")
+    monkeypatch.syspath_prepend(tmp_path / "desk")
     monkeypatch.setattr(sys, "argv", ["aeplus"])
-    known = set(METHODS)
+    tables: tuple[dict[str, Any], ...] = (METHODS, FILTERS)
+    known = [set(table) for table in tables]
     yield tmp_path / "desk"
-    for name in set(METHODS) - known:
-        del METHODS[name]
+    for table, names in zip(tables, known, strict=True):
+        for name in set(table) - names:
+            del table[name]
+    for module in ("my_callbacks", "my_parts"):
+        sys.modules.pop(module, None)
 
 
 def ids(blocks: list[Block]) -> dict[str, Any]:
@@ -311,18 +317,13 @@ def test_options_that_the_text_names_exist() -> None:
 @pytest.mark.parametrize("block", **ids([block for block in BLOCKS if block.language == "yaml"]))
 def test_every_config_is_one(block: Block, here: Path) -> None:
     Path("my_callbacks.py").write_text("".join(b.text for b in BLOCKS if "class ConflictLog" in b.text))
-    sys.path.insert(0, str(here))
-    try:
-        Path("block.yaml").write_text(block.text)
-        content = yaml.safe_load(block.text)
-        assert isinstance(content, dict)
-        if "scales" in content:
-            assert read_experiment("block.yaml", "small").tables
-            return
-        check_command(["aeplus", "fit", "--config", "model/gpt2-xl", "--config", "block.yaml"], str(block))
-    finally:
-        sys.path.remove(str(here))
-        sys.modules.pop("my_callbacks", None)
+    Path("block.yaml").write_text(block.text)
+    content = yaml.safe_load(block.text)
+    assert isinstance(content, dict)
+    if "scales" in content:
+        assert read_experiment("block.yaml", "small").tables
+        return
+    check_command(["aeplus", "fit", "--config", "model/gpt2-xl", "--config", "block.yaml"], str(block))
 
 
 # ---- what runs

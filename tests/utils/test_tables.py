@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from aeplus.utils.tables import shown, spread, with_deviation
+from aeplus.utils.tables import latex_table, shown, spread, with_deviation
 
 CODE = """
 import sys
@@ -13,6 +13,21 @@ for number in range(20000):
 print_table("Title", ["a"], [["b"]])
 print("went on", file=sys.stderr)
 """
+
+
+def test_latex_takes_any_text() -> None:
+    rows = [["[a_b] & 5 %", "95.0 ± 7.1"], ["\\x{~^}\n$#", "–"]]
+    assert latex_table("Of\ntwo", ["method", "‖Λp‖_F of P\u0303"], rows, left=["method"]).splitlines() == [
+        "% Of two",
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"method & $\|$$\Lambda$p$\|$\_F of $\tilde{P}$ \\",
+        r"\midrule",
+        r"{[}a\_b] \& 5 \% & 95.0 $\pm$ 7.1 \\",
+        r"\textbackslash{}x\{\textasciitilde{}\textasciicircum{}\} \$\# & -- \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
 
 
 def test_that_nobody_reads_on_ends_the_printing_only() -> None:

@@ -19,7 +19,7 @@ from aeplus.evaluation.questions import PromptItem, holding_numbered, metric_inp
 from aeplus.evaluation.records import FILE, PromptRecord, record_lines
 from aeplus.evaluation.suite import Suite, SuiteOptions
 from aeplus.metrics.mean import WHOLE
-from aeplus.metrics.retention import Retention, retention_curve, success_matrix
+from aeplus.metrics.retention import Retention, packed_rows, retention_curve, success_matrix, unpacked_rows
 from aeplus.metrics.success import exact_match
 from aeplus.run.batches import BatchCommit
 from aeplus.run.hooks import EditCallback, EditingModule, session_of
@@ -108,9 +108,10 @@ class EvaluationWriter(EditCallback):
             return
         done = len(session.entries)
         self._retention = Retention(done + session.data.batches, **WHOLE)
-        if (hits := self._saved.get("hits")) is not None:
-            self._retention.hits[:done, :done] = hits[:done, :done]
-            self._retention.total[:done, :done] = self._saved["total"][:done, :done]
+        for name in ("hits", "total") if "hits" in self._saved else ():
+            saved = self._saved[name] if self._saved[name].dim() == 2 else unpacked_rows(self._saved[name])
+            known = min(done, len(saved))
+            getattr(self._retention, name)[:known, :known] = saved[:known, :known]
         empty = [row + 1 for row in range(done) if not bool(self._retention.total[row].any())]
         if empty:
             warnings.warn(
@@ -156,7 +157,8 @@ class EvaluationWriter(EditCallback):
         """What was measured so far, for a checkpoint."""
         if self._retention is None:
             return {"batches": self._batches}
-        return {"batches": self._batches, "hits": self._retention.hits, "total": self._retention.total}
+        hits, total = packed_rows(self._retention.hits), packed_rows(self._retention.total)
+        return {"batches": self._batches, "hits": hits, "total": total}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keeps what the checkpoint's run measured until the run resumes."""

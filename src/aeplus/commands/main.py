@@ -144,4 +144,5 @@ def entry_point() -> None:
     """What the ``aeplus`` command runs."""
     signal.signal(signal.SIGTERM, _terminate)  # an exception, so that what is under way is rolled back
     sys.stdout, sys.stderr = _lasting(sys.stdout), _lasting(sys.stderr)
+    sys.path.append("")  # the current folder, last: where callbacks of one's own lie, as for `python -m aeplus`
     sys.exit(main())

@@ -1,5 +1,6 @@
 """Retention: whether the edits of previous batches still hold after each batch."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,42 @@ def retention_curve(matrix: Tensor) -> Tensor:
         [100.0, 75.0]
     """
     return matrix.nanmean(1)
+
+
+def packed_rows(counts: Tensor) -> Tensor:
+    """The lower triangle of counts, up to the last row that has any, in as few bytes as hold the numbers.
+
+    Args:
+        counts: Whole numbers ``[batches, batches]``, 0 above the diagonal.
+
+    Returns:
+        The ``n (n + 1) / 2`` numbers of the first ``n`` rows, row after row.
+
+    Example:
+        >>> packed_rows(torch.tensor([[1, 0, 0], [2, 3, 0], [0, 0, 0]])).tolist()
+        [1, 2, 3]
+    """
+    rows = int(counts.any(1).nonzero().max()) + 1 if counts.any() else 0
+    lower = counts[:rows, :rows][_lower(rows)]
+    kinds = (torch.uint8, torch.int16, torch.int32, torch.int64)
+    return lower.to(next(kind for kind in kinds if not rows or int(lower.max()) <= torch.iinfo(kind).max))
+
+
+def unpacked_rows(packed: Tensor) -> Tensor:
+    """The rows that :func:`packed_rows` packed, ``[n, n]``.
+
+    Example:
+        >>> unpacked_rows(torch.tensor([1, 2, 3], dtype=torch.uint8)).tolist()
+        [[1, 0], [2, 3]]
+    """
+    rows = (math.isqrt(8 * len(packed) + 1) - 1) // 2
+    counts = torch.zeros(rows, rows, dtype=torch.long)
+    counts[_lower(rows)] = packed.long()
+    return counts
+
+
+def _lower(rows: int) -> Tensor:
+    return torch.ones(rows, rows, dtype=torch.bool).tril()
 
 
 class Retention(Metric):

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
@@ -117,9 +118,40 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: S
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in (header, rule, *rows))
 
 
+def latex_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[str] = ()) -> str:
+    """A table as a ``tabular`` of LaTeX with the lines of its package ``booktabs``; a line break at its end.
+
+    Args:
+        title: Its title, a comment above it.
+        header: The columns' names.
+        rows: The cells.
+        left: Names of the left-aligned columns; the others are numbers and aligned right.
+    """
+    columns = "".join("l" if name in left else "r" for name in header)
+    head, *lines = (" & ".join(map(_tex, line)) + r" \\" for line in (header, *rows))
+    body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *lines, r"\bottomrule"]
+    return "\n".join([f"% {' '.join(title.split())}", *body, r"\end{tabular}"]) + "\n"
+
+
 def with_notes(table: str, legend: str, notes: Iterable[str] = ()) -> str:
     """A Markdown table as a file: followed by what its columns are, and a list of notes."""
     return "\n".join([table, "", legend, "", *(f"- {note}" for note in notes)]) + "\n"
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    **{sign: f"{{{sign}}}" for sign in "[*"},  # which the end of a line before would take for its own
+}
+_TEX |= {"P\u0303": r"$\tilde{P}$", "±": r"$\pm$", "–": "--", "‖": r"$\|$", "×": r"$\times$", "σ": r"$\sigma$"}
+_TEX |= {"Λ": r"$\Lambda$", "λ": r"$\lambda$", "τ": r"$\tau$", "β": r"$\beta$", "ε": r"$\epsilon$"}
+_SIGNS = re.compile("|".join(map(re.escape, _TEX)))
+
+
+def _tex(text: str) -> str:
+    return _SIGNS.sub(lambda sign: _TEX[sign[0]], text.replace("\n", " "))
 
 
 def _cell(text: str) -> str:

@@ -19,7 +19,9 @@ from aeplus.commands.main import main
 from aeplus.commands.runs import runner
 from aeplus.commands.runs.folder import begin_folder
 from aeplus.errors import InputError
+from aeplus.methods.parts import FILTERS
 from aeplus.targets import cache as target_cache
+from blocks import files_of_pages
 from small import ROOT
 
 BOTH = ["--methods", "alphaedit,alphaedit_plus", "--seeds", "0,1", "--data.limit=4"]
@@ -394,6 +396,37 @@ def test_callbacks_of_the_user(workplace: Path, here: Path) -> None:
     folder = here / "out" / "alphaedit" / "seed_0"
     assert metrics(folder)["after"]["efficacy"] is not None
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["1-batches.ckpt"]
+
+
+def test_what_evaluation_writer_measures_is_in_the_csv(workplace: Path, here: Path) -> None:
+    init = {"protocols": ["tokens", "contains"], "contains_length": 3}
+    writer = {"class_path": "aeplus.callbacks.EvaluationWriter", "init_args": init}
+    words = ["--methods=memit", "--data.limit=2", f"--trainer.callbacks+={json.dumps(writer)}"]
+    for _ in range(2):  # the second is cached
+        assert compare(workplace, here / "out", *words) == 0
+        (line,) = lines(here / "out")
+        measures = metrics(here / "out" / "memit" / "seed_0")["measures"]
+        after = measures["after"]
+        assert float(line["tokens.efficacy"]) == after["tokens"]["efficacy"]["value"]
+        assert float(line["contains.score"]) == after["contains"]["score"]
+        assert float(line["retention"]) == measures["retention"]["mean"][-1]
+        assert not [name for name in line if name.endswith((".low", ".count")) or name == "edits"]
+
+
+def test_the_documented_part(workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filter that a callback's module defines is known by the time the methods are read."""
+    for name in ("my_parts.py", "memit_squared.yaml"):
+        (here / name).write_text(files_of_pages()[name])
+    monkeypatch.syspath_prepend(here)
+    words = ["--config=memit_squared.yaml", "--methods=memit_squared.yaml,memit", "--data.limit=2"]
+    try:
+        assert compare(workplace, here / "out", *words) == 0
+    finally:
+        FILTERS.pop("squared", None)
+        sys.modules.pop("my_parts", None)
+    squared, plain = lines(here / "out")
+    assert (squared["method"], plain["method"]) == ("memit_squared", "memit")
+    assert squared["leakage"] != plain["leakage"]
 
 
 def test_help_needs_no_torch(here: Path) -> None:

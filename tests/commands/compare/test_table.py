@@ -72,7 +72,11 @@ def test_files_and_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     runs = [outcome("rect", 0, 90.0), BROKEN]
     rows = table_rows(runs, ["rect", "kde"], 1)
     write_tables(tmp_path, rows, runs, {})
-    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix) == ["compare.csv", "compare.md"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix) == [
+        "compare.csv",
+        "compare.md",
+        "compare.tex",
+    ]
     print_outcomes(rows, "[/odd] title")
     printed = capsys.readouterr().out
     assert "[/odd] title" in printed
@@ -92,7 +96,13 @@ def test_ways_of_asking_are_a_table_of_their_own(tmp_path: Path, capsys: pytest.
     assert header == ["method", "Gen, openings", "Gen, rephrasing"]  # Specificity was asked in one way
     assert rows == [["before", "0.0 ± 0.0", "0.0 ± 0.0"], ["rect", "92.0 ± 2.8", "10.0 ± 0.0"]]
     assert ways_note(runs) == "generalization: openings, rephrasing; specificity: other subjects"
-    write_tables(tmp_path, table_rows(runs, ["rect"], 2), runs, {}, ways_markdown(runs, ["rect"]))
+    write_tables(
+        tmp_path, table_rows(runs, ["rect"], 2), runs, {}, ways_markdown(runs, ["rect"]), [("Ways", header, rows)]
+    )
+    tex = (tmp_path / "compare.tex").read_text("utf-8")
+    assert "% Ways\n\\begin{tabular}{lrr}\n\\toprule\nmethod & Gen, openings & Gen, rephrasing \\\\\n" in tex
+    assert "rect & 92.0 $\\pm$ 2.8 & 10.0 $\\pm$ 0.0 \\\\\n\\bottomrule\n\\end{tabular}\n" in tex
+    assert tex.startswith("% Comparison\n\\begin{tabular}{lrrrrrr}\n")
     text = (tmp_path / "compare.md").read_text("utf-8")
     assert "\nBy the way of asking (%):\n\n| method | Gen, openings | Gen, rephrasing |\n" in text
     lines = list(csv.DictReader((tmp_path / "compare.csv").read_text("utf-8").splitlines()))

@@ -122,6 +122,7 @@ def test_it_is_whole_at_both_scales(name: str, settings: dict[str, Any], tmp_pat
         check_tables(found.tables, found.claim, cells)
         check_figures(found.figures)
         assert found.tables
+        assert found.shipped
         assert all(table.paper is None for table in found.tables)  # none is known; none may be invented
     assert not list(tmp_path.glob("*"))
 
@@ -137,6 +138,8 @@ def test_it_runs_at_toy_size(name: str, workplace: Path, here: Path) -> None:
     assert len(made["checks"]) == (len(claim.get("pairs", [claim])) if "value" in claim else 0)
     for cell in made["cells"]:
         assert (here / "out" / cell["folder"] / "metrics.json").is_file()
+    text = (here / "out" / f"{name}.md").read_text()
+    assert f"\n\nClaim: {claim['text'].strip()}" in text  # of a file of one's own
     for table in made["tables"]:
         assert any(number is not None for row in table["rows"] for number in row["values"])
         assert all(len(row["values"]) == len(table["columns"]) for row in table["rows"])
@@ -144,7 +147,6 @@ def test_it_runs_at_toy_size(name: str, workplace: Path, here: Path) -> None:
     for figure in made["figures"]:
         assert "<svg" in (here / "out" / figure).read_text()
     assert len(made["pages"]) == (1 if name == "cases" else 0)
-    text = (here / "out" / f"{name}.md").read_text()
     assert all(f"({path})" in text and (here / "out" / path).is_file() for path in (*made["figures"], *made["pages"]))
 
 
@@ -178,11 +180,42 @@ def test_what_is_written(workplace: Path, here: Path, capsys: pytest.CaptureFixt
         ("memit", "pair Score"),
     ]
     assert float(lines[3]["mean"]) == number["mean"]
+    tex = (out / "mine.tex").read_text()
+    assert tex.startswith(
+        "% Mine\n\\begin{tabular}{lrr}\n\\toprule\n & pair Score & pair leakage \\\\\n\\midrule\nbefore & "
+    )
     text = (out / "mine.md").read_text()
-    assert text.startswith("# Mine\n\nWhat is mine.\n\nThe paper: Both are alike. Here it holds in ")
+    assert text.startswith("# Mine\n\nWhat is mine.\n\nClaim: Both are alike. Here it holds in ")
     assert f"{number['mean']:.2g} ± {number['sd']:.2g}" in text
     assert "- cells: 4 of 4" in text
     assert "experiment.json" in capsys.readouterr().out
+
+
+def test_values_of_any_protocol(workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a claim; values that no cell has are named."""
+    protocols = {"protocols": ["tokens", "contains"], "contains_length": 3, "retention": False}
+    named = ["tokens.efficacy", "contains.score", "generalization_rephrasing", "axes.multi_hop", "tokens.eficacy"]
+    change(
+        claim=None,
+        variants=["memit"],
+        callbacks=[{"class_path": "aeplus.callbacks.EvaluationWriter", "init_args": protocols}],
+        tables=[{**PLAIN["tables"][0], "columns": [], "rows": ["variant", "data"], "values": named}],
+    )
+    assert experiment(workplace, "mine.yaml", "--out", "out") == 0
+    made = content(here / "out")
+    assert (made["claim"], made["checks"]) == ("", [])
+    (table,) = made["tables"]
+    assert table["columns"][:2] == ["Eff. (tokens)", "Score (contains)"]
+    assert table["columns"][2:] == ["generalization rephrasing", "multi hop", "eficacy (tokens)"]
+    measured = json.loads((here / "out" / made["cells"][0]["folder"] / "metrics.json").read_text())
+    numbers = [number and number["mean"] for number in table["rows"][-1]["values"]]
+    after = measured["measures"]["after"]
+    assert numbers[:2] == [after["tokens"]["efficacy"]["value"], after["contains"]["score"]]
+    assert numbers[2:] == [measured["after"]["generalization_rephrasing"], None, None]
+    said = "No finished cell has axes.multi_hop, tokens.eficacy: not measured, or misspelt."
+    assert said in (here / "out" / "mine.md").read_text()
+    assert said in capsys.readouterr().out
+    assert "Claim" not in (here / "out" / "mine.md").read_text()
 
 
 def test_restart_makes_what_is_missing(workplace: Path, here: Path, ran: list[str]) -> None:
@@ -518,7 +551,7 @@ def test_a_file_that_is_no_experiment(
 
 
 @pytest.mark.parametrize(
-    "name", ["experiment.json", "mine.md", "mine.csv", "pair/memit/seed_0/notes.txt", "data/b_0.jsonl"]
+    "name", ["experiment.json", "mine.md", "mine.csv", "mine.tex", "pair/memit/seed_0/notes.txt", "data/b_0.jsonl"]
 )
 def test_nothing_of_the_users_is_replaced(
     workplace: Path, here: Path, ran: list[str], capsys: pytest.CaptureFixture[str], name: str

@@ -6,7 +6,8 @@ import pytest
 
 from aeplus.commands.experiment.cells import Cell
 from aeplus.commands.experiment.data import Place
-from aeplus.commands.experiment.grid import Claim, Layout
+from aeplus.commands.experiment.grid import Claim, Experiment, Grid, Layout
+from aeplus.commands.experiment.study import Study
 from aeplus.commands.experiment.tables import Result, build_table, check_claim, table_markdown
 from aeplus.commands.experiment.values import Files
 from aeplus.commands.runs.runner import Run
@@ -29,6 +30,15 @@ def test_what_is_not_finite_is_no_number_of_a_table(leakages: tuple[float, float
     results += [result("rect", seed, leakage) for seed, leakage in enumerate(leakages)]
     table = build_table(layout, results)
     assert f"| rect | {shown} |" in " ".join(table_markdown(layout, table).split())
+
+
+@pytest.mark.parametrize(("shipped", "said"), [(True, "The paper: It leaks."), (False, "Claim: It leaks.")])
+def test_only_shipped_claims_are_the_papers(tmp_path: Path, shipped: bool, said: str) -> None:
+    grid = Grid({}, [], {}, [], {}, [])
+    study = Study(Experiment("mine", "Mine", "What.", Claim("It leaks."), grid, [], [], None, shipped), [], tmp_path)
+    study.about = dict.fromkeys(("command", "scale", "model", "machine"), "") | {"seeds": [], "versions": {}}
+    study.write()
+    assert (tmp_path / "mine.md").read_text().startswith(f"# Mine\n\nWhat.\n\n{said}\n\n")
 
 
 def test_a_claim_is_checked_where_both_sides_are_finite() -> None:

@@ -46,6 +46,11 @@ class Against:
         self._method, self._folders = method, folders
         self._found: dict[tuple[str, tuple[int, ...]], Interval] = {}
 
+    @property
+    def title(self) -> str:
+        """What the table is called."""
+        return f"Score against {self._method}"
+
     def rows(self, outcomes: Sequence[Outcome], methods: Sequence[str]) -> list[list[str]]:
         """A row for every other method that has run with seeds that this one has run with.
 
@@ -74,7 +79,7 @@ class Against:
     def show(self, outcomes: Sequence[Outcome], methods: Sequence[str]) -> None:
         """Prints the table, where there is one."""
         if rows := self.rows(outcomes, methods):
-            print_table(f"Score against {self._method}", HEADER, rows, left=HEADER[:1])
+            print_table(self.title, HEADER, rows, left=HEADER[:1])
 
     def _difference(self, method: str, seeds: tuple[int, ...]) -> Interval:
         """How much higher a method's Score is; found once, as the table is written after every run."""

@@ -47,7 +47,7 @@ def compare_parser() -> CommandParser:
     parser.option(
         "--out",
         "FOLDER",
-        "where compare.md, compare.csv, targets and the runs' folders are written",
+        "where compare.md, compare.csv, compare.tex, targets and the runs' folders are written",
         os.path.join("lightning_logs", "compare"),
     )
     return parser

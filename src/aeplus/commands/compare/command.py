@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aeplus.commands.compare.against import Against, check_against
+from aeplus.commands.compare.against import HEADER, Against, check_against
 from aeplus.commands.compare.specs import MethodSpec, parse_seeds, parse_specs
-from aeplus.commands.compare.tables import TABLES, print_outcomes, table_rows, write_tables
-from aeplus.commands.compare.ways import print_ways, ways_markdown, ways_note
+from aeplus.commands.compare.tables import TABLES, Table, print_outcomes, table_rows, write_tables
+from aeplus.commands.compare.ways import TITLE, print_ways, ways_markdown, ways_note, ways_table
 from aeplus.commands.fit import BaseCLI
 from aeplus.commands.runs.folder import check_folder
 from aeplus.commands.runs.outcome import Outcome
@@ -38,9 +38,9 @@ def run(options: Namespace) -> int:
         KeyboardInterrupt: After Ctrl-C; the weights are restored and the finished runs are cached.
     """
     silence_lightning()
-    specs, seeds = parse_specs(" ".join(options.methods)), parse_seeds(" ".join(options.seeds))
-    out = expanded(options.out)
+    seeds, out = parse_seeds(" ".join(options.seeds)), expanded(options.out)
     base = BaseCLI(options.fit_arguments)
+    specs = parse_specs(" ".join(options.methods))  # some may have parts that the callbacks' modules define
     settings = base.settings
     for name in TABLES:
         check_output(out / name, "--out")
@@ -130,16 +130,18 @@ class Comparison:
             else:
                 self._cached.append(outcome.seconds)
             self.outcomes.append(outcome)
+            methods = self._methods()
             notes = {**self.notes, "asked": ways_note(self.outcomes), **self._progress()}
-            more = ways_markdown(self.outcomes, self._methods()) + self.against.markdown(self.outcomes, self._methods())
-            write_tables(self.out, self._rows(), self.outcomes, notes, more)
+            more = ways_markdown(self.outcomes, methods) + self.against.markdown(self.outcomes, methods)
+            others = self._others(methods)
+            write_tables(self.out, self._rows(), self.outcomes, notes, more, others)
 
     def show(self) -> None:
         """Prints the table and the paths of all files."""
         print_outcomes(self._rows(), self.title)
         print_ways(self.outcomes, self._methods())
         self.against.show(self.outcomes, self._methods())
-        for label, name in (("table", "compare.md"), ("data", "compare.csv")):
+        for label, name in zip(("table", "data", "LaTeX"), TABLES, strict=True):
             print_line(f"{label}: {self.out / name}")
         print_line(f"TensorBoard: tensorboard --logdir {self.out}")
 
@@ -153,6 +155,10 @@ class Comparison:
 
     def _rows(self) -> list[list[str]]:
         return table_rows(self.outcomes, self._methods(), len({run.seed for run in self.runs}))
+
+    def _others(self, methods: Sequence[str]) -> list[Table]:
+        against = self.against.rows(self.outcomes, methods)
+        return [(TITLE, *ways_table(self.outcomes, methods)), (self.against.title, HEADER, against)]
 
     def _methods(self) -> list[str]:
         return list(dict.fromkeys(run.label for run in self.runs))

@@ -8,9 +8,11 @@ from pathlib import Path
 from aeplus.commands.runs.outcome import Outcome
 from aeplus.metrics.success import PARTS, SCORES
 from aeplus.utils.paths import whole_file
-from aeplus.utils.tables import Row, markdown_table, print_table, spread, with_notes
+from aeplus.utils.tables import Row, latex_table, markdown_table, print_table, spread, with_notes
 
-TABLES = ("compare.md", "compare.csv")
+TABLES = ("compare.md", "compare.csv", "compare.tex")
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+"""Title, header and rows."""
 HEADER = ["method", *(name.capitalize() for name in SCORES), "editing time [s]", "leakage"]
 LEGEND = (
     "Scores in percent; with several seeds, mean ± sample standard deviation. Editing time: targets, solving and "
@@ -52,27 +54,38 @@ def markdown(rows: Sequence[Sequence[str]], notes: Mapping[str, str]) -> str:
 
 
 def tidy_csv(outcomes: Sequence[Outcome]) -> str:
-    """A line per run, failed ones too; unknown values are empty. Ways of asking come last, those that were asked."""
+    """A line per run, failed ones too; unknown values are empty.
+
+    Last come the ways of asking that were asked, and what ``EvaluationWriter`` measured.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     ways = [name for name in PARTS if any(o.after.get(name) is not None for o in outcomes)]
-    writer.writerow([*_CSV_HEADER, *ways])
+    measures = list(dict.fromkeys(name for o in outcomes for name in o.measures))
+    writer.writerow([*_CSV_HEADER, *ways, *measures])
     for o in outcomes:
         scores = [o.after[name] for name in SCORES]
-        parts = [o.after.get(name) for name in ways]
+        parts = [*(o.after.get(name) for name in ways), *(o.measures.get(name) for name in measures)]
         writer.writerow([o.method, o.seed, *scores, o.editing_seconds, o.leakage, o.error, *parts])
     return text.getvalue()
 
 
 def write_tables(
-    out: Path, rows: Sequence[Sequence[str]], outcomes: Sequence[Outcome], notes: Mapping[str, str], more: str = ""
+    out: Path,
+    rows: Sequence[Sequence[str]],
+    outcomes: Sequence[Outcome],
+    notes: Mapping[str, str],
+    more: str = "",
+    others: Sequence[Table] = (),
 ) -> None:
-    """Writes ``compare.md``, with ``more`` at its end, and ``compare.csv``.
+    """Writes ``compare.md``, with ``more`` at its end, ``compare.csv``, and ``compare.tex``, with other tables.
 
     Raises:
         InputError: If they cannot be written.
     """
-    for name, text in zip(TABLES, (markdown(rows, notes) + more, tidy_csv(outcomes)), strict=True):
+    tables = [("Comparison", HEADER, rows), *(table for table in others if table[2])]
+    tex = "\n".join(latex_table(title, header, cells, left=header[:1]) for title, header, cells in tables)
+    for name, text in zip(TABLES, (markdown(rows, notes) + more, tidy_csv(outcomes), tex), strict=True):
         with whole_file(out / name) as scratch:
             scratch.write_text(text, encoding="utf-8")
 

@@ -17,7 +17,7 @@ from aeplus.commands.experiment.data import slug
 from aeplus.commands.experiment.drawings import check_figures, hidden_name
 from aeplus.commands.experiment.estimate import calibrate, show_cells
 from aeplus.commands.experiment.grid import Experiment, Grid, read_experiment
-from aeplus.commands.experiment.study import FILE, Study
+from aeplus.commands.experiment.study import ENDINGS, FILE, Study
 from aeplus.commands.experiment.tables import check_tables
 from aeplus.commands.fit import BaseCLI
 from aeplus.data.sources import is_missing
@@ -126,7 +126,7 @@ def _with_overrides(rest: Sequence[str], grid: Grid) -> list[str]:
 
 
 def _check_out(out: Path, experiment: Experiment, cells: Sequence[Cell], scale: str, asked: str) -> None:
-    names = [FILE, *(f"{experiment.name}.{ending}" for ending in ("md", "csv"))]
+    names = [FILE, *(f"{experiment.name}.{ending}" for ending in ENDINGS)]
     data = list(dict.fromkeys(cell.data for cell in cells))
     figures = [[f] if f != "hidden" else [hidden_name(d, len(data)) for d in data] for f in experiment.figures]
     names += [f"figures/{figure}.svg" for figure in itertools.chain(*figures)]

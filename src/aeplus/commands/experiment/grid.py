@@ -22,13 +22,13 @@ class Claim:
     """What the paper says, as a direction that the cells can show or not.
 
     Attributes:
-        text: The claim in words.
+        text: The claim in words; empty where there is none.
         value: The value that is compared, one of :data:`~aeplus.commands.experiment.tables.VALUES`; none where
             the claim is not one number against another.
         pairs: Which cells have the higher value, and which the lower, by the same axes; one pair or several.
     """
 
-    text: str
+    text: str = ""
     value: str | None = None
     pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = ()
 
@@ -87,11 +87,12 @@ class Experiment:
         name: Its name, that of its file.
         title: Its title.
         shows: What it shows, in a sentence.
-        claim: The claim of the paper that it checks.
+        claim: The claim that it checks.
         grid: Its grid at the scale that was asked for.
         tables: Layouts of its tables.
         figures: Names out of :data:`~aeplus.commands.experiment.drawings.FIGURES`.
         cases: What a page of continuations takes (``count``, ``length``); ``None`` for no page.
+        shipped: Whether it comes with aeplus, so that the claim is the paper's.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Experiment:
     tables: list[Layout]
     figures: list[str]
     cases: dict[str, int] | None
+    shipped: bool = False
 
 
 def find_experiment(name: str) -> Path:
@@ -146,17 +148,24 @@ def read_experiment(name: str, scale: str) -> Experiment:
         callbacks=[_with_files(c) for c in part.get("callbacks", list, content.get("callbacks", list, []))],
     )
     _check_grid(grid, str(path))
-    claim = content.group("claim", ("text", "value", "pairs", *_SIDES))
     return Experiment(
         name=path.stem,
         title=content.need("title", str),
         shows=content.need("shows", str),
-        claim=Claim(claim.need("text", str), claim.get("value", str, None), _pairs(claim, str(path))),
+        claim=_claim(content, str(path)),
         grid=grid,
         tables=[_layout(table, str(path), grid) for table in content.get("tables", list, [])],
         figures=content.get("figures", list, []),
         cases=_cases(content.get("cases", dict, None), str(path)),
+        shipped=name in EXPERIMENTS,
     )
+
+
+def _claim(content: "_Part", place: str) -> Claim:
+    if content.get("claim", dict, None) is None:
+        return Claim()
+    claim = content.group("claim", ("text", "value", "pairs", *_SIDES))
+    return Claim(claim.need("text", str), claim.get("value", str, None), _pairs(claim, place))
 
 
 def _pairs(claim: "_Part", place: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:

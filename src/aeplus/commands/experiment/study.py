@@ -20,8 +20,10 @@ from aeplus.commands.experiment.tables import (
     check_claim,
     claim_text,
     show_table,
+    table_latex,
     table_markdown,
     tables_csv,
+    unmeasured,
 )
 from aeplus.commands.experiment.values import Files
 from aeplus.commands.runs.runner import count_edits
@@ -33,6 +35,8 @@ from aeplus.utils.tables import print_line
 
 FILE = "experiment.json"
 """What a finished experiment is read from."""
+ENDINGS = ("md", "csv", "tex")
+"""Those of the files with its tables."""
 
 
 class Study:
@@ -115,7 +119,9 @@ class Study:
             "pages": self.pages,
         }
         write_json(self.out / FILE, content)
-        for ending, text in (("md", self._markdown(tables, content["claim"])), ("csv", tables_csv(tables))):
+        tex = "\n".join(table_latex(layout, t) for layout, t in zip(self.experiment.tables, tables, strict=True))
+        texts = {"md": self._markdown(tables, content["claim"]), "csv": tables_csv(tables), "tex": tex}
+        for ending, text in texts.items():
             with whole_file(self.out / f"{self.experiment.name}.{ending}") as scratch:
                 scratch.write_text(text, encoding="utf-8")
 
@@ -123,11 +129,15 @@ class Study:
         """Prints the tables, what failed, and the paths."""
         for layout in self.experiment.tables:
             show_table(layout, build_table(layout, self.results))
-        print_line(claim_text(self.experiment.claim, check_claim(self.experiment.claim, self.results)))
+        if said := claim_text(self.experiment.claim, check_claim(self.experiment.claim, self.results)):
+            print_line(said)
+        if said := self._unmeasured():
+            print_line(said, "red")
         for result in self.results:
             if result.status != "done":
                 print_line(_unfinished(result), "red")
-        for name in (f"{self.experiment.name}.md", f"{self.experiment.name}.csv", FILE, *self.figures, *self.pages):
+        written = [f"{self.experiment.name}.{ending}" for ending in ENDINGS]
+        for name in (*written, FILE, *self.figures, *self.pages):
             print_line(str(self.out / name))
 
     # ---- cells
@@ -242,8 +252,10 @@ class Study:
 
     def _markdown(self, tables: Sequence[Mapping[str, Any]], claim: str) -> str:
         about = self.about
-        parts = [f"# {self.experiment.title}", self.experiment.shows, f"The paper: {claim}"]
+        parts = [f"# {self.experiment.title}", self.experiment.shows]
+        parts += [f"{'The paper' if self.experiment.shipped else 'Claim'}: {claim}"] if claim else []
         parts += [table_markdown(layout, t) for layout, t in zip(self.experiment.tables, tables, strict=True)]
+        parts += [said] if (said := self._unmeasured()) else []
         parts += [f"![{Path(name).stem}]({name})" for name in self.figures]
         parts += [f"[{name}]({name})" for name in self.pages]
         if unfinished := [result for result in self.results if result.status != "done"]:
@@ -265,6 +277,10 @@ class Study:
         }
         legend = "Percentages unless a unit is given; with several seeds, mean ± sample standard deviation."
         return "\n\n".join([*parts, legend, "\n".join(f"- {name}: {text}" for name, text in notes.items())]) + "\n"
+
+    def _unmeasured(self) -> str:
+        names = unmeasured(self.experiment.tables, self.experiment.claim, self.results)
+        return f"No finished cell has {', '.join(names)}: not measured, or misspelt." if names else ""
 
     def _write_cases(self, options: Mapping[str, int]) -> None:
         """A page for each data set, of its first seed."""

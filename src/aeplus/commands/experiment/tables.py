@@ -13,7 +13,7 @@ from aeplus.commands.experiment.cells import Cell, short, value_text
 from aeplus.commands.experiment.grid import AXES, SET, Claim, Layout
 from aeplus.commands.experiment.values import Files, When, value_of
 from aeplus.errors import InputError
-from aeplus.utils.tables import markdown_table, print_table, shown, with_deviation
+from aeplus.utils.tables import latex_table, markdown_table, print_table, shown, with_deviation
 
 Number = dict[str, Any]
 """``mean``, ``sd`` (``None`` of one seed) and ``n``."""
@@ -95,6 +95,15 @@ def build_table(layout: Layout, results: Sequence[Result]) -> dict[str, Any]:
     return {"title": layout.title, "note": layout.note, "columns": headings, "rows": rows}
 
 
+def unmeasured(layouts: Sequence[Layout], claim: Claim, results: Sequence[Result]) -> list[str]:
+    """The values that tables and claim name and no finished cell has: not measured, or misspelt."""
+    made = [result.files for result in results if result.files is not None]
+    named = dict.fromkeys(
+        [value for layout in layouts for value in layout.values] + ([claim.value] if claim.value else [])
+    )
+    return [name for name in named if made and all(value_of(name).read(files, "after") is None for files in made)]
+
+
 def check_claim(claim: Claim, results: Sequence[Result]) -> list[dict[str, Any]]:
     """The claim's direction, wherever both sides have been made: at each value of the axes that it does not name.
 
@@ -139,6 +148,19 @@ def claim_text(claim: Claim, checks: Sequence[Mapping[str, Any]]) -> str:
 
 def table_markdown(layout: Layout, table: Mapping[str, Any]) -> str:
     """A table as Markdown, the paper's numbers in rows of their own below ours."""
+    header, rows = _cells(layout, table)
+    note = f"\n\n{table['note']}" if table["note"] else ""
+    return f"## {table['title']}\n\n{markdown_table(header, rows, left=header[:1])}{note}"
+
+
+def table_latex(layout: Layout, table: Mapping[str, Any]) -> str:
+    """The same as LaTeX, without its note."""
+    header, rows = _cells(layout, table)
+    return latex_table(table["title"], header, rows, left=header[:1])
+
+
+def _cells(layout: Layout, table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, the paper's numbers in rows of their own below ours."""
     header = ["", *table["columns"]]
     forms = [value_of(name).form for name in layout.values]
     forms *= len(table["columns"]) // max(1, len(forms))
@@ -148,8 +170,7 @@ def table_markdown(layout: Layout, table: Mapping[str, Any]) -> str:
         if row["paper"] is not None:
             paper = [shown(n, form) for n, form in zip(row["paper"], forms, strict=True)]
             rows.append([f"{row['label']}, paper", *paper])
-    note = f"\n\n{table['note']}" if table["note"] else ""
-    return f"## {table['title']}\n\n{markdown_table(header, rows, left=header[:1])}{note}"
+    return header, rows
 
 
 def show_table(layout: Layout, table: Mapping[str, Any]) -> None:

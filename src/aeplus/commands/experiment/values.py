@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from aeplus.errors import InputError
+from aeplus.evaluation.suite import Protocol
+from aeplus.metrics.success import PARTS, SCORES
 from aeplus.utils.jsonl import read_json
 
 When = Literal["before", "after"]
@@ -121,10 +123,6 @@ VALUES: dict[str, Value] = {
     "generalization": Value("Gen.", _score("generalization")),
     "specificity": Value("Spe.", _score("specificity")),
     "score": Value("Score", _score("score")),
-    "magnitude.efficacy": Value("Eff. (magnitude)", _measure("magnitude", "efficacy")),
-    "magnitude.generalization": Value("Gen. (magnitude)", _measure("magnitude", "generalization")),
-    "magnitude.specificity": Value("Spe. (magnitude)", _measure("magnitude", "specificity")),
-    "magnitude.score": Value("Score (magnitude)", _measure("magnitude", "score")),
     "fluency": Value("Fluency", _measure("fluency", "entropy")),
     "consistency": Value("Consistency", _measure("fluency", "consistency")),
     "axes_generalization": Value("Gen. (axes)", _following),
@@ -144,7 +142,8 @@ VALUES: dict[str, Value] = {
     "seconds.rest": Value("rest [s]", _seconds("rest"), ".2f", editing=True),
     "seconds.total": Value("batch [s]", _seconds("total"), ".2f", editing=True),
 }
-"""The values by name; ``axes.AXIS`` and ``capabilities.TASK`` are two more kinds."""
+"""The values by name; ``PROTOCOL.NAME`` and ``capabilities.TASK`` are two more kinds, :data:`PARTS` a third."""
+_PROTOCOLS = (*get_args(Protocol), "axes_tokens")
 
 
 def value_of(name: str) -> Value:
@@ -155,9 +154,13 @@ def value_of(name: str) -> Value:
     """
     if name in VALUES:
         return VALUES[name]
+    if name in PARTS:
+        return Value(name.replace("_", " "), _score(name))
     kind, _, which = name.partition(".")
-    if kind == "axes" and which:
-        return Value(which.replace("_", " "), _measure("axes", which))
+    if kind in _PROTOCOLS and which:
+        heading = VALUES[which].heading if which in SCORES else which.replace("_", " ")
+        heading = heading if kind == "axes" else f"{heading} ({kind.replace('_', ', ')})"
+        return Value(heading, _measure(kind, which), ".3g" if kind == "drift" else ".1f")
     if kind == "capabilities" and which:
 
         def f1(files: Files, when: When) -> float | None:
@@ -167,5 +170,8 @@ def value_of(name: str) -> Value:
             return found
 
         return Value(which.upper(), f1)
-    msg = f"expected a value out of {', '.join(VALUES)}, axes.AXIS or capabilities.TASK, got {name!r}; correct it."
+    msg = (
+        f"expected a value out of {', '.join([*VALUES, *PARTS])}, PROTOCOL.NAME (protocols are "
+        f"{', '.join(_PROTOCOLS)}) or capabilities.TASK, got {name!r}; correct it."
+    )
     raise InputError(msg)

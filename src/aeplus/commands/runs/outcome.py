@@ -1,8 +1,9 @@
 """The outcome of a run."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from aeplus.metrics.success import SCORES
 from aeplus.utils.jsonl import read_json
@@ -23,6 +24,8 @@ class Outcome:
         leakage: ``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` of all edits together, mean over the layers.
         seconds: Wall-clock time of the whole run.
         error: Why the run failed; ``None`` if it finished.
+        measures: What ``EvaluationWriter`` measured of the edited model, by names such as ``tokens.efficacy``, and
+            ``retention`` after the last batch; empty without it.
     """
 
     method: str
@@ -33,6 +36,7 @@ class Outcome:
     leakage: float | None
     seconds: float
     error: str | None = None
+    measures: Mapping[str, float | None] = field(default_factory=dict)
 
     @classmethod
     def failed(cls, method: str, seed: int, error: str, seconds: float) -> "Outcome":
@@ -48,4 +52,17 @@ class Outcome:
             error = f"ended after {metrics['edits_done']} of {metrics['edits']} edits"
             return cls.failed(method, seed, error, seconds)
         editing = sum(batch["seconds"]["total"] for batch in metrics["batches"])
-        return cls(method, seed, metrics["before"], metrics["after"], editing, metrics.get("leakage"), seconds)
+        measured = metrics.get("measures", {})
+        measures = dict(_numbers({name: of for name, of in measured.get("after", {}).items() if name != "edits"}))
+        measures |= {"retention": measured["retention"]["mean"][-1]} if measured.get("retention") else {}
+        own = metrics["before"], metrics["after"], editing, metrics.get("leakage")
+        return cls(method, seed, *own, seconds, measures=measures)
+
+
+def _numbers(measured: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | None]]:
+    """Every number but the intervals' ends and counts, as tables of experiments call it."""
+    for name, value in measured.items():
+        if isinstance(value, Mapping) and not {"value", "low"} <= value.keys():
+            yield from _numbers(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value["value"] if isinstance(value, Mapping) else value

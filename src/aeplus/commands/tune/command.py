@@ -31,11 +31,12 @@ def run(options: Namespace) -> int:
         KeyboardInterrupt: After Ctrl-C; the finished trials are cached.
     """
     silence_lightning()
-    path, methods = _new_file(options.out, options.overwrite), _compositions(" ".join(options.methods))
-    acting = {name: named_method(method).acting for name, method in methods.items() if name not in TUNED}
+    path = _new_file(options.out, options.overwrite)
     fixed = None if options.fixed_layers is None else parse_layers(" ".join(options.fixed_layers), "--fixed-layers")
     folder = expanded(options.trials)
     base = TuneCLI(options.fit_arguments)
+    methods = _compositions(" ".join(options.methods))  # some may have parts that the callbacks' modules define
+    acting = {name: named_method(method).acting for name, method in methods.items() if name not in TUNED}
     settings = base.settings
     sources = settings["data"]["path"]
     check_output(path, "--out", [sources] if isinstance(sources, str) else sources or (), options.overwrite)
