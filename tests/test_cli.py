@@ -62,6 +62,16 @@ def test_runs_lie_below_the_root_that_is_given(workplace: Path, here: Path) -> N
     assert len(list((here / "lightning_logs").rglob("metrics.json"))) == 1
 
 
+def test_the_trainers_switches_turn_off_what_is_there_by_default(
+    workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    off = ["--trainer.enable_progress_bar", "false", "--trainer.enable_checkpointing", "false"]
+    assert fit(workplace, "--data.limit=1", *off) == 0
+    assert "edit/s" not in capsys.readouterr().err
+    assert (run_folder(here) / "metrics.json").is_file()
+    assert not (run_folder(here) / "checkpoints").exists()
+
+
 @pytest.mark.parametrize("names", [["CSVLogger"], ["CSVLogger", "TensorBoardLogger"], ["TensorBoardLogger"]])
 def test_the_end_names_the_folder_of_tensorboard_if_there_is_one(
     workplace: Path, here: Path, capsys: pytest.CaptureFixture[str], names: list[str]

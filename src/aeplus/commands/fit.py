@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from aeplus.callbacks import JournalWriter
+from aeplus.callbacks import EditCheckpoint, EditProgressBar, JournalWriter
 from aeplus.commands.configs import expand_configs, method_flags, with_method
 from aeplus.commands.run_folder import make_folder, remove_folder
 from aeplus.data.datamodule import EditDataModule
@@ -45,7 +45,8 @@ DEFAULT_CALLBACKS: list[dict[str, Any]] = [
         "EditCheckpoint",
     )
 ]
-
+_SWITCHES = {"enable_progress_bar": EditProgressBar, "enable_checkpointing": EditCheckpoint}
+"""Options of the trainer, and which of the default callbacks each turns off."""
 
 _LOGGER: dict[str, Any] = {
     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
@@ -136,15 +137,19 @@ class EditCLI(LightningCLI):
         return with_method(args) if self.one_method and args[:1] == ["fit"] else args
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Makes the trainer.
+        """Makes the trainer, without the callbacks that its options turn off.
 
         Raises:
             InputError: If it is refused.
         """
         forget_other_launchers()
-        asked = self._get(self.config_init, "trainer", default={}).get("plugins")
+        given = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+        kwargs.setdefault("plugins", alone_in_cluster(given.get("plugins")))
+        if isinstance(given.get("callbacks"), list):
+            off = tuple(kind for option, kind in _SWITCHES.items() if given.get(option) is False)
+            kwargs["callbacks"] = [callback for callback in given["callbacks"] if not isinstance(callback, off)]
         with accepted(Exception):
-            trainer = super().instantiate_trainer(**{"plugins": alone_in_cluster(asked), **kwargs})
+            trainer = super().instantiate_trainer(**kwargs)
         check_trainer(trainer)
         if not trainer.is_global_zero:
             warnings.simplefilter("ignore")  # the first process says it
