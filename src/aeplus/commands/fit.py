@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from aeplus.callbacks import EditCheckpoint, EditProgressBar, JournalWriter
 from aeplus.commands.configs import expand_configs, method_flags, with_method
+from aeplus.commands.fit_parser import EditParser
 from aeplus.commands.run_folder import make_folder, remove_folder
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
@@ -54,31 +55,6 @@ _LOGGER: dict[str, Any] = {
 }
 
 
-class EditParser(LightningArgumentParser):
-    """The parser of options; without a model it says what to do."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Reports what cannot be parsed.
-
-        Raises:
-            InputError: If there is no model, or no layers.
-        """
-        if message.startswith("the following arguments are required"):
-            if ".model.model" in message:
-                msg = (
-                    "expected a model, got none; pass --config model/NAME, or --model.model NAME and --model.layers "
-                    "'[4, 5]' (aeplus tune finds the layers)."
-                )
-                raise InputError(msg)
-            if ".model.layers" in message:
-                msg = (
-                    "expected the layers to edit, got none; pass --model.layers '[4, 5]', or --config model/NAME for a "
-                    "model that has one (aeplus tune finds the layers)."
-                )
-                raise InputError(msg)
-        super().error(message, ex)
-
-
 class EditCLI(LightningCLI):
     """The command line's parser and runner.
 
@@ -106,7 +82,6 @@ class EditCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Defaults that an editing run needs; all of them show in ``--print_config``."""
-        parser.usage = "%(prog)s [options]"  # a wrong option is answered in a line, not below a list of all
         parser.set_defaults(
             {
                 "trainer.max_epochs": -1,  # the stream decides when it ends
@@ -223,8 +198,12 @@ def run(args: Sequence[str]) -> None:
         seed_everything_default=False,  # model.seed and data.seed decide; nothing else is left to chance
         parser_kwargs={
             "description": "Edit a language model (fit), or measure one (validate).",
-            "fit": {"description": "Edits a model, batch after batch."},
-            "validate": {"description": "Measures a model, or a checkpoint of edits, on the edits' test prompts."},
+            "prog": "aeplus",
+            "fit": {"description": "Edits a model, batch after batch.", "usage": "aeplus fit [options]"},
+            "validate": {
+                "description": "Measures a model, or a checkpoint of edits, on the edits' test prompts.",
+                "usage": "aeplus validate [options]",
+            },
         },
         auto_configure_optimizers=False,
     )
