@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from argparse import Namespace
 from importlib import import_module
 from pathlib import Path
@@ -490,6 +491,21 @@ def test_sigterm_outside_a_run_has_its_status_too(
         signal.signal(signal.SIGTERM, handler)
     assert end.value.code == 143
     assert "aeplus: terminated" in capsys.readouterr().err
+
+
+def test_warnings_are_printed_as_errors_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, getattr(sys, stream))
+    monkeypatch.setattr(sys, "argv", ["aeplus", "--version"])
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        entry_point()
+    signal.signal(signal.SIGTERM, handler)
+    ours = warnings.formatwarning("mind it", UserWarning, inspect.getfile(main), 3)
+    assert ours == "aeplus: warning: mind it\n"
+    theirs = warnings.formatwarning("mind it", FutureWarning, "/lib/torch/x.py", 3, "x = 1")
+    assert theirs == "aeplus: warning: mind it (FutureWarning, /lib/torch/x.py:3)\n"
 
 
 def test_what_the_terminal_cannot_print_costs_nothing(
