@@ -101,6 +101,15 @@ def test_bad_settings(run: Callable[..., str], words: list[str], text: str) -> N
     assert text in run(*words)
 
 
+@pytest.mark.parametrize("name", ["corpora/nothing.txt", "./nothing", "dump.xml.bz2"])
+def test_a_corpus_that_is_not_there_is_missed_before_the_model_is_loaded(
+    run: Callable[..., str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("aeplus.module.load_named", lambda *_: pytest.fail("loads"))
+    said = run("--model.preserved.corpus", name)
+    assert f"a data set id or 'wiki-sample' as corpus, got '{name}'; check the path." in said
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [
