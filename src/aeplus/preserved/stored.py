@@ -15,7 +15,7 @@ from aeplus.preserved.collection import Moment, collect_moments
 from aeplus.preserved.statistics import Kept, LayerStatistics, PreservedOptions
 from aeplus.utils.cache import load_tensors, save_tensors
 from aeplus.utils.fingerprint import config_fingerprint, text_fingerprint, text_stamp, weights_fingerprint
-from aeplus.utils.paths import cache_dir
+from aeplus.utils.paths import cache_dir, check_cache
 from aeplus.utils.progress import Progress
 
 _TOKENIZED = "A tokenizer is known by how it cuts 1 sentence: naïve, isn't it?"  # identifies a tokenizer in the cache
@@ -48,7 +48,7 @@ def load_or_collect(
         The statistics, each where its layer's weight is, which no later use moves.
 
     Raises:
-        InputError: If the corpus or a cache file cannot be read, or the keys are not finite.
+        InputError: If the corpus or a cache file cannot be read, the cache not written, or the keys are not finite.
     """
     fingerprint = fingerprint or weights_fingerprint(decoder.model)
     read = _corpus_fingerprint(options), token_ids(tokenizer, _TOKENIZED), config_fingerprint(decoder.config)
@@ -77,6 +77,7 @@ def load_or_collect(
         return [None] * len(share)
 
     if missing:
+        check_cache(folder)
         moments = collect_moments(decoder, tokenizer, missing, options, progress)
         decoder.ranks.split(list(zip(missing, moments, strict=True)), save, runs_model=False)
     found = []
