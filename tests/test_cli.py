@@ -376,6 +376,27 @@ def test_every_option_is_documented(here: Path, capsys: pytest.CaptureFixture[st
     assert silent == []
 
 
+@pytest.mark.parametrize("command", ["fit", "validate"])
+def test_the_help_begins_with_the_model_and_the_data_and_ends_with_an_example(
+    command: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: aeplus {command} [options]\n")
+    assert text.index("--model.model") < text.index("--data.path") < text.index("--trainer.devices")
+    assert re.search(rf"\n\nexample:\n  aeplus {command} --config \S+ --[\w.]+ \S+\n$", text)
+
+
+def test_the_help_says_what_the_default_method_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Where no method is named: false. (type: bool, default: True)" in text
+    assert "Where no method is named: own. (type: str, default: last)" in text
+    assert "Where no method is named: 10.0. (type: float, default: 100.0)" in text
+
+
 def test_print_config_composes(workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         fit(workplace, "--model.method.smooth=false", "--print_config")

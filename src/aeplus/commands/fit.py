@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from aeplus.callbacks import EditCheckpoint, EditProgressBar, JournalWriter
 from aeplus.commands.configs import expand_configs, method_flags, with_method
-from aeplus.commands.fit_parser import EditParser
+from aeplus.commands.fit_parser import EditHelp, EditParser, tell_default_method
 from aeplus.commands.run_folder import make_folder, remove_folder
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
@@ -79,6 +79,12 @@ class EditCLI(LightningCLI):
         config = next(action for action in parser._actions if action.dest == "config")
         config.help = "a YAML file, or a config of aeplus, such as model/NAME or method/NAME; several are merged"
         return parser
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The model and the data, then Lightning's trainer, whose options are many."""
+        for kind, group in ((EditModule, "model"), (EditDataModule, "data"), (Trainer, "trainer")):
+            parser.add_lightning_class_args(kind, group)
+        tell_default_method(parser)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Defaults that an editing run needs; all of them show in ``--print_config``."""
@@ -199,10 +205,16 @@ def run(args: Sequence[str]) -> None:
         parser_kwargs={
             "description": "Edit a language model (fit), or measure one (validate).",
             "prog": "aeplus",
-            "fit": {"description": "Edits a model, batch after batch.", "usage": "aeplus fit [options]"},
+            "formatter_class": EditHelp,
+            "fit": {
+                "description": "Edits a model, batch after batch.",
+                "usage": "aeplus fit [options]",
+                "epilog": "example:\n  aeplus fit --config model/smollm2-135m --data.path edits.jsonl",
+            },
             "validate": {
                 "description": "Measures a model, or a checkpoint of edits, on the edits' test prompts.",
                 "usage": "aeplus validate [options]",
+                "epilog": "example:\n  aeplus validate --config RUN/config.yaml --model.journal RUN/journal",
             },
         },
         auto_configure_optimizers=False,

@@ -1,14 +1,18 @@
 """The parser of ``aeplus fit`` and ``aeplus validate``: what cannot be parsed is answered in a sentence."""
 
 import re
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 
 from aeplus.errors import InputError
-from aeplus.methods.registry import METHODS
+from aeplus.methods.compositions import method_switches
+from aeplus.methods.method import Method
+from aeplus.methods.registry import DEFAULT_METHOD, METHODS
 from aeplus.utils.paths import expanded
 from aeplus.utils.yaml_files import read_yaml
 
@@ -16,6 +20,10 @@ _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false",
 _NO_OPTION = re.compile(r"(Group|Subcommand) '([\w.]+)' does not accept option '(.+)'")
 _NO_METHOD = re.compile(r"Parser key \"model\.method\":\s*Unable to load config '(.*)'")
 _NO_VALUE = re.compile(r"Parser key \"([\w.]+)\":\s*Expected a <class '(\w+)'>\. Got value: (.*)")
+
+
+class EditHelp(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Leaves the lines of examples as they are."""
 
 
 class EditParser(LightningArgumentParser):
@@ -67,6 +75,16 @@ class EditParser(LightningArgumentParser):
             given = [word.partition("=")[0][2:] for word in message.split() if word.startswith("--")]
             message += _meant(given, _options(parser), "--")
         return f"{message}; {command} --help lists the options."
+
+
+def tell_default_method(parser: LightningArgumentParser) -> None:
+    """Says of the switches of ``model.method`` what they are where no method is named, as their defaults are others."""
+    plain = Method()
+    others = {name: value for name, value in method_switches(DEFAULT_METHOD).items() if value != getattr(plain, name)}
+    for action in parser._actions:
+        if (name := action.dest.removeprefix("model.method.")) in others:
+            value = str(others[name]).lower() if isinstance(others[name], bool) else others[name]
+            action.help = f"{action.help} Where no method is named: {value}."
 
 
 def _options(parser: LightningArgumentParser) -> list[str]:
