@@ -31,6 +31,7 @@ PLUS = f"{ROOT}/configs/method/alphaedit_plus.yaml"
 def here(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["aeplus"])
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # which the entry point sets
     return tmp_path
 
 
@@ -514,8 +515,7 @@ def test_sigterm_outside_a_run_has_its_status_too(
     assert "aeplus: terminated" in capsys.readouterr().err
 
 
-def test_warnings_are_printed_as_errors_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+def test_warnings_are_printed_as_errors_are(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for stream in ("stdout", "stderr"):
         monkeypatch.setattr(sys, stream, getattr(sys, stream))
     monkeypatch.setattr(sys, "argv", ["aeplus", "--version"])
