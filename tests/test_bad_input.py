@@ -80,12 +80,69 @@ def edits(folder: Path, *changed: dict[str, object]) -> str:
             ["--model.preserved.window", "100000", "--model.preserved.tokens", "100000"],
             "expected preserved.window to fit the context of 128 tokens, got 100000",
         ),
-        (["--model.nonsense", "1"], "nonsense"),
+        (["--model.nonsense", "1"], "unrecognized arguments: --model.nonsense 1; aeplus fit --help lists the options."),
+        (["--data.pth=x"], "unrecognized arguments: --data.pth=x (did you mean --data.path?); aeplus fit --help"),
+        (["--batch_size", "3"], "--batch_size 3 (did you mean --data.batch_size?); aeplus fit --help lists"),
+        (["--rigde=1"], "--rigde=1 (did you mean --model.method.ridge?)"),
+        (["--model.layers", "1,2"], "expected model.layers to be a list, got 1,2; write --model.layers '[1,2]'."),
+        (["--model.layers=5"], "expected model.layers to be a list, got 5; write --model.layers '[5]'."),
+        (["--model.seed=x"], "expected model.seed to be a whole number, got x; correct it."),
+        (
+            ["--config", "{model: {method: {rigde: 1}}}"],
+            "got model.method.rigde (did you mean model.method.ridge?); correct its name.",
+        ),
+        (["--model.method=alphaedit"], "as a file or as fields, got 'alphaedit'; use --config method/alphaedit."),
+        (["--model.method=blu"], "got 'blu'; use --config method/blue."),
+        (["--model.method=x"], "got 'x'; use --config method/NAME."),
         (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt"),
     ],
 )
 def test_bad_settings(run: Callable[..., str], words: list[str], text: str) -> None:
     assert text in run(*words)
+
+
+@pytest.mark.parametrize("name", ["corpora/nothing.txt", "./nothing", "dump.xml.bz2"])
+def test_a_corpus_that_is_not_there_is_missed_before_the_model_is_loaded(
+    run: Callable[..., str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("aeplus.module.load_named", lambda *_: pytest.fail("loads"))
+    said = run("--model.preserved.corpus", name)
+    assert f"a data set id or 'wiki-sample' as corpus, got '{name}'; check the path." in said
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (
+            "model:\n  seed: 1\n layers: [0]\n",
+            "expected a config in own.yaml, got something that is not YAML (expected ",
+        ),
+        ("[1, 2]", "expected options of aeplus fit in own.yaml, got [1, 2]; write them as 'name: value'."),
+        ("", "expected options of aeplus fit in own.yaml, got None; write them"),
+        (
+            "model: {method: {rigde: 1}}",
+            "expected options of aeplus fit, got model.method.rigde in own.yaml (did you mean model.method.ridge?); ",
+        ),
+        ("date: {path: x}", "got date.path in own.yaml (did you mean data.path?); correct its name."),
+        ("model:\n  layers: 0,1\n", "expected model.layers to be a list, got 0,1 in own.yaml; write [0,1]."),
+        ("model: {seed: x}", "expected model.seed to be a whole number, got x in own.yaml; correct it."),
+        ("model: {method: alphaedit}", "got 'alphaedit' in own.yaml; use --config method/alphaedit."),
+    ],
+)
+def test_a_config_that_cannot_be_used_is_named(
+    run: Callable[..., str], tmp_path: Path, content: str, text: str
+) -> None:
+    (tmp_path / "own.yaml").write_text(content)
+    said = run("--config", "own.yaml")
+    assert said.startswith("aeplus: error: ")
+    assert text in said
+    assert "usage:" not in said
+
+
+def test_a_config_is_not_named_where_an_option_is_wrong(run: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("model: {seed: 1}")
+    said = run("--config=own.yaml", "--model.seed=x")
+    assert "expected model.seed to be a whole number, got x; correct it." in said
 
 
 @pytest.mark.parametrize(

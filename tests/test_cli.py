@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from argparse import Namespace
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +31,7 @@ PLUS = f"{ROOT}/configs/method/alphaedit_plus.yaml"
 def here(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["aeplus"])
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # which the entry point sets
     return tmp_path
 
 
@@ -60,6 +62,16 @@ def test_runs_lie_below_the_root_that_is_given(workplace: Path, here: Path) -> N
     assert len(list((here / "below").rglob("metrics.json"))) == 1
     assert fit(workplace, "--trainer.max_steps", "1") == 2
     assert len(list((here / "lightning_logs").rglob("metrics.json"))) == 1
+
+
+def test_the_trainers_switches_turn_off_what_is_there_by_default(
+    workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    off = ["--trainer.enable_progress_bar", "false", "--trainer.enable_checkpointing", "false"]
+    assert fit(workplace, "--data.limit=1", *off) == 0
+    assert "edit/s" not in capsys.readouterr().err
+    assert (run_folder(here) / "metrics.json").is_file()
+    assert not (run_folder(here) / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("names", [["CSVLogger"], ["CSVLogger", "TensorBoardLogger"], ["TensorBoardLogger"]])
@@ -365,6 +377,27 @@ def test_every_option_is_documented(here: Path, capsys: pytest.CaptureFixture[st
     assert silent == []
 
 
+@pytest.mark.parametrize("command", ["fit", "validate"])
+def test_the_help_begins_with_the_model_and_the_data_and_ends_with_an_example(
+    command: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: aeplus {command} [options]\n")
+    assert text.index("--model.model") < text.index("--data.path") < text.index("--trainer.devices")
+    assert re.search(rf"\n\nexample:\n  aeplus {command} --config \S+ --[\w.]+ \S+\n$", text)
+
+
+def test_the_help_says_what_the_default_method_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Where no method is named: false. (type: bool, default: True)" in text
+    assert "Where no method is named: own. (type: str, default: last)" in text
+    assert "Where no method is named: 10.0. (type: float, default: 100.0)" in text
+
+
 def test_print_config_composes(workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         fit(workplace, "--model.method.smooth=false", "--print_config")
@@ -480,6 +513,20 @@ def test_sigterm_outside_a_run_has_its_status_too(
         signal.signal(signal.SIGTERM, handler)
     assert end.value.code == 143
     assert "aeplus: terminated" in capsys.readouterr().err
+
+
+def test_warnings_are_printed_as_errors_are(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, getattr(sys, stream))
+    monkeypatch.setattr(sys, "argv", ["aeplus", "--version"])
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        entry_point()
+    signal.signal(signal.SIGTERM, handler)
+    ours = warnings.formatwarning("mind it", UserWarning, inspect.getfile(main), 3)
+    assert ours == "aeplus: warning: mind it\n"
+    theirs = warnings.formatwarning("mind it", FutureWarning, "/lib/torch/x.py", 3, "x = 1")
+    assert theirs == "aeplus: warning: mind it (FutureWarning, /lib/torch/x.py:3)\n"
 
 
 def test_what_the_terminal_cannot_print_costs_nothing(

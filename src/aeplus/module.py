@@ -22,6 +22,7 @@ from aeplus.methods.method import Method
 from aeplus.models.loading import DeviceMap, DType, load_named
 from aeplus.models.placing import is_spread
 from aeplus.models.sharding import shard_layers
+from aeplus.preserved.corpus import require_corpus
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.committed.chain import HEADER, Chain
 from aeplus.run.committed.entries import plain_edit
@@ -160,6 +161,8 @@ class EditModule(LightningModule):
     def configure_model(self) -> None:
         """Loads the model, once, and opens the session."""
         options = self.options
+        if self._trainer is not None and self._fitting:  # what only measures needs no statistics
+            require_corpus(options["preserved"].corpus)
         if self.language_model is None:
             self.language_model, self.tokenizer = load_named(options)
         if not hasattr(self, "session"):

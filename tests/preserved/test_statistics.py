@@ -80,6 +80,18 @@ def test_cache_is_used_and_never_for_another_model(
     assert not torch.equal(first[1].spectrum.values, other[1].spectrum.values)
 
 
+def test_a_cache_that_cannot_be_written_is_found_out_before_the_pass(
+    options: PreservedOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("a file")
+    monkeypatch.setenv("AEPLUS_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(module, "collect_moments", lambda *_: pytest.fail("reads"))
+    decoder = Decoder(tiny_model("llama"))
+    text = r"expected a cache to write to, got an error from .*/file/cache/.*; set AEPLUS_CACHE to another\."
+    with pytest.raises(InputError, match=text):
+        load_or_collect(decoder, tiny_tokenizer(), decoder.select([0]), options, Progress())
+
+
 def test_statistics_belong_to_a_module_and_to_a_config(
     options: PreservedOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

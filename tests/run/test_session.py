@@ -280,6 +280,8 @@ def test_a_beta_that_the_method_fixes_is_reported_when_another_is_set() -> None:
     text = r"method.prior_strength is 5.0, where alphaedit fixes 1.0, and 5.0 is used; to have 1.0, leave it out"
     with pytest.warns(UserWarning, match=text):
         EditSession(tiny_model("gpt2"), tokenizer(), [1], named_method("alphaedit", prior_strength=5.0))
+    with pytest.warns(UserWarning, match=r"is 5.0, where alphaedit_plus \(the default method\) fixes 10.0, and 5.0 is"):
+        EditSession(tiny_model("gpt2"), tokenizer(), [1], named_method("alphaedit_plus", prior_strength=5.0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         EditSession(tiny_model("gpt2"), tokenizer(), [1], named_method("alphaedit_plus_paper", prior_strength=5.0))

@@ -9,7 +9,7 @@ from aeplus.errors import InputError
 from aeplus.methods.registry import DEFAULT_METHOD, METHODS
 from aeplus.utils.jsonl import read_utf8
 from aeplus.utils.paths import expanded
-from aeplus.utils.yaml_files import require_moderate
+from aeplus.utils.yaml_files import read_yaml, require_moderate
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 """Where the shipped configs lie."""
@@ -32,13 +32,15 @@ def find_config(name: str) -> str:
             ``method/`` with the name of a registered method; or YAML itself.
 
     Raises:
-        InputError: If there is no such file and no such name.
+        InputError: If there is no such file and no such name, or the file is no YAML.
     """
     if "\n" in name or ":" in name:
         require_moderate(name, "the config")
         return name
     if expanded(name).is_file():
-        require_moderate(read_utf8(expanded(name), "a config"), name)
+        if not isinstance(content := read_yaml(expanded(name), "a config"), dict):
+            msg = f"expected options of aeplus fit in {name}, got {content!r:.60}; write them as 'name: value'."
+            raise InputError(msg)
         return name
     shipped, plain = shipped_configs(), name.removesuffix(".yaml")
     if plain in shipped:

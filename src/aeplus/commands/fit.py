@@ -6,15 +6,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from aeplus.callbacks import JournalWriter
+from aeplus.callbacks import EditCheckpoint, EditProgressBar, JournalWriter
 from aeplus.commands.configs import expand_configs, method_flags, with_method
+from aeplus.commands.fit_parser import EditHelp, EditParser, tell_default_method
 from aeplus.commands.run_folder import make_folder, remove_folder
 from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
@@ -45,37 +46,13 @@ DEFAULT_CALLBACKS: list[dict[str, Any]] = [
         "EditCheckpoint",
     )
 ]
-
+_SWITCHES = {"enable_progress_bar": EditProgressBar, "enable_checkpointing": EditCheckpoint}
+"""Options of the trainer, and which of the default callbacks each turns off."""
 
 _LOGGER: dict[str, Any] = {
     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
     "init_args": {"save_dir": "lightning_logs", "name": "edits"},
 }
-
-
-class EditParser(LightningArgumentParser):
-    """The parser of options; without a model it says what to do."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Reports what cannot be parsed.
-
-        Raises:
-            InputError: If there is no model, or no layers.
-        """
-        if message.startswith("the following arguments are required"):
-            if ".model.model" in message:
-                msg = (
-                    "expected a model, got none; pass --config model/NAME, or --model.model NAME and --model.layers "
-                    "'[4, 5]' (aeplus tune finds the layers)."
-                )
-                raise InputError(msg)
-            if ".model.layers" in message:
-                msg = (
-                    "expected the layers to edit, got none; pass --model.layers '[4, 5]', or --config model/NAME for a "
-                    "model that has one (aeplus tune finds the layers)."
-                )
-                raise InputError(msg)
-        super().error(message, ex)
 
 
 class EditCLI(LightningCLI):
@@ -103,9 +80,14 @@ class EditCLI(LightningCLI):
         config.help = "a YAML file, or a config of aeplus, such as model/NAME or method/NAME; several are merged"
         return parser
 
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The model and the data, then Lightning's trainer, whose options are many."""
+        for kind, group in ((EditModule, "model"), (EditDataModule, "data"), (Trainer, "trainer")):
+            parser.add_lightning_class_args(kind, group)
+        tell_default_method(parser)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Defaults that an editing run needs; all of them show in ``--print_config``."""
-        parser.usage = "%(prog)s [options]"  # a wrong option is answered in a line, not below a list of all
         parser.set_defaults(
             {
                 "trainer.max_epochs": -1,  # the stream decides when it ends
@@ -136,15 +118,19 @@ class EditCLI(LightningCLI):
         return with_method(args) if self.one_method and args[:1] == ["fit"] else args
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Makes the trainer.
+        """Makes the trainer, without the callbacks that its options turn off.
 
         Raises:
             InputError: If it is refused.
         """
         forget_other_launchers()
-        asked = self._get(self.config_init, "trainer", default={}).get("plugins")
+        given = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+        kwargs.setdefault("plugins", alone_in_cluster(given.get("plugins")))
+        if isinstance(given.get("callbacks"), list):
+            off = tuple(kind for option, kind in _SWITCHES.items() if given.get(option) is False)
+            kwargs["callbacks"] = [callback for callback in given["callbacks"] if not isinstance(callback, off)]
         with accepted(Exception):
-            trainer = super().instantiate_trainer(**{"plugins": alone_in_cluster(asked), **kwargs})
+            trainer = super().instantiate_trainer(**kwargs)
         check_trainer(trainer)
         if not trainer.is_global_zero:
             warnings.simplefilter("ignore")  # the first process says it
@@ -218,8 +204,18 @@ def run(args: Sequence[str]) -> None:
         seed_everything_default=False,  # model.seed and data.seed decide; nothing else is left to chance
         parser_kwargs={
             "description": "Edit a language model (fit), or measure one (validate).",
-            "fit": {"description": "Edits a model, batch after batch."},
-            "validate": {"description": "Measures a model, or a checkpoint of edits, on the edits' test prompts."},
+            "prog": "aeplus",
+            "formatter_class": EditHelp,
+            "fit": {
+                "description": "Edits a model, batch after batch.",
+                "usage": "aeplus fit [options]",
+                "epilog": "example:\n  aeplus fit --config model/smollm2-135m --data.path edits.jsonl",
+            },
+            "validate": {
+                "description": "Measures a model, or a checkpoint of edits, on the edits' test prompts.",
+                "usage": "aeplus validate [options]",
+                "epilog": "example:\n  aeplus validate --config RUN/config.yaml --model.journal RUN/journal",
+            },
         },
         auto_configure_optimizers=False,
     )

@@ -4,9 +4,11 @@ import errno
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from io import BufferedWriter, FileIO, TextIOWrapper
+from pathlib import Path
 from shlex import join
 from types import FrameType
 from typing import Any
@@ -140,8 +142,18 @@ def _lasting(stream: Any) -> Any:
     )
 
 
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning as commands print it: of other packages with its place."""
+    ours = Path(__file__).parents[1] in Path(filename).parents
+    place = "" if ours else f" ({category.__name__}, {filename}:{lineno})"
+    return f"aeplus: warning: {message}{place}\n"
+
+
 def entry_point() -> None:
     """What the ``aeplus`` command runs."""
+    warnings.formatwarning = _warning
     signal.signal(signal.SIGTERM, _terminate)  # an exception, so that what is under way is rolled back
     sys.stdout, sys.stderr = _lasting(sys.stdout), _lasting(sys.stderr)
     sys.path.append("")  # the current folder, last: where callbacks of one's own lie, as for `python -m aeplus`

@@ -12,6 +12,8 @@ from aeplus.utils.paths import expanded
 
 WIKI_SAMPLE = "wiki-sample"
 _SAMPLE_FILE = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+_DATASET = re.compile(r"\w[\w.-]*/[\w.-]+(:[\w.-]+)?")
+_FILES = (".txt", ".text", ".md", ".xml", ".bz2")  # what names end in that are no ids
 _PARAGRAPH = 200  # characters; shorter lines are headings, lists and parts of tables
 
 
@@ -29,6 +31,25 @@ def gensim_file(name: str) -> Path:
     return path
 
 
+def require_corpus(source: str) -> None:
+    """A file exists; whether a data set does is found out where it is read.
+
+    Args:
+        source: As :func:`read_texts` takes it.
+
+    Raises:
+        InputError: If it is no data set's id, and there is no such file.
+    """
+    if source == WIKI_SAMPLE or expanded(source).is_file():
+        return
+    if source.endswith(_FILES) or not _DATASET.fullmatch(source):
+        msg = (
+            f"expected a text file, a Wikipedia dump, a data set id or {WIKI_SAMPLE!r} as corpus, got {source!r}; "
+            "check the path."
+        )
+        raise InputError(msg)
+
+
 def read_texts(source: str) -> Iterator[str]:
     """Yields paragraphs of plain text.
 
@@ -40,17 +61,12 @@ def read_texts(source: str) -> Iterator[str]:
     Raises:
         InputError: If there is no such source, or it contains no text.
     """
+    require_corpus(source)
     path = gensim_file(_SAMPLE_FILE) if source == WIKI_SAMPLE else expanded(source)
     if path.is_file():
         texts = _dump(path) if path.name.endswith((".xml", ".bz2")) else _text_file(path)
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", source):
-        texts = _dataset(source)
     else:
-        msg = (
-            f"expected a text file, a Wikipedia dump, a data set id or {WIKI_SAMPLE!r} as corpus, got {source!r}; "
-            "check the path."
-        )
-        raise InputError(msg)
+        texts = _dataset(source)
     empty = True
     for text in texts:
         empty = False

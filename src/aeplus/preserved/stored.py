@@ -26,7 +26,7 @@ from aeplus.utils.fingerprint import (
     text_stamp,
     weights_fingerprint,
 )
-from aeplus.utils.paths import cache_dir
+from aeplus.utils.paths import cache_dir, check_cache
 from aeplus.utils.progress import Progress
 
 _TOKENIZED = "A tokenizer is known by how it cuts 1 sentence: naïve, isn't it?"  # identifies a tokenizer in the cache
@@ -62,7 +62,7 @@ def load_or_collect(
         The statistics, each where its layer's weight is, which no later use moves.
 
     Raises:
-        InputError: If the corpus or a cache file cannot be read, or the keys are not finite.
+        InputError: If the corpus or a cache file cannot be read, the cache not written, or the keys are not finite.
     """
     whole, identities = _places(decoder, tokenizer, sites, options, fingerprint or weights_fingerprint(decoder.model))
     parts = whole
@@ -89,6 +89,8 @@ def load_or_collect(
                 written.result()
         return [None] * len(share)
 
+    if missing:
+        check_cache(whole[missing[0].layer].parent)
     while missing:
         at_once = min(decoder.ranks.gathered(layers_at_once(missing)))
         some, missing = missing[:at_once], missing[at_once:]

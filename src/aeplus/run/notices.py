@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from aeplus.edits import EditRequest, rewordings
 from aeplus.methods.method import SWITCHES, Method
 from aeplus.methods.parts import PRIORS
+from aeplus.methods.registry import DEFAULT_METHOD
 
 
 def departures(method: Method) -> None:
@@ -13,8 +14,9 @@ def departures(method: Method) -> None:
     for number, (fixed, present) in method.departures.items():
         if number in SWITCHES:
             continue
+        name = f"{method.name} (the default method)" if method.name == DEFAULT_METHOD else method.name
         _warn(
-            f"method.{number} is {present}, where {method.name} fixes {fixed}, and {present} is used; to have {fixed}, "
+            f"method.{number} is {present}, where {name} fixes {fixed}, and {present} is used; to have {fixed}, "
             "leave it out, or give the method's config last"
         )
 

@@ -54,6 +54,23 @@ def cache_dir() -> Path:
     return expanded(os.environ.get("AEPLUS_CACHE") or "~/.cache/aeplus")
 
 
+def check_cache(folder: Path) -> None:
+    """A folder of the cache can be written, which is found out before the work that it is to keep.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        msg = (
+            f"expected a cache to write to, got an error from {folder} ({error.strerror}); set AEPLUS_CACHE to another."
+        )
+        raise InputError(msg) from error
+
+
 def check_output(
     path: Path,
     option: str = "",

@@ -27,7 +27,10 @@ def read_yaml(path: Path, expected: str, loader: type = yaml.SafeLoader) -> Any:
     try:
         return yaml.load(text, loader)
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:100]
+        problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+        reason = " ".join(str(problem or error).split())[:100]
+        if mark is not None:
+            reason += f", line {mark.line + 1}"
         msg = f"expected {expected} in {path}, got something that is not YAML ({reason}); correct it."
         raise InputError(msg) from error
 
