@@ -103,6 +103,27 @@ def test_validate_measures_a_journals_edits(run: Path, workplace: Path, capsys: 
     assert "expected a journal in nowhere to measure, got none" in capsys.readouterr().err
 
 
+def test_validate_counts_each_edit_once(run: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [f"--config={workplace}/tiny.yaml", "--trainer.logger=false", f"--model.journal={run}"]
+    shown = []
+    for name, path in {"data": longer(workplace), "none": "null", "part": workplace / "edits.jsonl"}.items():
+        more = [
+            f"--trainer.default_root_dir={name}",
+            f"--data.path={path}",
+            f"--data.limit={4 if name == 'part' else 9}",
+        ]
+        assert main(["validate", *options, *more]) == 0
+        shown.append(re.search(r"Measured on (\d) edits \(%\)(?s:.*?)edits\s+│\s+([\d.]+)", capsys.readouterr().out))
+    assert [found and found[1] for found in shown] == ["8", "7", "7"]
+    assert len({found and found[2] for found in shown[1:]}) == 1
+
+
+def test_fit_says_which_edits_it_makes_again(run: Path, workplace: Path, tmp_path: Path) -> None:
+    assert main(["undo", str(run), "2"]) == 0
+    with pytest.warns(UserWarning, match=r"edits 4 in the model already, 3 taken out by entry 4: they are made again"):
+        fit(workplace, tmp_path, "alphaedit_plus", f"--model.journal={run}/journal")
+
+
 def longer(workplace: Path) -> Path:
     """The stream with another edit at its end."""
     lines = (workplace / "edits.jsonl").read_text().splitlines(keepends=True)

@@ -20,8 +20,9 @@ from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.methods.method import Method
 from aeplus.module import EditModule
+from aeplus.run.committed.store import Store
 from aeplus.run.hooks import opened_session
-from aeplus.run.resume import read_checkpoint
+from aeplus.run.resume import Resume, read_checkpoint
 from aeplus.targets.cache import TargetCache
 from aeplus.trainer import (
     accepted,
@@ -191,6 +192,12 @@ class EditCLI(LightningCLI):
             )
             raise InputError(msg)
 
+    def before_validate(self) -> None:
+        """Takes the journal's own edits where there are no data."""
+        journal = self._get(self.config, "model")["journal"]
+        if journal is not None and not self.datamodule.path and (edits := Resume(Store.open(journal)).requests):
+            self.datamodule.attach(edits)
+
     def validate(self, model: EditModule, **rest: Any) -> None:
         """Measures the model; called by LightningCLI in place of the trainer's.
 
@@ -205,7 +212,7 @@ class EditCLI(LightningCLI):
         from aeplus.run.report import print_validation
 
         if self.trainer.is_global_zero:
-            print_validation(self.trainer.callback_metrics)
+            print_validation(self.trainer.callback_metrics, len(self.datamodule.requests))
 
 
 def run(args: Sequence[str]) -> None:

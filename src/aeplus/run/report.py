@@ -180,13 +180,18 @@ def print_summary(report: RunReport, folder: Path, model: Path | None, tensorboa
         print_line(f"TensorBoard: tensorboard --logdir {tensorboard}")
 
 
-def print_validation(metrics: Mapping[str, Tensor]) -> None:
-    """Prints what ``validate`` measured: on the validation set, and on all the edits' test prompts."""
+def print_validation(metrics: Mapping[str, Tensor], edits: int) -> None:
+    """Prints what ``validate`` measured: on the validation set, and on all the edits' test prompts.
+
+    Args:
+        metrics: What was logged.
+        edits: How many edits there are.
+    """
     rows = []
     for what in ("validation", "edits"):
         values = {name: metrics.get(f"{what}/{name}") for name in SCORES}
         rows.append([what, *_scores({name: None if v is None else float(v) for name, v in values.items()})])
-    print_table("Measured (%)", _HEADER, rows, left=_HEADER[:1])
+    print_table(f"Measured on {counted(edits, 'edit')} (%)", _HEADER, rows, left=_HEADER[:1])
 
 
 def _scores(values: Mapping[str, float | None]) -> list[str]:

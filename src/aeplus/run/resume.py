@@ -116,6 +116,11 @@ class Resume:
         """The edits, in order."""
         return [request_from(edit) for entry in self.entries for edit in entry.edits]
 
+    @property
+    def undone(self) -> list[tuple[int, EditRequest]]:
+        """The edits that were taken out, each with the entry of the journal that took it out."""
+        return [(number, request_from(edit)) for number, edit in self._store.undone]
+
     def check_cursor(self, cursor: int) -> None:
         """The stream goes on after the last of these edits.
 
