@@ -3,6 +3,7 @@
 It asks the session to :meth:`~aeplus.run.session.EditSession.finish`, which measures the edited model.
 """
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -37,6 +38,17 @@ def log_folder(trainer: Trainer) -> str | None:
 def run_folder(trainer: Trainer) -> Path:
     """The run's folder, ``lightning_logs/<name>/version_N``."""
     return Path(log_folder(trainer) or trainer.default_root_dir)
+
+
+def resume_command(trainer: Trainer) -> str | None:
+    """What goes on from the run's last checkpoint; ``None`` if it has none."""
+    folder = run_folder(trainer)
+    checkpoints = sorted(folder.glob("checkpoints/*.ckpt"), key=lambda p: p.stat().st_mtime)
+    if not checkpoints:
+        return None
+    config = folder / "config.yaml"
+    command = ["aeplus", "fit", "--config", str(config)] if config.is_file() else []
+    return shlex.join([*command, "--ckpt_path", str(checkpoints[-1])])
 
 
 class JournalWriter(EditCallback):
@@ -86,7 +98,14 @@ class JournalWriter(EditCallback):
         if stage == "fit" and self.table and session is not None and trainer.is_global_zero:
             folder = run_folder(trainer)
             boards = [logger.log_dir for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-            print_summary(session.report, folder, folder / "model" if self.save_model else None, *boards[:1])
+            print_summary(
+                session.report,
+                folder,
+                folder / "model" if self.save_model else None,
+                *boards[:1],
+                earlier=sum(len(entry.edits) for entry in session.entries[: session.resumed]),
+                journal=session.recording.folder if session.entries else None,
+            )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Saves the batches committed so far, whole, and reports how to resume; the one under way is rolled back."""
@@ -106,8 +125,8 @@ class JournalWriter(EditCallback):
                 save_model(session.model, session.tokenizer, run_folder(trainer) / "model", edited)
             except InputError as error:
                 print(f"aeplus: error: {error}", file=sys.stderr)
-        checkpoints = sorted(run_folder(trainer).glob("checkpoints/*.ckpt"), key=lambda p: p.stat().st_mtime)
-        how = f"; resume with --ckpt_path {checkpoints[-1]}" if checkpoints and committed else ""
+        command = resume_command(trainer) if committed else None
+        how = f"; resume with {command}" if command is not None else ""
         total = committed + session.data.batches
         what = "interrupted" if interrupted else "stopped"
         print(f"\n{what}: {committed} of {total} batches committed{how}", file=sys.stderr)

@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from aeplus.callbacks import JournalWriter
+from aeplus.callbacks.report import resume_command
 from aeplus.commands.configs import expand_configs, method_flags, with_method
 from aeplus.commands.run_folder import make_folder, remove_folder
 from aeplus.data.datamodule import EditDataModule
@@ -186,9 +187,10 @@ class EditCLI(LightningCLI):
         if not data.exhausted and not cast(Any, self.trainer).fast_dev_run:
             if not self.trainer.is_global_zero:
                 raise SystemExit(2)  # the first process says why
+            how = f"resume with {command}" if (command := resume_command(self.trainer)) else "start again"
             msg = (
                 f"expected to reach the end of the {len(data.requests)} edits, got {data.cursor}, as something such as "
-                "trainer.max_epochs, max_steps or max_time ended the run; raise it and resume with --ckpt_path."
+                f"trainer.max_epochs, max_steps or max_time ended the run; raise it and {how}."
             )
             raise InputError(msg)
 
