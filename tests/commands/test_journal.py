@@ -177,7 +177,9 @@ def test_a_base_model_that_has_moved(run: Path, capsys: pytest.CaptureFixture[st
     assert main(["apply", str(run), "--model", "elsewhere", "--out", "edited"]) == 0
 
 
-def test_fit_goes_on_from_a_journal(run: Path, workplace: Path, tmp_path: Path) -> None:
+def test_fit_goes_on_from_a_journal(
+    run: Path, workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """New edits, with another method, after those of the journal; then they are not made again."""
     (tmp_path / "new.jsonl").write_text('{"prompt": "{} lies in", "subject": "Rome", "target_new": "Paris"}\n')
     options = [f"--data.path={tmp_path}/new.jsonl", f"--model.journal={run}/journal"]
@@ -185,6 +187,10 @@ def test_fit_goes_on_from_a_journal(run: Path, workplace: Path, tmp_path: Path) 
     metrics = json.loads((other / "metrics.json").read_text())
     assert (metrics["edits"], metrics["edits_done"], len(metrics["batches"])) == (8, 8, 4)
     assert not (other / "journal").exists()
+    capsys.readouterr()
+    assert main(["undo", str(other), "2"]) == 2
+    said = f"expected a journal in {other}, got the folder of a run whose journal is {run}/journal; give that."
+    assert said in capsys.readouterr().err
     checkpoints = list((other / "checkpoints").glob("*.ckpt"))
     assert [path.name for path in checkpoints] == ["1-batches.ckpt"]
     again = fit(workplace, tmp_path, "memit_sequential", options[0], f"--ckpt_path={checkpoints[0]}")
