@@ -68,9 +68,9 @@ class JournalWriter(EditCallback):
         self._began = time.perf_counter()
         log_folder(trainer)
         if stage == "fit" and trainer.is_global_zero:
-            check_output(run_folder(trainer) / "metrics.json", "the run's")
+            check_output(run_folder(trainer) / "metrics.json", "the run")
             if self.save_model:
-                check_output(run_folder(trainer) / "model", "the run's", folder=True)
+                check_output(run_folder(trainer) / "model", "the run", folder=True)
 
     def on_batch_committed(self, trainer: Trainer, module: EditingModule, commit: BatchCommit) -> None:
         """Brings ``metrics.json`` up to date, so that a run cut short leaves its figures."""
