@@ -86,17 +86,6 @@ class ReadOnlyStore:
                 active |= {number: frozenset() for number in record.content["by"]}
         return [(self.chain.records[number - 1], dropped) for number, dropped in active.items()]
 
-    @property
-    def undone(self) -> list[tuple[int, dict[str, Any]]]:
-        """Every edit that was taken out, as plain values, with the record that took it out."""
-        return [
-            (record.number, self.chain.records[int(name) - 1].content["edits"][index])
-            for record in self.chain.records
-            if record.kind == "undo"
-            for name, edits in record.content["takes"].items()
-            for index in edits
-        ]
-
     def entries(self) -> Entries:
         """The active batches, read and checked; their updates are not kept, but read again when they are needed.
 
