@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from aeplus.errors import InputError
-from aeplus.methods.method import SWITCHES
 from aeplus.methods.registry import DEFAULT_METHOD, METHODS
 from aeplus.utils.jsonl import read_utf8
 from aeplus.utils.paths import expanded
@@ -105,6 +104,8 @@ def with_method(arguments: Sequence[str]) -> list[str]:
 
 def _bare_method(given: Sequence[dict[str, Any] | str]) -> str | None:
     """The method whose config has to be added, by what the arguments say of it; ``None`` where they hold all of it."""
+    from aeplus.methods.method import SWITCHES
+
     naming = [method for method in given if isinstance(method, str) or "name" in method]
     if not naming:
         return DEFAULT_METHOD
