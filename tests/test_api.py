@@ -20,6 +20,7 @@ from aeplus.callbacks import EditCallback
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.models.loading import save_model
+from aeplus.run.report import environment
 from small import LEARNING, SMALL, records
 from tiny import tiny_model, tiny_tokenizer
 
@@ -54,6 +55,15 @@ def test_edits_reach_their_targets_and_can_be_undone(kind: str, method: str) -> 
     torch.testing.assert_close(shift.T if kind == "gpt2" else shift, total, rtol=1e-4, atol=1e-5)
     result.undo()
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_result_is_a_line_and_knows_its_time_and_machine() -> None:
+    result = aeplus.edit(tiny_model("gpt2"), tiny_tokenizer(), EDITS, "alphaedit", **OPTIONS)
+    assert re.fullmatch(
+        r"EditResult\(3 edits by alphaedit: efficacy 0.0 → 100.0 %, generalization – → – %, spec[^\n]*\)", repr(result)
+    )
+    assert result.metrics["seconds"]["total"] > result.metrics["seconds"]["statistics"] > 0.0
+    assert result.metrics["environment"] == environment(torch.device("cpu"))
 
 
 def test_left_padding_changes_nothing() -> None:
@@ -189,6 +199,14 @@ def test_edits_are_undone_last_to_first() -> None:
         ({"batch_size": 2.5}, r"expected data.batch_size to be a whole number, got 2.5; correct it"),
         ({"neighbors": -1}, "expected data.neighbors of 0 or more, got -1; choose another number"),
         ({"validation_share": "x"}, "expected data.validation_share to be a number from 0 to 1, got 'x'; correct it"),
+        (
+            {"layer": [0], "journl": "x"},
+            r"expected arguments of aeplus.edit, got journl \(did you mean journal\?\), layer \(did you mean layers",
+        ),
+        (
+            {"layer": [0], "qqqq": 1},
+            r"arguments of aeplus.edit out of aligned_floor, .* layers, .* got layer \(.*, qqqq; c",
+        ),
         ({"seed": 2**63}, r"expected model.seed to be a whole number from 0 to 2\^63 - 1, got 9223372036854775808"),
     ],
 )

@@ -305,10 +305,25 @@ def test_a_run_stopped_inside_a_batch_holds_whole_batches_only(
     assert "0 of 7 edits of" in printed.out
     assert (
         "aeplus: error: expected to reach the end of the 7 edits, got 0, as something such as trainer.max_epochs, "
-        "max_steps or max_time ended the run; raise it and resume with --ckpt_path."
+        "max_steps or max_time ended the run; raise it and resume with aeplus fit --config "
+        "lightning_logs/edits/version_0/config.yaml --ckpt_path lightning_logs/edits/version_0/checkpoints/"
     ) in printed.err
     original, saved = edited_weights(workplace / "model"), edited_weights(run_folder(here) / "model")
     assert all(torch.equal(original[name], saved[name]) for name in original)
+
+
+def test_what_a_run_says_resumes_it(workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    callbacks = [*SAVE, "--trainer.callbacks+=aeplus.callbacks.EditCheckpoint", "--model.method.smooth=false"]
+    assert fit(workplace, *callbacks, "--trainer.max_epochs=1") == 2
+    said = re.search(r"raise it and resume with aeplus (fit .*ckpt)\.\n", capsys.readouterr().err)
+    assert said is not None
+    assert main([*said[1].split(), "--trainer.max_epochs=-1"]) == 0
+    end = " ".join(capsys.readouterr().out.split())
+    assert re.search("4 new edits of .*, with 3 of the journal", end)
+    assert re.search(
+        r"journal: .*version_1/journal; a model of it: aeplus export .*version_1/journal --format hugg", end
+    )
+    assert json.loads((run_folder(here, 1) / "metrics.json").read_text())["edits_done"] == 7
 
 
 def test_standard_model_checkpoint_resumes_too(workplace: Path, here: Path) -> None:
@@ -471,7 +486,9 @@ def stop_in_second_batch(workplace: Path, here: Path, sent: signal.Signals, stat
     )
     assert done.returncode == status
     assert "Traceback" not in done.stderr
-    assert "interrupted: 1 of 3 batches committed; resume with --ckpt_path" in done.stderr
+    assert re.search(
+        r"interrupted: 1 of 3 batches committed; resume with aeplus fit --config .*yaml --ckpt_p", done.stderr
+    )
     return done.stderr
 
 

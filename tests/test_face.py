@@ -17,6 +17,7 @@ from aeplus.commands.fit import BaseCLI
 from aeplus.commands.inspect.command import InspectCLI
 from aeplus.commands.main import main
 from aeplus.errors import InputError
+from aeplus.methods.compositions import method_switches
 from aeplus.methods.method import Method
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.targets.optimizer import TargetOptions
@@ -125,7 +126,10 @@ def test_where_nothing_names_a_method_the_default_edits(
     [
         ["-c", "model: {method: {name: mine}}"],
         ["-c", "model: {method: mine.yaml}"],
-        ["--model.method.name=blue"],
+        ["-c", "model: {method: {name: [blue]}}"],
+        ["-c", "model: {method: {name: blue, filter: covariance}}"],
+        ["--model.method.name=mine"],
+        ["--model.method.name=memit", "--config", str(FOLDER / "method" / "blue.yaml")],
         ["--model.method", "mine.yaml"],
         ["--model={method: {name: mine}}"],
         ["--config", str(FOLDER / "method" / "blue.yaml")],
@@ -135,9 +139,38 @@ def test_what_names_a_method_is_left_alone(given: list[str]) -> None:
     assert with_method(["fit", *MODEL, *given]) == ["fit", *MODEL, *given]
 
 
+_NAME = ["--model.method.name=memit"]
+BLUE = ["--config", str(FOLDER / "method" / "blue.yaml")]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--model.method.name=blue"], [*BLUE, "--model.method.name=blue"]),
+        ([*DEFAULT, "--model.method.name", "blue"], [*DEFAULT, *BLUE, "--model.method.name", "blue"]),
+        (["--config=own.yaml"], [*BLUE, "--config=own.yaml"]),
+        (["--model.method.name=memit", "-c", "own.yaml"], [*_NAME, *BLUE, *_NAME, "-c", "own.yaml"]),
+    ],
+)
+def test_a_method_that_is_only_named_edits(
+    given: list[str], expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.yaml").write_text("model: {method: {name: blue, ridge: 0.01}}")
+    assert with_method(["fit", *MODEL, *given]) == ["fit", *MODEL, *expected]
+
+
 def test_shipped_configs_are_known_by_their_paths_too() -> None:
     path = str(ROOT / "configs" / "model" / "smollm2-135m.yaml")  # a link, in a clone
     assert with_method(["fit", "--config", path]) == ["fit", "--config", path, *DEFAULT]
+
+
+def test_a_name_is_the_whole_method(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model.method.name", "alphaedit", "--model.method.smooth", "true"]
+    with pytest.raises(SystemExit):
+        main(["fit", *words, "--config", "model/smollm2-135m", "--data.path", "gensim:world-facts", "--print_config"])
+    method = yaml.safe_load(capsys.readouterr().out)["model"]["method"]
+    assert {**method_switches("alphaedit"), "smooth": True}.items() <= method.items()
 
 
 @pytest.mark.parametrize(

@@ -157,4 +157,4 @@ def test_a_signal_ends_all(
         time.sleep(0.1)
     send(process.pid, number)
     assert end(process) == status
-    assert "batches committed; resume with --ckpt_path" in (tmp_path / "stderr.txt").read_text()
+    assert "batches committed; resume with aeplus fit --config" in (tmp_path / "stderr.txt").read_text()

@@ -2,10 +2,12 @@
 
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
+from inspect import signature
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, cast
@@ -17,7 +19,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from aeplus.callbacks.smoothing import SmoothingStop
-from aeplus.calls import alone, called_once, check_call
+from aeplus.calls import alone, called_once, check_call, check_names
 from aeplus.data.datamodule import EditDataModule
 from aeplus.data.readers import requests_from_records
 from aeplus.errors import InputError
@@ -25,6 +27,7 @@ from aeplus.functional import LowRankUpdate
 from aeplus.methods.compositions import find_composition, named_method
 from aeplus.methods.method import GradientOptions, Method
 from aeplus.methods.registry import Selections
+from aeplus.metrics.success import SCORES
 from aeplus.models.checks import check_model, check_tokenizer
 from aeplus.models.decoder import Decoder
 from aeplus.models.sites import Snapshot, kept_modes
@@ -32,15 +35,16 @@ from aeplus.module import EditModule
 from aeplus.preserved.statistics import PreservedOptions
 from aeplus.run.committed.chain import HEADER
 from aeplus.run.committed.store import Store
+from aeplus.run.report import environment
 from aeplus.run.session import EditSession
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.trainer import alone_in_cluster, interruptible, quiet_lightning
 from aeplus.utils.paths import expanded, locked
 from aeplus.utils.signals import uninterrupted
-from aeplus.utils.tables import counted
+from aeplus.utils.tables import counted, shown
 
 
-@dataclass
+@dataclass(repr=False)
 class EditResult:
     """What an edit did. Edits of one model are undone last to first.
 
@@ -56,6 +60,14 @@ class EditResult:
     _mark: object = field(default_factory=object)
     _model: "ref[Any] | None" = None
     _journal: tuple[Path, list[int]] | None = None  # and what the call has written to it
+
+    def __repr__(self) -> str:
+        """Its edits, the method and the scores; all else is a page."""
+        report = self.metrics
+        scores = ", ".join(
+            f"{name} {shown(report['before'][name])} → {shown(report['after'][name])} %" for name in SCORES
+        )
+        return f"EditResult({counted(report['edits_done'], 'edit')} by {report['method']}: {scores})"
 
     def undo(self) -> None:
         """Gives the edited layers the weights they had before the call, bit for bit; a second time, does nothing.
@@ -244,6 +256,7 @@ def edit(
         InputError: If something cannot be used. Whatever is raised, the model is then as it was before the call, and
             so are the edits that the journal counts.
     """
+    began = time.perf_counter()
     check_call(model, tokenizer, edits, method, layers, site, callbacks, journal, preserve)
     check_model(model)
     check_tokenizer(tokenizer, model)
@@ -287,6 +300,7 @@ def edit(
         before, result = Snapshot(sites), None
         try:
             _run(module, data, model, decoder.device, callbacks)
+            module.session.report.seconds["total"] = time.perf_counter() - began
             result = _result(module.session, before, model, journal)
             module.session.release()
             with uninterrupted():
@@ -305,6 +319,7 @@ def _result(session: EditSession, before: Snapshot, model: Any, journal: Path | 
     updates = [entry.updates for entry in session.entries[session.resumed :]]
     written = None if journal is None else (journal, list(session.recording.numbers))
     standing = _STANDING.setdefault(model, [])
+    session.report.environment = environment(session.decoder.device)
     return EditResult(session.report.as_dict(), updates, before, standing, _model=ref(model), _journal=written)
 
 
@@ -385,7 +400,5 @@ def _sorted_options(options: Mapping[str, Any]) -> list[dict[str, Any]]:
         | {"skip_unusable", "join", "chat_template"},
     ]
     known = set().union(*homes)
-    if unknown := sorted(set(options) - known):
-        msg = f"expected options out of {', '.join(sorted(known))}, got {', '.join(unknown)}; check the names."
-        raise InputError(msg)
+    check_names(options, known, signature(edit).parameters)
     return [{name: value for name, value in options.items() if name in home} for home in homes]

@@ -4,6 +4,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from numbers import Integral
 from os import PathLike
 from typing import Any, NoReturn
@@ -61,6 +62,27 @@ def check_call(
             _refuse("callbacks", "callbacks of Lightning", callback, "make an instance of one")
     if journal is not None and not isinstance(journal, str | PathLike):
         _refuse("journal", "the path of a folder", journal, "give a text or a Path")
+
+
+def check_names(options: Iterable[str], known: Iterable[str], parameters: Iterable[str]) -> None:
+    """Every option is known.
+
+    Args:
+        options: Those that are given.
+        known: Those that there are.
+        parameters: The other arguments, which may be meant.
+
+    Raises:
+        InputError: If one is not.
+    """
+    unknown, names = sorted(set(options).difference(known)), sorted({*known, *parameters} - {"options"})
+    if not unknown:
+        return
+    close = {name: get_close_matches(name, names, n=1) for name in unknown}
+    said = ", ".join(f"{name} (did you mean {found[0]}?)" if found else name for name, found in close.items())
+    what = "aeplus.edit" if all(close.values()) else f"aeplus.edit out of {', '.join(names)}"
+    msg = f"expected arguments of {what}, got {said}; check the names."
+    raise InputError(msg)
 
 
 def called_once(options: dict[str, Any], *, protected: bool) -> dict[str, Any]:

@@ -279,10 +279,16 @@ class EditModule(LightningModule):
 
     def _take_up_journal(self) -> bool:
         """Goes on from the edits of the journal that was asked for, unless a checkpoint's are taken up."""
-        if self._resume is not None or self._journal is None or not (expanded(self._journal) / HEADER).is_file():
+        if self._resume is not None or self._journal is None:
             return False
-        self._resume = Resume(Store.open(self._journal))
-        self._data.follow(self._resume.requests)
+        folder = expanded(self._journal)
+        if not self._fitting and not (folder / HEADER).is_file():
+            folder /= "journal"  # of a run's folder
+        if not (folder / HEADER).is_file():
+            return False
+        self._resume = Resume(Store.open(folder))
+        take = self._data.follow if self._fitting else self._data.include
+        take(self._resume.requests, self._resume.undone)
         return True
 
     def on_train_start(self) -> None:

@@ -103,6 +103,27 @@ def test_validate_measures_a_journals_edits(run: Path, workplace: Path, capsys: 
     assert "expected a journal in nowhere to measure, got none" in capsys.readouterr().err
 
 
+def test_validate_counts_each_edit_once(run: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [f"--config={workplace}/tiny.yaml", "--trainer.logger=false", f"--model.journal={run}"]
+    shown = []
+    for name, path in {"data": longer(workplace), "none": "null", "part": workplace / "edits.jsonl"}.items():
+        more = [
+            f"--trainer.default_root_dir={name}",
+            f"--data.path={path}",
+            f"--data.limit={4 if name == 'part' else 9}",
+        ]
+        assert main(["validate", *options, *more]) == 0
+        shown.append(re.search(r"Measured on (\d) edits \(%\)(?s:.*?)edits\s+│\s+([\d.]+)", capsys.readouterr().out))
+    assert [found and found[1] for found in shown] == ["8", "7", "7"]
+    assert len({found and found[2] for found in shown[1:]}) == 1
+
+
+def test_fit_says_which_edits_it_makes_again(run: Path, workplace: Path, tmp_path: Path) -> None:
+    assert main(["undo", str(run), "2"]) == 0
+    with pytest.warns(UserWarning, match=r"edits 4 in the model already, 3 taken out by entry 4: they are made again"):
+        fit(workplace, tmp_path, "alphaedit_plus", f"--model.journal={run}/journal")
+
+
 def longer(workplace: Path) -> Path:
     """The stream with another edit at its end."""
     lines = (workplace / "edits.jsonl").read_text().splitlines(keepends=True)
@@ -156,7 +177,9 @@ def test_a_base_model_that_has_moved(run: Path, capsys: pytest.CaptureFixture[st
     assert main(["apply", str(run), "--model", "elsewhere", "--out", "edited"]) == 0
 
 
-def test_fit_goes_on_from_a_journal(run: Path, workplace: Path, tmp_path: Path) -> None:
+def test_fit_goes_on_from_a_journal(
+    run: Path, workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """New edits, with another method, after those of the journal; then they are not made again."""
     (tmp_path / "new.jsonl").write_text('{"prompt": "{} lies in", "subject": "Rome", "target_new": "Paris"}\n')
     options = [f"--data.path={tmp_path}/new.jsonl", f"--model.journal={run}/journal"]
@@ -164,6 +187,10 @@ def test_fit_goes_on_from_a_journal(run: Path, workplace: Path, tmp_path: Path) 
     metrics = json.loads((other / "metrics.json").read_text())
     assert (metrics["edits"], metrics["edits_done"], len(metrics["batches"])) == (8, 8, 4)
     assert not (other / "journal").exists()
+    capsys.readouterr()
+    assert main(["undo", str(other), "2"]) == 2
+    said = f"expected a journal in {other}, got the folder of a run whose journal is {run}/journal; give that."
+    assert said in capsys.readouterr().err
     checkpoints = list((other / "checkpoints").glob("*.ckpt"))
     assert [path.name for path in checkpoints] == ["1-batches.ckpt"]
     again = fit(workplace, tmp_path, "memit_sequential", options[0], f"--ckpt_path={checkpoints[0]}")

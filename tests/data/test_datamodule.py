@@ -1,4 +1,5 @@
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -167,6 +168,25 @@ def test_cases_that_go_on_behind_others_of_the_same_name_stay_apart() -> None:
         data = EditDataModule(batch_size=3, preserved_count=0).attach(new)
         data.follow([*earlier, *named(EDITS[3 : 3 + done], *made[:done])])
         assert [edit.case for edit in data.requests] == ["1", "1", "", *made]
+
+
+def test_edits_that_are_made_again_are_counted() -> None:
+    undone = [(5, edit) for edit in EDITS[3:6]]
+    with pytest.warns(UserWarning, match="data's edits 4 in the model already, 3 taken out by entry 5: they are made"):
+        EditDataModule(preserved_count=0).attach(EDITS[:7]).follow([*EDITS[:3], EDITS[6]], undone)
+    with pytest.warns(UserWarning, match="of the data's edits 1 taken out by entry 5: they are made again"):
+        EditDataModule(preserved_count=0).attach(EDITS[:4]).follow(EDITS[:3], undone)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a stream may make an edit twice
+        EditDataModule(preserved_count=0).attach([*EDITS[:3], EDITS[0], EDITS[7]]).follow(EDITS[:3], undone)
+
+
+def test_what_is_measured_counts_once() -> None:
+    data = EditDataModule(preserved_count=0).attach(EDITS[:4])
+    with pytest.warns(UserWarning, match="of the edits measured 1 taken out by entry 5, and are not in the model"):
+        data.include([EDITS[0], EDITS[5], EDITS[2]], [(5, EDITS[1]), (5, EDITS[5])])
+    data.adapt(ModelLimits(tiny_tokenizer()), SMALL["corpus"])
+    assert (data.requests, data.cursor) == ([EDITS[0], EDITS[5], EDITS[2], EDITS[1], EDITS[3]], 3)
 
 
 def test_no_edits_at_all() -> None:

@@ -296,6 +296,9 @@ def test_edits_of_an_earlier_run_need_not_be_in_it(path: Path) -> None:
     again = EditDataModule(batch_size=3, validation=str(path)).attach(EDITS)
     again.follow([*earlier, *EDITS[:3]])  # it begins with the last of those made
     assert (again.cursor, set(again.validation.firsts)) == (6, set(data.validation.firsts))
+    measured = EditDataModule(batch_size=3, validation=str(path)).attach(EDITS)
+    measured.include([EDITS[0], *earlier, *EDITS[1:3]])
+    assert set(measured.validation.firsts) == {0 if index == 0 else index + 3 for index in alone.firsts}
     tested = replace(earlier[0], axes=(Probe(alone.rewrites[0].prompt),))
     with pytest.raises(InputError, match="to contain no test prompt of the edits, got an overlap in 1 of its prompts"):
         read_validation(path, [tested, *EDITS], before=1)

@@ -257,7 +257,10 @@ def nothing_done(*_: object, **__: object) -> None:
 def test_a_journal_in_use_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edit(tiny_model("llama"), 1, tmp_path / "kept")
     monkeypatch.setattr(EditSession, "prepare", nothing_done)
-    with locked(tmp_path / "kept"), pytest.raises(InputError, match="expected the journal a folder that nobody writes"):
+    with (
+        locked(tmp_path / "kept"),
+        pytest.raises(InputError, match="a folder for the journal that no other run writes to, got"),
+    ):
         edit(tiny_model("llama"), 2, tmp_path / "kept")
 
 

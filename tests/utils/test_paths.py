@@ -253,7 +253,9 @@ def test_links_devices_and_inputs_are_not_even_overwritten(tmp_path: Path) -> No
 
 def test_a_place_below_a_file_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match=r"a place that can be written, got .*below; check the permissions of .*file"):
+    with pytest.raises(
+        InputError, match=r"a place that can be written for --out, got .*below; check the permissions of .*file"
+    ):
         check_output(tmp_path / "file" / "below", "--out")
 
 
@@ -297,7 +299,7 @@ def test_a_run_without_a_logger_spares_the_model_it_would_replace(
     save = "[{class_path: aeplus.callbacks.JournalWriter, init_args: {save_model: true}}]"
     words = ["fit", f"--config={workplace}/tiny.yaml", "--trainer.logger=false", f"--trainer.callbacks={save}"]
     assert main(words) == 2
-    assert "expected the run's a new folder, or one that aeplus wrote, got " in capsys.readouterr().err
+    assert "expected for the run a new folder, or one that aeplus wrote, got " in capsys.readouterr().err
     assert names(tmp_path / "model") == ["mine.txt"]
 
 
@@ -313,7 +315,7 @@ def test_a_lock_keeps_two_runs_apart(tmp_path: Path) -> None:
         assert other.stdout is not None
         assert other.stdout.readline() == b"in\n"
         with pytest.raises(
-            InputError, match=r"expected --out a folder that nobody writes, got .*, in use by another run"
+            InputError, match=r"expected a folder for --out that no other run writes to, got .*, in use by another run"
         ):
             locked(tmp_path).__enter__()
         other.kill()

@@ -65,7 +65,7 @@ class CapabilitiesWriter(EditCallback):
         folder = run_folder(trainer)
         if stage == "fit":
             if trainer.is_global_zero:
-                check_output(folder / "capabilities.json", "the run's")
+                check_output(folder / "capabilities.json", "the run")
             self._items = load_tasks(self.tasks, self.data, self.options)
 
     def on_unedited_model(self, trainer: Trainer, module: EditingModule) -> None:

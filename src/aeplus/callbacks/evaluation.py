@@ -74,7 +74,7 @@ class EvaluationWriter(EditCallback):
         if stage == "fit" and self.options.records:
             folder = run_folder(trainer)
             if trainer.is_global_zero:
-                check_output(folder / FILE, "the run's")
+                check_output(folder / FILE, "the run")
         if stage == "validate":
             warnings.warn(
                 "EvaluationWriter measures while a model is edited and does nothing in validate; to measure a finished "

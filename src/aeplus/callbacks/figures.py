@@ -81,7 +81,7 @@ class FigureWriter(EditCallback):
         self._clear()
         folder = run_folder(trainer)
         if stage == "fit" and trainer.is_global_zero:
-            check_output(folder / FILE, "the run's")
+            check_output(folder / FILE, "the run")
 
     def on_unedited_model(self, trainer: Trainer, module: EditingModule) -> None:
         """Measures each edit and reads hidden states."""

@@ -3,6 +3,7 @@
 It asks the session to :meth:`~aeplus.run.session.EditSession.finish`, which measures the edited model.
 """
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -52,6 +53,17 @@ def _told() -> Iterator[None]:
         print(f"aeplus: error: {error}", file=sys.stderr)
 
 
+def resume_command(trainer: Trainer) -> str | None:
+    """What goes on from the run's last checkpoint; ``None`` if it has none."""
+    folder = run_folder(trainer)
+    checkpoints = sorted(folder.glob("checkpoints/*.ckpt"), key=lambda p: p.stat().st_mtime)
+    if not checkpoints:
+        return None
+    config = folder / "config.yaml"
+    command = ["aeplus", "fit", "--config", str(config)] if config.is_file() else []
+    return shlex.join([*command, "--ckpt_path", str(checkpoints[-1])])
+
+
 class JournalWriter(EditCallback):
     """Writes ``metrics.json`` after a batch if it has not for some seconds, and with the edited model at the end.
 
@@ -73,9 +85,9 @@ class JournalWriter(EditCallback):
         self._due = 0.0
         log_folder(trainer)
         if stage == "fit" and trainer.is_global_zero:
-            check_output(run_folder(trainer) / "metrics.json", "the run's")
+            check_output(run_folder(trainer) / "metrics.json", "the run")
             if self.save_model:
-                check_output(run_folder(trainer) / "model", "the run's", folder=True)
+                check_output(run_folder(trainer) / "model", "the run", folder=True)
 
     def on_batch_committed(self, trainer: Trainer, module: EditingModule, commit: BatchCommit) -> None:
         """Brings ``metrics.json`` up to date every few seconds, so that a run that is killed leaves its figures."""
@@ -104,7 +116,14 @@ class JournalWriter(EditCallback):
         if stage == "fit" and self.table and session is not None and trainer.is_global_zero:
             folder = run_folder(trainer)
             boards = [logger.log_dir for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-            print_summary(session.report, folder, folder / "model" if self.save_model else None, *boards[:1])
+            print_summary(
+                session.report,
+                folder,
+                folder / "model" if self.save_model else None,
+                *boards[:1],
+                earlier=sum(len(entry.edits) for entry in session.entries[: session.resumed]),
+                journal=session.recording.folder if session.entries else None,
+            )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Saves the batches committed so far, whole, and reports how to resume; the one under way is rolled back."""
@@ -125,8 +144,8 @@ class JournalWriter(EditCallback):
             with _told():
                 edited = edited_weights(session.sites)
                 save_model(session.model, session.tokenizer, run_folder(trainer) / "model", edited)
-        checkpoints = sorted(run_folder(trainer).glob("checkpoints/*.ckpt"), key=lambda p: p.stat().st_mtime)
-        how = f"; resume with --ckpt_path {checkpoints[-1]}" if checkpoints and committed else ""
+        command = resume_command(trainer) if committed else None
+        how = f"; resume with {command}" if command is not None else ""
         total = committed + session.data.batches
         what = "interrupted" if interrupted else "stopped"
         print(f"\n{what}: {committed} of {total} batches committed{how}", file=sys.stderr)

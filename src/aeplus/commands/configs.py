@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from aeplus.errors import InputError
 from aeplus.methods.registry import DEFAULT_METHOD, METHODS
@@ -74,43 +75,60 @@ def expand_configs(arguments: Sequence[str]) -> list[str]:
 
 
 def with_method(arguments: Sequence[str]) -> list[str]:
-    """Expanded arguments of ``aeplus fit``, with the default method where nothing says which.
+    """Expanded arguments of ``aeplus fit``, with the method that they name without its switches, else the default one.
 
     Its config comes behind the shipped ones, as a user would write it, and before the user's own and single options.
     """
     configs: list[tuple[int, int, str]] = []  # where each begins and ends, and what it is
     options: list[tuple[int, int]] = []
+    given: list[dict[str, Any] | str] = []  # what they say of the method
     for i, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
         end = i + 1 if equals else min(i + 2, len(arguments))
         if flag in ("--model", "--model.method"):
             return list(arguments)
+        value = value if equals else "".join(arguments[i + 1 : end])
         if flag in _FLAGS:
-            configs.append((i, end, value if equals else "".join(arguments[i + 1 : end])))
-        elif _METHOD_FLAG.match(flag):
+            configs.append((i, end, value))
+            given.append(_method_of(value))
+        elif match := _METHOD_FLAG.match(flag):
             options.append((i, end))
-    if any(_names_method(value) for *_, value in configs) or "name" in method_flags(arguments):
+            given += [{"name": value}] if match[1] == "name" else []
+    if (method := _bare_method(given)) is None:
         return list(arguments)
     behind = configs[-1][1] if configs else 1
     place = next((begin for begin, _, value in configs if FOLDER not in Path(value).resolve().parents), behind)
     # Options in front of it hold all the same.
     again = [argument for begin, end in options if begin < place for argument in arguments[begin:end]]
-    default = ["--config", find_config(f"method/{DEFAULT_METHOD}")]
+    default = ["--config", find_config(f"method/{method}")]
     return [*arguments[:place], *default, *again, *arguments[place:]]
 
 
-def _names_method(value: str) -> bool:
-    """Whether a config says which method."""
+def _bare_method(given: Sequence[dict[str, Any] | str]) -> str | None:
+    """The method whose config has to be added, by what the arguments say of it; ``None`` where they hold all of it."""
+    from aeplus.methods.method import SWITCHES
+
+    naming = [method for method in given if isinstance(method, str) or "name" in method]
+    if not naming:
+        return DEFAULT_METHOD
+    last = naming[-1]
+    if isinstance(last, str) or not set(SWITCHES).isdisjoint(last):
+        return None
+    return next((name for name in METHODS if name == last["name"]), None)
+
+
+def _method_of(value: str) -> dict[str, Any] | str:
+    """What a config says of the method: its fields, or the file that has them."""
     import yaml  # type: ignore[import-untyped]
 
     if not value:
-        return False
+        return {}
     text = value if "\n" in value or ":" in value else read_utf8(expanded(value), "a config")
     try:
         method = yaml.safe_load(text)["model"]["method"]
     except (yaml.YAMLError, KeyError, TypeError, ValueError):
-        return False  # none, or nothing that the parser will take
-    return isinstance(method, str) or (isinstance(method, dict) and "name" in method)
+        return {}  # none, or nothing that the parser will take
+    return method if isinstance(method, dict | str) else {}
 
 
 def method_flags(arguments: Sequence[str]) -> list[str]:

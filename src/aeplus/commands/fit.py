@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from aeplus.callbacks import EditCheckpoint, EditProgressBar, JournalWriter
+from aeplus.callbacks.report import resume_command
 from aeplus.commands.configs import expand_configs, method_flags, with_method
 from aeplus.commands.fit_parser import EditHelp, EditParser, tell_default_method
 from aeplus.commands.run_folder import make_folder, remove_folder
@@ -21,8 +22,9 @@ from aeplus.data.datamodule import EditDataModule
 from aeplus.errors import InputError
 from aeplus.methods.method import Method
 from aeplus.module import EditModule
+from aeplus.run.committed.store import Store
 from aeplus.run.hooks import opened_session
-from aeplus.run.resume import read_checkpoint
+from aeplus.run.resume import Resume, read_checkpoint
 from aeplus.targets.cache import TargetCache
 from aeplus.trainer import (
     accepted,
@@ -171,11 +173,18 @@ class EditCLI(LightningCLI):
         if not data.exhausted and not cast(Any, self.trainer).fast_dev_run:
             if not self.trainer.is_global_zero:
                 raise SystemExit(2)  # the first process says why
+            how = f"resume with {command}" if (command := resume_command(self.trainer)) else "start again"
             msg = (
                 f"expected to reach the end of the {len(data.requests)} edits, got {data.cursor}, as something such as "
-                "trainer.max_epochs, max_steps or max_time ended the run; raise it and resume with --ckpt_path."
+                f"trainer.max_epochs, max_steps or max_time ended the run; raise it and {how}."
             )
             raise InputError(msg)
+
+    def before_validate(self) -> None:
+        """Takes the journal's own edits where there are no data."""
+        journal = self._get(self.config, "model")["journal"]
+        if journal is not None and not self.datamodule.path and (edits := Resume(Store.open(journal)).requests):
+            self.datamodule.attach(edits)
 
     def validate(self, model: EditModule, **rest: Any) -> None:
         """Measures the model; called by LightningCLI in place of the trainer's.
@@ -191,7 +200,7 @@ class EditCLI(LightningCLI):
         from aeplus.run.report import print_validation
 
         if self.trainer.is_global_zero:
-            print_validation(self.trainer.callback_metrics)
+            print_validation(self.trainer.callback_metrics, len(self.datamodule.requests))
 
 
 def run(args: Sequence[str]) -> None:

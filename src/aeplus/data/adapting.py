@@ -1,7 +1,7 @@
 """A stream made for one model: what it cannot read is refused or left out, and chats are rendered."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 
 from aeplus.data.chat import ChatTemplate
@@ -112,6 +112,41 @@ def with_own_cases(earlier: Sequence[EditRequest], new: Sequence[EditRequest]) -
     return [replace(edit, case=names[edit.case]) if edit.case else edit for edit in new]
 
 
+def warn_of_repeats(
+    earlier: Iterable[EditRequest], undone: Iterable[tuple[int, EditRequest]], new: Sequence[EditRequest]
+) -> None:
+    """Counts the edits to come that were made before, in a warning.
+
+    Args:
+        earlier: The edits made, without those that the new ones continue.
+        undone: Edits that were taken out, each with the entry of the journal that took it out.
+        new: Those to come.
+    """
+    present = set(map(edit_key, earlier))
+    counts = [f"{held} in the model already"] if (held := sum(edit_key(edit) in present for edit in new)) else []
+    if taken := taken_out([edit for edit in new if edit_key(edit) not in present], undone):
+        counts.append(taken)
+    if counts:
+        warnings.warn(f"of the data's edits {', '.join(counts)}: they are made again", stacklevel=3)
+
+
+def taken_out(edits: Iterable[EditRequest], undone: Iterable[tuple[int, EditRequest]]) -> str:
+    """How many edits were taken out of a journal, and by which entries; empty if none was.
+
+    Args:
+        edits: The edits.
+        undone: Those taken out, each with the entry that did it.
+    """
+    by = {edit_key(edit): number for number, edit in undone}
+    entries = [by[edit_key(edit)] for edit in edits if edit_key(edit) in by]
+    names = ", ".join(map(str, sorted(set(entries))))
+    return f"{len(entries)} taken out by {'entry' if len(set(entries)) == 1 else 'entries'} {names}" if entries else ""
+
+
+def edit_key(edit: EditRequest) -> Hashable:
+    """What two edits have in common that are the same, whatever their tests."""
+    return edit.asked or edit.prompt, edit.subject, edit.target_new, edit.turns
+
+
 def _same_edit(a: EditRequest, b: EditRequest) -> bool:
-    one, other = ((e.asked or e.prompt, e.subject, e.target_new, e.turns) for e in (a, b))
-    return one == other
+    return edit_key(a) == edit_key(b)

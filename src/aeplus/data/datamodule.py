@@ -2,7 +2,7 @@
 
 import random
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,15 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
-from aeplus.data.adapting import continued, readable_tests, usable_edits, with_own_cases
+from aeplus.data.adapting import (
+    continued,
+    edit_key,
+    readable_tests,
+    taken_out,
+    usable_edits,
+    warn_of_repeats,
+    with_own_cases,
+)
 from aeplus.data.chat import ChatTemplate
 from aeplus.data.formats.zsre import ask_plainly
 from aeplus.data.manifest import read_validation
@@ -116,7 +124,7 @@ class EditDataModule(LightningDataModule):
         self._made: list[EditRequest] = []  # as they were left by setup or adapt
         self._earlier: list[EditRequest] = []  # made by an earlier run
         self._new: list[EditRequest] = []  # what comes after those, or repeats the last of them
-        self._before = 0  # how many edits of the stream come before those
+        self._others: Collection[int] = ()  # the places in the stream of edits that are none of those
         self._snippets_due = False
         self.requests: list[EditRequest] = []
         self.validation = ValidationSet((), (), {})
@@ -129,16 +137,36 @@ class EditDataModule(LightningDataModule):
         self._given = list(requests)
         return self
 
-    def follow(self, earlier: Sequence[EditRequest]) -> None:
+    def follow(self, earlier: Sequence[EditRequest], undone: Sequence[tuple[int, EditRequest]] = ()) -> None:
         """Lets the stream go on after edits that are made already, where it does not begin with the last of them.
 
         Args:
             earlier: These edits, in order.
+            undone: Edits that were taken out, each with the entry of the journal that took it out.
         """
         new = with_own_cases(earlier, self._given if self._given is not None else self.read())
-        self._earlier, self._new = list(earlier), new
         same = continued(earlier, new)
-        self._given, self._before, self.requests = [*earlier, *new[same:]], len(earlier) - same, []
+        warn_of_repeats(earlier[: len(earlier) - same], undone, new[same:])
+        self._new, self._others = new, range(len(earlier) - same)
+        self._begin_with(earlier, new[same:])
+
+    def include(self, earlier: Sequence[EditRequest], undone: Sequence[tuple[int, EditRequest]] = ()) -> None:
+        """Puts edits that are made already before the stream, for measuring: what is among them counts once.
+
+        Args:
+            earlier: These edits, in order.
+            undone: Edits that were taken out, each with the entry of the journal that took it out.
+        """
+        new = with_own_cases(earlier, self._given if self._given is not None else self.read())
+        made, asked = set(map(edit_key, earlier)), set(map(edit_key, new))
+        self._new = [edit for edit in new if edit_key(edit) not in made]
+        self._others = {place for place, edit in enumerate(earlier) if edit_key(edit) not in asked}
+        if taken := taken_out(self._new, undone):
+            warnings.warn(f"of the edits measured {taken}, and are not in the model", stacklevel=2)
+        self._begin_with(earlier, self._new)
+
+    def _begin_with(self, earlier: Sequence[EditRequest], rest: Sequence[EditRequest]) -> None:
+        self._earlier, self._given, self.requests = list(earlier), [*earlier, *rest], []
         self.setup("fit")
         self.cursor = len(earlier)
 
@@ -171,11 +199,12 @@ class EditDataModule(LightningDataModule):
         template = ChatTemplate(limits.tokenizer) if self.chat_template else None
         if self.requests is not self._made:  # others were put in their place
             self._read = self._new = self.requests
-            self._earlier, self._before = [], 0
+            self._earlier, self._others = [], ()
         kept, requests = usable_edits(self._new, limits, template, self.join, self.skip_unusable)
         if self._earlier:  # as they were made
             same = continued(self._earlier, requests)
-            self._before = len(self._earlier) - same
+            if isinstance(self._others, range):
+                self._others = range(len(self._earlier) - same)
             kept, requests = [*self._earlier, *kept[same:]], [*self._earlier, *requests[same:]]
         if len(kept) != len(self._read) or template is not None or self._snippets_due:
             asked = [replace(edit, prompt=edit.asked) if edit.asked else edit for edit in kept]
@@ -209,7 +238,7 @@ class EditDataModule(LightningDataModule):
 
     def _validation_set(self, requests: list[EditRequest], corpus: str | None) -> ValidationSet:
         if self.validation_file is not None:
-            return read_validation(Path(self.validation_file), requests, self._before)
+            return read_validation(Path(self.validation_file), requests, self._others)
         facts = read_requests(Path(self.preserved)) if self.preserved else []
         validation = build_validation(
             requests,

@@ -4,7 +4,7 @@ The manifest contains hashes, not prompts: it can be shared without revealing a 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def write_validation(
     return manifest
 
 
-def read_validation(path: Path, requests: Sequence[EditRequest], before: int = 0) -> ValidationSet:
+def read_validation(path: Path, requests: Sequence[EditRequest], before: int | Collection[int] = 0) -> ValidationSet:
     """Reads a validation set for a stream of edits.
 
     Items of edits that are not in the stream are left out: the stream may be a part of what the file was made for.
@@ -89,7 +89,8 @@ def read_validation(path: Path, requests: Sequence[EditRequest], before: int = 0
     Args:
         path: A file that :func:`write_validation` has written.
         requests: The stream, in its order.
-        before: How many edits of the stream were made by an earlier run, which the file need not know.
+        before: How many edits of the stream were made by an earlier run, which the file need not know; or which ones,
+            by their places.
 
     Raises:
         InputError: If the file or its manifest is missing or damaged, the two do not match each other or the stream,
@@ -102,15 +103,16 @@ def read_validation(path: Path, requests: Sequence[EditRequest], before: int = 0
             "run aeplus build-validation again."
         )
         raise InputError(msg)
-    known, own = set(manifest.edits), requests[before:]
-    if unknown := [request for request in own if prompt_hash(_edit(request)) not in known]:
+    others = range(before) if isinstance(before, int) else before
+    known, own = set(manifest.edits), {i: request for i, request in enumerate(requests) if i not in others}
+    if unknown := [request for request in own.values() if prompt_hash(_edit(request)) not in known]:
         msg = (
             f"expected edits that the manifest of {path} was checked against, got {len(unknown)} of {len(own)} "
             f"others, the first {unknown[0].question!r}; run aeplus build-validation on these edits."
         )
         raise InputError(msg)
     indices: dict[str, list[int]] = {}
-    for index, request in enumerate(own, start=before):
+    for index, request in own.items():
         indices.setdefault(_key(request.question, request.target_new), []).append(index)
     items: dict[str, list[ValidationItem]] = {kind: [] for kind in _KINDS}
     for line in lines:

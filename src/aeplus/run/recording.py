@@ -31,6 +31,7 @@ class Recording:
     Attributes:
         journal: Where batches are written; ``None`` where they are not.
         numbers: The numbers that this run's batches have in it.
+        folder: Where the journal is, also when it is not written any more; ``None`` where none was kept.
     """
 
     def __init__(self, unedited: UneditedModel, sites: Sequence[EditSite], ranks: Ranks | None = None) -> None:
@@ -38,7 +39,7 @@ class Recording:
         self.journal: Store | None = None
         self.numbers: list[int] = []
         self._settings: dict[str, Any] = {}
-        self._written: Path | None = None  # the journal
+        self.folder: Path | None = None
 
     @contextmanager
     def keep(self, folder: Path, settings: dict[str, Any], resume: Resume | None = None) -> Iterator[None]:
@@ -59,7 +60,7 @@ class Recording:
             if resume is not None and resume.journal.folder.resolve() != folder.resolve():
                 resume.move(folder)
             self._settings = settings
-            self._written = folder
+            self.folder = folder
             try:
                 yield
             finally:
@@ -101,9 +102,9 @@ class Recording:
 
         If that cannot be written, a warning says what is left.
         """
-        if self._written is None:
+        if self.folder is None:
             return
-        folder, self._written = self._written, None
+        folder, self.folder = self.folder, None
         try:
             with locked(folder, "the journal"):
                 store = Store.open(folder)

@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -165,28 +166,61 @@ def batch_report(
 _HEADER = ["", *(name.capitalize() for name in SCORES)]
 
 
-def print_summary(report: RunReport, folder: Path, model: Path | None, tensorboard: str | None = None) -> None:
-    """Prints Efficacy, Generalization, Specificity and Score before and after, and where everything lies."""
+def print_summary(
+    report: RunReport,
+    folder: Path,
+    model: Path | None,
+    tensorboard: str | None = None,
+    *,
+    earlier: int = 0,
+    journal: Path | None = None,
+) -> None:
+    """Prints Efficacy, Generalization, Specificity and Score before and after, and where everything lies.
+
+    Args:
+        report: The report.
+        folder: Where ``metrics.json`` is.
+        model: Where the edited model is, if it was saved.
+        tensorboard: Where TensorBoard reads, if it can.
+        earlier: How many of the edits the run began with.
+        journal: Where the edits are, if there are any.
+    """
     rows = [Row(["before", *_scores(report.before)]), Row(["after", *_scores(report.after)], style="bold")]
-    done = "" if report.edits_done == report.edits else f"{report.edits_done} of "
-    title = f"{done}{counted(report.edits, 'edit')} of {report.model} by {report.method} (%)"
-    print_table(title, _HEADER, rows, left=_HEADER[:1])
+    print_table(f"{_title(report, earlier)} (%)", _HEADER, rows, left=_HEADER[:1])
     statistics = report.seconds["statistics"]
     print_line(f"{report.seconds['total']:.0f} s, {statistics:.0f} s of it statistics", style="dim")
     print_line(f"metrics: {folder / 'metrics.json'}")
     if model is not None:
         print_line(f"edited model: {model}")
+    if journal is not None:
+        export = shlex.join(["aeplus", "export", str(journal), "--format", "huggingface", "--out", "FOLDER"])
+        print_line(f"journal: {journal}; a model of it: {export}")
     if tensorboard is not None:
         print_line(f"TensorBoard: tensorboard --logdir {tensorboard}")
 
 
-def print_validation(metrics: Mapping[str, Tensor]) -> None:
-    """Prints what ``validate`` measured: on the validation set, and on all the edits' test prompts."""
+def _title(report: RunReport, earlier: int) -> str:
+    new = report.edits - earlier
+    if not new:
+        return f"nothing to do: {earlier} of {counted(earlier, 'edit')} of {report.model} are in the journal"
+    done = "" if report.edits_done == report.edits else f"{report.edits_done - earlier} of "
+    what = counted(new, "new edit" if earlier else "edit")
+    rest = f", with {earlier} of the journal" if earlier else ""
+    return f"{done}{what} of {report.model} by {report.method}{rest}"
+
+
+def print_validation(metrics: Mapping[str, Tensor], edits: int) -> None:
+    """Prints what ``validate`` measured: on the validation set, and on all the edits' test prompts.
+
+    Args:
+        metrics: What was logged.
+        edits: How many edits there are.
+    """
     rows = []
     for what in ("validation", "edits"):
         values = {name: metrics.get(f"{what}/{name}") for name in SCORES}
         rows.append([what, *_scores({name: None if v is None else float(v) for name, v in values.items()})])
-    print_table("Measured (%)", _HEADER, rows, left=_HEADER[:1])
+    print_table(f"Measured on {counted(edits, 'edit')} (%)", _HEADER, rows, left=_HEADER[:1])
 
 
 def _scores(values: Mapping[str, float | None]) -> list[str]:

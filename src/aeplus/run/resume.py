@@ -116,6 +116,18 @@ class Resume:
         """The edits, in order."""
         return [request_from(edit) for entry in self.entries for edit in entry.edits]
 
+    @property
+    def undone(self) -> list[tuple[int, EditRequest]]:
+        """The edits that were taken out, each with the entry of the journal that took it out."""
+        records = self._store.chain.records
+        return [
+            (record.number, request_from(records[int(name) - 1].content["edits"][index]))
+            for record in records
+            if record.kind == "undo"
+            for name, edits in record.content["takes"].items()
+            for index in edits
+        ]
+
     def check_cursor(self, cursor: int) -> None:
         """The stream goes on after the last of these edits.
 

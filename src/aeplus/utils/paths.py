@@ -82,7 +82,7 @@ def check_output(
 
     Args:
         path: Where output goes.
-        option: What messages call it, such as ``--out``.
+        option: What messages call it, such as ``--out``, or whose it is, such as ``the run``.
         inputs: Files and folders that are read, which are never written, nor is a folder that they lie in.
         overwrite: Whether its owner allows a file of the user's to be replaced.
         folder: Whether a folder is to be written, rather than a file.
@@ -90,7 +90,8 @@ def check_output(
     Raises:
         InputError: If something is there that aeplus did not write, or the place cannot be written.
     """
-    name = f"{option} " if option else ""
+    whose = f" for {option}" if option else ""
+    name = f"{option} " if option.startswith("--") else f"for {option} " if option else ""
     expanded(path)  # too long?
     known = [expanded(file) for file in inputs if file is not None]
     if any(_same(path, file) or (folder and file.resolve().is_relative_to(path.resolve())) for file in known):
@@ -113,7 +114,7 @@ def check_output(
         raise InputError(msg)
     ancestor = next(parent for parent in (path, *path.absolute().parents) if parent.exists() and parent != path)
     if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
-        msg = f"expected {name}a place that can be written, got {path}; check the permissions of {ancestor}."
+        msg = f"expected a place that can be written{whose}, got {path}; check the permissions of {ancestor}."
         raise InputError(msg)
 
 
@@ -134,10 +135,13 @@ def locked(folder: Path, option: str = "--out", name: str = LOCK) -> Iterator[No
         lock = FileLock(folder / name, timeout=0)
         lock.acquire()
     except Timeout as error:
-        msg = f"expected {option} a folder that nobody writes, got {folder}, in use by another run; wait for its end."
+        msg = (
+            f"expected a folder for {option} that no other run writes to, got {folder}, in use by another run; wait "
+            "for its end."
+        )
         raise InputError(msg) from error
     except OSError as error:
-        msg = f"expected {option} a folder to write, got an error from {folder} ({error.strerror}); choose another."
+        msg = f"expected a folder to write for {option}, got an error from {folder} ({error.strerror}); choose another."
         raise InputError(msg) from error
     try:
         yield

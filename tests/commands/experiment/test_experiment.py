@@ -361,7 +361,7 @@ def test_a_cell_that_another_process_makes_is_left(
     cells = content(here / "out")["cells"]
     assert [cell["status"] for cell in cells] == ["failed", "done"]
     assert (
-        "expected for each cell a folder that nobody writes, got out/pair/memit, in use by another run"
+        "expected a folder for each cell that no other run writes to, got out/pair/memit, in use by another run"
         in cells[0]["error"]
     )
 

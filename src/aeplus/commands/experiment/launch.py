@@ -71,7 +71,7 @@ def make(order: Order) -> Made:
     try:
         folder = order.run.folder
         # Jobs of a cluster outlive the command that began them. The lock lies beside the folder, which is deleted.
-        with locked(folder.parent, "for each cell", f"{LOCK}-{folder.name}"):
+        with locked(folder.parent, "each cell", f"{LOCK}-{folder.name}"):
             if (outcome := runner.finished(order.run)) is not None:
                 return Made(order.index, outcome, True)
             if (same := _finished_elsewhere(order, runner.digest(order.run))) is not None:

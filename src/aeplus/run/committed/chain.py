@@ -84,7 +84,7 @@ class Chain:
             msg = f"expected a folder without a journal, got {folder}, which has one; choose another."
             raise InputError(msg)
         if not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir()):
-            check_output(folder, "the journal's", folder=True)
+            check_output(folder, "the journal", folder=True)
         elif not os.access(folder, os.W_OK | os.X_OK):
             msg = f"expected a place that can be written for the journal, got {folder}; check its permissions."
             raise InputError(msg)

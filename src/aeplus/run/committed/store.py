@@ -11,6 +11,7 @@ from aeplus.run.committed.chain import HEADER, Chain, Record
 from aeplus.run.committed.entries import Entries, Entry
 from aeplus.utils.fingerprint import tensors_digest
 from aeplus.utils.paths import expanded
+from aeplus.utils.yaml_files import read_yaml
 
 
 def weights_digests(sites: Sequence[EditSite]) -> dict[str, str]:
@@ -57,7 +58,11 @@ class ReadOnlyStore:
         """
         folder = expanded(path)
         inner = folder / "journal"
-        return cls(Chain.open(inner if not (folder / HEADER).exists() and inner.is_dir() else folder))
+        place = inner if not (folder / HEADER).exists() and inner.is_dir() else folder
+        if not (place / HEADER).is_file() and (elsewhere := _journal_of_run(folder)) is not None:
+            msg = f"expected a journal in {folder}, got the folder of a run whose journal is {elsewhere}; give that."
+            raise InputError(msg)
+        return cls(Chain.open(place))
 
     @property
     def folder(self) -> Path:
@@ -184,3 +189,12 @@ class Store(ReadOnlyStore):
             weights = {"before": self.weights, "after": later[0].content["weights"]["before"]}
             content = {"mode": "subtract", "takes": takes, "by": [], "weights": weights}
             self.chain.append("undo", content | {"count": sum(map(len, takes.values()))})
+
+
+def _journal_of_run(folder: Path) -> str | None:
+    """The journal that a run's config names, if there is such a config."""
+    try:
+        named = read_yaml(folder / "config.yaml", "a run's config")["model"]["journal"]
+    except (InputError, KeyError, TypeError):
+        return None
+    return named if isinstance(named, str) else None
