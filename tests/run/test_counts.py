@@ -292,8 +292,8 @@ def test_what_the_unedited_weights_put_out_is_found_once(
     session.edit_batch(data.validation_items)
     assert len(found) == layers + 2
     again, data = prepared(method)
-    assert again._builder is not None
-    again._builder._energies = None
+    assert again._editing is not None
+    again._editing.builder._energies = None
     again.edit_batch(data.validation_items)
     assert again.report.batches[0]["layers"] == first
 
