@@ -1,6 +1,8 @@
 """Formulas of work and memory, against what models of three sizes do."""
 
 from contextlib import nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -164,3 +166,20 @@ def test_more_tokens_fit_more_memory() -> None:
         assert held.activations + held.logits == pytest.approx(free, rel=0.02)
         assert shape.tokens_within(free, 23, 0.4) < tokens
     assert shape.tokens_within(0, 23, 0.4) == 1
+
+
+def test_keys_and_values_of_layers_that_differ_count_as_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Gemma 4's, whose config refuses to tell one width of all layers."""
+    decoder = sized(SIZES[0])
+    config, uniform = decoder.model.config, ModelShape.of(decoder)
+    layers = [SimpleNamespace(head_dim=width) for width in (8, 24)]
+
+    class Differing:
+        num_attention_heads, num_key_value_heads, per_layer_config = config.num_attention_heads, 2, layers
+
+        @property
+        def head_dim(self) -> int:
+            raise RuntimeError
+
+    monkeypatch.setattr("aeplus.models.costs.text_config", lambda model: Differing())
+    assert ModelShape.of(decoder) == replace(uniform, kv=2 * 2 * 24)

@@ -118,11 +118,19 @@ class ModelShape:
 
 def _kv(config: Any, hidden: int) -> int:
     """Numbers in a token's keys and values; where the config does not tell, as many as queries have."""
-    heads = getattr(config, "num_attention_heads", None)
+    heads = _setting(config, "num_attention_heads")
     if not isinstance(heads, int) or not heads:
         return 2 * hidden
-    groups, width = getattr(config, "num_key_value_heads", None), getattr(config, "head_dim", None)
+    groups, width = (_setting(config, name) for name in ("num_key_value_heads", "head_dim"))
     return 2 * (groups if isinstance(groups, int) else heads) * (width if isinstance(width, int) else hidden // heads)
+
+
+def _setting(config: Any, name: str) -> Any:
+    """A setting of all layers; where they differ, which transformers refuses to tell of all, the largest."""
+    try:
+        return getattr(config, name, None)
+    except RuntimeError:
+        return max(getattr(own, name) for own in config.per_layer_config)
 
 
 @dataclass(frozen=True)

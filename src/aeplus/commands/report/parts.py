@@ -218,7 +218,7 @@ def _environment(runs: Sequence[Run]) -> Block:
     names = list(dict.fromkeys(name for row in rows for name in row))
     if len(runs) == 1:
         return Facts(list(rows[0].items()))
-    cells = [[row.get(name, _NOT_RECORDED) for name in SCORES] for row in rows]
+    cells = [[row.get(name, _NOT_RECORDED) for name in names] for row in rows]
     named = [[run.label, *row] for run, row in zip(runs, cells, strict=True)]
     return Table("", ["run", *names], named, left=len(names) + 1)
 
