@@ -179,8 +179,13 @@ def find_targets(
     Raises:
         InputError: If the model's forward pass cannot be replayed, or its hidden states are not finite.
     """
+
+    def learned(some: BatchRows) -> Targets:
+        shares = in_shares(decoder, some, layer + 1, _members(some, options.joint))  # as many as memory is for
+        return _by_share(some, shares, lambda own: _learned(decoder, own, layer, options, progress, reachable))
+
     if decoder.ranks.alone:
-        return _learned_in_shares(decoder, rows, layer, options, progress, reachable)
+        return learned(rows)
     members = _members(rows, options.joint)
     heads = rows.up_to_subject()
     ordered = sorted(members, key=lambda edits: sum(len(heads[edit * rows.contexts]) for edit in edits))
@@ -189,7 +194,7 @@ def find_targets(
         if not share:
             return []
         edits = sorted(edit for group in share for edit in group)
-        found = _learned_in_shares(decoder, rows.some(edits), layer, options, progress, reachable)
+        found = learned(rows.some(edits))
         place = {edit: number for number, edit in enumerate(edits)}
         order = torch.tensor([place[edit] for group in share for edit in group], device=found.values.device)
         # One copy of each field, and a tensor of each group that is pickled alone.
@@ -212,19 +217,11 @@ def _members(rows: BatchRows, joint: bool) -> list[list[int]]:
     return list(members.values())
 
 
-def _learned_in_shares(
-    decoder: Decoder,
-    rows: BatchRows,
-    layer: int,
-    options: TargetOptions,
-    progress: Callable[[int, int, int], None] | None,
-    reachable: bool,
-) -> Targets:
-    """The targets of a batch, of as many edits together as memory is for."""
-    shares = in_shares(decoder, rows, layer + 1, _members(rows, options.joint))
+def _by_share(rows: BatchRows, shares: Sequence[Sequence[int]], learn: Callable[[BatchRows], Targets]) -> Targets:
+    """The targets of a batch, learned share by share."""
     if len(shares) == 1:
-        return _learned(decoder, rows, layer, options, progress, reachable)
-    found = [_learned(decoder, rows.some(edits), layer, options, progress, reachable) for edits in shares]
+        return learn(rows)
+    found = [learn(rows.some(edits)) for edits in shares]
     order = torch.tensor([edit for edits in shares for edit in edits]).argsort()
     parts = {name: torch.cat([vars(own)[name] for own in found], -1) for name in vars(found[0])}
     return Targets(**{name: part[..., order.to(part.device)] for name, part in parts.items()})
