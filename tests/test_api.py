@@ -197,7 +197,7 @@ def test_edits_are_undone_last_to_first() -> None:
         ({"preserve": 3}, "expected preserve to be a list of records, got 3; give"),
         ({"batch_size": "3"}, "expected data.batch_size to be a whole number, got '3'; correct it"),
         ({"batch_size": 2.5}, r"expected data.batch_size to be a whole number, got 2.5; correct it"),
-        ({"neighbors": -1}, "expected data.neighbors of 0 or more, got -1; choose another number"),
+        ({"neighbors": -1}, "expected data.neighbors to be at least 0, got -1; choose a larger number"),
         ({"validation_share": "x"}, "expected data.validation_share to be a number from 0 to 1, got 'x'; correct it"),
         (
             {"layer": [0], "journl": "x"},

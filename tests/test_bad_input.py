@@ -68,7 +68,7 @@ def edits(folder: Path, *changed: dict[str, object]) -> str:
             ["--config", "{a: " * 60 + "1" + "}" * 60],
             "expected a config of at most 100000 values, 50 levels deep, got a",
         ),
-        (["--data.batch_size", "0"], "expected data.batch_size of at least 1, got 0"),
+        (["--data.batch_size", "0"], "expected data.batch_size to be at least 1, got 0"),
         (["--data.limit", "0"], "limit"),
         (["--model.layers", "[1, 0]"], "expected distinct, ascending layers, got [1, 0]"),
         (["--model.layers", "[0, 9]"], "expected layers from 0 to 2 for this model, got [0, 9]"),

@@ -93,7 +93,7 @@ def test_earlier_batches_are_asked_by_a_bounded_sample() -> None:
         assert some == bounded.validation_items()  # the same for every candidate of a batch
     assert len(asked) > 3
     with pytest.raises(
-        InputError, match=r"expected data.validation_earlier of 0 or more, got -1; choose another number"
+        InputError, match=r"expected data.validation_earlier to be at least 0, got -1; choose a larger number"
     ):
         module(EDITS, validation_earlier=-1)
 

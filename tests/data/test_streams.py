@@ -95,8 +95,8 @@ def test_shuffling_follows_the_seed_and_keeps_records_whole(files: list[str]) ->
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"batch_size": 0}, r"expected data\.batch_size of at least 1, got 0; choose the number of edits in a batch\."),
-        ({"limit": 0}, r"expected data\.limit of at least 1, got 0; leave it out to take every record\."),
+        ({"batch_size": 0}, r"expected data\.batch_size to be at least 1, got 0; choose a larger number\."),
+        ({"limit": 0}, r"expected data\.limit to be at least 1, got 0; choose a larger number\."),
         *(
             (
                 {"subset": text},

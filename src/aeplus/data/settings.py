@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from aeplus.errors import InputError, require_seed
+from aeplus.errors import InputError, require_count, require_seed
 from aeplus.texts import check_join
 
 
@@ -17,14 +17,12 @@ def check_settings(settings: dict[str, Any]) -> None:
         InputError: If one is of another kind or out of its range.
     """
     require_seed(settings["seed"], "data.seed")
-    names = "batch_size", "limit", "neighbors", "preserved_count", "validation_earlier"
-    _require_counts(**{name: settings[name] for name in names})
+    require_count(settings["batch_size"], "data.batch_size", 1)
+    for name in ("neighbors", "preserved_count", "validation_earlier"):
+        require_count(settings[name], f"data.{name}")
     share = settings["validation_share"]
     if isinstance(share, bool) or not isinstance(share, int | float):
         msg = f"expected data.validation_share to be a number from 0 to 1, got {share!r}; correct it."
-        raise InputError(msg)
-    if (size := settings["batch_size"]) < 1:
-        msg = f"expected data.batch_size of at least 1, got {size}; choose the number of edits in a batch."
         raise InputError(msg)
     for name in ("validation", "preserved", "snippet_corpus", "subset"):
         if not isinstance(settings[name], str | None):
@@ -51,9 +49,8 @@ def record_range(subset: str | None, limit: int | None) -> tuple[int, int | None
     Raises:
         InputError: If ``subset`` is written differently, or one of them takes nothing.
     """
-    if limit is not None and limit < 1:
-        msg = f"expected data.limit of at least 1, got {limit}; leave it out to take every record."
-        raise InputError(msg)
+    if limit is not None:
+        require_count(limit, "data.limit", 1)
     parts = re.fullmatch(r"(\d*):(\d*)", ":" if subset is None else subset)
     first = int(parts[1] or 0) if parts else 0
     last = int(parts[2]) if parts and parts[2] else None
@@ -65,14 +62,3 @@ def record_range(subset: str | None, limit: int | None) -> tuple[int, int | None
         raise InputError(msg)
     ends = [end for end in (last, None if limit is None else first + limit) if end is not None]
     return first, min(ends, default=None)
-
-
-def _require_counts(**counts: Any) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or (not isinstance(value, int) and not (name == "limit" and value is None)):
-            msg = f"expected data.{name} to be a whole number, got {value!r}; correct it."
-            raise InputError(msg)
-    for name in ("neighbors", "validation_earlier"):
-        if counts[name] < 0:
-            msg = f"expected data.{name} of 0 or more, got {counts[name]}; choose another number."
-            raise InputError(msg)
