@@ -295,7 +295,7 @@ class Bench:
             works["solve"] += solve_work(shape, len(self.layers), rows.edits, done, shape.intermediate // 10)
             done += rows.edits
         for (_, items), _found in clock.calls["validate"]:
-            tokens = sum(len(str(prompt).split()) + len(str(answer).split()) for _, prompt, answer in items)
+            tokens = sum(len(str(prompt).split()) + len(str(answer).split()) for _, prompt, answer, *_ in items)
             works["validate"] += forward_work(shape, tokens, shape.layers, 2 * len(items))
         works["statistics"] = statistics_work(shape, self.layers, self.tokens, 16 * 512)
         works["fixed"] = Work(0.0, float(shape.weight_bytes))  # the digest reads every weight

@@ -6,11 +6,13 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch import nn
+from transformers.models.llama import modeling_llama
 
 from aeplus.edits import EditRequest
 from aeplus.models import kernels
 from aeplus.models.decoder import Decoder
 from aeplus.models.kernels import Fused
+from aeplus.models.rotary import turned_by
 from aeplus.targets import optimizer
 from aeplus.targets.optimizer import TargetOptions, find_targets
 from aeplus.targets.rows import batch_rows
@@ -181,3 +183,49 @@ def test_a_kind_of_module_is_tried_once(monkeypatch: pytest.MonkeyPatch, precisi
     for layer in (1, 2, 1):
         find_targets(decoder, rows, layer, options)
     assert len(kinds) == len(set(kinds)) == (2 if precision == "full" else 4)
+
+
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_turned_states_are_those_that_a_model_turns(dtype: torch.dtype, rounding: float, rows: int) -> None:
+    q, k = torch.randn(3, 5, 4, 6), torch.randn(3, 4, 2, 6).transpose(1, 2)
+    cos, sin = torch.randn(rows, 4, 6), torch.randn(rows, 4, 6)  # no cosines of one angle: every entry has its own
+    results = []
+    for rotary in (modeling_llama.apply_rotary_pos_emb, turned_by(modeling_llama.apply_rotary_pos_emb)):
+        given = [t.to(dtype).requires_grad_() for t in (q, k)]
+        found = rotary(*given, cos.to(dtype), sin.to(dtype))
+        results.append((*found, *torch.autograd.grad(found, given, [t.detach().cos() for t in found])))
+    for own, other in zip(*results, strict=True):
+        assert own.shape == other.shape
+        assert own.dtype == other.dtype == dtype
+        assert float((own - other).detach().double().norm()) <= rounding * float(own.detach().double().norm())
+
+
+def test_rotary_positions_are_fused_where_they_are_turned_by_halves() -> None:
+    """Not in Cohere, which turns pairs, nor on a CPU; nothing is left behind."""
+    own = modeling_llama.apply_rotary_pos_emb
+    fused = Fused([tiny_model("llama")], ON_CPU)
+    assert fused.rotary == [(modeling_llama, own)]
+    with fused.applied(), fused.applied():
+        assert modeling_llama.apply_rotary_pos_emb is not own
+    assert modeling_llama.apply_rotary_pos_emb is own
+    assert not Fused([random_model("cohere", FAMILIES["cohere"])], ON_CPU).rotary
+    assert not Fused([tiny_model("llama")]).rotary
+
+
+def test_what_is_no_pair_of_queries_and_keys_is_turned_by_the_model() -> None:
+    given: list[object] = []
+
+    def own(*values: object, **named: object) -> tuple[object, object]:
+        given.append((values, named))
+        return values[0], values[1]
+
+    q, k, cos = torch.randn(2, 3, 4, 6), torch.randn(2, 1, 4, 6), torch.randn(2, 4, 6)
+    rotary = turned_by(own)  # type: ignore[arg-type]
+    rotary(q, k, cos, cos)
+    assert not given
+    rotary(q, k, cos[..., :4], cos[..., :4])  # only some of each head is turned
+    rotary(q.transpose(1, 2), k.transpose(1, 2), cos, cos, unsqueeze_dim=2)
+    rotary(q.bfloat16(), k.bfloat16(), cos, cos)  # turned in float32
+    rotary(q, k, cos.requires_grad_(), cos)
+    assert len(given) == 4

@@ -24,9 +24,10 @@ class StandIn:
     """Records a pass as a function whose results lie where the first ones lay, as a graph's do."""
 
     def __init__(self) -> None:
-        self.recorded, self.replayed = 0, 0
+        self.firsts, self.recorded, self.replayed = 0, 0, 0
 
     def first(self, run: Pass) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        self.firsts += 1
         return run()
 
     def record(self, run: Pass) -> Pass:
@@ -57,6 +58,16 @@ def test_recorded_passes_give_the_same_targets(tokens: int, monkeypatch: pytest.
     assert graphs.replayed > graphs.recorded
     for name, expected in vars(plain).items():
         assert torch.equal(vars(found)[name], expected), name
+
+
+def test_one_pass_of_a_model_runs_as_usual_before_any_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one of every batch: but for another dtype, whose kernels are others."""
+    graphs, decoder = StandIn(), Decoder(tiny_model("llama"))
+    monkeypatch.setattr(optimizer, "recorder", lambda *_: graphs)
+    rows = batch_rows(tiny_tokenizer(), [EditRequest(*edit) for edit in EDITS], [""])
+    for precision, firsts in (("full", 1), ("full", 1), ("bfloat16", 2), ("bfloat16", 2)):
+        find_targets(decoder, rows, 1, replace(OPTIONS, precision=precision))
+        assert graphs.firsts == firsts
 
 
 def test_logits_of_a_few_positions_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

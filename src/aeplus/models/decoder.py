@@ -35,12 +35,14 @@ class Tried:
     Attributes:
         freezes_prefix: Whether later tokens can be run from the keys and values of a prefix.
         row_groups: By whether there is such a prefix, how many entries each row has in what a layer is called with.
-        fused: By a module's class, its dtype and its kind of device, whether its kernel gives what it does.
+        fused: By a module's class or a function, dtype and kind of device, whether its kernel gives what it does.
+        recorded: By thread, device and dtype, where passes have run and can be recorded at once.
     """
 
     freezes_prefix: bool | None = None
     row_groups: dict[bool, dict[int, list[int | None]]] = field(default_factory=dict)
-    fused: dict[tuple[type, torch.dtype, str], bool] = field(default_factory=dict)
+    fused: dict[tuple[Any, torch.dtype, str], bool] = field(default_factory=dict)
+    recorded: set[tuple[int, torch.device, torch.dtype]] = field(default_factory=set)
 
 
 _TRIED: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Tried]] = WeakKeyDictionary()

@@ -5,12 +5,15 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import ModuleType
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from aeplus.models.rotary import NAME, Rotary, rotary_of, turned_by
 
 _SAME = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}  # share of the output: rounding
 _GATED = ["gate_proj", "up_proj", "down_proj", "act_fn"]
@@ -19,11 +22,11 @@ Forward = Callable[..., Tensor]
 
 
 class Fused:
-    """The RMS norms and gated activations of some modules, each one kernel there and one back while a block lasts.
+    """The RMS norms, gates and rotary positions of some modules, each one kernel there and one back in a block.
 
-    Written out in a model, as most do, a norm is eight launches and keeps three copies of its input in float32, and
-    ``silu(gate) * up`` five, and keeps the activation. A module takes part if, tried once, it gives there and back what
-    its kernel gives but for rounding.
+    Written out in a model, as most do, a norm is eight launches and keeps three copies of its input in float32,
+    ``silu(gate) * up`` is five, and keeps the activation, and rotary positions are 26. What gives there and back what
+    its kernel gives but for rounding, tried once, takes part.
 
     Args:
         modules: What is searched.
@@ -35,31 +38,44 @@ class Fused:
         self,
         modules: Iterable[nn.Module],
         kinds: Sequence[str] = ("cuda",),
-        tried: dict[tuple[type, torch.dtype, str], bool] | None = None,
+        tried: dict[tuple[Any, torch.dtype, str], bool] | None = None,
     ) -> None:
         tried = {} if tried is None else tried
         self.modules: list[tuple[nn.Module, Forward]] = []
-        for module in dict.fromkeys(inner for outer in modules for inner in outer.modules()):
+        self.rotary: list[tuple[ModuleType, Rotary]] = []
+        searched = list(dict.fromkeys(inner for outer in modules for inner in outer.modules()))
+
+        def same(what: Any, weight: Tensor, trial: Callable[[], bool]) -> bool:
+            kind = what, weight.dtype, weight.device.type
+            if kind not in tried:
+                tried[kind] = trial()
+            return tried[kind]
+
+        for home, rotary, weight in _rotary_functions(searched, kinds):
+            if same(rotary, weight, partial(_turns, rotary, weight)):
+                self.rotary.append((home, rotary))
+        for module in searched:
             if "forward" in vars(module) or (found := _fused(module)) is None:  # nobody else has one in front of it
                 continue
             forward, weight, width = found
             if weight.device.type not in kinds or weight.dtype not in _SAME:
                 continue
-            kind = type(module), weight.dtype, weight.device.type
-            if kind not in tried:
-                tried[kind] = _is_same(module, forward, weight, width)
-            if tried[kind]:
+            if same(type(module), weight, partial(_is_same, module, forward, weight, width)):
                 self.modules.append((module, forward))
 
     @property
     def both(self) -> bool:
-        """Whether there are norms and gated activations among them."""
+        """Whether there are norms and gates among them."""
         return {forward for _, forward in self.modules} == {_normed, _gated}
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within the block they are fused."""
         with ExitStack() as stack:
+            for home, rotary in self.rotary:
+                if vars(home)[NAME] is rotary:  # not in another's block
+                    setattr(home, NAME, turned_by(rotary))
+                    stack.callback(setattr, home, NAME, rotary)
             for module, forward in self.modules:
                 # In front of the class's own method, which is found again once it is gone.
                 module.__dict__["forward"] = partial(forward, module)
@@ -142,6 +158,46 @@ def _compiled() -> tuple[Callable[..., Tensor], Callable[..., Sequence[Tensor]]]
     return compiler._create_jit_fn(there), compiler._create_multi_output_jit_fn(back, num_outputs=2)
 
 
+def _rotary_functions(
+    modules: Iterable[nn.Module], kinds: Sequence[str]
+) -> Iterator[tuple[ModuleType, Rotary, Tensor]]:
+    """The functions for rotary positions of some modules, and a weight beside which each is used."""
+    seen = set()
+    for module in modules:
+        weight = next(module.parameters(), None)
+        if weight is None or weight.device.type not in kinds or weight.dtype not in _SAME:
+            continue
+        found = rotary_of(module)
+        if found is not None and found not in seen:
+            seen.add(found)
+            yield *found, weight
+
+
+def _turns(rotary: Rotary, weight: Tensor) -> bool:
+    """Whether a function turns queries and keys as its kernel does."""
+    parts = torch.linspace(-2, 3, 2 * (4 + 2 + 1 + 1) * 3 * 16, device=weight.device).to(weight.dtype)
+    q, k, cos, sin = (part.unflatten(0, (2, -1, 3, 16)) for part in parts.split([2 * h * 3 * 16 for h in (4, 2, 1, 1)]))
+    results = []
+    try:
+        for run in (rotary, turned_by(rotary)):
+            given = [q.clone().requires_grad_(), k.clone().requires_grad_()]
+            with torch.enable_grad():
+                output = run(*given, cos[:, 0].cos(), sin[:, 0].sin())
+            results.append((*output, *torch.autograd.grad(output, given, [t.detach().cos() for t in output])))
+    except (TypeError, RuntimeError, AttributeError):
+        return False
+    return _near(results[0], results[1], _SAME[weight.dtype])
+
+
+def _near(own: Sequence[Tensor], other: Sequence[Tensor], rounding: float) -> bool:
+    return all(
+        a.shape == b.shape
+        and a.dtype == b.dtype
+        and bool((a.float() - b.float()).norm() <= rounding * a.float().norm())
+        for a, b in zip(own, other, strict=True)
+    )
+
+
 def _is_same(module: nn.Module, forward: Forward, weight: Tensor, width: int) -> bool:
     states = torch.linspace(-2, 3, 2 * width, device=weight.device).reshape(2, -1).to(weight.dtype)
     results = []
@@ -157,12 +213,7 @@ def _is_same(module: nn.Module, forward: Forward, weight: Tensor, width: int) ->
             results.append((output, *torch.autograd.grad(output, given, above)))
     except (TypeError, RuntimeError, AttributeError):  # it takes something else, or its kernel is not to be had
         return False
-    return all(
-        own.shape == other.shape
-        and own.dtype == other.dtype
-        and bool((own.float() - other.float()).norm() <= _SAME[weight.dtype] * own.float().norm())
-        for own, other in zip(*results, strict=True)
-    )
+    return _near(results[0], results[1], _SAME[weight.dtype])
 
 
 def _is_silu(activation: nn.Module, device: torch.device) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from aeplus.models.decoder import Decoder, at_least_float32
+from aeplus.models.kernels import Fused
 from aeplus.models.tokens import TokenRow, encode, pad
 from aeplus.models.variants import Variants, variant_parts
 
@@ -75,13 +76,14 @@ def score_variants(
     _ = decoder.scale  # by a pass of its own, which is none of variants
     distinct = {(row.ids, row.answer): row for row in rows}
     ordered = sorted(distinct.values(), key=lambda row: len(row.ids))
+    fused = Fused([*decoder.layers, *decoder.after], tried=decoder.tried.fused)
 
     def score(share: Sequence[TokenRow]) -> list[tuple[AnswerScore, ...]]:
         found: list[list[AnswerScore]] = [[] for _ in range(len(variants))]
         longest = max((len(row.ids) for row in share), default=1)
         for part in variant_parts(len(variants), longest, batch_tokens):
             some, count = variants.some(part.start, part.stop), len(part)
-            with some.applied():
+            with some.applied(), fused.applied():
                 for batch in batches(share, max(1, batch_tokens // count)):
                     scores = _answer_scores(list(batch) * count, *_logits_of(decoder, batch, count))
                     for number, place in enumerate(part):

@@ -142,6 +142,11 @@ class Replay:
         if self._cache is not None and not getattr(self.decoder.config, "num_kv_shared_layers", 0):
             self._cache.forget(range(1, self.first))  # the first layer's tell how long the prefix is
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which its layers run."""
+        return self._dtype or self.hidden.dtype
+
     def run(self, hidden: Tensor, start: int, stop: int) -> Tensor:
         """Takes hidden states ``[rows, tokens, o]`` that enter layer ``start`` to the input of layer ``stop``.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from aeplus.models.decoder import Decoder, at_least_float32
 from aeplus.models.hooks import on_input
+from aeplus.models.kernels import Fused
 from aeplus.models.replay import Replay, freezes_prefix, response_of
 from aeplus.models.sites import EditSite
 from aeplus.models.variants import Variants
@@ -37,7 +38,9 @@ class KeyReader:
 
     def __init__(self, decoder: Decoder, rows: BatchRows, sites: list[EditSite], chunk_tokens: int = 4096) -> None:
         self.decoder = decoder
-        self._parts = [_Rows(decoder, part, sites) for part in _in_parts(rows, _TIMES * chunk_tokens)]
+        self._fused = Fused(decoder.layers[: sites[-1].layer + 1], tried=decoder.tried.fused)
+        with self._fused.applied():
+            self._parts = [_Rows(decoder, part, sites) for part in _in_parts(rows, _TIMES * chunk_tokens)]
         self.device = self._parts[0].device
 
     def restart(self) -> None:
@@ -58,7 +61,8 @@ class KeyReader:
         Returns:
             Keys ``[d, n]``, where the site is, and values ``[o, n]``, on :attr:`device`.
         """
-        keys, values = zip(*(part.read(site, at, every=every) for part in self._parts), strict=True)
+        with self._fused.applied():
+            keys, values = zip(*(part.read(site, at, every=every) for part in self._parts), strict=True)
         return _joined(keys), _joined(values)
 
     def beside(self, count: int) -> "KeyReader":
@@ -103,7 +107,8 @@ class KeyReader:
         Returns:
             For each site the hidden states at its output, averaged over the contexts as keys are, ``[o, n]``.
         """
-        found = [part.follow(own) for part, own in zip(self._parts, self._split(delta), strict=True)]
+        with self._fused.applied():
+            found = [part.follow(own) for part, own in zip(self._parts, self._split(delta), strict=True)]
         return [_joined(states) for states in zip(*found, strict=True)]
 
     def curved(self, sites: Sequence[EditSite]) -> bool:

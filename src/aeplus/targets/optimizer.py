@@ -240,7 +240,8 @@ def _learned(
     first, groups = layer + 1, joint_groups(rows, options.joint)
     fused = Fused([*decoder.layers[first:], *decoder.after], tried=decoder.tried.fused)
     at_once = tokens_at_once(decoder, rows, first, options.chunk_tokens, fused=fused.both)
-    parts, initial = target_parts(decoder, rows, first, at_once, groups)
+    with Fused([*decoder.layers, *decoder.after], tried=decoder.tried.fused).applied():
+        parts, initial = target_parts(decoder, rows, first, at_once, groups)
     n = len(initial)  # targets: fewer than edits where some are joint
     target_of = torch.tensor(groups, device=initial.device)
     if not bool(torch.isfinite(initial).all()):

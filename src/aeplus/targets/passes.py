@@ -8,6 +8,7 @@ Notation: ``n`` targets, ``o`` hidden size.
 """
 
 import functools
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -77,7 +78,6 @@ class Passes:
         self._bundles: list[list[TargetPart]] = []
         # With its parts, whose memory a recording reads, and whose names are theirs only while they are there.
         self._recorded: dict[tuple[int, ...], tuple[list[TargetPart], Pass]] = {}
-        self._met = False  # whether a pass has run as usual where they are recorded
 
     def take(self, parts: Sequence[TargetPart]) -> None:
         """From now on runs these parts; what has been recorded of bundles that stay is kept."""
@@ -109,8 +109,10 @@ class Passes:
         name = _name(bundle)
         if self._record is not None and name not in self._recorded and runs_left >= _WORTH:
             try:
-                if not self._met:
-                    self._met = True
+                # Libraries keep what they set up for each thread.
+                setting = threading.get_ident(), self._delta.device, bundle[0].replay.dtype
+                if setting not in self._decoder.tried.recorded:
+                    self._decoder.tried.recorded.add(setting)
                     return self._record.first(lambda: self._there_and_back(bundle))
                 self._recorded[name] = bundle, self._record.record(lambda: self._there_and_back(bundle))
             except RuntimeError as error:
