@@ -286,10 +286,13 @@ class Bench:
     def floor(self, clock: Clock, flops: float, moved: float) -> dict[str, float]:
         """The least that each phase takes at some speeds."""
         shape, works = self.shape, dict.fromkeys(PHASES, Work())
-        done = 0
+        done, batch = 0, None
         for arguments, found in clock.calls["targets"]:
             rows: BatchRows = arguments[1]
-            works["targets"] += self._targets(rows, found)
+            works["targets"] += self._targets(rows, arguments[2], found)
+            if rows is batch:  # where each layer has its own targets, a batch is asked for them once for each
+                continue
+            batch = rows
             heads = [len(ids) for ids in rows.up_to_subject()]
             works["keys"] += keys_work(shape, self.layers, sum(heads), sum(heads[:: rows.contexts]))
             works["solve"] += solve_work(shape, len(self.layers), rows.edits, done, shape.intermediate // 10)
@@ -301,7 +304,7 @@ class Bench:
         works["fixed"] = Work(0.0, float(shape.weight_bytes))  # the digest reads every weight
         return {phase: work.seconds(flops, moved) for phase, work in works.items()}
 
-    def _targets(self, rows: BatchRows, found: Targets) -> Work:
+    def _targets(self, rows: BatchRows, layer: int, found: Targets) -> Work:
         evaluated = (found.steps + 1).clamp(max=self.options.steps).tolist()
         own = [rows.prompts[i * rows.contexts : (i + 1) * rows.contexts] for i in range(rows.edits)]
         tokens = [sum(len(row.ids) - 1 - row.mark for row in edit) + 1 for edit in own]
@@ -310,7 +313,7 @@ class Bench:
         each = [[e > step for e in evaluated] for step in range(max(evaluated))]
         run = [sum(t for t, active in zip(tokens, step, strict=True) if active) for step in each]
         predicted = [sum(t for t, active in zip(asked, step, strict=True) if active) for step in each]
-        return targets_work(self.shape, self.layers[-1] + 1, run, predicted, recorded)
+        return targets_work(self.shape, layer + 1, run, predicted, recorded)
 
     def reference(self, count: int) -> float:
         """Seconds per edit of the plain optimizer, in the same dtype, on some of the edits."""

@@ -48,7 +48,10 @@ def tiny_model(kind: str = "llama", seed: int = 0, attention: str = "sdpa", **ch
 
     torch.manual_seed(seed)
     config = AutoConfig.for_model(kind, **{**CONFIGS[kind], **changes})
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    try:
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    except ValueError:  # some families have torch's attention in later versions of transformers only
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:  # fresh models answer alike everywhere; larger weights tell prompts apart
