@@ -150,6 +150,7 @@ class EditOptions(TypedDict, total=False):
     aligned_power: float
     aligned_floor: float | None
     aligned_leakage: float | None
+    facts_leakage: float | None
     max_rank: int | None
     max_leakage: float | None
     max_growth: float | None

@@ -171,7 +171,7 @@ def test_which_numbers_act() -> None:
     smoothing = {"smoothing_steps", "smoothing_share", "smoothing_threshold", "smoothing_mode"}
     smoothing |= {"selection", "selection_scope"}
     searched = {"epsilon", "relative", "search_block", "search_unsmoothed"}
-    aligned = {"aligned_share", "aligned_left", "aligned_power", "aligned_floor", "aligned_leakage"}
+    aligned = {"aligned_share", "aligned_left", "aligned_power", "aligned_floor", "aligned_leakage", "facts_leakage"}
     aligned.add("search_unsmoothed")
     strength = {"prior_strength", "prior_by_place"}
     expected = {
@@ -242,6 +242,7 @@ def test_numbers_that_do_not_act_change_nothing() -> None:
         "threshold": 0.3, "alpha": 7.0, "ridge": 0.7, "own_ridge": 0.9, "prior_strength": 3.0, "epsilon": 0.5,
         "prior_by_place": True, "search_block": 3, "search_unsmoothed": True, "selection_scope": "layer",
         "aligned_share": 0.9, "aligned_left": 0.3, "aligned_power": 2.0, "aligned_floor": 0.1, "aligned_leakage": 0.5,
+        "facts_leakage": 0.2,
         "relative": True, "max_rank": 1, "max_leakage": 0.1, "max_growth": 3.0, "smoothing_steps": 4,
         "smoothing_share": 0.9, "smoothing_threshold": 0.1, "smoothing_mode": "sequential", "keep_share": 0.1,
         "main_energy": 0.9, "main_strength": 0.1, "restrain_base": 2.0,

@@ -6,7 +6,7 @@ model and an ablation is one switch.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from aeplus.errors import InputError, require_not_negative, require_positive, require_types
@@ -131,6 +131,8 @@ class Method:
         aligned_floor: ``c``, in units of C; by default what ``aligned_left`` and ``aligned_leakage`` lead to.
         aligned_leakage: The most that the direction of one edit may add to ``tr(Δ C Δᵀ) / tr(W C Wᵀ)``; the edit keeps
             more of its residual then. On the residuals of the first smoothing iteration, as ``max_leakage``.
+        facts_leakage: The same where facts that must survive are named, if it is less: an edit that collides with one
+            of them may then reach its target less far.
         max_rank: Maximum number of eigenvectors in P̃.
         max_leakage: Largest ``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` that P̃ may lead to on the residuals of its search, which are
             those of the first smoothing iteration; later ones can leak up to four times as much.
@@ -187,6 +189,7 @@ class Method:
     aligned_power: float = 1.0
     aligned_floor: float | None = None
     aligned_leakage: float | None = 1.0
+    facts_leakage: float | None = 0.01
     max_rank: int | None = None
     max_leakage: float | None = None
     max_growth: float | None = 1.05
@@ -214,7 +217,7 @@ class Method:
             self,
             "method",
             *("prior_strength", "epsilon", "max_rank", "max_leakage", "smoothing_threshold", "restrain_every"),
-            *("aligned_power", "aligned_leakage"),
+            *("aligned_power", "aligned_leakage", "facts_leakage"),
         )
         for name, choices in switch_choices().items():
             if getattr(self, name) not in choices:
@@ -223,6 +226,11 @@ class Method:
                 raise InputError(msg)
         self._check_ranges()
         self._check_composition()
+
+    def beside_facts(self) -> "Method":
+        """The composition as it edits where facts that must survive are named: P̃ may leak less."""
+        bounds = [bound for bound in (self.aligned_leakage, self.facts_leakage) if bound is not None]
+        return replace(self, aligned_leakage=min(bounds, default=None))
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> "Method":

@@ -140,7 +140,15 @@ RELAXATIONS: dict[str, Part[Callable[["Method", Widening], Relaxed] | None]] = {
     "none": Part(None),
     "aligned": Part(
         _aligned,
-        ("aligned_share", "aligned_left", "aligned_power", "aligned_floor", "aligned_leakage", "search_unsmoothed"),
+        (
+            "aligned_share",
+            "aligned_left",
+            "aligned_power",
+            "aligned_floor",
+            "aligned_leakage",
+            "facts_leakage",
+            "search_unsmoothed",
+        ),
     ),
     "bounded": Part(_bounded, (*_SEARCH, "max_rank", "max_leakage", "max_growth")),
     "paper": Part(_searched, _SEARCH),

@@ -264,9 +264,10 @@ class EditSession:
         if self.method.closed_form:
             for layer in statistics:
                 base_filter(self.method, layer.spectrum)  # a bad threshold is reported before the work
+        method = self.method.beside_facts() if self.statements() else self.method
         restraint, meter = Restraint(self.method, self.sites, self.unedited.once), LeakageMeter(self.sites, statistics)
         builder = BatchBuilder(
-            *(self.decoder, self.tokenizer, self.sites, self.method, options, statistics, contexts, self.seed),
+            *(self.decoder, self.tokenizer, self.sites, method, options, statistics, contexts, self.seed),
             progress=lambda *numbers: self._notify("on_targets_step", *numbers),
             cache=self._target_cache,
             energies=meter.energies,
