@@ -487,7 +487,8 @@ def stop_in_second_batch(workplace: Path, here: Path, sent: signal.Signals, stat
     assert done.returncode == status
     assert "Traceback" not in done.stderr
     assert re.search(
-        r"interrupted: 1 of 3 batches committed; resume with aeplus fit --config .*yaml --ckpt_p", done.stderr
+        r"interrupted: 1 of 3 batches committed, 3 of 7 edits; resume with aeplus fit --config .*yaml --ckpt_p",
+        done.stderr,
     )
     return done.stderr
 

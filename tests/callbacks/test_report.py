@@ -55,7 +55,7 @@ def test_a_run_that_is_interrupted_writes_all_that_is_done(
     assert fit() == (130, [1, 4])
     (metrics,) = tmp_path.rglob("metrics.json")
     assert len(json.loads(metrics.read_text())["batches"]) == 4
-    assert "interrupted: 4 of 7 batches committed" in capsys.readouterr().err
+    assert "interrupted: 4 of 7 batches committed, 4 of 7 edits" in capsys.readouterr().err
 
 
 def test_a_batch_that_takes_long_is_written(

@@ -15,6 +15,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ SMALLER = {
     "--model.preserved.window": "32",
 }
 """What a tiny model runs with, over what the block says."""
+OWN = {"edits.jsonl", "edits_0.jsonl", "edits_1.jsonl", "edits_2.jsonl", "tuning.jsonl", "facts.jsonl", "mine.yaml"}
+"""Files that a reader has, which no page makes."""
 
 
 class Parsed(EditCLI):
@@ -81,11 +84,7 @@ def desk(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that a reader of the documentation has: edits, configs and two runs of a tiny model."""
     folder = tmp_path_factory.mktemp("desk")
     shutil.copytree(workplace / "model", folder / "my-model")
-    for name in (
-        "edits",
-        "tuning",
-        *(f"{kind}_{seed}" for kind in ("edits", "bounds_plain", "rewrites") for seed in range(3)),
-    ):
+    for name in ("edits", "tuning", *(f"{kind}_{seed}" for kind in ("edits", "rewrites") for seed in range(3))):
         shutil.copy(workplace / "edits.jsonl", folder / f"{name}.jsonl")
     facts = [{"prompt": "The language of {}", "subject": name, "target_new": "French"} for name in ("France", "Gaul")]
     (folder / "facts.jsonl").write_text("".join(json.dumps(fact) + "\n" for fact in facts))
@@ -184,6 +183,50 @@ def test_markers_say_something_that_is_known() -> None:
 def test_every_command_is_one(block: Block, here: Path) -> None:
     for words in block.commands:
         check_command(words, str(block))
+
+
+@pytest.mark.parametrize("page", sorted({block.page for block in BLOCKS}))
+def test_a_file_is_made_before_it_is_read(page: str) -> None:
+    assert not unmade([block for block in BLOCKS if block.page == page])
+
+
+def test_a_file_that_nothing_makes_is_noticed() -> None:
+    page = (
+        "    aeplus build-stream --kind preserved --seed 0 --out a_0.jsonl\n\nB:\n\n"
+        "    aeplus compare --data.path 'a_{seed}.jsonl' --seeds 0,1 --model.preserved.facts a_0.facts.jsonl\n"
+        "    aeplus capabilities --model edited --data items --out c.json\n\n"
+        "```yaml\ntrainer: {callbacks: b}\ndata: hub\n```\n\n```yaml\ndata: items\n```\n\n    aeplus log c.json\n"
+    )
+    assert unmade(blocks_of(page, "a.md")) == ["a.md:5: a_1.jsonl", "a.md:5: items", "a.md:13: items"]
+
+
+def unmade(blocks: list[Block]) -> list[str]:
+    """Where the blocks of a page read a file, or a folder of tasks, that no command before makes."""
+    made, missing = OWN | set(files_of_pages()) | {"hub"}, list[str]()
+    for block in blocks:
+        read = re.findall(r"^ *data: (\w+)$", block.text, re.MULTILINE) if block.language == "yaml" else []
+        missing += [f"{block}: {name}" for name in read if not _is_made(name, made)]
+        for words in block.commands if block.language == "bash" else []:
+            options = dict(pairwise(words))
+            out = options.get("--out", "")
+            named = [word for word in words if re.search(r"[\w}]\.(jsonl|json|yaml|csv|txt)$", word)]
+            named += [options["--data"]] if "--data" in options else []
+            seeds = options.get("--seeds", "").split(",")
+            read = [
+                name.replace("{seed}", seed)
+                for name in named
+                if name not in (out, options.get("--json"))
+                for seed in seeds
+            ]
+            missing += [f"{block}: {name}" for name in read if not _is_made(name, made)]
+            made |= {out, re.sub(r"\.jsonl$", ".facts.jsonl", out)}
+    return list(dict.fromkeys(missing))
+
+
+def _is_made(name: str, made: set[str]) -> bool:
+    """Whether every part of a list is made, lies in a folder that is, or belongs to a run of the reader's."""
+    parts = [part for part in name.split(",") if "." in part or part == name]
+    return all({part, part.split("/")[0]} & made or part.startswith("lightning_logs/") for part in parts)
 
 
 def test_the_examples_of_help_parse(here: Path) -> None:

@@ -22,6 +22,7 @@ from aeplus.run.hooks import EditCallback, EditingModule, opened_session, sessio
 from aeplus.run.report import environment, print_summary
 from aeplus.run.session import EditSession
 from aeplus.utils.paths import check_output
+from aeplus.utils.tables import counted
 
 _REST = 5.0, 20.0  # seconds between two writes while batches are committed, and times what the last one took
 
@@ -148,7 +149,8 @@ class JournalWriter(EditCallback):
         how = f"; resume with {command}" if command is not None else ""
         total = committed + session.data.batches
         what = "interrupted" if interrupted else "stopped"
-        print(f"\n{what}: {committed} of {total} batches committed{how}", file=sys.stderr)
+        edits = f"{session.report.edits_done} of {counted(len(session.data.requests), 'edit')}"
+        print(f"\n{what}: {committed} of {total} batches committed, {edits}{how}", file=sys.stderr)
 
     def write(self, trainer: Trainer, session: EditSession) -> None:
         """Writes ``metrics.json`` as the report now is; for callbacks that add to it."""

@@ -123,8 +123,8 @@ def null_soft_filter(
 ) -> Tensor:
     """A null space whose directions are penalized by their use, `f(σ) = 1[σ < τ] · λ / (λ + α σ)`; solve with ridge λ.
 
-    BetaEdit's filter (https://arxiv.org/abs/2605.09285). With α = 0 it is `null_space_filter`, without a threshold
-    `soft_filter`.
+    BetaEdit's filter (https://arxiv.org/abs/2605.09285). In the limit α → 0 it is `null_space_filter`,
+    without a threshold `soft_filter`.
 
     Args:
         spectrum: Spectrum of `C`, `[d]` and `[d, d]`.

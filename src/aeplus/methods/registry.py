@@ -158,12 +158,15 @@ METHODS: dict[str, NamedMethod] = {
         ),
         NamedMethod(
             "prune_plus",
-            "PRUNE with the three components of AlphaEdit+'s paper",
+            "PRUNE with the three components of AlphaEdit+'s paper, with our P̃",
             *_PLUS_PAPER,
             {**_PLUS, "treatment": "restrain"},
         ),
         NamedMethod(
-            "blue_plus", "BLUE with the three components of AlphaEdit+'s paper", *_PLUS_PAPER, {**_PLUS, **_BLUE}
+            "blue_plus",
+            "BLUE with the three components of AlphaEdit+'s paper, with our P̃",
+            *_PLUS_PAPER,
+            {**_PLUS, **_BLUE},
         ),
     )
 }

@@ -114,6 +114,16 @@ def test_methods_without_targets_smoothing_or_all_layers(method: str) -> None:
     assert [f.smoothed for f in found] == [None if method == "kde" else False] * 2
 
 
+def test_edits_below_the_aligned_share_conflict_with_preserved_knowledge() -> None:
+    free = [f.free or 0 for f in findings_of(module_of(tiny_model()), records()[:3], 3, targets=False, length=1)]
+    module = module_of(tiny_model(), aligned_share=sorted(free)[1])
+    found = findings_of(module, records()[:3], 3, targets=False, length=1)
+    assert [f.conflicting for f in found] == [share == min(free) for share in free]
+    assert ["conflicts with preserved knowledge" in f.remarks() for f in found] == [f.conflicting for f in found]
+    (without,) = findings_of(module_of(tiny_model(), "memit"), records()[:1], 1, targets=False, length=1)
+    assert (without.free, without.conflicting, without.remarks()) == (None, None, without.notes)
+
+
 def test_edits_of_one_batch_that_have_one_key_are_named() -> None:
     facts = [{"prompt": prompt, "subject": "Rome", "target_new": "Paris"} for prompt in ("{} is", "{} has", "In {} is")]
     found = findings_of(module_of(tiny_model()), [*facts, facts[0]], 3, targets=False, length=1)

@@ -88,6 +88,7 @@ def run(options: Namespace) -> int:
         "edited layers": ", ".join(str(site.layer) for site in session.sites),
         "method": session.method.label,
         "edits": f"{len(findings)} of {paths}, in batches of {data.batch_size}",
+        "edits that conflict with preserved knowledge": str(sum(bool(f.conflicting) for f in findings)),
         "contradictory edits": str(sum(bool(f.contradictions) for f in findings)),
         "duplicates": str(sum(bool(f.doubles) for f in findings)),
         "edits with tokenization warnings": str(sum(bool(f.notes) for f in findings)),

@@ -89,6 +89,7 @@ def examine(
             target=request.target_new,
             s_K0=with_preserved.s[i],
             free=None if free is None else free[i],
+            conflicting=None if free is None else free[i] < method.aligned_share,
             nearest_K0=preserved.texts[with_preserved.index[i]],
             s_Kp=with_prior.s[i],
             nearest_Kp=with_prior.number(i),

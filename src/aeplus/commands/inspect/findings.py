@@ -105,6 +105,8 @@ class Finding:
         s_K0: s(k, K0), with preserved keys.
         free: ``‖P k‖ / ‖k‖``, the share of its key in the null space, mean over the edited layers; ``None`` for a
             method without a null space.
+        conflicting: Whether that is below the method's ``aligned_share``, so that it conflicts with preserved
+            knowledge; ``None`` for a method without a null space.
         nearest_K0: The preserved text whose last token's key is most similar, at the layer where s is largest.
         s_Kp: s(k, Kp), with the edits of previous batches.
         nearest_Kp: The position of the most similar of them; ``None`` in the first batch.
@@ -154,6 +156,7 @@ class Finding:
     subject_token: int = 0
     target_token: int = 0
     length: float | None = None
+    conflicting: bool | None = None
 
     @property
     def place(self) -> str:
@@ -168,13 +171,14 @@ class Finding:
         return asdict(self)
 
     def remarks(self) -> list[str]:
-        """Contradictions, duplicates, shared keys and tokenization warnings, a sentence each."""
+        """Conflict, contradictions, duplicates, shared keys and tokenization warnings, a sentence each."""
+        held = ["conflicts with preserved knowledge"] if self.conflicting else []
         against = [f"contradicts edit {c.edit} ({c.target}{self._when(c)})" for c in self.contradictions]
         again = [f"duplicate of edit {c.edit}{self._when(c)}" for c in self.doubles]
         shared = [f"has one key with edit {', '.join(map(str, self.one_key))}"] if self.one_key else []
         numbers = ", ".join(map(str, self.one_subject))
         maybe = [f"may change what edit {numbers} says, if they ask for one fact"] if numbers else []
-        return [*against, *again, *shared, *maybe, *self.notes]
+        return [*held, *against, *again, *shared, *maybe, *self.notes]
 
     def _when(self, clash: Clash) -> str:
         return ", in the same batch" if clash.batch == self.batch else f", batch {clash.batch}"
