@@ -314,6 +314,7 @@ class ClosedForm:
 
         Returns:
             The edits, and where layers that share the way normalize, the largest share of it that is left; else 0.
+            Processes that run the model together get the same.
         """
         self._reader.restart()
         edits: list[LayerEdit] = []
@@ -332,4 +333,5 @@ class ClosedForm:
         first = self._targets[0]
         if first.parts == 1 or not self._reader.curved(self._sites):
             return edits, 0.0
-        return edits, float(self._reader.left(first.at, first.values_at(iteration), starts[0]).max())
+        left = self._reader.left(first.at, first.values_at(iteration), starts[0])
+        return edits, self._reader.decoder.ranks.together(float(left.max()))

@@ -296,7 +296,7 @@ def plan_change(replay: Replay, hidden: Tensor, column: Tensor, sites: Sequence[
         best, aim, missing = (
             torch.where(better[:, None], new, old) for new, old in ((change, best), (tried, aim), (lacking, missing))
         )
-        if bool((least < 0.1 * _NEAR * way).all()):
+        if replay.decoder.ranks.together(bool((least < 0.1 * _NEAR * way).all())):
             break
     return torch.where((least <= enough)[:, None], best, 0.0)
 

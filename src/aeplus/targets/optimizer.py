@@ -239,7 +239,8 @@ def _learned(
     anchor = options.length(layer) if options.norm == "anchor" else None
     first, groups = layer + 1, joint_groups(rows, options.joint)
     fused = Fused([*decoder.layers[first:], *decoder.after], tried=decoder.tried.fused)
-    at_once = tokens_at_once(decoder, rows, first, options.chunk_tokens, fused=fused.both)
+    ranks = decoder.ranks
+    at_once = ranks.together(tokens_at_once(decoder, rows, first, options.chunk_tokens, fused=fused.both))
     with Fused([*decoder.layers, *decoder.after], tried=decoder.tried.fused).applied():
         parts, initial = target_parts(decoder, rows, first, at_once, groups)
     n = len(initial)  # targets: fewer than edits where some are joint
@@ -295,7 +296,9 @@ def _learned(
             active = active & (first_choice < _STEPS_ON_TOP)
         looks = last or (step + 1) % every == 0
         if looks:
-            *still, good = decoder.ranks.together(torch.cat([active, finite[None]]).tolist())
+            *still, good = ranks.together(torch.cat([active, finite[None]]).tolist())
+            if ranks.sharded:  # whose own sums may round to another answer
+                active = torch.tensor(still, device=active.device)
             if not good:
                 msg = "expected a finite loss, got NaN or infinity for an edit; use model.dtype float32 or bfloat16."
                 raise InputError(msg)
@@ -349,7 +352,7 @@ def _within_reach(steering: Steering, delta: Tensor, longest: Tensor, *, looks: 
     for _ in range(_SHORTENINGS):
         reached = steering.nearest(steering.values + aim, looks=looks) - steering.values
         excess = reached.norm(dim=1) / longest
-        if looks and bool((excess <= 1).all()):
+        if looks and steering.agree(bool((excess <= 1).all())):
             break
         aim = aim / excess.clamp(min=1)[:, None]
     return reached
