@@ -4,16 +4,22 @@ Notation: ``d``, ``o`` inputs and outputs of the edited matrices, ``V`` vocabula
 number.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from aeplus.models.decoder import Decoder
 from aeplus.models.finding import text_config
+from aeplus.models.placing import devices_of, free_bytes
 
 # A card to weigh one cost against another: operations and bytes a second, seconds and number of a layer's launches.
 _CARD = (4e14, 3e12, 4e-6, 35)
 _LOGIT_BYTES = 16  # logits in float32, their softmax, and the gradients of both
 POSITIONS = 256  # whose logits a step of the targets has at once
+MEMORY_SHARE = 0.3  # of what a GPU has free, for one pass: a recorded one and another may be held side by side
+_WIDE = 4  # numbers for each input of an edited matrix that a token has while its layer runs
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,32 @@ class ModelShape:
     def logits(self, predicted: int) -> int:
         """Bytes of the logits of some predicted positions, as many as a step has at once."""
         return min(predicted, POSITIONS) * self.vocabulary * _LOGIT_BYTES
+
+
+def tokens_ahead(
+    decoder: Decoder,
+    usual: int,
+    most: int,
+    predicted: float = 0.0,
+    free: Callable[[torch.device], int] | None = None,
+) -> int:
+    """How many tokens may run at once where nothing is kept for a way back.
+
+    Args:
+        decoder: The model.
+        usual: How many where memory is not asked: on a CPU, which gains nothing from more.
+        most: The most on a GPU, where fewer fit into :data:`MEMORY_SHARE` of what is free.
+        predicted: Positions whose logits are needed, for each token.
+        free: Bytes that a device has left, to be asked instead of the device; a CPU is not asked by default.
+    """
+    if free is None:
+        if decoder.device.type != "cuda":
+            return usual
+        free = free_bytes
+    shape = ModelShape.of(decoder)
+    each = _WIDE * shape.intermediate * shape.width + predicted * shape.vocabulary * _LOGIT_BYTES
+    room = MEMORY_SHARE * min(map(free, devices_of(decoder.layers, decoder.device)))
+    return decoder.ranks.together(max(1, min(most, int(room / each))))
 
 
 def _kv(config: Any, hidden: int) -> int:

@@ -52,7 +52,7 @@ class TargetOptions:
         context_length: Maximum number of sampled tokens in each prefix.
         chunk_tokens: Maximum number of tokens run at once; bounds the memory of a step. On a GPU fewer are, where
             what they keep for the way back would take more than 0.3 of the free memory, or 3 GiB. Keys are read four
-            times as many at once.
+            times as many at once, on a GPU within 0.3 of the free memory.
         joint: Edits of a batch that have one key, such as several facts of one subject, share one target, learned for
             all of them together (MEMIT-Merge, https://arxiv.org/abs/2502.07322); otherwise each has a target of its
             own, and the update can only reach their mean.
