@@ -175,6 +175,7 @@ class Memory:
         preserved: Preserved knowledge of all edited layers: directions outside the null space, and a sample of keys.
         snapshot: The edited layers as they were before the batch, and before the call.
         statistics: What collecting statistics needs, once: a sum of products for each layer.
+        earlier: Keys of earlier edits, and their products or, of more than ``d``, their moment, plain and weighted.
     """
 
     activations: int
@@ -182,11 +183,12 @@ class Memory:
     preserved: int
     snapshot: int
     statistics: int
+    earlier: int = 0
 
     @property
     def editing(self) -> int:
         """The most that is held at once while batches are edited."""
-        return self.activations + self.logits + self.preserved + self.snapshot
+        return self.activations + self.logits + self.preserved + self.snapshot + self.earlier
 
 
 def memory(
@@ -197,9 +199,10 @@ def memory(
     predicted: int,
     outside: int,
     attended: int = 0,
-    sample: int = 1000,
+    sample: int = 2048,
     *,
     fused: bool = False,
+    earlier: int = 0,
 ) -> Memory:
     """The memory that editing takes above the weights.
 
@@ -213,12 +216,16 @@ def memory(
         attended: Cached tokens that they attend to.
         sample: Sampled preserved keys of each layer.
         fused: Whether norms and gates are one kernel each.
+        earlier: Edits of earlier batches.
     """
     d, o = shape.intermediate, shape.hidden
+    # In float64; products have room for a quarter more.
+    products = 8 * round((1.25 * earlier) ** 2) if earlier <= d else 2 * 8 * d * d
     return Memory(
         activations=round(shape.held(tokens, shape.layers - first, attended, fused=fused)),
         logits=shape.logits(predicted),
         preserved=sites * 4 * d * (outside + sample),
         snapshot=sites * 2 * shape.width * o * d,
         statistics=sites * 8 * d * d,
+        earlier=sites * (4 * d * earlier + products),
     )
