@@ -15,6 +15,7 @@ import resource
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -147,6 +148,7 @@ class Clock:
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self.calls: dict[str, list[tuple[tuple[Any, ...], Any]]] = {}
+        self.counts: Counter[str] = Counter()  # calls of each function
         self._inside: list[float] = []
 
     def timed(self, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -163,6 +165,7 @@ class Clock:
                 self.seconds[phase] += took - self._inside.pop()
                 if self._inside:
                     self._inside[-1] += took
+            self.counts[function.__name__] += 1
             self.calls.setdefault(phase, []).append((args, result) if phase in self.kept else ((), None))
             return result
 
@@ -176,6 +179,7 @@ class Clock:
             patch.object(KeyReader, "__init__", self.timed("keys", KeyReader.__init__)),
             patch.object(KeyReader, "read", self.timed("keys", KeyReader.read)),
             patch.object(BatchEdit, "candidate", self.timed("solve", BatchEdit.candidate)),
+            patch.object(BatchEdit, "final", self.timed("solve", BatchEdit.final)),
             patch.object(EditSession, "validate", self.timed("validate", EditSession.validate)),
         ):
             yield
@@ -398,7 +402,7 @@ def main() -> None:
                 base = clock if targets == "last" else bench.phases("alphaedit", targets=targets)
                 plus = bench.phases("alphaedit_plus", every=True, smooth=True, targets=targets)
                 ratio = editing(plus) / editing(base)
-                candidates = len(plus.calls["solve"]) / -(-options.edits // options.batch)
+                candidates = plus.counts["candidate"] / -(-options.edits // options.batch)
                 print(f"AlphaEdit+, targets {targets}, {candidates:g} candidates a batch: {editing(plus):.3f} s, "
                       f"{ratio:.2f} times AlphaEdit with such targets")  # fmt: skip
                 print("  " + ", ".join(f"{phase} {plus.seconds[phase]:.3f}" for phase in PHASES[2:]))

@@ -8,6 +8,7 @@ The tables of docs/scaling.md.
 from dataclasses import dataclass
 
 from aeplus.models.costs import Memory, ModelShape, memory
+from aeplus.preserved.statistics import PreservedOptions
 from aeplus.targets.packing import MOST_MEMORY
 from floors import Work, forward_work, keys_work, solve_work, statistics_work, targets_work
 
@@ -21,6 +22,7 @@ SUFFIX, ANSWER, HEAD, PREFIX = (
 )  # tokens: from the subject's last on, of answers, up to the subject, contexts
 CACHED = (HEAD - 1 + PREFIX) / SUFFIX  # cached tokens for each that is run, padded
 PROMPTS, PROMPT = 150, 12  # of the validation set
+EARLIER = 10_000  # edits, for what is kept of them
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,16 @@ def tokens_at_once(shape: ModelShape, first: int) -> int:
     return shape.tokens_within(MOST_MEMORY, shape.layers - first, ANSWER / SUFFIX, CACHED, fused=True)
 
 
-def sizes(shape: ModelShape, sites: range) -> Memory:
-    """The memory of editing above the weights."""
+def sizes(shape: ModelShape, sites: range, earlier: int = 0) -> Memory:
+    """The memory of editing above the weights, after some earlier edits."""
     first = sites[-1] + 1
     tokens = min(tokens_at_once(shape, first), EDITS * (CONTEXTS * SUFFIX + 1))
     return memory(
         *(shape, first, len(sites), tokens, tokens * ANSWER // SUFFIX, shape.intermediate // 10),
         attended=round(tokens * CACHED),
+        sample=PreservedOptions().sample,
         fused=True,
+        earlier=earlier,
     )
 
 
@@ -85,6 +89,7 @@ def scaling_tables() -> str:
     for part in ("activations", "logits", "preserved", "snapshot"):
         rows[part] = [getattr(held[name], part) for name in names]
     rows["editing, above the weights"] = [held[name].editing for name in names]
+    rows[f"after {EARLIER:,} edits, more"] = [sizes(*SHAPES[name], earlier=EARLIER).earlier for name in names]
     rows["statistics, once"] = [held[name].statistics for name in names]
     text = [f"| GiB | {' | '.join(names)} |", line]
     text += [f"| {part} | {' | '.join(f'{value / GIB:.1f}' for value in values)} |" for part, values in rows.items()]

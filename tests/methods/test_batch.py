@@ -1,5 +1,6 @@
 """A batch's candidates on a real forward pass, against the dense formulas and the way back."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from aeplus.methods.batch import BatchEdit
 from aeplus.methods.closed_form import ClosedForm
 from aeplus.methods.compositions import named_method
 from aeplus.methods.method import Method
+from aeplus.models.costs import tokens_ahead
 from aeplus.models.decoder import Decoder
 from aeplus.models.sites import Snapshot
 from aeplus.preserved.statistics import LayerStatistics
@@ -241,3 +243,17 @@ def test_the_first_layer_is_read_once_for_all_candidates(monkeypatch: pytest.Mon
     assert len(batch.editor.propose_all()) == 5
     assert read.count(1) == 1
     assert read.count(2) == 3
+
+
+@pytest.mark.parametrize(("free", "parts"), [(None, 11), (2**36, 2), (2**25, 11)])
+def test_all_candidates_of_a_hundred_edits_run_in_as_few_passes_as_memory_is_for(
+    free: int | None, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, batch, _ = make("llama", named_method("alphaedit_plus", **NUMBERS, smooth=True, smoothing_steps=10))
+    asked: list[range] = []
+    monkeypatch.setattr(ClosedForm, "_edit_beside", lambda editor, part, first: asked.append(part) or [])
+    ask = None if free is None else lambda _: free
+    monkeypatch.setattr(closed_form, "tokens_ahead", partial(tokens_ahead, free=ask))
+    monkeypatch.setattr(KeyReader, "tokens", property(lambda _: 100 * 6 * 17))
+    batch.editor.propose_all()
+    assert len(asked) == parts

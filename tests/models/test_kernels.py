@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.models.llama import modeling_llama
 
 from aeplus.edits import EditRequest
@@ -229,3 +230,63 @@ def test_what_is_no_pair_of_queries_and_keys_is_turned_by_the_model() -> None:
     rotary(q.bfloat16(), k.bfloat16(), cos, cos)  # turned in float32
     rotary(q, k, cos.requires_grad_(), cos)
     assert len(given) == 4
+
+
+def test_what_is_missing_is_left_to_the_models_function() -> None:
+    def own(q: Tensor, k: Tensor | None = None, cos: Any = None, sin: Any = None) -> tuple[Any, Any]:
+        return "own", k
+
+    q = torch.ones(2, 4, 3, 8)
+    rotary = turned_by(own)
+    assert rotary(q) == ("own", None)
+    assert rotary(q=q, k=q, cos=q[:1, 0]) == ("own", q)
+    assert rotary(q=q, k=q, cos=q[:1, 0], sin=q[:1, 0])[0] != "own"
+
+
+def test_on_a_gpu_what_float32_does_not_hold_is_turned_by_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnGpu(Tensor):
+        is_cuda = True
+
+    asked: list[torch.dtype] = []
+
+    def own(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        asked.append(q.dtype)
+        return q, k
+
+    monkeypatch.setattr("aeplus.models.rotary.turned", lambda states, cos, sin: states)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        q = torch.ones(2, 4, 3, 8, dtype=dtype).as_subclass(OnGpu)
+        turned_by(own)(q, q, q[:1, 0], q[:1, 0])
+    assert asked == [torch.float64]
+
+
+def test_blocks_in_blocks_end_with_the_outer_one() -> None:
+    model, own = tiny_model("llama"), modeling_llama.apply_rotary_pos_emb
+    outer, also = Fused([model], ON_CPU), Fused([model], ON_CPU)
+    with outer.applied():
+        inside = Fused([model], ON_CPU)
+        assert inside.rotary == [(modeling_llama, own)]
+        turned = modeling_llama.apply_rotary_pos_emb
+        with also.applied(), inside.applied():
+            pass
+        assert modeling_llama.apply_rotary_pos_emb is turned
+        assert all("forward" in vars(module) for module, _ in outer.modules)
+    assert modeling_llama.apply_rotary_pos_emb is own
+    assert not any("forward" in vars(module) for module, _ in outer.modules)
+    with inside.applied():
+        assert modeling_llama.apply_rotary_pos_emb is not own
+    assert modeling_llama.apply_rotary_pos_emb is own
+
+
+@pytest.mark.parametrize("name", ["turned_by", "gated"])
+def test_where_a_kernel_is_not_to_be_had_the_models_own_code_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> Any:
+        message = "Couldn't parse code, please check correctness"  # as torch.cuda.jiterator raises it
+        raise Exception(message)
+
+    whole = Fused([tiny_model("llama")], ON_CPU)
+    monkeypatch.setattr(kernels, name, refused)
+    fused = Fused([tiny_model("llama")], ON_CPU)
+    assert not (fused.rotary if name == "turned_by" else fused.both)
+    assert whole.rotary
+    assert whole.both

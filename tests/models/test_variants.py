@@ -1,9 +1,13 @@
 """Variants side by side against each in the weights."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from aeplus.functional import LowRankUpdate
+from aeplus.models import predict
+from aeplus.models.costs import tokens_ahead
 from aeplus.models.decoder import Decoder
 from aeplus.models.predict import score_answers, score_variants
 from aeplus.models.sites import Snapshot
@@ -47,6 +51,26 @@ def test_long_rows_run_with_few_variants_at_once(monkeypatch: pytest.MonkeyPatch
     score_variants(decoder, [TokenRow(tuple(range(5, 25)), answer=19)], Variants(sites, updates), 60)
     assert sum(tokens) >= 6 * 19
     assert max(tokens) <= 60
+
+
+def test_with_free_memory_all_variants_of_a_validation_set_are_scored_in_a_few_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoder = Decoder(tiny_model("llama"))
+    sites, passes = decoder.select([1]), []
+    o, d = sites[0].weight.shape
+    rows = [TokenRow((5, 6 + i, *range(7, 21)), answer=14) for i in range(149)]
+    variants = Variants(sites, [[LowRankUpdate(torch.zeros(o, 1), torch.zeros(1, d))] for _ in range(11)])
+    score_variants(decoder, rows[:1], variants)
+    decoder.model.model.embed_tokens.register_forward_hook(lambda *_: passes.append(1))
+    counts = []
+    for free in (None, lambda _: 2**36, lambda _: 2**22):
+        passes.clear()
+        monkeypatch.setattr(predict, "tokens_ahead", partial(tokens_ahead, free=free))
+        score_variants(decoder, rows, variants)
+        counts.append(len(passes))
+    assert counts[:2] == [14, 2]
+    assert counts[2] > 14
 
 
 def test_half_precision_keeps_its_dtype() -> None:

@@ -1,3 +1,4 @@
+from functools import partial
 from typing import Any
 
 import pytest
@@ -5,8 +6,10 @@ import torch
 
 from aeplus.edits import EditRequest
 from aeplus.functional import LowRankUpdate
+from aeplus.models.costs import tokens_ahead
 from aeplus.models.decoder import Decoder
 from aeplus.models.variants import Variants
+from aeplus.targets import keys as reading
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.rows import batch_rows, sample_contexts
 from tiny import tiny_model, tiny_tokenizer
@@ -104,3 +107,26 @@ def test_no_more_tokens_run_at_once_than_asked_for() -> None:
     for edits in (8, 32, 64):
         KeyReader(decoder, batch_rows(tiny_tokenizer(), many(edits), CONTEXTS), sites, 64).read(sites[0], sites[1])
     assert 128 < most[0] <= 4 * 64
+
+
+def test_keys_are_read_within_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = Decoder(tiny_model("llama"))
+    sites, rows = decoder.select([1, 2]), batch_rows(tiny_tokenizer(), many(32), CONTEXTS)
+    counts = []
+    for free in (2**36, 2**20):
+        monkeypatch.setattr(reading, "tokens_ahead", partial(tokens_ahead, free=lambda _, free=free: free))
+        reader = KeyReader(decoder, rows, sites)
+        counts.append(len(reader._parts))
+        fit = 0.3 * free / (4 * sites[0].weight.shape[1] * 4)
+        assert max(part.tokens for part in reader._parts) <= fit
+    assert counts[0] == 1 < counts[1]
+
+
+def test_what_runs_at_once_is_bounded_by_the_free_memory() -> None:
+    decoder = Decoder(tiny_model("llama"))
+    each = 4 * decoder.sites[0].weight.shape[1] * 4
+    assert tokens_ahead(decoder, 50, 80) == 50  # a CPU is not asked
+    assert tokens_ahead(decoder, 50, 80, free=lambda _: 2**40) == 80
+    assert tokens_ahead(decoder, 50, 80, free=lambda _: 100 * each) == 30
+    assert tokens_ahead(decoder, 50, 80, 0.5, free=lambda _: 100 * each) < 30  # logits
+    assert tokens_ahead(decoder, 50, 80, free=lambda _: 0) == 1

@@ -1,5 +1,6 @@
 """Recorded passes of a step, with a stand-in for a GPU's graphs: what is recorded when, and that nothing changes."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from aeplus.models.kernels import Fused
 from aeplus.targets import optimizer, passes
 from aeplus.targets.optimizer import TargetOptions, Targets, find_targets
 from aeplus.targets.packing import target_parts
-from aeplus.targets.passes import Pass, Passes, Recorder, recorder
+from aeplus.targets.passes import CudaGraphs, Pass, Passes, Recorder, recorder
 from aeplus.targets.rows import batch_rows
 from tiny import tiny_model, tiny_tokenizer
 
@@ -68,6 +69,44 @@ def test_one_pass_of_a_model_runs_as_usual_before_any_is_recorded(monkeypatch: p
     for precision, firsts in (("full", 1), ("full", 1), ("bfloat16", 2), ("bfloat16", 2)):
         find_targets(decoder, rows, 1, replace(OPTIONS, precision=precision))
         assert graphs.firsts == firsts
+
+
+def test_a_first_pass_that_fails_is_no_recording_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(StandIn):
+        def first(self, run: Pass) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            if not self.firsts:
+                self.firsts += 1
+                message = "CUDA out of memory."
+                raise torch.OutOfMemoryError(message)
+            return super().first(run)
+
+    graphs, decoder = Full(), Decoder(tiny_model("llama"))
+    monkeypatch.setattr(optimizer, "recorder", lambda *_: graphs)
+    rows = batch_rows(tiny_tokenizer(), [EditRequest(*edit) for edit in EDITS], [""])
+    with pytest.raises(torch.OutOfMemoryError, match=r"CUDA out of memory\."):
+        find_targets(decoder, rows, 1, OPTIONS)
+    assert not passes._FAILED
+    find_targets(decoder, rows, 1, OPTIONS)
+    assert graphs.firsts == 2  # it has not run yet
+    assert graphs.recorded > 0
+
+
+def test_each_thread_records_in_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, other = torch.device("cuda", 0), []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: object())
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
+    passes._stream.cache_clear()
+    try:
+        mine, again = CudaGraphs(device)._stream, CudaGraphs(device)._stream
+        thread = threading.Thread(target=lambda: other.append(CudaGraphs(device)._stream))
+        thread.start()
+        thread.join()
+    finally:
+        passes._stream.cache_clear()
+    assert mine is again
+    assert other
+    assert other[0] is not mine
 
 
 def test_logits_of_a_few_positions_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

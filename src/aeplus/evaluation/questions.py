@@ -277,7 +277,7 @@ def grade(decoder: Decoder, questions: Sequence[Question], batch_tokens: int = 1
 
 
 def grade_variants(
-    decoder: Decoder, questions: Sequence[Question], variants: Variants, batch_tokens: int = 2048
+    decoder: Decoder, questions: Sequence[Question], variants: Variants, batch_tokens: int | None = None
 ) -> list[Success]:
     """What :func:`grade` says of each of several variants of the model, from one pass.
 
@@ -285,7 +285,8 @@ def grade_variants(
         decoder: The model.
         questions: The questions.
         variants: What the variants add to the weights as they are.
-        batch_tokens: Tokens run at once, those of all variants together.
+        batch_tokens: Tokens run at once, those of all variants together; by default as many as
+            :func:`~aeplus.models.predict.score_variants` takes.
     """
     rows = _graded_rows(questions)
     scores = score_variants(decoder, list(rows.values()), variants, batch_tokens)

@@ -15,6 +15,7 @@ from aeplus.methods.layer import LayerSolver, stored
 from aeplus.methods.layer_targets import TARGETS, Find, LayerTarget, Learning
 from aeplus.methods.measured import LayerEdit
 from aeplus.methods.treatments import TREATMENTS
+from aeplus.models.costs import tokens_ahead
 from aeplus.models.decoder import Decoder
 from aeplus.models.sites import EditSite, Snapshot
 from aeplus.models.variants import Variants, variant_parts
@@ -26,7 +27,8 @@ from aeplus.targets.rows import BatchRows
 if TYPE_CHECKING:
     from aeplus.methods.method import Method
 
-_TOKENS = 8192  # that run side by side
+_TOKENS = 8192  # that run side by side; more on a GPU with the memory for it
+_MOST_TOKENS = 65536
 _ENOUGH = 0.05  # share of the way that may be left where layers that normalize share it
 
 
@@ -233,7 +235,8 @@ class ClosedForm:
         self._reader.restart()
         target = self._targets[0]
         first = self._reader.read(self._sites[0], target.at, every=target.every)  # nothing below is edited yet
-        parts = variant_parts(self.iterations, self._reader.tokens, _TOKENS)
+        at_once = tokens_ahead(self._reader.decoder, _TOKENS, _MOST_TOKENS)
+        parts = variant_parts(self.iterations, self._reader.tokens, at_once)
         return [proposal for part in parts for proposal in self._edit_beside(part, first)]
 
     def _edit_beside(self, iterations: range, first: tuple[Tensor, Tensor]) -> list["Proposal"]:
@@ -314,6 +317,7 @@ class ClosedForm:
 
         Returns:
             The edits, and where layers that share the way normalize, the largest share of it that is left; else 0.
+            Processes that run the model together get the same.
         """
         self._reader.restart()
         edits: list[LayerEdit] = []
@@ -332,4 +336,5 @@ class ClosedForm:
         first = self._targets[0]
         if first.parts == 1 or not self._reader.curved(self._sites):
             return edits, 0.0
-        return edits, float(self._reader.left(first.at, first.values_at(iteration), starts[0]).max())
+        left = self._reader.left(first.at, first.values_at(iteration), starts[0])
+        return edits, self._reader.decoder.ranks.together(float(left.max()))

@@ -221,7 +221,7 @@ class _Learner:
         adam = torch.optim.AdamW(self.deltas, lr=options.learning_rate, weight_decay=options.weight_decay)
         for step in range(steps + 1):
             loss, gradients = self._evaluate(bundles, edits, always, gradient=step < steps)
-            losses = loss.tolist()  # the one round trip to the host
+            losses = self._decoder.ranks.together(loss.tolist())  # the one round trip to the host
             if not all(math.isfinite(value) for value in losses):
                 msg = (
                     "expected a finite loss, got NaN or infinity for some edit; use a smaller "

@@ -4,16 +4,22 @@ Notation: ``d``, ``o`` inputs and outputs of the edited matrices, ``V`` vocabula
 number.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from aeplus.models.decoder import Decoder
 from aeplus.models.finding import text_config
+from aeplus.models.placing import devices_of, free_bytes
 
 # A card to weigh one cost against another: operations and bytes a second, seconds and number of a layer's launches.
 _CARD = (4e14, 3e12, 4e-6, 35)
 _LOGIT_BYTES = 16  # logits in float32, their softmax, and the gradients of both
 POSITIONS = 256  # whose logits a step of the targets has at once
+MEMORY_SHARE = 0.3  # of what a GPU has free, for one pass: a recorded one and another may be held side by side
+_WIDE = 4  # numbers for each input of an edited matrix that a token has while its layer runs
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,32 @@ class ModelShape:
         return min(predicted, POSITIONS) * self.vocabulary * _LOGIT_BYTES
 
 
+def tokens_ahead(
+    decoder: Decoder,
+    usual: int,
+    most: int,
+    predicted: float = 0.0,
+    free: Callable[[torch.device], int] | None = None,
+) -> int:
+    """How many tokens may run at once where nothing is kept for a way back.
+
+    Args:
+        decoder: The model.
+        usual: How many where memory is not asked: on a CPU, which gains nothing from more.
+        most: The most on a GPU, where fewer fit into :data:`MEMORY_SHARE` of what is free.
+        predicted: Positions whose logits are needed, for each token.
+        free: Bytes that a device has left, to be asked instead of the device; a CPU is not asked by default.
+    """
+    if free is None:
+        if decoder.device.type != "cuda":
+            return usual
+        free = free_bytes
+    shape = ModelShape.of(decoder)
+    each = _WIDE * shape.intermediate * shape.width + predicted * shape.vocabulary * _LOGIT_BYTES
+    room = MEMORY_SHARE * min(map(free, devices_of(decoder.layers, decoder.device)))
+    return decoder.ranks.together(max(1, min(most, int(room / each))))
+
+
 def _kv(config: Any, hidden: int) -> int:
     """Numbers in a token's keys and values; where the config does not tell, as many as queries have."""
     heads = _setting(config, "num_attention_heads")
@@ -143,6 +175,7 @@ class Memory:
         preserved: Preserved knowledge of all edited layers: directions outside the null space, and a sample of keys.
         snapshot: The edited layers as they were before the batch, and before the call.
         statistics: What collecting statistics needs, once: a sum of products for each layer.
+        earlier: Keys of earlier edits, and their products or, of more than ``d``, their moment, plain and weighted.
     """
 
     activations: int
@@ -150,11 +183,12 @@ class Memory:
     preserved: int
     snapshot: int
     statistics: int
+    earlier: int = 0
 
     @property
     def editing(self) -> int:
         """The most that is held at once while batches are edited."""
-        return self.activations + self.logits + self.preserved + self.snapshot
+        return self.activations + self.logits + self.preserved + self.snapshot + self.earlier
 
 
 def memory(
@@ -165,9 +199,10 @@ def memory(
     predicted: int,
     outside: int,
     attended: int = 0,
-    sample: int = 1000,
+    sample: int = 2048,
     *,
     fused: bool = False,
+    earlier: int = 0,
 ) -> Memory:
     """The memory that editing takes above the weights.
 
@@ -181,12 +216,16 @@ def memory(
         attended: Cached tokens that they attend to.
         sample: Sampled preserved keys of each layer.
         fused: Whether norms and gates are one kernel each.
+        earlier: Edits of earlier batches.
     """
     d, o = shape.intermediate, shape.hidden
+    # In float64; products have room for a quarter more.
+    products = 8 * round((1.25 * earlier) ** 2) if earlier <= d else 2 * 8 * d * d
     return Memory(
         activations=round(shape.held(tokens, shape.layers - first, attended, fused=fused)),
         logits=shape.logits(predicted),
         preserved=sites * 4 * d * (outside + sample),
         snapshot=sites * 2 * shape.width * o * d,
         statistics=sites * 8 * d * d,
+        earlier=sites * (4 * d * earlier + products),
     )

@@ -77,9 +77,10 @@ class Fused:
                     setattr(home, NAME, turned_by(rotary))
                     stack.callback(setattr, home, NAME, rotary)
             for module, forward in self.modules:
-                # In front of the class's own method, which is found again once it is gone.
-                module.__dict__["forward"] = partial(forward, module)
-                stack.callback(module.__dict__.pop, "forward", None)
+                if "forward" not in vars(module):  # not in another's block
+                    # In front of the class's own method, which is found again once it is gone.
+                    module.__dict__["forward"] = partial(forward, module)
+                    stack.callback(module.__dict__.pop, "forward", None)
             yield
 
 
@@ -184,7 +185,7 @@ def _turns(rotary: Rotary, weight: Tensor) -> bool:
             with torch.enable_grad():
                 output = run(*given, cos[:, 0].cos(), sin[:, 0].sin())
             results.append((*output, *torch.autograd.grad(output, given, [t.detach().cos() for t in output])))
-    except (TypeError, RuntimeError, AttributeError):
+    except Exception:  # a model's own function may raise any, and torch's compiler of kernels raises a plain one
         return False
     return _near(results[0], results[1], _SAME[weight.dtype])
 
@@ -211,7 +212,7 @@ def _is_same(module: nn.Module, forward: Forward, weight: Tensor, width: int) ->
             # The output itself is nearly what a norm's way back takes out, so that rounding would be compared.
             above = torch.linspace(0, 40, output.numel(), device=output.device).cos().reshape(output.shape).to(output)
             results.append((output, *torch.autograd.grad(output, given, above)))
-    except (TypeError, RuntimeError, AttributeError):  # it takes something else, or its kernel is not to be had
+    except Exception:  # it takes something else, or its kernel is not to be had: torch's compiler raises a plain one
         return False
     return _near(results[0], results[1], _SAME[weight.dtype])
 

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from aeplus.models.costs import tokens_ahead
 from aeplus.models.decoder import Decoder, at_least_float32
 from aeplus.models.kernels import Fused
 from aeplus.models.tokens import TokenRow, encode, pad
 from aeplus.models.variants import Variants, variant_parts
 
+_SIDE_BY_SIDE = 2048, 16384  # tokens of all variants run at once: on a CPU, and at most on a GPU
 T = TypeVar("T")
 
 
@@ -63,7 +65,7 @@ def score_answers(decoder: Decoder, rows: Sequence[TokenRow], batch_tokens: int 
 
 @torch.no_grad()
 def score_variants(
-    decoder: Decoder, rows: Sequence[TokenRow], variants: Variants, batch_tokens: int = 2048
+    decoder: Decoder, rows: Sequence[TokenRow], variants: Variants, batch_tokens: int | None = None
 ) -> list[list[AnswerScore]]:
     """The same for each of several variants of the model, all in one pass.
 
@@ -71,20 +73,25 @@ def score_variants(
         decoder: The model.
         rows: Prompts with answers; a row without an answer asks for the next token.
         variants: What the variants add to the weights as they are.
-        batch_tokens: Tokens run at once, those of all variants together.
+        batch_tokens: Tokens run at once, those of all variants together; by default 2,048, and on a GPU up to 16,384,
+            as memory is for.
     """
     _ = decoder.scale  # by a pass of its own, which is none of variants
     distinct = {(row.ids, row.answer): row for row in rows}
     ordered = sorted(distinct.values(), key=lambda row: len(row.ids))
     fused = Fused([*decoder.layers, *decoder.after], tried=decoder.tried.fused)
+    if batch_tokens is None:
+        predicted = max((max(1, len(row.answer_ids)) / len(row.ids) for row in ordered), default=0.0)
+        batch_tokens = tokens_ahead(decoder, *_SIDE_BY_SIDE, predicted)
+    at_once = batch_tokens
 
     def score(share: Sequence[TokenRow]) -> list[tuple[AnswerScore, ...]]:
         found: list[list[AnswerScore]] = [[] for _ in range(len(variants))]
         longest = max((len(row.ids) for row in share), default=1)
-        for part in variant_parts(len(variants), longest, batch_tokens):
+        for part in variant_parts(len(variants), longest, at_once):
             some, count = variants.some(part.start, part.stop), len(part)
             with some.applied(), fused.applied():
-                for batch in batches(share, max(1, batch_tokens // count)):
+                for batch in batches(share, max(1, at_once // count)):
                     scores = _answer_scores(list(batch) * count, *_logits_of(decoder, batch, count))
                     for number, place in enumerate(part):
                         found[place] += scores[number * len(batch) : (number + 1) * len(batch)]

@@ -174,10 +174,9 @@ class Replay:
         Raises:
             InputError: As :func:`response_of` does.
         """
-        layer = site.layer
-        return Steering(
-            response_of(self.decoder, site), site.module, lambda: self.run(hidden, layer, layer + 1), column
-        )
+        response, layer = response_of(self.decoder, site), site.layer
+        run = partial(self.run, hidden, layer, layer + 1)
+        return Steering(response, site.module, run, column, self.decoder.ranks.together)
 
     def lower_precision(self, layers: Sequence[nn.Module], dtype: torch.dtype) -> None:
         """From now on runs copies of the layers in another dtype; :meth:`run` takes and returns the original one.

@@ -86,14 +86,23 @@ class Steering:
         module: Its down-projection.
         run: Runs the layer once on the rows and returns the stream after it, ``[rows, tokens, o]``.
         column: Column of each row's token, ``[rows]``.
+        agree: What is decided where processes run the layer together, given what this one would.
 
     Attributes:
         stream: The stream after the layer as it is, ``[rows, tokens, o]``.
         values: The same at the tokens, ``[rows, o]``, at least in float32.
     """
 
-    def __init__(self, response: Response, module: nn.Module, run: Callable[[], Tensor], column: Tensor) -> None:
+    def __init__(
+        self,
+        response: Response,
+        module: nn.Module,
+        run: Callable[[], Tensor],
+        column: Tensor,
+        agree: Callable[[bool], bool] = bool,
+    ) -> None:
         self._response, self._module, self._run, self._column = response, module, run, column
+        self.agree = agree
         norm = None if response.norm is None else response.norm.module
         with recorded(module, norm) as seen:
             self.stream = run()
@@ -150,7 +159,7 @@ class Steering:
             better = (left < least) & ~near
             best, least = torch.where(better[:, None], change, best), torch.where(better, left, least)
             near = (least <= _NEAR * way).all()
-            if looks and bool(near):
+            if looks and self.agree(bool(near)):
                 break
             if before is not None and move is not None:
                 turned = _apply(steps, before - missing)

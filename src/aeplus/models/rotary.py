@@ -17,6 +17,9 @@ from torch.autograd.function import once_differentiable
 NAME = "apply_rotary_pos_emb"
 """What transformers' modeling files call it; their layers find it by this name."""
 
+_IN_FLOAT32 = (torch.float32, torch.bfloat16, torch.float16)  # what loses nothing where a kernel computes in float32
+_OWN = "aeplus_stands_for"  # a function in front of a model's has the model's as this attribute
+
 Rotary = Callable[..., tuple[Tensor, Tensor]]
 
 
@@ -24,6 +27,7 @@ def rotary_of(module: nn.Module) -> tuple[ModuleType, Rotary] | None:
     """The file that a module's class stands in and its function for rotary positions, where it has one to replace."""
     home = sys.modules.get(type(module).__module__)
     own = getattr(home, NAME, None)
+    own = getattr(own, _OWN, own)  # in another's block
     if home is None or not inspect.isfunction(own) or not type(module).__module__.startswith("transformers."):
         return None
     return (home, own) if list(inspect.signature(own).parameters)[:4] == ["q", "k", "cos", "sin"] else None
@@ -38,11 +42,21 @@ def turned_by(own: Rotary) -> Rotary:
     """
 
     @functools.wraps(own)
-    def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *more: Any, **named: Any) -> tuple[Tensor, Tensor]:
+    def rotary(
+        q: Tensor,
+        k: Tensor | None = None,
+        cos: Tensor | None = None,
+        sin: Tensor | None = None,
+        *more: Any,
+        **named: Any,
+    ) -> tuple[Tensor, Tensor]:
+        if k is None or cos is None or sin is None:
+            return own(q, k, cos, sin, *more, **named)
         if any(value not in (None, 1) for value in (*more, *named.values())) or not _fits(q, k, cos, sin):
             return own(q, k, cos, sin, *more, **named)
         return turned(q, cos, sin), turned(k, cos, sin)
 
+    setattr(rotary, _OWN, own)
     return cast(Rotary, rotary)
 
 
@@ -55,6 +69,7 @@ def _fits(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> bool:
         and cos.shape == sin.shape
         and tuple(cos.shape) in ((rows, tokens, width), (1, tokens, width))
         and q.dtype == k.dtype == cos.dtype == sin.dtype
+        and (not q.is_cuda or q.dtype in _IN_FLOAT32)
         and not (cos.requires_grad or sin.requires_grad)
     )
 

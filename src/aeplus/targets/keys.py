@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from aeplus.models.costs import tokens_ahead
 from aeplus.models.decoder import Decoder, at_least_float32
 from aeplus.models.hooks import on_input
 from aeplus.models.kernels import Fused
@@ -30,7 +31,8 @@ class KeyReader:
         decoder: The model, with its weights as before the batch.
         rows: The batch's token rows.
         sites: The edited layers, ascending.
-        chunk_tokens: ``targets.chunk_tokens``: four times as many tokens are run at once, unless an edit has more.
+        chunk_tokens: ``targets.chunk_tokens``: four times as many tokens are run at once, unless an edit has more;
+            on a GPU fewer, where they would take more than 0.3 of the free memory.
 
     Attributes:
         device: Where values, wanted ones and changes are: the device of the first edited layer.
@@ -39,8 +41,9 @@ class KeyReader:
     def __init__(self, decoder: Decoder, rows: BatchRows, sites: list[EditSite], chunk_tokens: int = 4096) -> None:
         self.decoder = decoder
         self._fused = Fused(decoder.layers[: sites[-1].layer + 1], tried=decoder.tried.fused)
+        at_once = tokens_ahead(decoder, _TIMES * chunk_tokens, _TIMES * chunk_tokens)
         with self._fused.applied():
-            self._parts = [_Rows(decoder, part, sites) for part in _in_parts(rows, _TIMES * chunk_tokens)]
+            self._parts = [_Rows(decoder, part, sites) for part in _in_parts(rows, at_once)]
         self.device = self._parts[0].device
 
     def restart(self) -> None:
@@ -296,7 +299,7 @@ def plan_change(replay: Replay, hidden: Tensor, column: Tensor, sites: Sequence[
         best, aim, missing = (
             torch.where(better[:, None], new, old) for new, old in ((change, best), (tried, aim), (lacking, missing))
         )
-        if bool((least < 0.1 * _NEAR * way).all()):
+        if replay.decoder.ranks.together(bool((least < 0.1 * _NEAR * way).all())):
             break
     return torch.where((least <= enough)[:, None], best, 0.0)
 

@@ -52,7 +52,7 @@ class TargetOptions:
         context_length: Maximum number of sampled tokens in each prefix.
         chunk_tokens: Maximum number of tokens run at once; bounds the memory of a step. On a GPU fewer are, where
             what they keep for the way back would take more than 0.3 of the free memory, or 3 GiB. Keys are read four
-            times as many at once.
+            times as many at once, on a GPU within 0.3 of the free memory.
         joint: Edits of a batch that have one key, such as several facts of one subject, share one target, learned for
             all of them together (MEMIT-Merge, https://arxiv.org/abs/2502.07322); otherwise each has a target of its
             own, and the update can only reach their mean.
@@ -239,7 +239,8 @@ def _learned(
     anchor = options.length(layer) if options.norm == "anchor" else None
     first, groups = layer + 1, joint_groups(rows, options.joint)
     fused = Fused([*decoder.layers[first:], *decoder.after], tried=decoder.tried.fused)
-    at_once = tokens_at_once(decoder, rows, first, options.chunk_tokens, fused=fused.both)
+    ranks = decoder.ranks
+    at_once = ranks.together(tokens_at_once(decoder, rows, first, options.chunk_tokens, fused=fused.both))
     with Fused([*decoder.layers, *decoder.after], tried=decoder.tried.fused).applied():
         parts, initial = target_parts(decoder, rows, first, at_once, groups)
     n = len(initial)  # targets: fewer than edits where some are joint
@@ -295,7 +296,9 @@ def _learned(
             active = active & (first_choice < _STEPS_ON_TOP)
         looks = last or (step + 1) % every == 0
         if looks:
-            *still, good = decoder.ranks.together(torch.cat([active, finite[None]]).tolist())
+            *still, good = ranks.together(torch.cat([active, finite[None]]).tolist())
+            if ranks.sharded:  # whose own sums may round to another answer
+                active = torch.tensor(still, device=active.device)
             if not good:
                 msg = "expected a finite loss, got NaN or infinity for an edit; use model.dtype float32 or bfloat16."
                 raise InputError(msg)
@@ -349,7 +352,7 @@ def _within_reach(steering: Steering, delta: Tensor, longest: Tensor, *, looks: 
     for _ in range(_SHORTENINGS):
         reached = steering.nearest(steering.values + aim, looks=looks) - steering.values
         excess = reached.norm(dim=1) / longest
-        if looks and bool((excess <= 1).all()):
+        if looks and steering.agree(bool((excess <= 1).all())):
             break
         aim = aim / excess.clamp(min=1)[:, None]
     return reached

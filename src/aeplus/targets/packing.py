@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from aeplus.models.costs import ModelShape
+from aeplus.models.costs import MEMORY_SHARE, ModelShape
 from aeplus.models.decoder import Decoder, at_least_float32
 from aeplus.models.placing import devices_of, free_bytes
 from aeplus.models.replay import Replay, freezes_prefix
@@ -19,7 +19,6 @@ from aeplus.targets.rows import BatchRows
 # Cost of one more part on a CPU, in tokens (two cores, 135M parameters: its weights are read once more).
 _PART_COST = 60
 MOST_MEMORY = 3 * 2**30  # bytes that a step may take on a GPU
-_MEMORY_SHARE = 0.3  # of what is free there: a recorded step and one that is not may be held side by side
 _PADDING_COST = 20  # tokens of padding that cost as much as one more part
 _BUNDLE_TOKENS = 1024  # tokens whose activations are held at once
 T = TypeVar("T")
@@ -243,7 +242,7 @@ def tokens_at_once(
     asked = sum(len(row.answer_ids) for row in rows.prompts)
     cached = len(rows.prompts) * max(row.mark for row in rows.prompts)  # padded to the longest prefix
     devices = devices_of(decoder.layers[first:], decoder.device)
-    budget = min(MOST_MEMORY, _MEMORY_SHARE * min(map(free, devices)))
+    budget = min(MOST_MEMORY, MEMORY_SHARE * min(map(free, devices)))
     layers = len(decoder.layers) - first
     fit = ModelShape.of(decoder).tokens_within(budget, layers, asked / tokens, cached / tokens, fused=fused)
     return min(chunk_tokens, fit)
@@ -271,7 +270,7 @@ def in_shares(
     shape, budget = ModelShape.of(decoder), float(MOST_MEMORY)
     if free is not None or decoder.device.type == "cuda":
         devices = devices_of(decoder.layers[first:], decoder.device)
-        budget = decoder.ranks.together(min(budget, _MEMORY_SHARE * min(map(free or free_bytes, devices))))
+        budget = decoder.ranks.together(min(budget, MEMORY_SHARE * min(map(free or free_bytes, devices))))
     prefix = max(row.mark for row in rows.prompts)  # rows are padded to the longest
     each = shape.width * shape.kv * (len(decoder.layers) - first) * prefix
 

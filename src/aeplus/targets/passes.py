@@ -108,12 +108,13 @@ class Passes:
                 return _loss(self._decoder, bundle, self._delta, self._kl_factor)
         name = _name(bundle)
         if self._record is not None and name not in self._recorded and runs_left >= _WORTH:
+            # Libraries keep what they set up for each thread.
+            setting, tried = (threading.get_ident(), self._delta.device, bundle[0].replay.dtype), self._decoder.tried
+            if setting not in tried.recorded:
+                found = self._record.first(lambda: self._there_and_back(bundle))
+                tried.recorded.add(setting)
+                return found
             try:
-                # Libraries keep what they set up for each thread.
-                setting = threading.get_ident(), self._delta.device, bundle[0].replay.dtype
-                if setting not in self._decoder.tried.recorded:
-                    self._decoder.tried.recorded.add(setting)
-                    return self._record.first(lambda: self._there_and_back(bundle))
                 self._recorded[name] = bundle, self._record.record(lambda: self._there_and_back(bundle))
             except RuntimeError as error:
                 reason = str(error.__context__ or error).splitlines()[0]  # to end a recording that failed fails too
@@ -157,7 +158,7 @@ class CudaGraphs:
 
     def __init__(self, device: torch.device) -> None:
         torch.cuda.empty_cache()  # the pool is another than that of passes that are not recorded
-        self._device, self._stream = device, _stream(device)
+        self._device, self._stream = device, _stream(device, threading.get_ident())
         self._pool = torch.cuda.graph_pool_handle()
         # All are kept: a pool whose last graph is gone cannot be used again, and one that goes takes the workspace of
         # its stream's matrix products along (https://github.com/pytorch/pytorch/issues/193402).
@@ -209,8 +210,8 @@ class CudaGraphs:
 
 
 @functools.cache
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    """Where a device's passes are recorded: matrix products keep a workspace for every stream."""
+def _stream(device: torch.device, thread: int) -> torch.cuda.Stream:
+    """Where a thread records a device's passes, alone; it is kept, as matrix products keep a workspace for it."""
     return torch.cuda.Stream(device)
 
 

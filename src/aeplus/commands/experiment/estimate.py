@@ -135,7 +135,8 @@ def _memory(shape: ModelShape, settings: Mapping[str, Any]) -> int:
     rows = settings["data"]["batch_size"] * (targets["contexts"] + 1)
     tokens = min(targets["chunk_tokens"], rows * _TOKENS)
     above = memory(
-        shape, max(layers) + 1, len(layers), tokens, tokens * _ANSWER // _TOKENS, shape.intermediate // _OUTSIDE
+        *(shape, max(layers) + 1, len(layers), tokens, tokens * _ANSWER // _TOKENS, shape.intermediate // _OUTSIDE),
+        sample=settings["model"]["preserved"]["sample"],
     )
     return shape.weight_bytes + max(above.editing, above.statistics)
 
