@@ -6,6 +6,7 @@ import platform
 import re
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +63,29 @@ def test_one_run() -> None:
     assert page.tags.count("img") == 5  # conflict, stream, score, effort, retention
     assert "| alphaedit | 75.0 (62.5 to 100.0) | – | 75.0 | 75.0 |" in markdown
     assert "Score against conflict: drawn in the HTML page." in markdown
+
+
+@pytest.mark.parametrize(
+    ("batch", "steps", "smoothed"),
+    [
+        ({"committed_iteration": 0}, 2, "2 of 2"),  # the most smoothed
+        ({"committed_iteration": 2}, 2, "0 of 2"),  # the unsmoothed
+        ({"committed_iteration": 2}, 10, "2 of 2"),  # a rule that stopped before it
+        ({"committed_iteration": 0, "smoothing_iterations": 1}, 10, "0 of 2"),  # nothing was smoothed
+        ({"smoothing_iterations": 1, "chosen": [{"iteration": 1, "scores": [90.0, 95.0]}]}, 2, "2 of 2"),
+        ({"smoothing_iterations": 1, "chosen": [{"iteration": 0, "scores": []}]}, 2, "0 of 2"),
+    ],
+)
+def test_batches_that_committed_a_smoothed_candidate(batch: dict[str, Any], steps: int, smoothed: str) -> None:
+    metrics = made_metrics()
+    metrics["batches"] = [{**one, **batch} for one in metrics["batches"]]
+    folder = made_run(Path("version_0"), metrics)
+    config = json.loads((folder / "config.yaml").read_text().partition("\n")[2])
+    config["model"]["method"]["smoothing_steps"] = steps
+    (folder / "config.yaml").write_text(json.dumps(config))
+    page, _ = reported("version_0")
+    assert page.table("", "s(k, K0)")[0][4] == smoothed
+    assert "Smoothed: batches that committed a smoothed candidate." in page.text
 
 
 @pytest.mark.usefixtures("drawn")

@@ -37,7 +37,8 @@ _BATCH = fields(
         ),
         **dict.fromkeys(("residual_norm", "residual_norm_max", "rank", "smoothing_iterations"), number),
         "committed_iteration": count,
-    }
+    },
+    chosen=items(fields({"iteration": count, "scores": items(or_none(number))})),
 )
 METRICS = fields(
     {
@@ -58,7 +59,12 @@ METRICS = fields(
     environment=mapping(text),
 )
 CONFIG = fields(
-    {"model": fields({"model": text, "layers": anything, "method": fields({"name": text})}), "data": fields({})}
+    {
+        "model": fields(
+            {"model": text, "layers": anything, "method": fields({"name": text}, smoothing_steps=or_none(count))}
+        ),
+        "data": fields({}),
+    }
 )
 
 

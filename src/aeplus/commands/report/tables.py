@@ -129,9 +129,10 @@ def conflict_table(runs: Seeds) -> list[Block]:
     """How conflicting the edits were, and what the method did about it."""
     rows: list[list[str | Cell]] = []
     for label, of in runs.items():
-        sets = [batches for run in of.values() if (batches := run.metrics["batches"])]
-        if not sets:
+        begun = [run for run in of.values() if run.metrics["batches"]]
+        if not begun:
             continue
+        sets = [run.metrics["batches"] for run in begun]
         pairs = [
             Cell(
                 spread((_mean(batches, name) for batches in sets), form),
@@ -139,7 +140,7 @@ def conflict_table(runs: Seeds) -> list[Block]:
             )
             for name, form in (("conflict_preserved", ".2f"), ("conflict_prior", ".2f"), ("residual_norm", ".3g"))
         ]
-        smoothed = (sum(batch["committed_iteration"] > 0 for batch in batches) for batches in sets)
+        smoothed = (sum(_smoothed(run, batch) for batch in run.metrics["batches"]) for run in begun)
         rank = spread((sum(batch["rank"] for batch in batches) / len(batches) for batches in sets), ".1f")
         leakage = spread((run.metrics["leakage"] for run in of.values()), ".2g")
         rows.append([label, *pairs, f"{spread(smoothed, '.3g')} of {value_range(map(len, sets))}", rank, leakage])
@@ -147,8 +148,8 @@ def conflict_table(runs: Seeds) -> list[Block]:
         return [Paragraph("No batch was committed.", "quiet")]
     note = (
         "s: largest |cosine| of an edit's key with preserved keys (K0) and with those of previous edits (Kp), mean "
-        "over the layers; ‖r‖: norm of its residual at the last edited layer. Smoothed: batches that committed a later "
-        "candidate than the first. Rank of P̃: per batch, over all layers. Leakage: tr(Δ C Δᵀ) / tr(W C Wᵀ), all edits."
+        "over the layers; ‖r‖: norm of its residual at the last edited layer. Smoothed: batches that committed a "
+        "smoothed candidate. Rank of P̃: per batch, over all layers. Leakage: tr(Δ C Δᵀ) / tr(W C Wᵀ), all edits."
     )
     header = ["", "s(k, K0)", "s(k, Kp)", "‖r‖", "smoothed", "rank of P̃", "leakage"]
     return [Table("", header, rows, note=note)]
@@ -223,6 +224,17 @@ def _numbers(values: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[st
             yield from _numbers(value, f"{prefix}{name}/", depth + 1)
         elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300 and prefix:
             yield f"{prefix}{name}", float(value)
+
+
+def _smoothed(run: Run, batch: Mapping[str, Any]) -> bool:
+    """Whether a batch committed a candidate before T, the unsmoothed one, in any layer where each chooses by itself.
+
+    A rule may stop before T, so that the last candidate is not always the unsmoothed one.
+    """
+    chosen = [(of["iteration"], len(of["scores"])) for of in batch.get("chosen", ())]
+    tried = chosen or [(batch["committed_iteration"], batch["smoothing_iterations"])]
+    last = run.config["model"]["method"].get("smoothing_steps")
+    return any(count > 1 and iteration < (count - 1 if last is None else last) for iteration, count in tried)
 
 
 def _retained(run: Run) -> list[float]:
