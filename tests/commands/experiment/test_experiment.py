@@ -185,6 +185,8 @@ def test_what_is_written(workplace: Path, here: Path, capsys: pytest.CaptureFixt
     made = content(out)
     assert (made["scale"], made["seeds"], made["model"]) == ("small", [0, 1], f"{workplace}/model")
     assert made["command"].startswith("aeplus experiment mine.yaml --config=")
+    pair = {"higher": {"variant": "memit"}, "lower": {"variant": "rect"}}
+    assert made["claimed"] == {"value": "score", "pairs": [pair]}
     assert "torch" in made["machine"]
     assert set(made["versions"]) == {"python", "aeplus", "torch", "transformers", "lightning"}
     cells = [(cell["data"], cell["variant"], cell["set"], cell["seed"]) for cell in made["cells"]]

@@ -52,6 +52,38 @@ def test_an_experiment() -> None:
     assert len(costs) == 4
 
 
+def claimed(value: str, *lower: dict[str, Any]) -> dict[str, Any]:
+    return {"value": value, "pairs": [{"higher": {"variant": "alphaedit"}, "lower": side} for side in lower]}
+
+
+@pytest.mark.parametrize(
+    ("claim", "titles", "first"),
+    [
+        (claimed("score", {"variant": "alphaedit_plus"}), ["Score against alphaedit_plus, ridge = 10"], "alphaedit"),
+        (
+            claimed("score", {"variant": "alphaedit_plus", "set.method.ridge": 10}),
+            ["Score against alphaedit_plus"],
+            "a",
+        ),
+        (claimed("magnitude.score", {"variant": "alphaedit"}), ["Score (strict) against alphaedit, ridge"], "alpha"),
+        (claimed("seconds.total", {"data": "plain"}), ["Score against alphaedit, ridge = 10"], "alphaedit_plus"),
+        (
+            claimed("score", {"variant": "alphaedit"}, {"variant": "alphaedit_plus"}),
+            ["Score against alphaedit, ", "Score against alphaedit_plus, "],
+            "alphaedit_plus",
+        ),
+    ],
+)
+def test_scores_are_compared_with_the_claims_lower_side(claim: dict[str, Any], titles: list[str], first: str) -> None:
+    made_experiment(Path("table1"), claimed=claim)
+    assert main(["report", "table1", "--out", "page.html"]) == 0
+    page = Shown(Path("page.html"))
+    assert all(f"{title}" in page.text for title in titles)
+    against = [table for table in page.tables if table[0][:2] == ["method", "Score, difference"]]
+    assert len(against) == 2 * len(titles)  # of each data set
+    assert against[0][1][0].startswith(first)
+
+
 def test_without_the_papers_numbers_it_says_so() -> None:
     folder = made_experiment(Path("table1"))
     content = json.loads((folder / "experiment.json").read_text())

@@ -113,8 +113,13 @@ def experiment_part(source: Experiment, against: str | None) -> Part:
     ]
     results: list[Block] = [paper_table(table) for table in content["tables"]]
     runs, by_data = _cells(source)
+    claimed = content.get("claimed") or {"value": None, "pairs": []}
+    bases = _lower_sides(cells, claimed["pairs"]) if against is None else [against]
+    protocol, _, measured = (claimed["value"] or "").rpartition(".")
+    score = "Score (strict)" if protocol and measured in SCORES else "Score"
     for data, of in by_data.items():
-        results += paired(of, against, data)
+        for base in [base for base in bases if base in of] or list(of)[:1]:
+            results += paired(of, base, data, score)
     pictures = experiment_pictures(source.path, content.get("figures") or [])
     versions = content.get("versions")
     known = [(str(name), str(value)) for name, value in versions.items()] if isinstance(versions, dict) else []
@@ -262,6 +267,18 @@ def _cells(source: Experiment) -> tuple[dict[str, dict[int, Run]], dict[str, dic
             by_data.setdefault(data, {}).setdefault(label, {})[cell["seed"]] = run
             every.setdefault(f"{data}: {label}" if several else label, {})[cell["seed"]] = run
     return every, by_data
+
+
+def _lower_sides(cells: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The labels that a claim says others surpass; none of a claim that compares data sets."""
+    found = []
+    for pair in pairs:
+        named = {axis: value for axis, value in pair["lower"].items() if axis != "data"}
+        for cell in cells if named else ():
+            values = cell["set"] if isinstance(cell.get("set"), dict) else {}
+            at = {"variant": cell.get("variant")} | {f"set.{path}": value for path, value in values.items()}
+            found += [cell_label(cell)] if all(at.get(axis) == value for axis, value in named.items()) else []
+    return list(dict.fromkeys(found))
 
 
 def _unfinished(cells: Sequence[Mapping[str, Any]]) -> list[Block]:

@@ -91,6 +91,7 @@ EXPERIMENT = fields(
     {"name": text, "scale": text, "model": text, "command": text, "cells": items(_CELL), "tables": items(_TABLE)},
     title=text,
     claim=text,
+    claimed=fields({"value": or_none(text), "pairs": items(fields({"higher": fields({}), "lower": fields({})}))}),
     machine=text,
     figures=items(text),
 )

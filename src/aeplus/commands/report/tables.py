@@ -58,13 +58,14 @@ def ways(runs: Seeds) -> list[Block]:
     return [Table(TITLE, header, rows)] if rows else []
 
 
-def paired(runs: Seeds, against: str | None, title: str = "") -> list[Block]:
+def paired(runs: Seeds, against: str | None, title: str = "", score: str = "Score") -> list[Block]:
     """Each label's Score against one of them, edit by edit.
 
     Args:
         runs: The runs.
         against: The label to compare with; the first where it is not among them.
         title: What the runs have in common, for the title.
+        score: What the title calls the Score.
     """
     labels = list(runs)
     if len(labels) < 2:
@@ -78,7 +79,7 @@ def paired(runs: Seeds, against: str | None, title: str = "") -> list[Block]:
     rows = Against(base, folders).rows(outcomes(kept), labels)
     blocks: list[Block] = []
     if rows:
-        name = f"Score against {base}" + (f", {title}" if title else "")
+        name = f"{score} against {base}" + (f", {title}" if title else "")
         blocks.append(Table(name, AGAINST, rows, note=PAIRED))
     left = [label for label in labels if label != base and label not in {row[0] for row in rows}]
     if left:
