@@ -102,6 +102,13 @@ def test_the_page_loads_nothing_and_is_the_same_every_time() -> None:
     assert Path("page.html").read_bytes() == first
 
 
+def test_a_resumed_run_counts_the_batches_before_it() -> None:
+    made_run(Path("version_0"), made_metrics(seconds={"statistics": 5.0, "total": 20.0, "earlier": 3.0}))
+    page, _ = reported("version_0")
+    assert page.table("", "statistics")[0][-1] == "23.0|resumed"
+    assert "Resumed: since then, and the batches before it without their loading and evaluation." in page.text
+
+
 def test_texts_of_a_run_are_texts() -> None:
     bad = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> | `code` [a](b) &lt;"
     method = "<b>bold</b>"

@@ -54,7 +54,7 @@ METRICS = fields(
         "batches": items(_BATCH),
         "leakage": or_none(number),
         "measures": fields({}, retention=fields({"mean": items(or_none(number))})),
-        "seconds": fields({"statistics": number, "total": number}),
+        "seconds": fields({"statistics": number, "total": number}, earlier=number),
     },
     environment=mapping(text),
 )

@@ -176,7 +176,8 @@ def hardest_edits(run: Run) -> list[Block]:
 
 def cost_table(runs: Seeds) -> Table:
     """Seconds by phase."""
-    rows = []
+    rows: list[list[str | Cell]] = []
+    resumed = False
     for label, of in runs.items():
         every = [run.metrics for run in of.values()]
 
@@ -186,14 +187,20 @@ def cost_table(runs: Seeds) -> Table:
         per_edit = [
             sum(batch["seconds"]["total"] for batch in m["batches"]) / m["edits_done"] for m in every if m["edits_done"]
         ]
-        whole = [spread((m["seconds"][name] for m in every), ".1f") for name in ("statistics", "total")]
+        statistics = spread((m["seconds"]["statistics"] for m in every), ".1f")
+        earlier = [m["seconds"].get("earlier") or 0.0 for m in every]
+        whole = spread((m["seconds"]["total"] + before for m, before in zip(every, earlier, strict=True)), ".1f")
         phases = [phase(name) for name in ("targets", "solve", "validate", "total")]
-        rows.append([label, whole[0], *phases, spread(per_edit, ".2g"), whole[1]])
+        resumed |= any(earlier)
+        more = "resumed" if any(earlier) else ""
+        rows.append([label, statistics, *phases, spread(per_edit, ".2g"), Cell(whole, more)])
     header = ["", "statistics", "targets", "search and solve", "validation", "all batches", "per edit", "whole run"]
     note = (
         "Seconds. All batches: what editing took, with targets from a cache as if they had been computed. Whole run: "
         "wall-clock time, with loading and evaluation."
     )
+    if resumed:
+        note += " Resumed: since then, and the batches before it without their loading and evaluation."
     return Table("", header, rows, note=note)
 
 
