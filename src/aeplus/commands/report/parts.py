@@ -1,7 +1,7 @@
 """The parts of a report: runs of ``fit``, a comparison, an experiment."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from shlex import join
 from typing import Any
@@ -125,7 +125,7 @@ def experiment_part(source: Experiment, against: str | None) -> Part:
     known = [(str(name), str(value)) for name, value in versions.items()] if isinstance(versions, dict) else []
     machine = [("machine", content.get("machine") or _NOT_RECORDED)]
     sections = [
-        Section("What ran", [Facts(about), *_unfinished(cells), _cells_table(cells)]),
+        Section("What ran", [Facts(about), *_unfinished(cells), *_cells_tables(cells)]),
         Section("Results", results or [Paragraph("No table.", "quiet")]),
         Section("Figures", list(pictures) or [Paragraph("None were written.", "quiet")]),
         *(_measured(runs, []) if runs else ()),
@@ -289,7 +289,14 @@ def _unfinished(cells: Sequence[Mapping[str, Any]]) -> list[Block]:
     return [Paragraph(f"The experiment is not complete: {' and '.join(said)} of {len(cells)} cells.", "warning")]
 
 
-def _cells_table(cells: Sequence[Mapping[str, Any]]) -> Table:
+def _cells_tables(cells: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    """The cells that are not done, and the others folded, as they would push the results down."""
+    for done, title in ((False, "Cells that are not done"), (True, "Cells that are done")):
+        if some := [cell for cell in cells if (cell["status"] == "done") == done]:
+            yield _cells_table(some, title, folded=done)
+
+
+def _cells_table(cells: Sequence[Mapping[str, Any]], title: str, *, folded: bool) -> Table:
     rows = []
     for cell in cells:
         minutes = cell.get("minutes")
@@ -303,7 +310,7 @@ def _cells_table(cells: Sequence[Mapping[str, Any]]) -> Table:
                 shown(minutes),
             ]
         )
-    return Table("Cells", ["data", "method", "sets", "seed", "status", "minutes"], rows, left=5)
+    return Table(title, ["data", "method", "sets", "seed", "status", "minutes"], rows, left=5, folded=folded)
 
 
 def _form(values: Sequence[Mapping[str, Any] | None]) -> str:
