@@ -17,7 +17,6 @@ _FLAGS = (
     "--headless",
     "--no-sandbox",
     "--no-zygote",
-    "--single-process",
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--use-gl=angle",

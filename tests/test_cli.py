@@ -218,6 +218,8 @@ def test_resume_ends_with_the_same_weights(workplace: Path, here: Path) -> None:
     before, after = (json.loads((f / "metrics.json").read_text()) for f in (first, second))
     assert len(after["batches"]) == 3
     assert before["after"] == after["after"]
+    assert after["seconds"]["earlier"] == before["batches"][0]["seconds"]["total"]
+    assert "earlier" not in before["seconds"]
 
 
 def test_saved_model_loads_with_plain_transformers(workplace: Path, here: Path) -> None:

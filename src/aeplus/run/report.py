@@ -39,7 +39,8 @@ class RunReport:
         leakage: ``tr(Δ C Δᵀ) / tr(W C Wᵀ)`` of all edits together, mean over the layers.
         measures: What :class:`~aeplus.callbacks.evaluation.EvaluationWriter` measured: ``before``, ``batches`` by
             their number, ``after``, ``retention``. Empty without it.
-        seconds: Wall-clock seconds for statistics and contexts, and in total with loading and evaluation.
+        seconds: Wall-clock seconds for statistics and contexts, and in total with loading and evaluation; of a resumed
+            run those since, and ``earlier``, the seconds of the batches that it began with.
         environment: What it ran on and by, see :func:`environment`. Empty where no trainer ran it.
     """
 

@@ -243,6 +243,7 @@ class EditSession:
                 raise
             self.entries, self.resumed = entries, len(entries)
             self.report.batches = [entry.report for entry in self.entries]
+            self.report.seconds["earlier"] = sum(batch["seconds"]["total"] for batch in self.report.batches)
             self.report.edits_done = data.cursor
         self._prepared = True
 

@@ -127,6 +127,32 @@ def test_it_is_whole_at_both_scales(name: str, settings: dict[str, Any], tmp_pat
     assert not list(tmp_path.glob("*"))
 
 
+NOT_ITS_METHOD = {
+    "fig1": "AlphaEdit's Score is shown",
+    "fig3": "the data's conflict is, as AlphaEdit meets it",
+    "table5": "the same",
+    "table11": "PRUNE and BLUE are, with its components",
+}
+"""Why some experiments do not run the paper's algorithm."""
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_papers_scale_runs_its_algorithm(name: str) -> None:
+    found = read_experiment(name, "paper")
+    assert ("alphaedit_plus_paper" in found.grid.variants) == (name not in NOT_ITS_METHOD)
+    for higher, _ in found.claim.pairs:
+        assert higher.get("variant", "").split(":")[0] != "alphaedit_plus"
+
+
+def test_a_scale_has_a_claim_of_its_own(here: Path) -> None:
+    scales = {"paper": {**PLAIN["scales"]["small"], "claim": {"text": "It is.", "higher": {"variant": "rect"}}}}
+    change(scales={**PLAIN["scales"], **scales}, claim={**PLAIN["claim"], "lower": {"variant": "prune"}})
+    small, paper = (read_experiment("mine.yaml", scale).claim for scale in ("small", "paper"))
+    assert (small.text, small.pairs) == ("Both are alike.", [({"variant": "memit"}, {"variant": "prune"})])
+    assert (paper.text, paper.pairs) == ("It is.", [({"variant": "rect"}, {"variant": "prune"})])
+    assert paper.value == "score"
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_it_runs_at_toy_size(name: str, workplace: Path, here: Path) -> None:
     assert experiment(workplace, toy(name, here), "--out", "out") == 0
@@ -159,6 +185,8 @@ def test_what_is_written(workplace: Path, here: Path, capsys: pytest.CaptureFixt
     made = content(out)
     assert (made["scale"], made["seeds"], made["model"]) == ("small", [0, 1], f"{workplace}/model")
     assert made["command"].startswith("aeplus experiment mine.yaml --config=")
+    pair = {"higher": {"variant": "memit"}, "lower": {"variant": "rect"}}
+    assert made["claimed"] == {"value": "score", "pairs": [pair]}
     assert "torch" in made["machine"]
     assert set(made["versions"]) == {"python", "aeplus", "torch", "transformers", "lightning"}
     cells = [(cell["data"], cell["variant"], cell["set"], cell["seed"]) for cell in made["cells"]]

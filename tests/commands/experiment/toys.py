@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from aeplus.commands.compare.specs import merged
 from aeplus.commands.configs import FOLDER
 from small import records
 
@@ -25,7 +26,7 @@ def toy(name: str, folder: Path) -> Path:
     scales = content.pop("scales")
     scale = scales["paper"] if "unavailable" in scales["small"] else scales["small"]
     content |= {key: value for key, value in scale.items() if key in ("data", "variants", "set", "callbacks")}
-    claim = content["claim"]
+    claim = content["claim"] = merged(content["claim"], scale.get("claim", {}))
     named = [pair.get(side, {}) for pair in claim.get("pairs", [claim]) for side in ("higher", "lower")]
 
     def kept(axis: str, values: Any) -> list[Any]:

@@ -36,7 +36,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize("width", [375, 390, 1280])
 def test_the_page_fits(page: Page, report: Path, width: int, dark: bool) -> None:
     page.messages.clear()
     page.requests.clear()

@@ -31,10 +31,12 @@ def test_an_experiment() -> None:
     ]
     assert "Score on 4 edits. Mean ± sample standard deviation, n = 2." in page.text
     assert "| alphaedit | 75.0 ± 8.8 (paper 91.25) | 62.5 (n = 1) |" in markdown
-    cells = page.table("data", "method")
-    assert len(cells) == 8
-    assert cells[0] == ["plain", "alphaedit", "ridge = 10", "0", "done", "1.5"]
-    assert cells[5] == ["rewrites", "alphaedit", "ridge = 10", "1", "failed: out of memory", "–"]
+    unfinished, done = [table[1:] for table in page.tables if table[0][:2] == ["data", "method"]]
+    assert [len(unfinished), len(done)] == [2, 6]
+    assert done[0] == ["plain", "alphaedit", "ridge = 10", "0", "done", "1.5"]
+    assert unfinished[0] == ["rewrites", "alphaedit", "ridge = 10", "1", "failed: out of memory", "–"]
+    assert "<details><summary>Cells that are done</summary>" in Path("page.html").read_text()
+    assert page.tags.count("details") == 1
     assert "The experiment is not complete: 1 failed and 1 missing of 8 cells." in page.text
     assert "6 of 8 cells" in page.text
     against = [table for table in page.tables if table[0][:2] == ["method", "Score, difference"]]
@@ -50,6 +52,38 @@ def test_an_experiment() -> None:
     costs = [row[0] for row in page.table("", "statistics")]
     assert costs[0] == "plain: alphaedit, ridge = 10"
     assert len(costs) == 4
+
+
+def claimed(value: str, *lower: dict[str, Any]) -> dict[str, Any]:
+    return {"value": value, "pairs": [{"higher": {"variant": "alphaedit"}, "lower": side} for side in lower]}
+
+
+@pytest.mark.parametrize(
+    ("claim", "titles", "first"),
+    [
+        (claimed("score", {"variant": "alphaedit_plus"}), ["Score against alphaedit_plus, ridge = 10"], "alphaedit"),
+        (
+            claimed("score", {"variant": "alphaedit_plus", "set.method.ridge": 10}),
+            ["Score against alphaedit_plus"],
+            "a",
+        ),
+        (claimed("magnitude.score", {"variant": "alphaedit"}), ["Score (strict) against alphaedit, ridge"], "alpha"),
+        (claimed("seconds.total", {"data": "plain"}), ["Score against alphaedit, ridge = 10"], "alphaedit_plus"),
+        (
+            claimed("score", {"variant": "alphaedit"}, {"variant": "alphaedit_plus"}),
+            ["Score against alphaedit, ", "Score against alphaedit_plus, "],
+            "alphaedit_plus",
+        ),
+    ],
+)
+def test_scores_are_compared_with_the_claims_lower_side(claim: dict[str, Any], titles: list[str], first: str) -> None:
+    made_experiment(Path("table1"), claimed=claim)
+    assert main(["report", "table1", "--out", "page.html"]) == 0
+    page = Shown(Path("page.html"))
+    assert all(f"{title}" in page.text for title in titles)
+    against = [table for table in page.tables if table[0][:2] == ["method", "Score, difference"]]
+    assert len(against) == 2 * len(titles)  # of each data set
+    assert against[0][1][0].startswith(first)
 
 
 def test_without_the_papers_numbers_it_says_so() -> None:

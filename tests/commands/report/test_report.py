@@ -6,6 +6,7 @@ import platform
 import re
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +65,29 @@ def test_one_run() -> None:
     assert "Score against conflict: drawn in the HTML page." in markdown
 
 
+@pytest.mark.parametrize(
+    ("batch", "steps", "smoothed"),
+    [
+        ({"committed_iteration": 0}, 2, "2 of 2"),  # the most smoothed
+        ({"committed_iteration": 2}, 2, "0 of 2"),  # the unsmoothed
+        ({"committed_iteration": 2}, 10, "2 of 2"),  # a rule that stopped before it
+        ({"committed_iteration": 0, "smoothing_iterations": 1}, 10, "0 of 2"),  # nothing was smoothed
+        ({"smoothing_iterations": 1, "chosen": [{"iteration": 1, "scores": [90.0, 95.0]}]}, 2, "2 of 2"),
+        ({"smoothing_iterations": 1, "chosen": [{"iteration": 0, "scores": []}]}, 2, "0 of 2"),
+    ],
+)
+def test_batches_that_committed_a_smoothed_candidate(batch: dict[str, Any], steps: int, smoothed: str) -> None:
+    metrics = made_metrics()
+    metrics["batches"] = [{**one, **batch} for one in metrics["batches"]]
+    folder = made_run(Path("version_0"), metrics)
+    config = json.loads((folder / "config.yaml").read_text().partition("\n")[2])
+    config["model"]["method"]["smoothing_steps"] = steps
+    (folder / "config.yaml").write_text(json.dumps(config))
+    page, _ = reported("version_0")
+    assert page.table("", "s(k, K0)")[0][4] == smoothed
+    assert "Smoothed: batches that committed a smoothed candidate." in page.text
+
+
 @pytest.mark.usefixtures("drawn")
 def test_the_page_loads_nothing_and_is_the_same_every_time() -> None:
     made_run(Path("version_0"), made_metrics(), made_records())
@@ -76,6 +100,13 @@ def test_the_page_loads_nothing_and_is_the_same_every_time() -> None:
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in first.decode()
     reported("version_0")
     assert Path("page.html").read_bytes() == first
+
+
+def test_a_resumed_run_counts_the_batches_before_it() -> None:
+    made_run(Path("version_0"), made_metrics(seconds={"statistics": 5.0, "total": 20.0, "earlier": 3.0}))
+    page, _ = reported("version_0")
+    assert page.table("", "statistics")[0][-1] == "23.0|resumed"
+    assert "Resumed: since then, and the batches before it without their loading and evaluation." in page.text
 
 
 def test_texts_of_a_run_are_texts() -> None:

@@ -152,7 +152,7 @@ def read_experiment(name: str, scale: str) -> Experiment:
         name=path.stem,
         title=content.need("title", str),
         shows=content.need("shows", str),
-        claim=_claim(content, str(path)),
+        claim=_claim(content, part.get("claim", dict, {}), str(path)),
         grid=grid,
         tables=[_layout(table, str(path), grid) for table in content.get("tables", list, [])],
         figures=content.get("figures", list, []),
@@ -161,10 +161,12 @@ def read_experiment(name: str, scale: str) -> Experiment:
     )
 
 
-def _claim(content: "_Part", place: str) -> Claim:
-    if content.get("claim", dict, None) is None:
+def _claim(content: "_Part", scale: Mapping[str, Any], place: str) -> Claim:
+    """The claim, with what it is at a scale in place of its own."""
+    if content.get("claim", dict, None) is None and not scale:
         return Claim()
-    claim = content.group("claim", ("text", "value", "pairs", *_SIDES))
+    values = merged(content.get("claim", dict, {}), scale)
+    claim = _Part(values, f"claim of {place}", ("text", "value", "pairs", *_SIDES))
     return Claim(claim.need("text", str), claim.get("value", str, None), _pairs(claim, place))
 
 
@@ -188,7 +190,7 @@ _TOP = (
     *("title", "shows", "claim", "data", "variants", "set", "seeds", "overrides", "callbacks", "tables", "figures"),
     *("cases", "scales"),
 )
-_SCALE = ("data", "variants", "set", "seeds", "overrides", "callbacks", "unavailable")
+_SCALE = ("claim", "data", "variants", "set", "seeds", "overrides", "callbacks", "unavailable")
 _SIDES = ("higher", "lower")
 _TABLE = ("title", "rows", "columns", "values", "note", "before", "paper")
 STREAM = ("stream", "count", "share", "tests")

@@ -113,6 +113,10 @@ class Study:
             **self.about,
             "claim": claim_text(self.experiment.claim, checks),
             "checks": checks,
+            "claimed": {
+                "value": self.experiment.claim.value,
+                "pairs": [{"higher": higher, "lower": lower} for higher, lower in self.experiment.claim.pairs],
+            },
             "cells": [self._entry(result) for result in self.results],
             "tables": tables,
             "figures": self.figures,

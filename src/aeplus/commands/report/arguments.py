@@ -26,7 +26,8 @@ def report_parser() -> CommandParser:
     parser.option(
         "--against",
         "METHOD",
-        "compare every other run with this one, as the tables call it (default: the first of each comparison)",
+        "compare every other run with this one, as the tables call it (default: the first of each comparison; of "
+        "an experiment what its claim says is surpassed)",
     )
     add_overwrite(parser)
     return parser

@@ -28,6 +28,7 @@ class Table:
         rows: Its cells; rows may be shorter than the header, where the last cell spans the rest.
         left: How many columns, from the first, hold text; the others are numbers.
         note: What its columns are.
+        folded: Whether a page shows it only when asked for.
     """
 
     title: str
@@ -35,6 +36,7 @@ class Table:
     rows: Sequence[Sequence[str | Cell]]
     left: int = 1
     note: str = ""
+    folded: bool = False
 
 
 @dataclass(frozen=True)

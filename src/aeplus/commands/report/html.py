@@ -135,13 +135,14 @@ def _table(table: Table) -> str:
         f'<th scope="col" class="{kind}">{escape(name)}</th>' for name, kind in zip(table.header, kinds, strict=True)
     )
     rows = "\n".join(f"<tr>{''.join(_row(row, kinds))}</tr>" for row in table.rows)
-    title = f"<h4>{escape(table.title)}</h4>" if table.title else ""
+    title = f"<h4>{escape(table.title)}</h4>" if table.title and not table.folded else ""
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
     label = escape(table.title or "table")
-    return (
+    whole = (
         f'<div class="table">{title}<div class="scroll" role="group" aria-label="{label}"{_FOCUS}>'
         f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>{note}</div>"
     )
+    return f"<details><summary>{label}</summary>{whole}</details>" if table.folded else whole
 
 
 def _row(row: Sequence[str | Cell], kinds: Sequence[str]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The parts of a report: runs of ``fit``, a comparison, an experiment."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from shlex import join
 from typing import Any
@@ -113,14 +113,19 @@ def experiment_part(source: Experiment, against: str | None) -> Part:
     ]
     results: list[Block] = [paper_table(table) for table in content["tables"]]
     runs, by_data = _cells(source)
+    claimed = content.get("claimed") or {"value": None, "pairs": []}
+    bases = _lower_sides(cells, claimed["pairs"]) if against is None else [against]
+    protocol, _, measured = (claimed["value"] or "").rpartition(".")
+    score = "Score (strict)" if protocol and measured in SCORES else "Score"
     for data, of in by_data.items():
-        results += paired(of, against, data)
+        for base in [base for base in bases if base in of] or list(of)[:1]:
+            results += paired(of, base, data, score)
     pictures = experiment_pictures(source.path, content.get("figures") or [])
     versions = content.get("versions")
     known = [(str(name), str(value)) for name, value in versions.items()] if isinstance(versions, dict) else []
     machine = [("machine", content.get("machine") or _NOT_RECORDED)]
     sections = [
-        Section("What ran", [Facts(about), *_unfinished(cells), _cells_table(cells)]),
+        Section("What ran", [Facts(about), *_unfinished(cells), *_cells_tables(cells)]),
         Section("Results", results or [Paragraph("No table.", "quiet")]),
         Section("Figures", list(pictures) or [Paragraph("None were written.", "quiet")]),
         *(_measured(runs, []) if runs else ()),
@@ -264,6 +269,18 @@ def _cells(source: Experiment) -> tuple[dict[str, dict[int, Run]], dict[str, dic
     return every, by_data
 
 
+def _lower_sides(cells: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The labels that a claim says others surpass; none of a claim that compares data sets."""
+    found = []
+    for pair in pairs:
+        named = {axis: value for axis, value in pair["lower"].items() if axis != "data"}
+        for cell in cells if named else ():
+            values = cell["set"] if isinstance(cell.get("set"), dict) else {}
+            at = {"variant": cell.get("variant")} | {f"set.{path}": value for path, value in values.items()}
+            found += [cell_label(cell)] if all(at.get(axis) == value for axis, value in named.items()) else []
+    return list(dict.fromkeys(found))
+
+
 def _unfinished(cells: Sequence[Mapping[str, Any]]) -> list[Block]:
     counts = {status: [cell["status"] for cell in cells].count(status) for status in ("failed", "missing")}
     said = [f"{count} {status}" for status, count in counts.items() if count]
@@ -272,7 +289,14 @@ def _unfinished(cells: Sequence[Mapping[str, Any]]) -> list[Block]:
     return [Paragraph(f"The experiment is not complete: {' and '.join(said)} of {len(cells)} cells.", "warning")]
 
 
-def _cells_table(cells: Sequence[Mapping[str, Any]]) -> Table:
+def _cells_tables(cells: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    """The cells that are not done, and the others folded, as they would push the results down."""
+    for done, title in ((False, "Cells that are not done"), (True, "Cells that are done")):
+        if some := [cell for cell in cells if (cell["status"] == "done") == done]:
+            yield _cells_table(some, title, folded=done)
+
+
+def _cells_table(cells: Sequence[Mapping[str, Any]], title: str, *, folded: bool) -> Table:
     rows = []
     for cell in cells:
         minutes = cell.get("minutes")
@@ -286,7 +310,7 @@ def _cells_table(cells: Sequence[Mapping[str, Any]]) -> Table:
                 shown(minutes),
             ]
         )
-    return Table("Cells", ["data", "method", "sets", "seed", "status", "minutes"], rows, left=5)
+    return Table(title, ["data", "method", "sets", "seed", "status", "minutes"], rows, left=5, folded=folded)
 
 
 def _form(values: Sequence[Mapping[str, Any] | None]) -> str:

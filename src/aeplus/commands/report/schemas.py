@@ -37,7 +37,8 @@ _BATCH = fields(
         ),
         **dict.fromkeys(("residual_norm", "residual_norm_max", "rank", "smoothing_iterations"), number),
         "committed_iteration": count,
-    }
+    },
+    chosen=items(fields({"iteration": count, "scores": items(or_none(number))})),
 )
 METRICS = fields(
     {
@@ -53,12 +54,17 @@ METRICS = fields(
         "batches": items(_BATCH),
         "leakage": or_none(number),
         "measures": fields({}, retention=fields({"mean": items(or_none(number))})),
-        "seconds": fields({"statistics": number, "total": number}),
+        "seconds": fields({"statistics": number, "total": number}, earlier=number),
     },
     environment=mapping(text),
 )
 CONFIG = fields(
-    {"model": fields({"model": text, "layers": anything, "method": fields({"name": text})}), "data": fields({})}
+    {
+        "model": fields(
+            {"model": text, "layers": anything, "method": fields({"name": text}, smoothing_steps=or_none(count))}
+        ),
+        "data": fields({}),
+    }
 )
 
 
@@ -85,6 +91,7 @@ EXPERIMENT = fields(
     {"name": text, "scale": text, "model": text, "command": text, "cells": items(_CELL), "tables": items(_TABLE)},
     title=text,
     claim=text,
+    claimed=fields({"value": or_none(text), "pairs": items(fields({"higher": fields({}), "lower": fields({})}))}),
     machine=text,
     figures=items(text),
 )
