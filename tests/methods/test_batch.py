@@ -245,7 +245,7 @@ def test_the_first_layer_is_read_once_for_all_candidates(monkeypatch: pytest.Mon
     assert read.count(2) == 3
 
 
-@pytest.mark.parametrize(("free", "parts"), [(None, 11), (2**36, 2), (2**25, 11)])
+@pytest.mark.parametrize(("free", "parts"), [(None, 11), (2**36, 6), (2**25, 11)])
 def test_all_candidates_of_a_hundred_edits_run_in_as_few_passes_as_memory_is_for(
     free: int | None, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from aeplus.methods.method import Method
 
 _TOKENS = 8192  # that run side by side; more on a GPU with the memory for it
-_MOST_TOKENS = 65536
+_MOST_TOKENS = 24576  # for an 8B model what a step of the targets takes; more would save nothing but launches
 _ENOUGH = 0.05  # share of the way that may be left where layers that normalize share it
 
 
