@@ -161,6 +161,8 @@ def test_it_runs_at_toy_size(name: str, workplace: Path, here: Path) -> None:
     assert made["name"] == name
     assert made["title"] == shipped(name)["title"]
     assert {cell["status"] for cell in made["cells"]} == {"done"}
+    if name == "fig5":
+        assert {cell["variant"] for cell in made["cells"]} == set(shipped(name)["variants"])
     claim = shipped(name)["claim"]
     assert len(made["checks"]) == (len(claim.get("pairs", [claim])) if "value" in claim else 0)
     for cell in made["cells"]:
