@@ -5,6 +5,7 @@
 - links that leave `docs` as GitHub has them lead to those pages, to the repository, or become names of files;
 - headings have the anchors that GitHub gives them;
 - references in docstrings (`:class:` and the like) are links, where the site describes what they name;
+- cells of tables with long texts have the class `long`, and a page of wide tables has no contents beside them;
 - formulas are MathML, so that a reader needs a browser only, no script and no network.
 """
 
@@ -24,11 +25,17 @@ from aeplus.methods.registry import METHODS  # noqa: E402
 GENERATED = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md", "readme.md": "README.md"}
 """Pages of the site by the file of the repository they are made from."""
 
+WIDE = ("results.md",)
+"""Pages whose tables take the place of the contents beside them."""
+
 _LOG = logging.getLogger("mkdocs.hooks.site")  # a warning ends a strict build
 _PAGES = {source: page for page, source in GENERATED.items()}
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
 _FENCE = re.compile(r"^( *)(```|~~~).*?^\1\2 *$", re.MULTILINE | re.DOTALL)
 _ROLE = re.compile(r":(?:class|func|meth|mod|attr|data|exc):<code>(~?)([\w.]+)</code>")
+_CELL = re.compile(r"<td>(.*?)</td>", re.DOTALL)
+_TAG = re.compile(r"<[^>]*>")
+_LONG = 40  # characters that a column of a table must not break into single words
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -63,6 +70,8 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Leads links to where they go on the site; code stays as it is."""
     source = page.file.src_uri
+    if source in WIDE:
+        page.meta["hide"] = [*page.meta.get("hide", []), "toc"]
     here = "" if source in GENERATED else posixpath.join("docs", posixpath.dirname(source))
 
     def link(match: re.Match[str]) -> str:
@@ -90,7 +99,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
-    """Formulas as MathML, and references of docstrings as links."""
+    """Formulas as MathML, references of docstrings as links, and long texts of tables told from others."""
     from latex2mathml.converter import convert
 
     def formula(match: re.Match[str]) -> str:
@@ -106,7 +115,11 @@ def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
         shown = f"<code>{name.rpartition('.')[2] if short else name}</code>"
         return f'<autoref optional identifier="{name}">{shown}</autoref>' if "." in name else shown
 
-    return _ROLE.sub(reference, _FORMULA.sub(formula, content))
+    def cell(match: re.Match[str]) -> str:
+        long = len(html.unescape(_TAG.sub("", match[1]))) > _LONG
+        return f'<td class="long">{match[1]}</td>' if long else match[0]
+
+    return _ROLE.sub(reference, _FORMULA.sub(formula, _CELL.sub(cell, content)))
 
 
 def _outside_code(markdown: str, change: Any) -> str:

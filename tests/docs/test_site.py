@@ -176,3 +176,21 @@ def test_references_of_docstrings_become_links() -> None:
         '<p>see <autoref optional identifier="aeplus.journal.Journal"><code>Journal</code></autoref> and '
         "<code>log</code></p>"
     )
+
+
+# ---- tables
+
+
+def test_long_texts_of_tables_are_told_from_others() -> None:
+    pytest.importorskip("latex2mathml")
+    shown = SimpleNamespace(file=SimpleNamespace(src_uri="a.md"))
+    long, name = "with <em>two</em> words &amp; " + "more " * 8, "<code>" + "x" * 30 + "</code>"
+    text = f'<tr><td>{name}</td><td style="text-align: right;">5</td><td>{long}</td></tr>'
+    assert hooks.on_page_content(text, shown, None, None) == text.replace(f"<td>{long}", f'<td class="long">{long}')
+
+
+def test_the_results_have_no_contents_beside_them(config: Any) -> None:
+    for page, hidden in (("results.md", ["toc"]), ("faq.md", [])):
+        shown = SimpleNamespace(file=SimpleNamespace(src_uri=page), meta={})
+        hooks.on_page_markdown("# Title", shown, config, SimpleNamespace())
+        assert shown.meta.get("hide", []) == hidden

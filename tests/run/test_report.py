@@ -48,7 +48,11 @@ def test_the_end_tells_new_edits_from_those_of_the_journal(
     assert "journal: run/a b; a model of it: aeplus export 'run/a b' --format huggingface --out FOLDER" in said
 
 
-def test_a_tables_note_names_the_machine_as_the_metrics_do() -> None:
+@pytest.mark.parametrize(("threads", "said"), [(1, "1 thread"), (2, "2 threads")])
+def test_a_tables_note_names_the_machine_as_the_metrics_do(
+    threads: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     known, note = environment(torch.device("cpu")), machine(torch.device("cpu"))
     assert known["device"].startswith("cpu (")
-    assert note == "{CPU cores} CPU cores, {threads} threads, torch {torch}, {device}".format(**known)
+    assert note == f"{known['CPU cores']} CPU cores, {said}, torch {known['torch']}, {known['device']}"

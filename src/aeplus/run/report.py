@@ -110,7 +110,8 @@ def versions() -> dict[str, str]:
 def machine(device: torch.device) -> str:
     """What stands in a table's notes about the machine."""
     known = environment(device)
-    return f"{known['CPU cores']} CPU cores, {known['threads']} threads, torch {known['torch']}, {known['device']}"
+    threads = counted(int(known["threads"]), "thread")
+    return f"{known['CPU cores']} CPU cores, {threads}, torch {known['torch']}, {known['device']}"
 
 
 def batch_report(

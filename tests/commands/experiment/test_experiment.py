@@ -22,6 +22,7 @@ from aeplus.commands.experiment import launch
 from aeplus.commands.experiment.arguments import EXPERIMENTS
 from aeplus.commands.experiment.cells import make_cells
 from aeplus.commands.experiment.drawings import check_figures
+from aeplus.commands.experiment.estimate import Calibration, show_cells
 from aeplus.commands.experiment.grid import read_experiment
 from aeplus.commands.experiment.tables import check_tables
 from aeplus.commands.fit import BaseCLI
@@ -160,6 +161,8 @@ def test_it_runs_at_toy_size(name: str, workplace: Path, here: Path) -> None:
     assert made["name"] == name
     assert made["title"] == shipped(name)["title"]
     assert {cell["status"] for cell in made["cells"]} == {"done"}
+    if name == "fig5":
+        assert {cell["variant"] for cell in made["cells"]} == set(shipped(name)["variants"])
     claim = shipped(name)["claim"]
     assert len(made["checks"]) == (len(claim.get("pairs", [claim])) if "value" in claim else 0)
     for cell in made["cells"]:
@@ -700,6 +703,29 @@ def test_a_dry_run_writes_nothing(
     change(scales={"small": {"data": {"pair": {"path": "pair.jsonl"}, "two": {"path": "nowhere.json"}}}})
     assert experiment(workplace, "mine.yaml", "--dry-run", "--seeds", "0") == 0
     assert "not here, and needed: nowhere.json\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("table1", "Building AlphaSet comes on top. Smoothing takes longer than estimated, the more the larger T. KDE"),
+        ("table9", "Smoothing takes longer than estimated"),
+        ("table6", ""),
+    ],
+)
+def test_an_estimate_names_what_it_leaves_out(
+    settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, said: str
+) -> None:
+    grid = read_experiment(name, "small").grid
+    cells = make_cells(grid, merged(settings, grid.overrides), tmp_path / "out")
+    show_cells(cells, grid, "", Calibration({1: 1.0, 2: 1.0, 3: 1.0}, 1.0, 1.0, 1.0, 1.0, 1), 1)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert said in shown
+    assert ("AlphaSet comes" in shown, "Smoothing" in shown, "KDE" in shown) == (
+        "AlphaSet" in said,
+        "Smoothing" in said,
+        "KDE" in said,
+    )
 
 
 # ---- several processes

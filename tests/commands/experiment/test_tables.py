@@ -32,13 +32,25 @@ def test_what_is_not_finite_is_no_number_of_a_table(leakages: tuple[float, float
     assert f"| rect | {shown} |" in " ".join(table_markdown(layout, table).split())
 
 
-@pytest.mark.parametrize(("shipped", "said"), [(True, "The paper: It leaks."), (False, "Claim: It leaks.")])
-def test_only_shipped_claims_are_the_papers(tmp_path: Path, shipped: bool, said: str) -> None:
+@pytest.mark.parametrize(
+    ("claim", "shipped", "said"),
+    [
+        ("It leaks.", True, "The paper: It leaks."),
+        ("It leaks.", False, "Claim: It leaks."),
+        ("The paper's numbers were not available.", True, "The paper's numbers were not available."),
+    ],
+)
+def test_only_shipped_claims_are_the_papers(tmp_path: Path, claim: str, shipped: bool, said: str) -> None:
     grid = Grid({}, [], {}, [], {}, [])
-    study = Study(Experiment("mine", "Mine", "What.", Claim("It leaks."), grid, [], [], None, shipped), [], tmp_path)
+    study = Study(Experiment("mine", "Mine", "What.", Claim(claim), grid, [], [], None, shipped), [], tmp_path)
     study.about = dict.fromkeys(("command", "scale", "model", "machine"), "") | {"seeds": [], "versions": {}}
     study.write()
     assert (tmp_path / "mine.md").read_text().startswith(f"# Mine\n\nWhat.\n\n{said}\n\n")
+
+
+def test_fluency_says_its_unit_as_papers_print_another() -> None:
+    table = build_table(Layout("Fluency", ("variant",), (), ("fluency",)), [result("memit", 0, 0.2)])
+    assert table["columns"] == ["Fluency [bits]"]
 
 
 def test_a_claim_is_checked_where_both_sides_are_finite() -> None:

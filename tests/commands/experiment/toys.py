@@ -30,6 +30,8 @@ def toy(name: str, folder: Path) -> Path:
     named = [pair.get(side, {}) for pair in claim.get("pairs", [claim]) for side in ("higher", "lower")]
 
     def kept(axis: str, values: Any) -> list[Any]:
+        if axis == "variant" and "hidden" in content.get("figures", []):
+            return list(values)  # which the figure lays over one another
         wanted = list(dict.fromkeys(side[axis] for side in named if axis in side))
         return [value for value in values if value in wanted] or list(values)[:1]
 

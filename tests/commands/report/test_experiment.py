@@ -49,6 +49,7 @@ def test_an_experiment() -> None:
     assert "aeplus experiment table1 --config model/small --scale small" in page.text
     assert f"data:image/svg+xml;base64,{base64.b64encode(SVG.encode()).decode()}" in page.addresses
     assert "![Score against conflict](table1/figures/score.svg)" in markdown
+    assert page.tags.count("figure") == Path("page.html").read_text().count('<figure class="wide">') == 1
     costs = [row[0] for row in page.table("", "statistics")]
     assert costs[0] == "plain: alphaedit, ridge = 10"
     assert len(costs) == 4
@@ -84,6 +85,13 @@ def test_scores_are_compared_with_the_claims_lower_side(claim: dict[str, Any], t
     against = [table for table in page.tables if table[0][:2] == ["method", "Score, difference"]]
     assert len(against) == 2 * len(titles)  # of each data set
     assert against[0][1][0].startswith(first)
+
+
+def test_seconds_by_part_are_no_wider_than_a_phone() -> None:
+    folder = made_experiment(Path("table2"), figures=["figures/effort.svg"])
+    (folder / "figures" / "effort.svg").write_text(SVG)
+    assert main(["report", "table2", "--out", "page.html"]) == 0
+    assert "<figure><div" in Path("page.html").read_text()
 
 
 def test_without_the_papers_numbers_it_says_so() -> None:

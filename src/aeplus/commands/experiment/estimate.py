@@ -3,7 +3,7 @@
 import io
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,6 +166,17 @@ def edits_of(cell: Cell, entry: Mapping[str, Any]) -> int | None:
         return None
 
 
+def _beyond(cells: Sequence[Cell], grid: Grid) -> Iterator[str]:
+    """What the estimate leaves out."""
+    if any("alphaset" in entry for entry in grid.data.values()):
+        yield " Building AlphaSet comes on top."
+    methods = [cell.run.settings["model"]["method"] for cell in cells]
+    if any(method.get("smooth") for method in methods):
+        yield " Smoothing takes longer than estimated, the more the larger T."
+    if any(method.get("update") == "gradient" for method in methods):
+        yield " KDE takes longer than estimated."
+
+
 def show_cells(cells: Sequence[Cell], grid: Grid, title: str, measured: Calibration | None, jobs: int) -> None:
     """Prints the cells, those of several seeds in a row, with what they take.
 
@@ -201,6 +212,6 @@ def show_cells(cells: Sequence[Cell], grid: Grid, title: str, measured: Calibrat
         f"{len(cells)} cells: about {alone / 60:.0f} minutes in one process"
         + (f", {(total / jobs + measured.once) / 60:.0f} in {jobs}" if jobs > 1 else "")
         + (f"; {unknown} cells of unknown size left out" if unknown else "")
-        + ". Building AlphaSet comes on top."
+        + "".join([".", *_beyond(cells, grid)])
     )
     print_line(f"memory: about {measured.memory * jobs / _GIB:.1f} GiB{f' in {jobs} processes' if jobs > 1 else ''}")

@@ -257,7 +257,7 @@ class Study:
     def _markdown(self, tables: Sequence[Mapping[str, Any]], claim: str) -> str:
         about = self.about
         parts = [f"# {self.experiment.title}", self.experiment.shows]
-        parts += [f"{'The paper' if self.experiment.shipped else 'Claim'}: {claim}"] if claim else []
+        parts += [self._called(claim)] if claim else []
         parts += [table_markdown(layout, t) for layout, t in zip(self.experiment.tables, tables, strict=True)]
         parts += [said] if (said := self._unmeasured()) else []
         parts += [f"![{Path(name).stem}]({name})" for name in self.figures]
@@ -281,6 +281,11 @@ class Study:
         }
         legend = "Percentages unless a unit is given; with several seeds, mean ± sample standard deviation."
         return "\n\n".join([*parts, legend, "\n".join(f"- {name}: {text}" for name, text in notes.items())]) + "\n"
+
+    def _called(self, claim: str) -> str:
+        """The claim, with whose it is where it does not say so."""
+        whose = "The paper" if self.experiment.shipped else "Claim"
+        return claim if claim.startswith(whose) else f"{whose}: {claim}"
 
     def _unmeasured(self) -> str:
         names = unmeasured(self.experiment.tables, self.experiment.claim, self.results)

@@ -123,7 +123,7 @@ VALUES: dict[str, Value] = {
     "generalization": Value("Gen.", _score("generalization")),
     "specificity": Value("Spe.", _score("specificity")),
     "score": Value("Score", _score("score")),
-    "fluency": Value("Fluency", _measure("fluency", "entropy")),
+    "fluency": Value("Fluency [bits]", _measure("fluency", "entropy")),
     "consistency": Value("Consistency", _measure("fluency", "consistency")),
     "axes_generalization": Value("Gen. (axes)", _following),
     "retention": Value("Retention", _retention, editing=True),

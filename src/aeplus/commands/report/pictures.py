@@ -103,7 +103,8 @@ def experiment_pictures(folder: Path, names: Sequence[str]) -> list[Picture]:
     for name in names:
         path = inside(folder, name)
         kind = "image/svg+xml" if path.suffix == ".svg" else "image/png"
-        pictures.append(Picture(_title(path.stem), _read(path, kind), kind, path, kind == "image/svg+xml"))
+        wide = kind == "image/svg+xml" and path.stem != "effort"  # which a phone can show whole
+        pictures.append(Picture(_title(path.stem), _read(path, kind), kind, path, wide))
     return pictures
 
 
