@@ -139,7 +139,7 @@ def test_damaged_items_stop_the_run_before_it_begins(
 
 def test_the_documented_config_runs(place: Path, workplace: Path) -> None:
     config = (ROOT / "docs" / "capabilities.md").read_text().split("```yaml\n", 1)[1].split("```", 1)[0]
-    config = config.replace("data: capabilities ", "data: items ").replace("tasks: all", "tasks: cola,sst2")
+    config = config.replace("data: hub ", "data: items ").replace("tasks: all", "tasks: cola,sst2")
     (place / "documented.yaml").write_text(config)
     assert main(["fit", f"--config={workplace}/tiny.yaml", "--config=documented.yaml"]) == 0
     (found,) = place.rglob("capabilities.json")
