@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,8 @@ def test_big_model_writes_what_it_promises(method: str, tmp_path: Path) -> None:
         "last",
     ]
     command += ["--reference", "1", "--profile", str(tmp_path / "step.txt"), "--json", str(tmp_path / "tiny.json")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     written = json.loads((tmp_path / "tiny.json").read_text())
     phases = {"fixed", "statistics", "targets", "keys", "solve", "validate", "other"}
