@@ -17,7 +17,6 @@ from torch.autograd.function import once_differentiable
 NAME = "apply_rotary_pos_emb"
 """What transformers' modeling files call it; their layers find it by this name."""
 
-_IN_FLOAT32 = (torch.float32, torch.bfloat16, torch.float16)  # what loses nothing where a kernel computes in float32
 _OWN = "aeplus_stands_for"  # a function in front of a model's has the model's as this attribute
 
 Rotary = Callable[..., tuple[Tensor, Tensor]]
@@ -69,7 +68,7 @@ def _fits(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> bool:
         and cos.shape == sin.shape
         and tuple(cos.shape) in ((rows, tokens, width), (1, tokens, width))
         and q.dtype == k.dtype == cos.dtype == sin.dtype
-        and (not q.is_cuda or q.dtype in _IN_FLOAT32)
+        and not (q.is_cuda and q.dtype == torch.float64)  # the kernel computes in float32
         and not (cos.requires_grad or sin.requires_grad)
     )
 

@@ -265,7 +265,8 @@ class EditSession:
         if self.method.closed_form:
             for layer in statistics:
                 base_filter(self.method, layer.spectrum)  # a bad threshold is reported before the work
-        method = self.method.beside_facts() if self.statements() else self.method
+        named = self.preserved.facts or self._preserve
+        method = self.method.beside_facts() if named else self.method
         restraint, meter = Restraint(self.method, self.sites, self.unedited.once), LeakageMeter(self.sites, statistics)
         builder = BatchBuilder(
             *(self.decoder, self.tokenizer, self.sites, method, options, statistics, contexts, self.seed),

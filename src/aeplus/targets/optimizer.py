@@ -238,10 +238,10 @@ def _learned(
     """The targets of a batch, or of a share of it."""
     anchor = options.length(layer) if options.norm == "anchor" else None
     first, groups = layer + 1, joint_groups(rows, options.joint)
-    fused = Fused([*decoder.layers[first:], *decoder.after], tried=decoder.tried.fused)
+    fused = Fused([*decoder.layers, *decoder.after], tried=decoder.tried.fused)
     ranks = decoder.ranks
     at_once = ranks.together(tokens_at_once(decoder, rows, first, options.chunk_tokens, fused=fused.both))
-    with Fused([*decoder.layers, *decoder.after], tried=decoder.tried.fused).applied():
+    with fused.applied():
         parts, initial = target_parts(decoder, rows, first, at_once, groups)
     n = len(initial)  # targets: fewer than edits where some are joint
     target_of = torch.tensor(groups, device=initial.device)

@@ -109,10 +109,11 @@ class Passes:
         name = _name(bundle)
         if self._record is not None and name not in self._recorded and runs_left >= _WORTH:
             # Libraries keep what they set up for each thread.
-            setting, tried = (threading.get_ident(), self._delta.device, bundle[0].replay.dtype), self._decoder.tried
-            if setting not in tried.recorded:
+            setting = threading.get_ident(), self._delta.device, bundle[0].replay.dtype
+            known = self._decoder.tried.recorded
+            if setting not in known:
                 found = self._record.first(lambda: self._there_and_back(bundle))
-                tried.recorded.add(setting)
+                known.add(setting)
                 return found
             try:
                 self._recorded[name] = bundle, self._record.record(lambda: self._there_and_back(bundle))
