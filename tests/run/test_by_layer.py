@@ -100,7 +100,7 @@ def test_what_there_is_nothing_to_choose_by_is_not_smoothed(monkeypatch: pytest.
     seen = scripted(run, monkeypatch, [None] * 6)
     run.begin(data.validation_items)
     run.candidate()
-    assert [chosen["iteration"] for chosen in run._by_layer.chosen] == [2, 2]
+    assert [chosen["iteration"] for chosen in run.commit().report["chosen"]] == [2, 2]
     assert torch.equal(run.sites[0].weight, seen[2][0])
 
 
@@ -116,8 +116,9 @@ def test_a_layer_without_an_edit_above_the_threshold_is_not_validated(monkeypatc
     run.begin(data.validation_items)
     run.candidate()
     assert len(seen) == 3
-    assert [chosen["iteration"] for chosen in run._by_layer.chosen] == [2, 0]
-    assert run._by_layer.chosen[1]["scores"] == []
+    first, second = run.commit().report["chosen"]
+    assert (first["iteration"], second["iteration"]) == (2, 0)
+    assert second["scores"] == []
 
 
 class Chosen(EditCallback):

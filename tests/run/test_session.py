@@ -17,8 +17,8 @@ from aeplus.errors import InputError
 from aeplus.methods.compositions import named_method
 from aeplus.methods.method import Method
 from aeplus.module import EditModule
+from aeplus.run import editable as run_editable
 from aeplus.run import measuring as run_measuring
-from aeplus.run import session as run_session
 from aeplus.run.batches import Stream
 from aeplus.run.session import EditSession
 from small import LEARNING, SUBJECTS, TARGETS, learning_options, records
@@ -224,8 +224,8 @@ def test_a_commit_that_fails_leaves_the_model_as_the_batch_found_it(monkeypatch:
 
 def test_contexts_are_sampled_once_from_the_unedited_model(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    sample = run_session.sample_contexts
-    monkeypatch.setattr(run_session, "sample_contexts", lambda *some: (asked.append(1), sample(*some))[1])
+    sample = run_editable.sample_contexts
+    monkeypatch.setattr(run_editable, "sample_contexts", lambda *some: (asked.append(1), sample(*some))[1])
     run, data = session(tiny_model("llama")), ListStream(requests_from_records(records()), 4)
     run.prepare(data)
     run.begin()

@@ -20,26 +20,22 @@ from aeplus.edits import EditRequest
 from aeplus.errors import InputError
 from aeplus.methods.batch import BatchBuilder, BatchEdit, Candidate
 from aeplus.methods.method import Method
-from aeplus.methods.parts import SITES, base_filter, kept_eigenvectors
+from aeplus.methods.parts import base_filter
 from aeplus.methods.treatments import Restraint, added_last
-from aeplus.models.checks import check_model, check_tokenizer
-from aeplus.models.decoder import Decoder
-from aeplus.models.sites import EditSite, Snapshot
-from aeplus.preserved.facts import Statement
+from aeplus.models.sites import Snapshot
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions
 from aeplus.run import notices
-from aeplus.run.batches import Adaptable, BatchCommit, Stream
-from aeplus.run.by_layer import Items, LayerChoice, check_alone
+from aeplus.run.batches import BatchCommit, Stream
+from aeplus.run.by_layer import Items, LayerChoice
 from aeplus.run.committed.entries import Entries, Entry
+from aeplus.run.editable import EditableModel
 from aeplus.run.measuring import Asked, Measuring
-from aeplus.run.preservation import LeakageMeter, named_statements, preserved_statistics
-from aeplus.run.reading import Reading
+from aeplus.run.preservation import LeakageMeter
 from aeplus.run.recording import Recording
-from aeplus.run.report import RunReport, batch_report
+from aeplus.run.report import RunReport
 from aeplus.run.selection import SELECTIONS, Selection, SelectionOptions, seen
-from aeplus.run.unedited import UneditedModel
+from aeplus.run.under_way import UnderWay
 from aeplus.targets.optimizer import TargetOptions
-from aeplus.targets.rows import sample_contexts
 from aeplus.utils.progress import Progress
 from aeplus.utils.ranks import Ranks
 from aeplus.utils.signals import uninterrupted
@@ -59,34 +55,18 @@ class _Editing:
     meter: LeakageMeter
 
 
-class EditSession:
-    """Edits a loaded model, batch after batch.
-
-    All of the model's parameters are frozen, and it stays in evaluation mode.
+class EditSession(EditableModel):
+    """Edits a loaded model in place, batch after batch.
 
     Args:
-        model: A causal language model of transformers; it is edited in place.
-        tokenizer: Its tokenizer.
-        layers: Decoder layers to edit, ascending; a method may take the first and the last only.
-        method: The composition of the update.
-        targets: How targets are learned.
-        preserved: Where preserved knowledge comes from.
-        edited_dtype: ``float32`` keeps the edited weights in float32, ``same`` leaves them as they are.
-        site: The module to edit where inspection does not find it; see :class:`~aeplus.models.decoder.Decoder`.
-        seed: Seed of the sampled contexts.
+        model: As the other arguments that are not named here, see :class:`~aeplus.run.editable.EditableModel`.
         name: What reports call the model.
         notify: Called with the name of a hook of :class:`~aeplus.run.hooks.EditCallback` and its arguments.
-        progress: Where to show how far the statistics are.
-        preserve: Facts that must survive, beside those of ``preserved.facts``; the present answer is ``target_new``.
         target_cache: Where targets are kept that other runs need too; none by default.
-        unedited_cache: Where runs of one model keep what they find out about it unedited; by default each has its own.
         ranks: The processes that make this run together, each with the same model; by default there is no other. Every
             method is then called by all of them.
 
     Attributes:
-        decoder: The model taken apart.
-        sites: The edited layers.
-        unedited: The model as it was.
         entries: The committed batches.
         resumed: How many of them the run began with.
         measuring: Asks the model what the run reports.
@@ -96,8 +76,7 @@ class EditSession:
         monitor: What :meth:`validate` found that the rule should see; see :func:`~aeplus.run.selection.seen`.
 
     Raises:
-        InputError: If the model, its tokenizer or its layers cannot be edited, ``edited_dtype`` is unknown, or several
-            processes are to choose layer by layer.
+        InputError: As :class:`~aeplus.run.editable.EditableModel`.
     """
 
     def __init__(
@@ -120,47 +99,28 @@ class EditSession:
         unedited_cache: dict[tuple[Hashable, ...], Any] | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        self.model = model
-        self.method, self.target_options, self.preserved, self.seed = method, targets, preserved, seed
-        if edited_dtype not in ("same", "float32"):
-            msg = f"expected edited_dtype same or float32, got {edited_dtype!r}; choose one of these."
-            raise InputError(msg)
-        if method.by_layer:
-            check_alone(ranks is None or ranks.alone)
-        notices.departures(method)
-        check_model(model)
-        check_tokenizer(tokenizer, model)
-        model.requires_grad_(False).eval()
-        self.decoder = Decoder(model, site, ranks=ranks)
-        self.sites: list[EditSite] = self.decoder.select(SITES[method.sites].run(list(layers)))
-        self._edited_dtype = edited_dtype
-        if edited_dtype == "float32":
-            for edited in self.sites:
-                edited.upcast()
+        super().__init__(
+            *(model, tokenizer, layers, method, targets, preserved),
+            edited_dtype=edited_dtype,
+            site=site,
+            seed=seed,
+            progress=progress,
+            preserve=preserve,
+            unedited_cache=unedited_cache,
+            ranks=ranks,
+        )
         self.entries = Entries()
         self.resumed = 0
         self.report = RunReport(method=method.label, model=name, seed=seed)
         self.select: Callable[[], Selection] = SelectionOptions(method.selection)
         self.monitor = SELECTIONS[method.selection].watched
-        self._preserve = list(preserve)
-        self._target_cache = target_cache
-        self.unedited = UneditedModel(self.decoder, unedited_cache)
         self.recording = Recording(self.unedited, self.sites, self.decoder.ranks)
-        self._reading = Reading(self.decoder, tokenizer)
         self.measuring = Measuring(self.decoder, self._reading)
-        self._notify, self._progress = notify, progress or Progress()
+        self._notify, self._target_cache = notify, target_cache
         self._data: Stream | None = None
         self._editing: _Editing | None = None
-        self._batch: BatchEdit | None = None
-        self._by_layer: LayerChoice | None = None
-        self._rule = self.select()
-        self._restart_clock()
+        self._batch: UnderWay | None = None
         self._prepared = self._finished = self._said_alone = False
-
-    @property
-    def tokenizer(self) -> Any:
-        """The model's tokenizer; for chats one that adds nothing to what the template has written."""
-        return self._reading.tokenizer
 
     @property
     def data(self) -> Stream:
@@ -233,7 +193,6 @@ class EditSession:
             self.report.edits = len(data.requests)
             self.report.record("before", before)
             self._notify("on_unedited_model")
-            self._restart_clock()
         if resume is not None:
             entries, snapshot = Entries(resume.entries), Snapshot(self.sites)
             try:
@@ -276,55 +235,6 @@ class EditSession:
         )
         return _Editing(builder, statistics, restraint, meter)
 
-    def readable(self, data: Adaptable, requests: Sequence[EditRequest]) -> list[EditRequest]:
-        """Edits as this model would edit them, where no run is prepared: checked, and rendered if they are chats.
-
-        Raises:
-            InputError: If something cannot be read and may not be left out.
-        """
-        return self._reading.readable(data, requests, self.contexts())
-
-    def contexts(self) -> list[str]:
-        """The sampled contexts.
-
-        Raises:
-            InputError: If they do not fit the model.
-        """
-        options, limit = self.target_options, self.decoder.context_length
-        if options.contexts and limit is not None and options.context_length >= limit:
-            msg = (
-                f"expected targets.context_length to fit the context of {limit} tokens, got {options.context_length}; "
-                "lower it."
-            )
-            raise InputError(msg)
-        return self.unedited.once(
-            ("contexts", options.contexts, options.context_length, self.seed),
-            lambda: self.decoder.ranks.first(
-                sample_contexts(self.model, self.tokenizer, options.contexts, options.context_length, self.seed)
-            ),
-        )
-
-    def load_statistics(self, contexts: Sequence[str]) -> list[LayerStatistics]:
-        """Statistics of preserved knowledge for each edited layer, with the facts that must survive.
-
-        Args:
-            contexts: Prefixes behind which a fact must survive.
-
-        Raises:
-            InputError: If the corpus, the file of facts or a cache file cannot be used.
-        """
-        run = self.decoder, self.tokenizer, self.sites, self.preserved, self._preserve
-        kept = kept_eigenvectors(self.method, self.preserved.keep)
-        return preserved_statistics(*run, contexts, self._progress, self.unedited.fingerprint, kept)
-
-    def statements(self) -> list[Statement]:
-        """The facts that must survive, as statements.
-
-        Raises:
-            InputError: If the file of facts cannot be read.
-        """
-        return named_statements(self.preserved, self._preserve)
-
     # ---- a batch, from its first candidate to its commit
 
     @property
@@ -334,6 +244,9 @@ class EditSession:
         Raises:
             InputError: If there is none.
         """
+        return self._under_way().edit
+
+    def _under_way(self) -> UnderWay:
         if self._batch is None:
             msg = "expected a batch under way, got none; call begin() first."
             raise InputError(msg)
@@ -342,7 +255,7 @@ class EditSession:
     @property
     def iteration(self) -> int:
         """The smoothing iteration that the model holds, from 0; -1 between batches."""
-        return self._batch.iteration if self._batch is not None else -1
+        return self.batch.iteration if self.in_batch else -1
 
     @property
     def in_batch(self) -> bool:
@@ -360,7 +273,7 @@ class EditSession:
                 under way, or such a method gets no validation prompts.
         """
         builder = self._prepared_for_editing().builder
-        if self._batch is not None:
+        if self.in_batch:
             msg = (
                 f"expected no batch under way, got one at iteration {self.iteration}; commit it or roll it back first."
             )
@@ -368,24 +281,24 @@ class EditSession:
         if self.data.exhausted:
             msg = "expected a batch to edit, got the end of the edits; end the run when data.exhausted (no min_epochs)."
             raise InputError(msg)
-        self._by_layer = None
+        batch = UnderWay(self.select())
         if self.method.by_layer:
-            self._by_layer = LayerChoice(items, self.select, self.measuring.grade, self.monitor, self._spend_validating)
+            grade, spend = self.measuring.grade, batch.spend_validating
+            batch.choice = LayerChoice(items, self.select, grade, self.monitor, spend)
         if len(self.data.current) == 1 and not self._said_alone:
             notices.not_smoothed(self.method)
             self._said_alone = True
-        self._restart_clock()
         prior_keys = [self.entries.keys(site) for site in self.sites]
         removed = None
         if self.method.feedback:
             earlier = [(self.entries.updates(site), self.entries.keys(site)) for site in self.sites]
             removed = [added_last(self.method, updates, updates.ranks, keys) for updates, keys in earlier]
-        self._batch = builder.build(self.data.current, self.data.edited, prior_keys, removed, self._by_layer)
+        edit = builder.build(self.data.current, self.data.edited, prior_keys, removed, batch.choice)
         if self.method.closed_form:
             joint = self.target_options.joint
-            notices.shared_keys(self.batch.shared_keys, self.data.current, self.data.cursor, joint=joint)
-        self._rule = self.select()
-        self._seconds["targets"] = builder.learning_seconds
+            notices.shared_keys(edit.shared_keys, self.data.current, self.data.cursor, joint=joint)
+        batch.built(edit, builder.learning_seconds)
+        self._batch = batch
 
     def edit_batch(self, items: Items) -> BatchCommit:
         """Edits the batch at the cursor, from its first candidate to its commit, for those without a loop of their own.
@@ -413,11 +326,6 @@ class EditSession:
         self._notify("on_candidate", candidate.iteration, self.batch.iterations)
         return candidate
 
-    def _spend_validating(self, seconds: float) -> None:
-        """Counts the seconds of a validation inside a candidate as validation's."""
-        self._seconds["validate"] += seconds
-        self.batch.seconds -= seconds
-
     def validate(self, items: Sequence[Asked]) -> dict[str, float | None]:
         """Scores the model (and the present candidate, in a batch) on validation prompts, in percent.
 
@@ -433,10 +341,9 @@ class EditSession:
         """
         _ = self.data
         began = time.perf_counter()
-        summary = self.measuring.grade(items, self._batch)
-        self._seconds["validate"] += time.perf_counter() - began
+        summary = self.measuring.grade(items, self.batch if self.in_batch else None)
         if self._batch is not None:
-            self._batch.scores[self.iteration] = summary
+            self._batch.scored(summary, time.perf_counter() - began)
         return summary
 
     def settle(self, score: float | None) -> bool:
@@ -450,14 +357,7 @@ class EditSession:
         Raises:
             InputError: If the batch has no candidate yet.
         """
-        self._check_candidate()
-        last = self.iteration + 1 >= self.batch.iterations
-        if score is None:
-            return last
-        decision = self._rule.observe(score)
-        if decision.keep:
-            self.batch.keep()
-        return last or decision.done
+        return self._under_way().settle(score)
 
     def commit(self) -> BatchCommit:
         """Makes the kept candidate (the present one, if none was kept) part of the model and the journal.
@@ -465,28 +365,20 @@ class EditSession:
         Raises:
             InputError: If the batch has no candidate yet.
         """
-        self._check_candidate()
-        batch, data, editing = self.batch, self.data, self._prepared_for_editing()
-        chosen, requests = batch.final(), data.current
+        under_way, data, editing = self._under_way(), self.data, self._prepared_for_editing()
+        under_way.check_candidate()
+        batch, requests = under_way.edit, data.current
+        chosen = batch.final()
         if editing.restraint.due(len(self.entries) + 1, last=data.cursor + len(requests) >= len(data.requests)):
             updates = {site.layer: self.entries.updates(site) for site in self.sites}
             chosen = Candidate(chosen.iteration, editing.restraint.restrain(updates, chosen.layers))
         chosen = chosen.agreed(self.decoder.ranks)
         if chosen is not batch.current:
             batch.apply(chosen)
-        self._seconds["solve"] = batch.seconds
-        # Targets that another run had found already count as if this one had.
-        self._seconds["total"] = time.perf_counter() - self._began + editing.builder.spared_seconds
-        norms = batch.editor.residual_norms.tolist()
-        validation = batch.scores[chosen.iteration]
-        layers = [edit.report for edit in chosen.layers]
-        scores = [{"score": s.get("score"), "probability": s.get("probability")} for s in batch.scores.values()]
-        steps = batch.editor.steps.tolist()
-        report = batch_report(len(requests), layers, norms, steps, scores, chosen.iteration, self._seconds)
-        if self._by_layer is not None:
-            report["chosen"] = self._by_layer.chosen
+        report = under_way.report(len(requests), chosen, editing.builder.spared_seconds)
         entry = Entry.of(requests, chosen.layers, report)
-        converged = int(batch.editor.converged.sum())
+        norms, converged = batch.editor.residual_norms.tolist(), int(batch.editor.converged.sum())
+        validation = batch.scores[chosen.iteration]
         with uninterrupted():  # what the journal has, the model has
             self.entries.append(self.recording.append(entry).packed())
             self.report.batches.append(report)
@@ -497,15 +389,10 @@ class EditSession:
         self._notify("on_batch_committed", commit)
         return commit
 
-    def _check_candidate(self) -> None:
-        if not self.batch.scores:
-            msg = "expected a candidate in the model, got none yet; call candidate() first."
-            raise InputError(msg)
-
     def rollback(self) -> None:
         """Removes a candidate that was not committed; between batches it does nothing."""
         if self._batch is not None:
-            self._batch.rollback()
+            self._batch.edit.rollback()
             self._batch = None
 
     def finish(self) -> RunReport:
@@ -532,7 +419,3 @@ class EditSession:
         """
         self._editing = self._batch = None
         self.entries.release()
-
-    def _restart_clock(self) -> None:
-        self._seconds = {"targets": 0.0, "solve": 0.0, "validate": 0.0, "total": 0.0}
-        self._began = time.perf_counter()

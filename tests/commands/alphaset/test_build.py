@@ -109,6 +109,7 @@ def test_sizes_and_parts(work: Path) -> None:
     ]
 
 
+@pytest.mark.filterwarnings("error")
 def test_the_readers_load_them_with_their_tests(work: Path) -> None:
     for name in NAMES:
         edits = read_requests(work / "out" / f"{name}.jsonl")

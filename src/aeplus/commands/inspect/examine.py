@@ -23,7 +23,7 @@ from aeplus.models.generate import generate
 from aeplus.models.tokens import readable
 from aeplus.preserved.collection import collect_excerpts
 from aeplus.preserved.facts import statement_keys, with_excerpts
-from aeplus.run.session import EditSession
+from aeplus.run.editable import EditableModel
 from aeplus.targets.rows import BatchRows
 from aeplus.utils.progress import Progress
 
@@ -31,7 +31,7 @@ _PROMPTS = 64  # between two steps of the progress bar
 
 
 def examine(
-    session: EditSession,
+    model: EditableModel,
     requests: Sequence[EditRequest],
     batch_size: int,
     progress: Progress,
@@ -42,7 +42,7 @@ def examine(
     """Examines a stream of edits; the weights are not changed.
 
     Args:
-        session: A run with its unedited model; nothing of it is prepared or changed.
+        model: The unedited model, which is not changed.
         requests: The stream; whatever tests an edit is dropped before anything else.
         batch_size: Edits in a sequential batch.
         progress: Where progress is shown.
@@ -52,28 +52,28 @@ def examine(
     Raises:
         InputError: If the model, its layers, a prompt or the corpus cannot be used.
     """
-    decoder, tokenizer, sites = session.decoder, session.tokenizer, session.sites
-    method, options = session.method, session.target_options
+    decoder, tokenizer, sites = model.decoder, model.tokenizer, model.sites
+    method, options = model.method, model.target_options
     requests = [request.without_tests() for request in requests]
     notes, same = token_notes(tokenizer, requests), clashes(requests, batch_size)
     maybe = rewordings(requests, batch_size) if PRIORS[method.prior].run.by_fact else [[] for _ in requests]
-    contexts = session.contexts()
+    contexts = model.contexts()
     batches = stream_rows(decoder, tokenizer, requests, contexts, batch_size)
     bare = [row for rows in batches for row in rows.prompts[:: rows.contexts]]
     shared = _one_key(batches)
-    preserved = collect_excerpts(decoder, tokenizer, sites, session.preserved, progress)
-    if facts := session.statements():
+    preserved = collect_excerpts(decoder, tokenizer, sites, model.preserved, progress)
+    if facts := model.statements():
         named = statement_keys(decoder, tokenizer, sites, facts, contexts)
         preserved = with_excerpts(preserved, named, facts, contexts)
     keys = read_keys(decoder, sites, batches, progress)
-    free = _free(session, keys, contexts)
+    free = _free(model, keys, contexts)
     norms, lengths = None, None
     if targets and method.closed_form:
         found = read_residuals(decoder, batches, sites[-1].layer, options, progress, anchor=True)
         norms = [norm for norm, _ in found]
         known = [length for _, length in found if length is not None]
         lengths = torch.cat(known).tolist() if known else None
-    answers = _answers(session, requests, length, progress)
+    answers = _answers(model, requests, length, progress)
     smoothed = None if norms is None else _smoothed(method, norms)
     residuals = None if norms is None else torch.cat(norms).tolist()
     with_preserved = _Closest.of([nearest(k, others) for k, others in zip(keys, preserved.keys, strict=True)])
@@ -144,13 +144,13 @@ def _among_batches(keys: Tensor, size: int, *, inside: bool) -> tuple[Tensor, Te
     return s, index
 
 
-def _free(session: EditSession, keys: Sequence[Tensor], contexts: Sequence[str]) -> list[float] | None:
+def _free(model: EditableModel, keys: Sequence[Tensor], contexts: Sequence[str]) -> list[float] | None:
     """‖P k‖ / ‖k‖ of each edit, the mean over the layers; ``None`` where the method has no null space."""
-    method = session.method
+    method = model.method
     if not method.has_null_space:
         return None
     shares = []
-    for statistics, own in zip(session.load_statistics(contexts), keys, strict=True):
+    for statistics, own in zip(model.load_statistics(contexts), keys, strict=True):
         moved = statistics.to(own.device, own.dtype)
         shares.append(null_share(own, moved.spectrum, null_space(method, moved.spectrum)).cpu())
     return torch.stack(shares).mean(0).tolist()
@@ -171,12 +171,12 @@ def _smoothed(method: Method, norms: Sequence[Tensor]) -> list[bool]:
     return [bool(value) for value in torch.cat(above).tolist()]
 
 
-def _answers(session: EditSession, requests: Sequence[EditRequest], length: int, progress: Progress) -> list[str]:
+def _answers(model: EditableModel, requests: Sequence[EditRequest], length: int, progress: Progress) -> list[str]:
     answers = []
     with progress.task("answers", len(requests)) as advance:
         for start in range(0, len(requests), _PROMPTS):
             part = requests[start : start + _PROMPTS]
             prompts, joins = [request.question for request in part], [request.join for request in part]
-            answers += generate(session.decoder, session.tokenizer, prompts, length, joins=joins)
+            answers += generate(model.decoder, model.tokenizer, prompts, length, joins=joins)
             advance(len(part))
     return answers

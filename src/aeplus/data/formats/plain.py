@@ -25,7 +25,8 @@ from aeplus.edits import EditRequest, Probe, Turn
 from aeplus.errors import InputError
 
 NAME = "plain (prompt, subject, target_new)"
-IGNORED = frozenset(("relation", "relation_id", "source", "topic"))
+_MEASURED = ("part", "conflict_preserved", "conflict_prior", "residual_norm", "free")  # by aeplus build-alphaset
+IGNORED = frozenset(("relation", "relation_id", "source", "topic", *_MEASURED))
 
 
 def recognizes(record: Record) -> bool:
