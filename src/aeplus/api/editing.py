@@ -3,207 +3,38 @@
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, fields, replace
 from inspect import signature
-from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, cast
-from weakref import WeakKeyDictionary, ref
+from typing import Any, Literal, Unpack, cast
+from weakref import ref
 
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from aeplus.api.arguments import alone, called_once, check_call
+from aeplus.api.options import EditOptions, method_with, plain, sorted_options
+from aeplus.api.result import STANDING, EditResult
 from aeplus.callbacks.smoothing import SmoothingStop
-from aeplus.calls import alone, called_once, check_call, check_names
 from aeplus.data.datamodule import EditDataModule
 from aeplus.data.readers import requests_from_records
 from aeplus.errors import InputError
-from aeplus.functional import LowRankUpdate
-from aeplus.methods.compositions import find_composition, named_method
-from aeplus.methods.method import GradientOptions, Method
+from aeplus.methods.method import Method
 from aeplus.methods.registry import Selections
-from aeplus.metrics.success import SCORES
 from aeplus.models.checks import check_model, check_tokenizer
 from aeplus.models.decoder import Decoder
 from aeplus.models.sites import Snapshot, kept_modes
 from aeplus.module import EditModule
 from aeplus.preserved.statistics import PreservedOptions
-from aeplus.run.committed.chain import HEADER
-from aeplus.run.committed.store import Store
 from aeplus.run.report import environment
 from aeplus.run.session import EditSession
 from aeplus.targets.optimizer import TargetOptions
 from aeplus.trainer import alone_in_cluster, interruptible, quiet_lightning
-from aeplus.utils.paths import expanded, locked
+from aeplus.utils.paths import expanded
 from aeplus.utils.signals import uninterrupted
-from aeplus.utils.tables import counted, shown
-
-
-@dataclass(repr=False)
-class EditResult:
-    """What an edit did. Edits of one model are undone last to first.
-
-    Attributes:
-        metrics: The contents of ``metrics.json``: before, after, and every batch.
-        updates: For each batch of the call, the update of each edited layer as factors.
-    """
-
-    metrics: dict[str, Any]
-    updates: list[Mapping[int, LowRankUpdate]]
-    _snapshot: Snapshot
-    _standing: list[object] = field(default_factory=list)  # the model's edits that are not undone, in order
-    _mark: object = field(default_factory=object)
-    _model: "ref[Any] | None" = None
-    _journal: tuple[Path, list[int]] | None = None  # and what the call has written to it
-
-    def __repr__(self) -> str:
-        """Its edits, the method and the scores; all else is a page."""
-        report = self.metrics
-        scores = ", ".join(
-            f"{name} {shown(report['before'][name])} → {shown(report['after'][name])} %" for name in SCORES
-        )
-        return f"EditResult({counted(report['edits_done'], 'edit')} by {report['method']}: {scores})"
-
-    def undo(self) -> None:
-        """Gives the edited layers the weights they had before the call, bit for bit; a second time, does nothing.
-
-        The batches of the call are taken out of its journal, if it had one.
-
-        Raises:
-            InputError: If later edits of the model are not undone yet: they would be lost with these. If it is being
-                edited. Or if the journal cannot be written.
-        """
-        model = self._model() if self._model is not None else None
-        with alone(model) if model is not None else nullcontext():
-            self._undo()
-
-    def _undo(self) -> None:
-        if self._mark not in self._standing:
-            return
-        if later := len(self._standing) - 1 - self._standing.index(self._mark):
-            msg = (
-                f"expected the last edits of the model to be undone first, got those before {later} later calls of "
-                "aeplus.edit; call undo() of the later results first, last to first."
-            )
-            raise InputError(msg)
-        self._snapshot.check()
-        if self._journal is not None:
-            folder, numbers = self._journal
-            if not (folder / HEADER).is_file():
-                msg = f"expected the call's journal in {folder}, got none; put it back, or load the model anew."
-                raise InputError(msg)
-            with locked(folder, "the journal"):
-                Store.open(folder).leave_out(numbers)
-        with uninterrupted():
-            self._snapshot.restore()
-            self._standing.remove(self._mark)
-
-
-_STANDING: "WeakKeyDictionary[Any, list[object]]" = WeakKeyDictionary()
-
-
-class EditOptions(TypedDict, total=False):
-    """The options of :func:`edit` beside its arguments; each is described where it acts.
-
-    The numbers and switches of :class:`~aeplus.methods.method.Method`, then those of
-    :class:`~aeplus.targets.optimizer.TargetOptions`, :class:`~aeplus.preserved.statistics.PreservedOptions` and
-    :class:`~aeplus.data.datamodule.EditDataModule`. Those whose names say little beside the others':
-
-    Attributes:
-        steps: Maximum number of gradient steps of a target.
-        stop: When a target has converged, by its ``loss`` or by ``rank``.
-        norm: The length of what the MLP puts out at a target, ``free`` or by ``anchor``.
-        window: Tokens in a row of the preserved text.
-        sample: Number of preserved keys kept for s(k, K0).
-        batch: Rows of preserved text run at once; ``batch_size`` is that of the edits.
-        facts: A file of facts that must survive, as ``preserve`` has them as records.
-        validation_facts: A file of facts that score Specificity on the validation set. Nothing protects them.
-        preserved: The same as ``validation_facts``.
-    """
-
-    update: str
-    sites: str
-    targets: str
-    filter: str
-    relax: str
-    prior: str
-    smooth: bool
-    treatment: str
-    threshold: float
-    threshold_kind: Literal["absolute", "energy", "dimensions"]
-    alpha: float
-    ridge: float
-    own_ridge: float | None
-    prior_strength: float
-    prior_by_place: bool
-    epsilon: float
-    relative: bool
-    search_block: int
-    search_unsmoothed: bool
-    aligned_share: float
-    aligned_left: float
-    aligned_power: float
-    aligned_floor: float | None
-    aligned_leakage: float | None
-    facts_leakage: float | None
-    max_rank: int | None
-    max_leakage: float | None
-    max_growth: float | None
-    smoothing_steps: int
-    smoothing_share: float
-    smoothing_threshold: float | None
-    smoothing_mode: Literal["parallel", "sequential"]
-    selection_scope: Literal["batch", "layer"]
-    keep_share: float
-    main_energy: float
-    main_strength: float
-    restrain_base: float
-    restrain_every: int
-    feedback: bool
-    double: bool
-    gradient: GradientOptions
-
-    steps: int
-    learning_rate: float
-    clamp: float
-    kl_factor: float
-    weight_decay: float
-    stop_loss: float
-    stop: Literal["loss", "rank"]
-    contexts: int
-    context_length: int
-    chunk_tokens: int
-    joint: bool
-    norm: Literal["free", "anchor"]
-    anchor: dict[int, float] | None
-    precision: Literal["full", "bfloat16"]
-    graphs: bool
-
-    corpus: str
-    tokens: int
-    window: int
-    sample: int
-    batch: int
-    facts: str | None
-    facts_weight: float
-    keep: Literal["all", "outside"]
-
-    neighbors: int
-    validation: str | None
-    validation_share: float
-    validation_earlier: int
-    validation_facts: str | None
-    preserved: str | None
-    preserved_count: int
-    snippet_corpus: str
-    skip_unusable: bool
-    join: Literal["auto", "space", "none"]
-    chat_template: bool
+from aeplus.utils.tables import counted
 
 
 def edit(
@@ -266,12 +97,14 @@ def edit(
     first = len(known) // 8
     chosen = [int(layer) for layer in layers] if layers is not None else known[first : first + 5]
     sites = decoder.select(chosen)
-    numbers = called_once({name: _plain(value) for name, value in options.items()}, protected=bool(preserve))
-    seed, batch_size = _plain(seed), _plain(batch_size)
-    method_options, target_options, preserved_options, data_options = _sorted_options(numbers)
+    numbers = called_once({name: plain(value) for name, value in options.items()}, protected=bool(preserve))
+    seed, batch_size = plain(seed), plain(batch_size)
+    method_options, target_options, preserved_options, data_options = sorted_options(
+        numbers, signature(edit).parameters
+    )
     if journal is not None:
         journal = expanded(journal).absolute()  # the caller may go to another folder before the edits are undone
-        if standing := _STANDING.get(model):  # the model of its header could not be loaded again
+        if standing := STANDING.get(model):  # the model of its header could not be loaded again
             msg = (
                 "expected the unedited model with a journal, got one with the edits of "
                 f"{counted(len(standing), 'call')}; undo them first, or load the model again."
@@ -280,7 +113,7 @@ def edit(
     module = EditModule(
         model=str(getattr(model, "name_or_path", "") or "model"),
         layers=chosen,
-        method=_method(method, method_options, selection),  # which a SmoothingStop of the caller's follows
+        method=method_with(method, method_options, selection),  # which a SmoothingStop of the caller's follows
         targets=TargetOptions(**target_options),
         preserved=PreservedOptions(**preserved_options),
         edited_dtype=edited_dtype,
@@ -319,16 +152,9 @@ def edit(
 def _result(session: EditSession, before: Snapshot, model: Any, journal: Path | None) -> EditResult:
     updates = [entry.updates for entry in session.entries[session.resumed :]]
     written = None if journal is None else (journal, list(session.recording.numbers))
-    standing = _STANDING.setdefault(model, [])
+    standing = STANDING.setdefault(model, [])
     session.report.environment = environment(session.decoder.device)
     return EditResult(session.report.as_dict(), updates, before, standing, _model=ref(model), _journal=written)
-
-
-def _plain(value: Any) -> Any:
-    """A number of numpy as Python's, which a journal can hold."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return value
-    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def _run(
@@ -379,27 +205,3 @@ def _trainer(device: torch.device, callbacks: Sequence[Callback]) -> Trainer:
         callbacks=list(callbacks),
         plugins=alone_in_cluster(),
     )
-
-
-def _method(method: str | Method, options: dict[str, Any], selection: Any) -> Method:
-    chosen = (
-        replace(method, **options) if isinstance(method, Method) else named_method(find_composition(method), **options)
-    )
-    for name in chosen.idle([*options, *(["selection"] if selection is not None else [])]):
-        warnings.warn(f"{name} changes nothing: {chosen.name} does not use it", stacklevel=3)
-    return chosen if selection is None else replace(chosen, selection=selection)
-
-
-def _sorted_options(options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Options by what they belong to: method, targets, preserved knowledge, data."""
-    homes = [
-        {f.name for f in fields(Method)} - {"name", "selection"},
-        {f.name for f in fields(TargetOptions)},
-        {f.name for f in fields(PreservedOptions)} - {"seed"},
-        {"neighbors", "validation", "validation_share", "validation_earlier", "preserved"}
-        | {"validation_facts", "preserved_count", "snippet_corpus"}
-        | {"skip_unusable", "join", "chat_template"},
-    ]
-    known = set().union(*homes)
-    check_names(options, known, signature(edit).parameters)
-    return [{name: value for name, value in options.items() if name in home} for home in homes]
