@@ -12,9 +12,10 @@ from typing import Any, Literal, get_args
 from aeplus.errors import InputError, require_not_negative, require_positive, require_types
 from aeplus.functional.filters import FilterKind
 from aeplus.methods.batch import UPDATES
+from aeplus.methods.checks import check_composition, check_ranges
 from aeplus.methods.layer_targets import TARGETS
 from aeplus.methods.parts import FILTERS, PRIORS, RELAXATIONS, SITES
-from aeplus.methods.registry import METHODS, Part, Selections, with_trait
+from aeplus.methods.registry import METHODS, Part, Selections
 from aeplus.methods.treatments import TREATMENTS
 
 TABLES: dict[str, Mapping[str, Part[Any]]] = {
@@ -224,8 +225,8 @@ class Method:
                 got = getattr(self, name)
                 msg = f"expected method.{name} out of {', '.join(choices)}, got {got!r}; choose one of these."
                 raise InputError(msg)
-        self._check_ranges()
-        self._check_composition()
+        check_ranges(self)
+        check_composition(self)
 
     def beside_facts(self) -> "Method":
         """The composition as it edits where facts that must survive are named: P̃ may leak less."""
@@ -242,93 +243,6 @@ class Method:
         gradient = values.get("gradient")
         groups = {"gradient": GradientOptions(**gradient)} if isinstance(gradient, Mapping) else {}
         return cls(**{**values, **groups})
-
-    def _check_ranges(self) -> None:
-        if not 0 <= self.smoothing_share <= 1:
-            msg = f"expected method.smoothing_share between 0 and 1, got {self.smoothing_share}; 0.2 is AlphaEdit+'s."
-            raise InputError(msg)
-        if not 0 < self.main_energy <= 1:
-            msg = f"expected method.main_energy above 0 and at most 1, got {self.main_energy}; SPHERE's is 0.5."
-            raise InputError(msg)
-        if not 0 <= self.main_strength <= 1:
-            msg = f"expected method.main_strength between 0 and 1, got {self.main_strength}; SPHERE's is 0.5."
-            raise InputError(msg)
-        if not 0 < self.keep_share <= 1:
-            msg = f"expected method.keep_share above 0 and at most 1, got {self.keep_share}; 0.4 is RECT's."
-            raise InputError(msg)
-        if self.max_growth is not None and not self.max_growth >= 1:
-            msg = f"expected method.max_growth of at least 1, got {self.max_growth}; 2 lets P̃ double the leakage."
-            raise InputError(msg)
-        if not 0 <= self.aligned_share <= 1:
-            msg = f"expected method.aligned_share between 0 and 1, got {self.aligned_share}; 0.5 is the default."
-            raise InputError(msg)
-        if not 0 < self.aligned_left < 1:
-            msg = f"expected method.aligned_left above 0 and below 1, got {self.aligned_left}; 0.15 is the default."
-            raise InputError(msg)
-        if self.aligned_floor is not None and not self.aligned_floor > 0:
-            msg = (
-                f"expected method.aligned_floor above 0, got {self.aligned_floor}; leave it out to have it chosen by "
-                "method.aligned_left."
-            )
-            raise InputError(msg)
-        if not self.restrain_base > 1:
-            msg = f"expected method.restrain_base above 1, got {self.restrain_base}; PRUNE's is e."
-            raise InputError(msg)
-        if self.own_ridge is not None and not self.own_ridge > 0:
-            msg = f"expected method.own_ridge above 0, got {self.own_ridge}; leave it out to take method.ridge."
-            raise InputError(msg)
-
-    def _check_composition(self) -> None:
-        projectors = with_trait(FILTERS, "projector")
-        if self.relax != "none" and self.filter not in projectors and self.closed_form:
-            known = " or ".join(projectors)
-            msg = f"expected filter {known} for method.relax to widen, got {self.filter!r}; set relax: none."
-            raise InputError(msg)
-        treatment = TREATMENTS[self.treatment]
-        fed_back = "feedback" in treatment.numbers and (treatment.run.each is not None or self.restrain_every)
-        if self.feedback and not (fed_back and self.closed_form):
-            msg = (
-                "expected treatment: sparsify, or restrain with restrain_every of at least 1, for method.feedback to "
-                f"act on, got treatment: {self.treatment}; set feedback: false."
-            )
-            raise InputError(msg)
-        if not self.closed_form and (self.relax, self.prior, self.smooth) != ("none", "none", False):
-            msg = (
-                f"expected no P̃, Λp or smoothing with method.update: {self.update}, which has no closed form, got "
-                f"relax: {self.relax}, prior: {self.prior}, smooth: {str(self.smooth).lower()}; set relax: none, "
-                "prior: none and smooth: false."
-            )
-            raise InputError(msg)
-
-        if self.by_layer:
-            self._check_by_layer()
-
-    def _check_by_layer(self) -> None:
-        """Every layer chooses by itself only where one target is shared, candidate after candidate."""
-        if self.smoothing_mode != "sequential":
-            msg = (
-                "expected smoothing_mode: sequential for method.selection_scope: layer, whose candidates come one "
-                f"after the other, got {self.smoothing_mode}; set smoothing_mode: sequential."
-            )
-            raise InputError(msg)
-        if self.targets != "last":
-            msg = (
-                "expected targets: last for method.selection_scope: layer, which edits every layer toward one target, "
-                f"got {self.targets}; set selection_scope: batch."
-            )
-            raise InputError(msg)
-        if self.sites != "all":
-            msg = (
-                "expected sites: all for method.selection_scope: layer, which goes from each layer to the next, got "
-                f"{self.sites}; set selection_scope: batch."
-            )
-            raise InputError(msg)
-        if TREATMENTS[self.treatment].run.each is not None:
-            msg = (
-                "expected treatment: none or restrain for method.selection_scope: layer, which scores updates as "
-                f"solved, got {self.treatment}; set selection_scope: batch."
-            )
-            raise InputError(msg)
 
     @property
     def by_layer(self) -> bool:
