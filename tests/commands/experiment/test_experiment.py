@@ -28,6 +28,7 @@ from aeplus.commands.experiment.tables import check_tables
 from aeplus.commands.fit import BaseCLI
 from aeplus.commands.main import main
 from aeplus.commands.runs import runner
+from aeplus.commands.stream import command as stream_command
 from aeplus.errors import InputError
 from small import records
 
@@ -633,6 +634,31 @@ def test_streams_are_drawn_with_the_cells_seed(
     assert experiment(workplace, *asked) == 0
     assert (here / "out" / "data" / "b_0.jsonl").read_text() == zero
     assert len(ran) == 2
+
+
+@pytest.mark.slow
+def test_data_that_the_experiment_beside_has_drawn_are_taken(
+    workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, run = [], stream_command.run
+    monkeypatch.setattr(stream_command, "run", lambda words: (drawn.append(str(words.out)), run(words))[1])
+    change(variants=["memit"], scales={"small": {"data": {"b": {"stream": "preserved"}}}}, claim={"text": "None."})
+    shutil.copy(here / "mine.yaml", here / "other.yaml")
+    asked = ("--edits", "2", "--seeds", "0")
+    assert experiment(workplace, "mine.yaml", *asked, "--out", "all/first") == 0
+    assert experiment(workplace, "other.yaml", *asked, "--out", "all/second") == 0
+    assert drawn == ["all/first/data/b_0.jsonl"]
+    for name in ("b_0.jsonl", "b_0.facts.jsonl"):
+        first, second = (here / "all" / out / "data" / name for out in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
+    assert experiment(workplace, "other.yaml", *asked, "--out", "all/second") == 0  # they are its own from then on
+    assert len(drawn) == 1
+    first = here / "all" / "first" / "data" / "b_0.jsonl"
+    first.write_text(first.read_text() + "\n")  # no more what was drawn
+    shutil.copy(here / "mine.yaml", here / "third.yaml")
+    shutil.rmtree(here / "all" / "second")
+    assert experiment(workplace, "third.yaml", *asked, "--out", "all/third") == 0
+    assert drawn[1:] == ["all/third/data/b_0.jsonl"]
 
 
 @pytest.mark.slow

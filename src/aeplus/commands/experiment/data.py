@@ -1,8 +1,9 @@
 """The data of an experiment's cells: streams and AlphaSet, drawn with a cell's seed into the experiment's folder."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from aeplus.errors import InputError
 from aeplus.utils.cache import digest
 from aeplus.utils.fingerprint import path_stamp
 from aeplus.utils.jsonl import read_json, write_json
-from aeplus.utils.paths import check_output, is_listed
+from aeplus.utils.paths import check_output, is_listed, whole_file
 
 FOLDER = "data"
 """The folder of drawn data, in the experiment's."""
@@ -97,12 +98,13 @@ def _check_loaded(name: str, model: Mapping[str, Any]) -> None:
         raise InputError(msg)
 
 
-def draw(place: Place, out: Path) -> None:
+def draw(place: Place, out: Path, others: Sequence[Path] = ()) -> None:
     """Draws data, unless that has been done with the same words, from files as they are.
 
     Args:
         place: The data.
         out: The experiment's folder.
+        others: Folders of experiments whose data may be taken.
 
     Raises:
         InputError: If they cannot be drawn, or somebody has changed them since.
@@ -114,6 +116,12 @@ def draw(place: Place, out: Path) -> None:
     name = str(place.files[0].relative_to(out))
     if name in known and known[name] == _key(place):
         return
+    if not any(_taken(place, out, other) for other in others):
+        _run(place)
+    write_json(record, {**known, name: _key(place)}, overwrite=is_listed(record))
+
+
+def _run(place: Place) -> None:
     if place.command == "build-stream":
         from aeplus.commands.stream.command import run
 
@@ -122,7 +130,25 @@ def draw(place: Place, out: Path) -> None:
         from aeplus.commands.alphaset.command import run
 
         run(alphaset_parser().parse_args(place.words))
-    write_json(record, {**known, name: _key(place)}, overwrite=is_listed(record))
+
+
+def _taken(place: Place, out: Path, other: Path) -> bool:
+    """Whether another experiment has drawn the same, which is copied."""
+    files = tuple(other / file.relative_to(out) for file in place.files)
+    words = list(place.words)
+    target = words.index("--out") + 1
+    words[target] = str(other / Path(words[target]).relative_to(out))
+    theirs = replace(place, words=tuple(words), files=files)
+    if _known(other / FOLDER / _DRAWN).get(str(files[0].relative_to(other))) != _key(theirs):
+        return False
+    stamps = [path_stamp(file) for file in files]
+    try:
+        for file, own in zip(files, place.files, strict=True):
+            with whole_file(own) as scratch:
+                shutil.copyfile(file, scratch)
+    except FileNotFoundError:  # it is being made again
+        return False
+    return [path_stamp(file) for file in place.files] == stamps
 
 
 def _key(place: Place) -> str:

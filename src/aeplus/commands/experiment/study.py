@@ -164,9 +164,10 @@ class Study:
 
     def _draw_data(self) -> None:
         """Draws the other data."""
+        others = self._others()
 
         def draw_and_read(cell: Cell) -> None:
-            draw(cell.place, self.out)
+            draw(cell.place, self.out, others)
             count_edits(cell.run.settings["data"])
 
         self._have(lambda cell: draw_and_read(cell) if cell.place.command else None)
