@@ -28,7 +28,7 @@ from aeplus.data.validation import ValidationSet
 from aeplus.edits import PARAPHRASES, EditRequest, Probe, held_out_prompts
 from aeplus.methods import batch as builder
 from aeplus.preserved import collection
-from aeplus.run import session as run_session
+from aeplus.run import editable as run_editable
 from aeplus.run.measuring import Measuring
 from aeplus.targets import cache as target_cache
 from small import ROOT, TARGETS
@@ -324,7 +324,7 @@ def leak_file(patch: Patch) -> None:
 
 def leak_contexts(patch: Patch) -> None:
     """A neighborhood prompt as context."""
-    patch.setattr(run_session, "sample_contexts", lambda *_: ["", version(1)[0]["neighborhood"][1] + ". "])
+    patch.setattr(run_editable, "sample_contexts", lambda *_: ["", version(1)[0]["neighborhood"][1] + ". "])
 
 
 def leak_statistics(patch: Patch) -> None:

@@ -12,7 +12,6 @@ from aeplus.models.decoder import Decoder
 from aeplus.models.sites import EditSite
 from aeplus.preserved.facts import Statement
 from aeplus.preserved.statistics import LayerStatistics, PreservedOptions
-from aeplus.run import notices
 from aeplus.run.batches import Adaptable
 from aeplus.run.by_layer import check_alone
 from aeplus.run.preservation import named_statements, preserved_statistics
@@ -78,7 +77,6 @@ class EditableModel:
             raise InputError(msg)
         if method.by_layer:
             check_alone(ranks is None or ranks.alone)
-        notices.departures(method)
         check_model(model)
         check_tokenizer(tokenizer, model)
         model.requires_grad_(False).eval()

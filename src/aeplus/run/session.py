@@ -99,6 +99,7 @@ class EditSession(EditableModel):
         unedited_cache: dict[tuple[Hashable, ...], Any] | None = None,
         ranks: Ranks | None = None,
     ) -> None:
+        notices.departures(method)
         super().__init__(
             *(model, tokenizer, layers, method, targets, preserved),
             edited_dtype=edited_dtype,
