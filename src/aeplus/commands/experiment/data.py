@@ -116,12 +116,12 @@ def draw(place: Place, out: Path, others: Sequence[Path] = ()) -> None:
     name = str(place.files[0].relative_to(out))
     if name in known and known[name] == _key(place):
         return
-    if not any(_taken(place, out, other) for other in others):
-        _run(place)
+    if not any(_take_over(place, out, other) for other in others):
+        _draw_anew(place)
     write_json(record, {**known, name: _key(place)}, overwrite=is_listed(record))
 
 
-def _run(place: Place) -> None:
+def _draw_anew(place: Place) -> None:
     if place.command == "build-stream":
         from aeplus.commands.stream.command import run
 
@@ -132,8 +132,8 @@ def _run(place: Place) -> None:
         run(alphaset_parser().parse_args(place.words))
 
 
-def _taken(place: Place, out: Path, other: Path) -> bool:
-    """Whether another experiment has drawn the same, which is copied."""
+def _take_over(place: Place, out: Path, other: Path) -> bool:
+    """Copies what another experiment has drawn by the same words from the same files; whether there was that."""
     files = tuple(other / file.relative_to(out) for file in place.files)
     words = list(place.words)
     target = words.index("--out") + 1
