@@ -142,6 +142,7 @@ def test_the_figures_are_files_and_in_tensorboard(runs: list[Path]) -> None:
     assert [sum(s["added"].values()) for s in data["spectra"]] == added
     assert all(int(place) >= 32 for s in data["spectra"] for place in s["added"])
     assert data["hidden"]["layer"] == 2
+    assert data["hidden"]["moved"] > 0
     assert len(data["hidden"]["before"]) == 2  # a neighbor that all share, and the beginning of the one sentence
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from aeplus import figures as draw
 from aeplus.errors import InputError
+from aeplus.figures.hidden import moved
 from aeplus.figures.style import series
 
 RNG = np.random.default_rng(0)
@@ -216,6 +217,14 @@ def test_tsne_repeats_itself_and_says_what_it_needs(monkeypatch: pytest.MonkeyPa
 def test_hidden_states_that_cannot_be_projected(before: np.ndarray, after: np.ndarray, text: str) -> None:
     with pytest.raises(InputError, match=text):
         draw.project(before, after)
+
+
+def test_how_far_hidden_states_move_is_in_shares_of_their_own_norms() -> None:
+    before = np.array([[3.0, 4.0, 0.0], [0.0, 0.0, 10.0]])
+    after = np.array([[3.0, 4.0, 5.0], [0.0, 6.0, 18.0]])
+    assert moved(before, before) == 0
+    assert moved(before, after) == pytest.approx((5 / 5 + 10 / 10) / 2)
+    assert moved(before, after / 2 + before / 2) == pytest.approx(0.5)
 
 
 def test_capabilities_leave_a_gap_where_nothing_was_measured() -> None:

@@ -187,7 +187,7 @@ class FigureWriter(EditCallback):
 
     def _projected(self, session: EditSession, folder: Path | None) -> dict[str, Any]:
         from aeplus.figures.from_run import HIDDEN
-        from aeplus.figures.hidden import project
+        from aeplus.figures.hidden import moved, project
 
         states = (cast(Tensor, self._hidden), cast(Tensor, self._states(session)))
         if self.keep_hidden and folder is not None:
@@ -196,6 +196,7 @@ class FigureWriter(EditCallback):
         projection = project(before, after, self.projection, session.seed)
         return {
             "layer": self.hidden_layer % len(session.decoder.layers),
+            "moved": moved(before, after),
             "axes": list(projection.axes),
             "before": _rounded(projection.before),
             "after": _rounded(projection.after),

@@ -59,6 +59,17 @@ def project(before: np.ndarray, after: np.ndarray, way: Way = "pca", seed: int =
     return Projection(points[: len(before)], points[len(before) :], axes)
 
 
+def moved(before: np.ndarray, after: np.ndarray) -> float:
+    """How far hidden states move: ‖h′ − h‖ / ‖h‖, in the mean over the prompts, in all dimensions.
+
+    Args:
+        before: Hidden states h of the unedited model, ``[n, o]``, none of them 0.
+        after: Those h′ of the edited model for the same prompts, ``[n, o]``.
+    """
+    before, after = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
+    return float((np.linalg.norm(after - before, axis=1) / np.linalg.norm(before, axis=1)).mean())
+
+
 @dataclass(frozen=True)
 class Plane:
     """Hidden states of the unedited model and of several edited ones in one plane.

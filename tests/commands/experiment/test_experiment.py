@@ -164,6 +164,7 @@ def test_it_runs_at_toy_size(name: str, workplace: Path, here: Path) -> None:
     assert {cell["status"] for cell in made["cells"]} == {"done"}
     if name == "fig5":
         assert {cell["variant"] for cell in made["cells"]} == set(shipped(name)["variants"])
+        assert [row["values"][0]["mean"] > 0 for row in made["tables"][0]["rows"]] == [True, True]  # how far they move
     claim = shipped(name)["claim"]
     assert len(made["checks"]) == (len(claim.get("pairs", [claim])) if "value" in claim else 0)
     for cell in made["cells"]:

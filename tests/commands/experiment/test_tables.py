@@ -17,7 +17,7 @@ INF, NAN = float("inf"), float("nan")
 
 def result(variant: str, seed: int, leakage: float | None) -> Result:
     cell = Cell("edits", variant, {}, Place({}), Run(variant, seed, Path(variant), {}))
-    return Result(cell, Files({"leakage": leakage, "batches": [], "edits": 1}, {}), "done")
+    return Result(cell, Files({"leakage": leakage, "batches": [], "edits": 1}, {}, {}), "done")
 
 
 @pytest.mark.parametrize(

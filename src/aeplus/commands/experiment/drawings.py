@@ -97,12 +97,16 @@ def _hidden(results: Sequence[Result]) -> dict[str, Figure]:
                 found = _states(path)
                 if before is None or np.array_equal(before, found["before"]):  # the same prompts
                     before, after[result.cell.variant] = found["before"], found["after"]
+                    seed = result.cell.run.seed
                 else:
                     others.append(result.cell.variant)
         if before is not None:
             plane = draw.project_several(before, after)
-            left_out = f"; without {', '.join(others)}, whose states before are others" if others else ""
-            drawn[hidden_name(name, len(names))] = draw.hidden_overlay(plane, f"{len(before)} prompts{left_out}")
+            without = ", ".join(variant for variant in dict.fromkeys(others) if variant not in after)
+            left_out = f"; without {without}, whose states before are others" if without else ""
+            of = f", seed {seed}" if len({result.cell.run.seed for result in results}) > 1 else ""
+            title = f"{len(before)} prompts{of}{left_out}"
+            drawn[hidden_name(name, len(names))] = draw.hidden_overlay(plane, title)
     return drawn
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from aeplus.errors import InputError
 from aeplus.evaluation.suite import Protocol
+from aeplus.figures.from_run import DATA
 from aeplus.metrics.success import PARTS, SCORES
 from aeplus.utils.jsonl import read_json
 
@@ -21,10 +22,12 @@ class Files:
     Attributes:
         metrics: ``metrics.json``.
         capabilities: ``capabilities.json``; empty without it.
+        figures: ``figures/data.json``; empty without it.
     """
 
     metrics: Mapping[str, Any]
     capabilities: Mapping[str, Any]
+    figures: Mapping[str, Any]
 
     @classmethod
     def read(cls, folder: Path) -> "Files":
@@ -33,8 +36,8 @@ class Files:
         Raises:
             InputError: If one is damaged.
         """
-        path = folder / "capabilities.json"
-        return cls(read_json(folder / "metrics.json"), read_json(path) if path.is_file() else {})
+        others = (folder / "capabilities.json", folder / DATA)
+        return cls(read_json(folder / "metrics.json"), *(read_json(path) if path.is_file() else {} for path in others))
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,11 @@ def _following(files: Files, when: When) -> float | None:
     return fmean(found) if found else None
 
 
+def _hidden_moved(files: Files, when: When) -> float | None:
+    found = (files.figures.get("hidden") or {}).get("moved")
+    return None if found is None else 100 * found
+
+
 def _retention(files: Files, when: When) -> float | None:
     means = files.metrics.get("measures", {}).get("retention", {}).get("mean") or [None]
     last: float | None = means[-1]
@@ -136,6 +144,7 @@ VALUES: dict[str, Value] = {
     "iterations": Value("iterations", _batches("smoothing_iterations"), ".1f", editing=True),
     "rank": Value("rank of P̃", _batches("rank"), ".1f", editing=True),
     "leakage": Value("leakage", lambda files, when: files.metrics.get("leakage"), ".2g", editing=True),
+    "hidden_moved": Value("hidden states moved [%]", _hidden_moved, editing=True),
     "seconds.targets": Value("targets [s]", _seconds("targets"), ".2f", editing=True),
     "seconds.solve": Value("search and solve [s]", _seconds("solve"), ".2f", editing=True),
     "seconds.validate": Value("validation [s]", _seconds("validate"), ".2f", editing=True),
