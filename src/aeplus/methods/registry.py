@@ -146,7 +146,7 @@ METHODS: dict[str, NamedMethod] = {
         ),
         NamedMethod(
             "alphaedit_plus_paper",
-            "exact Algorithm 1: ε-only stopping, convergence-based selection",
+            "Algorithm 1: ε-only stopping, convergence-based selection",
             *_PLUS_PAPER,
             {**_PLUS, "relax": "paper", "selection": "converge"},
         ),

@@ -17,7 +17,7 @@ import yaml
 from aeplus import methods
 from aeplus.commands.main import main
 from aeplus.commands.runs import runner
-from aeplus.commands.runs.folder import begin_folder
+from aeplus.commands.runs.folder import begin_folder, check_folder
 from aeplus.errors import InputError
 from aeplus.methods.parts import FILTERS
 from aeplus.targets import cache as target_cache
@@ -387,6 +387,15 @@ def test_what_others_made_is_not_deleted(
     with pytest.raises(InputError, match="choose another --out"):
         begin_folder(precious.parent)
     assert precious.exists()
+
+
+def test_what_callbacks_write_is_no_users(workplace: Path, here: Path) -> None:
+    """So the same command makes the run again after a change."""
+    own = "--trainer.callbacks=[{class_path: aeplus.callbacks.EvaluationWriter, init_args: {records: true}}]"
+    assert compare(workplace, here / "out", "--methods=alphaedit", own, "--data.limit=2") == 0
+    folder = here / "out" / "alphaedit" / "seed_0"
+    assert (folder / "prompts.jsonl").is_file()
+    check_folder(folder)
 
 
 def test_callbacks_of_the_user(workplace: Path, here: Path) -> None:

@@ -179,6 +179,13 @@ def test_it_runs_at_toy_size(name: str, workplace: Path, here: Path) -> None:
         assert "<svg" in (here / "out" / figure).read_text()
     assert len(made["pages"]) == (1 if name == "cases" else 0)
     assert all(f"({path})" in text and (here / "out" / path).is_file() for path in (*made["figures"], *made["pages"]))
+    if name == "cases":
+        assert main(["report", "out", "--markdown", "report.md"]) == 0
+        page, report = (path.read_text() for path in (here / "out" / made["pages"][0], here / "report.md"))
+        rows = [line for line in page.splitlines() if line.startswith(("| edit |", "| in other words |"))]
+        assert len(rows) > 1
+        assert all(row in report for row in rows)
+        assert report.index("Continuations") < report.index(rows[0])
 
 
 # ---- what is written

@@ -1,4 +1,5 @@
-"""Shipped experiments made small: the tiny model, two edits, one seed, and no more of an axis than the claim names."""
+"""Shipped experiments made small: the tiny model, two edits, one seed, and no more of an axis than the claim names,
+or two values where a table or a figure sets several beside one another."""
 
 import json
 from pathlib import Path
@@ -33,7 +34,8 @@ def toy(name: str, folder: Path) -> Path:
         if axis == "variant" and "hidden" in content.get("figures", []):
             return list(values)  # which the figure lays over one another
         wanted = list(dict.fromkeys(side[axis] for side in named if axis in side))
-        return [value for value in values if value in wanted] or list(values)[:1]
+        several = axis.startswith("set.") or (axis == "data" and bool(content.get("figures")))  # beside one another
+        return [value for value in values if value in wanted] or list(values)[: 2 if several else 1]
 
     axes = [{"prompt": "People speak", "answer": "Rome", "axis": "Logical_Generalization"}]
     edits = [{**record, "target_true": "Rome", "axes": axes} for record in records()[:2]]

@@ -55,6 +55,56 @@ def test_an_experiment() -> None:
     assert len(costs) == 4
 
 
+PAGE = """# Case studies
+
+| method | run | edits |
+| --- | --- | ---: |
+| memit | `a` | 2 |
+
+## Edit 2: Where is \\*Rome\\*? → Spain
+
+s(k, K0) 0.43; ‖r‖ 52.5.
+
+|  | prompt | before | memit |
+| --- | --- | --- | --- |
+| edit | Where is \\*Rome\\*? | in Italy \\| not Spain | Spain |
+"""
+
+
+def test_continuations_of_its_pages() -> None:
+    folder = made_experiment(Path("cases"), pages=["cases/plain.md", "cases/rewrites.md"])
+    (folder / "cases").mkdir()
+    for name in ("plain", "rewrites"):
+        (folder / "cases" / f"{name}.md").write_text(PAGE)
+    assert main(["report", "cases", "--out", "page.html", "--markdown", "page.md"]) == 0
+    page, markdown = Shown(Path("page.html")), Path("page.md").read_text()
+    row = ["edit", "Where is *Rome*?", "in Italy | not Spain", "Spain"]
+    assert [table for table in page.tables if table[0] == ["", "prompt", "before", "memit"]] == [
+        [["", "prompt", "before", "memit"], row]
+    ] * 2
+    assert "rewrites, Edit 2: Where is *Rome*? → Spain" in page.text
+    assert "s(k, K0) 0.43; ‖r‖ 52.5." in page.text
+    assert "Continuations" in markdown
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        (None, "expected a page of continuations in cases/cases/plain.md, got a file that cannot be read"),
+        ("# Case studies\n", "expected a page of aeplus cases in cases/cases/plain.md, got one without edits"),
+        ("## Edit 1\n\ntext\n", "expected a table for every edit in cases/cases/plain.md, got another text"),
+    ],
+)
+def test_a_page_that_is_none(page: str | None, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made_experiment(Path("cases"), pages=["cases/plain.md"])
+    if page is not None:
+        (folder / "cases").mkdir()
+        (folder / "cases" / "plain.md").write_text(page)
+    assert main(["report", "cases", "--out", "page.html"]) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("page.html").exists()
+
+
 def claimed(value: str, *lower: dict[str, Any]) -> dict[str, Any]:
     return {"value": value, "pairs": [{"higher": {"variant": "alphaedit"}, "lower": side} for side in lower]}
 

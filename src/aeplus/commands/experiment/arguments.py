@@ -37,7 +37,7 @@ def experiment_parser() -> CommandParser:
     parser.option(
         "--scale",
         "NAME",
-        "small: data that need no download, minutes a seed with SmolLM2 on two cores (table1 an hour and a half); "
+        "small: data that need no download, minutes to an hour with SmolLM2 on two cores (--jobs 2); "
         "paper: the paper's data",
         "small",
         choices=SCALES,

@@ -45,9 +45,15 @@ class Cell:
         return self.values[axis.removeprefix(SET)] if axis.startswith(SET) else getattr(self, axis)
 
     @property
-    def shares_targets(self) -> str:
-        """Cells with the same text begin with the same edits, and so learn the targets of their first batch once."""
+    def shares_data(self) -> str:
+        """Cells with the same text have the same edits."""
         return f"{self.data} {self.seed}"
+
+    @property
+    def shares_targets(self) -> str:
+        """Cells with the same text learn the same targets in their first batch, if nothing else differs."""
+        model = self.run.settings["model"]
+        return repr([self.shares_data, model["method"].get("targets"), model["targets"]])
 
     def __str__(self) -> str:
         settings = "".join(f", {short(path)}={value_text(value)}" for path, value in self.values.items())

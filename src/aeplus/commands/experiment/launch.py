@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -138,7 +138,7 @@ def local(orders: Sequence[Order], jobs: int, start: Callable[[Order], None]) ->
         Each cell as it is done.
 
     Raises:
-        InputError: If the model cannot be loaded, or a process was killed.
+        InputError: If the model cannot be loaded.
     """
     if jobs == 1:
         for order in orders:
@@ -148,17 +148,33 @@ def local(orders: Sequence[Order], jobs: int, start: Callable[[Order], None]) ->
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+    left = {order.index: order for order in orders}
     try:
-        results = Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered", batch_size=1)(
+        for made in Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered", batch_size=1)(
             delayed(make)(order) for order in orders
+        ):
+            del left[made.index]
+            yield made
+    except TerminatedWorkerError:  # which of the cells under way it was is not known
+        print(
+            f"aeplus: one of {jobs} processes was killed, for want of memory as a rule; the cells left are made one "
+            "at a time",
+            file=sys.stderr,
         )
-        yield from results
-    except TerminatedWorkerError as error:
-        msg = (
-            f"expected {jobs} processes to last, got one that was killed, for want of memory as a rule; rerun with "
-            "fewer --jobs, finished cells are kept."
-        )
-        raise InputError(msg) from error
+        yield from _one_at_a_time(left.values())
+
+
+def _one_at_a_time(orders: Iterable[Order]) -> Iterator[Made]:
+    """Makes cells in another process, so that one which is killed fails its own cell alone."""
+    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    for order in orders:
+        try:
+            yield get_reusable_executor(max_workers=1).submit(make, order).result()
+        except TerminatedWorkerError:
+            reason = "its process was killed, for want of memory as a rule"
+            yield Made(order.index, Outcome.failed(order.run.label, order.run.seed, reason, 0.0), False)
 
 
 def parse_launcher_options(words: Sequence[str] | None) -> dict[str, Any]:

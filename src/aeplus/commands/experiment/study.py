@@ -176,7 +176,7 @@ class Study:
         """Gets data of each seed once: those that cannot be had fail their cells, and if all cannot, the experiment."""
         found: dict[str, str | None] = {}
         for index, result in enumerate(self.results):
-            key = result.cell.shares_targets
+            key = result.cell.shares_data
             if result.status == "failed":
                 found[key] = result.error
                 continue

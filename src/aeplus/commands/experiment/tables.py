@@ -246,7 +246,7 @@ def _points(axes: Sequence[str], cells: Sequence[Cell]) -> list[dict[str, Any]]:
 def _asked(cell: Cell) -> str:
     """What the unedited model was asked: equal where cells differ in how they edit alone."""
     editing = tuple(f"{group}." for group in ("method", "targets", "preserved"))
-    return f"{cell.shares_targets} {[value for path, value in cell.values.items() if not path.startswith(editing)]}"
+    return f"{cell.shares_data} {[value for path, value in cell.values.items() if not path.startswith(editing)]}"
 
 
 def _is_at(cell: Cell, where: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from shlex import join
 from typing import Any
 
 from aeplus.commands.compare.tables import HEADER, LEGEND, table_rows
+from aeplus.commands.report.continuations import continuation_tables
 from aeplus.commands.report.document import (
     Block,
     Cell,
@@ -121,6 +122,7 @@ def experiment_part(source: Experiment, against: str | None) -> Part:
         for base in [base for base in bases if base in of] or list(of)[:1]:
             results += paired(of, base, data, score)
     pictures = experiment_pictures(source.path, content.get("figures") or [])
+    continued = continuation_tables(source.path, content.get("pages") or [])
     versions = content.get("versions")
     known = [(str(name), str(value)) for name, value in versions.items()] if isinstance(versions, dict) else []
     machine = [("machine", content.get("machine") or _NOT_RECORDED)]
@@ -128,6 +130,7 @@ def experiment_part(source: Experiment, against: str | None) -> Part:
         Section("What ran", [Facts(about), *_unfinished(cells), *_cells_tables(cells)]),
         Section("Results", results or [Paragraph("No table.", "quiet")]),
         Section("Figures", list(pictures) or [Paragraph("None were written.", "quiet")]),
+        *([Section("Continuations", [*continued])] if continued else ()),
         *(_measured(runs, []) if runs else ()),
         Section("Environment", [Facts([*machine, *known])]),
         Section("To repeat it", [Code(content["command"])]),

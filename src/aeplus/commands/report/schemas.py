@@ -94,4 +94,5 @@ EXPERIMENT = fields(
     claimed=fields({"value": or_none(text), "pairs": items(fields({"higher": fields({}), "lower": fields({})}))}),
     machine=text,
     figures=items(text),
+    pages=items(text),
 )

@@ -10,8 +10,8 @@ from aeplus.errors import InputError
 _MARKER = ".aeplus-compare"  # in every folder that a comparison made, which it may delete
 # What a run leaves in its folder. Anything else there is the user's.
 _OURS = re.compile(
-    r"\.aeplus.*|config\.yaml|hparams\.yaml|events\.out\.tfevents.*|(result|metrics|capabilities)\.json|edits\.jsonl|"
-    "figures|checkpoints|journal|model"
+    r"\.aeplus.*|config\.yaml|hparams\.yaml|events\.out\.tfevents.*|(result|metrics|capabilities)\.json|"
+    r"(edits|prompts)\.jsonl|figures|checkpoints|journal|model"
 )
 
 
