@@ -254,8 +254,7 @@ class Bench:
     def phases(self, method: str, *, every: bool = False, **more: Any) -> Clock:
         """The seconds of each phase of a call that finds its statistics in the cache."""
         clock = Clock()
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
+        reset_peak(self.device)
         with clock.watching():
             began = now()
             metrics = self.edit(method, every=every, **more)
@@ -350,6 +349,12 @@ def peaks(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
     return 2 * size**3 / fastest(lambda: a @ b), 2 * data.numel() / fastest(lambda: target.copy_(data))
 
 
+def reset_peak(device: torch.device) -> None:
+    """Counts the most memory in use from here on; a CPU's counts for the whole process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_bytes(device: torch.device) -> int:
     """The most memory that was in use: of the device, or of the process on a CPU."""
     if device.type == "cuda":
@@ -387,6 +392,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, patch.dict("os.environ", {"AEPLUS_CACHE": f"{name}/cache"}):
         bench = Bench(options, Path(name))
         flops, moved = peaks(bench.device, DTYPES[options.dtype])
+        reset_peak(bench.device)
         statistics = bench.edit(options.method)["seconds"]["statistics"]
         first_peak = peak_bytes(bench.device)
         clock = bench.phases(options.method)
