@@ -27,6 +27,7 @@ from aeplus.models.predict import collect_hidden, predict
 from aeplus.models.replay import Replay
 from aeplus.models.tokens import encode
 from aeplus.module import EditModule
+from aeplus.preserved.statistics import LayerStatistics
 from aeplus.run.committed.entries import Entries, Entry
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.optimizer import TargetOptions, find_targets
@@ -84,6 +85,25 @@ def test_an_edit_that_is_not_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize("first", [1, 3])
 def test_edited_layers_on_one_of_them(tmp_path: Path, first: int) -> None:
     assert_edited_alike("memit", tmp_path, first)
+
+
+def test_statistics_stay_where_their_layer_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No batch moves them."""
+    moved: list[str] = []
+    to = LayerStatistics.to
+
+    def noted(self: LayerStatistics, device: torch.device, dtype: torch.dtype | None = None) -> LayerStatistics:
+        if self.spectrum.vectors.device != torch.device(device):
+            moved.append(str(device))
+        return to(self, device, dtype)
+
+    monkeypatch.setattr(LayerStatistics, "to", noted)
+    counts = []
+    for count in (2, 6):  # one batch and three
+        moved.clear()
+        edited("alphaedit", tmp_path, 2, edits=records()[:count])
+        counts.append(len(moved))
+    assert counts == [0, 0]  # read from the file to where the layer is
 
 
 def test_gradient_updates(tmp_path: Path) -> None:

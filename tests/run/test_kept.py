@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import aeplus
 from aeplus.errors import InputError
@@ -44,6 +45,20 @@ def test_edits_are_the_same(cache: Path, method: str) -> None:
     assert leaked == pytest.approx(whole, rel=1.0)  # type: ignore[arg-type]  # of one size, not the same
     again, _ = edited(method, "outside", **filters)  # now the whole file is there too
     assert all(torch.equal(again[name], weight) for name, weight in outside.items())
+
+
+def test_what_is_kept_is_the_share_that_lies_outside(cache: Path) -> None:
+    """A tenth of the directions and a few sampled keys: at most 12 % of the numbers of C."""
+    width = 640
+    model = tiny_model("llama", intermediate_size=width)
+    options = {**OPTIONS, "threshold": 0.9, "sample": 8}
+    aeplus.edit(model, tiny_tokenizer(), records()[:1], "alphaedit", keep="outside", **options)
+    files = list(cache.rglob("layer_*.safetensors"))
+    assert len(files) == 2
+    for path in files:
+        tensors = load_file(path)
+        assert tensors["vectors"].shape == (width, width // 10)
+        assert sum(tensor.nbytes for tensor in tensors.values()) <= 0.12 * 4 * width**2
 
 
 def test_facts_are_added_to_the_whole(cache: Path) -> None:
