@@ -164,7 +164,8 @@ def test_what_a_batch_sends_to_the_device_grows_with_its_tokens_only(plain: dict
         assert tokens > others
         assert sent / less < 1.02 * tokens / others
     assert plain["candidates"].operations.created == fewer["candidates"].operations.created
-    assert sum(counts.operations.created for counts in plain.values()) < 20_000  # token ids, masks and positions
+    for counts in plain.values():  # token ids, masks and positions
+        assert counts.operations.created <= 20 * max(counts.tokens)
 
 
 D, OUT, N = 2048, 256, 4

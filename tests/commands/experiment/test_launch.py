@@ -29,6 +29,7 @@ def test_a_cell_of_every_way_to_learn_targets_goes_ahead() -> None:
     assert len({cell.shares_data for cell in first}) == 2
 
 
+@pytest.mark.slow  # processes take a while to begin
 def test_a_killed_process_fails_its_own_cell_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
