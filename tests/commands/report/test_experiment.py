@@ -78,10 +78,9 @@ def test_continuations_of_its_pages() -> None:
         (folder / "cases" / f"{name}.md").write_text(PAGE)
     assert main(["report", "cases", "--out", "page.html", "--markdown", "page.md"]) == 0
     page, markdown = Shown(Path("page.html")), Path("page.md").read_text()
-    row = ["edit", "Where is *Rome*?", "in Italy | not Spain", "Spain"]
-    assert [table for table in page.tables if table[0] == ["", "prompt", "before", "memit"]] == [
-        [["", "prompt", "before", "memit"], row]
-    ] * 2
+    header = ["", "edit: Where is *Rome*?"]
+    rows = [["before", "in Italy | not Spain"], ["memit", "Spain"]]
+    assert [table for table in page.tables if table[0] == header] == [[header, *rows]] * 2
     assert "rewrites, Edit 2: Where is *Rome*? → Spain" in page.text
     assert "s(k, K0) 0.43; ‖r‖ 52.5." in page.text
     assert "Continuations" in markdown

@@ -14,7 +14,7 @@ _ESCAPED = re.compile(r"\\([\\`*_\[\]<>~#&|])")
 
 
 def continuation_tables(folder: Path, names: Sequence[str]) -> list[Table]:
-    """A table for each edit that the pages show.
+    """A table for each edit that the pages show: a row for the unedited model and each method, a column for a prompt.
 
     Args:
         folder: The experiment's folder.
@@ -36,9 +36,11 @@ def continuation_tables(folder: Path, names: Sequence[str]) -> list[Table]:
             if len(lines) < 3 or len({len(_CELLS.split(line)) for line in lines}) > 1:
                 msg = f"expected a table for every edit in {path}, got another text; make the experiment again."
                 raise InputError(msg)
-            header, _, *rows = ([_plain(cell) for cell in _CELLS.split(line)[1:-1]] for line in lines)
+            header, _, *asked = ([_plain(cell) for cell in _CELLS.split(line)[1:-1]] for line in lines)
+            models = list(zip(header, *asked, strict=True))[2:]  # a row for each, so that a phone shows the answers
+            columns = ["", *(f"{kind}: {prompt}" for kind, prompt, *_ in asked)]
             of = f"{path.stem}, " if len(names) > 1 else ""
-            tables.append(Table(of + _plain(title), header, rows, left=len(header), note=_plain(note)))
+            tables.append(Table(of + _plain(title), columns, models, left=len(columns), note=_plain(note)))
     return tables
 
 
