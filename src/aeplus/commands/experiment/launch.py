@@ -80,7 +80,11 @@ def make(order: Order) -> Made:
     except Exception as error:  # whatever it is, it is this cell's: the others go on
         traceback.print_exc()
         reason = " ".join((str(error) or type(error).__name__).split())[:300]
-        return Made(order.index, Outcome.failed(order.run.label, order.run.seed, reason, 0.0), False)
+        return _failed(order, reason)
+
+
+def _failed(order: Order, reason: str) -> Made:
+    return Made(order.index, Outcome.failed(order.run.label, order.run.seed, reason, 0.0), False)
 
 
 def _finished_elsewhere(order: Order, key: str) -> Made | None:
@@ -174,7 +178,7 @@ def _one_at_a_time(orders: Iterable[Order]) -> Iterator[Made]:
             yield get_reusable_executor(max_workers=1).submit(make, order).result()
         except TerminatedWorkerError:
             reason = "its process was killed, for want of memory as a rule"
-            yield Made(order.index, Outcome.failed(order.run.label, order.run.seed, reason, 0.0), False)
+            yield _failed(order, reason)
 
 
 def parse_launcher_options(words: Sequence[str] | None) -> dict[str, Any]:
@@ -228,5 +232,5 @@ def submitted(orders: Sequence[Order], jobs: int, folder: Path, options: dict[st
             made = task.result()
         except Exception as error:  # what a cluster ends a job with
             reason = f"the job {task.job_id} failed ({' '.join(str(error).split())[-200:]})"
-            made = [Made(o.index, Outcome.failed(o.run.label, o.run.seed, reason, 0.0), False) for o in share]
+            made = [_failed(order, reason) for order in share]
         yield from made
