@@ -5,7 +5,8 @@
 A tiny random Llama (d = 256, two edited layers), targets cut short, batches of 50, one thread. For the first batch and
 then every 500 edits: seconds of a batch, its seconds of the processor (which others on the machine disturb less) and
 those of its phases, what the process holds in memory, and the journal's bytes. At the end the median of the last ten
-batches against that of the third to twelfth: from when validation's sample is whole and all code is loaded.
+batches against that of the third to twelfth, from when validation's sample is whole, and against a batch at no earlier
+edits: the median of ten calls with one batch each, after two that load the code.
 
     python benchmarks/growth.py --solve-only
 
@@ -59,10 +60,11 @@ def records(count: int) -> list[dict[str, Any]]:
 
 
 class Watch(EditCallback):
-    """Prints a line for the first batch and every 500 edits."""
+    """Prints a line for the first batch and every 500 edits, if asked to."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.done, self.began = folder, 0, (time.perf_counter(), time.process_time())
+    def __init__(self, folder: Path, *, prints: bool = True) -> None:
+        self.folder, self.prints = folder, prints
+        self.done, self.began = 0, (time.perf_counter(), time.process_time())
         self.seconds: list[dict[str, float]] = []
 
     def on_unedited_model(self, trainer: Any, module: Any) -> None:
@@ -74,7 +76,7 @@ class Watch(EditCallback):
         self.done += len(commit.requests)
         wall, processor = time.perf_counter() - self.began[0], time.process_time() - self.began[1]
         self.seconds.append({"batch": wall, "processor": processor, **commit.report["seconds"]})
-        if self.done == SIZE or self.done % 500 == 0:
+        if self.prints and (self.done == SIZE or self.done % 500 == 0):
             seconds = commit.report["seconds"]
             size = sum(path.stat().st_size for path in self.folder.glob("*"))
             phases = " | ".join(f"{seconds[name]:.3f}" for name in ("targets", "solve", "validate"))
@@ -84,16 +86,17 @@ class Watch(EditCallback):
             )
         self.began = time.perf_counter(), time.process_time()
 
-    def growth(self) -> str:
-        """The last batches against the first, by phase."""
+    def growth(self, none: list[dict[str, float]]) -> str:
+        """The last batches against the first ones and against some without earlier edits, by phase."""
         lines = []
         for name in ("batch", "processor", "targets", "solve", "validate"):
-            first, last = (
+            zero, first, last = (
                 statistics.median(seconds[name] for seconds in part)
-                for part in (self.seconds[2:12], self.seconds[-10:])
+                for part in (none, self.seconds[2:12], self.seconds[-10:])
             )
-            lines.append(f"{name} {first:.3f} -> {last:.3f} s ({last / first:.2f} times)")
-        return ", ".join(lines)
+            grown = f"{last / first:.2f} times, {last / zero:.2f} of none"
+            lines.append(f"{name} {zero:.3f}, {first:.3f} -> {last:.3f} s ({grown})")
+        return "\n".join(lines)
 
 
 def solve_only() -> None:
@@ -156,23 +159,33 @@ def main() -> None:
             "| edits | s a batch | of the processor | targets | solve | validate | resident [MB] | journal [MB] |\n"
             "| --- | --- | --- | --- | --- | --- | --- | --- |"
         )
+        model = LlamaForCausalLM(config)
+
+        def edit(count: int, watch: Watch) -> aeplus.EditResult:
+            return aeplus.edit(
+                *(model, tokenizer(), records(count), options.method),
+                layers=[1, 2],
+                batch_size=SIZE,
+                callbacks=[watch],
+                journal=watch.folder,
+                corpus=str(corpus),
+                tokens=8000,
+                window=64,
+                contexts=1,
+                steps=2,
+                smoothing_steps=1,
+                threshold=0.8,
+                threshold_kind="dimensions",
+            )
+
+        none = []
+        for call in range(12):
+            alone = Watch(Path(folder) / f"alone-{call}", prints=False)
+            edit(SIZE, alone).undo()
+            none += alone.seconds
         watch = Watch(journal)
-        aeplus.edit(
-            *(LlamaForCausalLM(config), tokenizer(), records(options.edits), options.method),
-            layers=[1, 2],
-            batch_size=SIZE,
-            callbacks=[watch],
-            journal=journal,
-            corpus=str(corpus),
-            tokens=8000,
-            window=64,
-            contexts=1,
-            steps=2,
-            smoothing_steps=1,
-            threshold=0.8,
-            threshold_kind="dimensions",
-        )
-        print(watch.growth())
+        edit(options.edits, watch)
+        print(watch.growth(none[2:]))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Edits and settings that run within seconds."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from aeplus.preserved.statistics import PreservedOptions
 from aeplus.targets.optimizer import TargetOptions
 
 ROOT = Path(__file__).parents[1]
+ACCELERATOR = os.environ.get("AEPLUS_TEST_ACCELERATOR", "cpu")  # auto, where there is a GPU
 TARGETS = ["Paris", "Italy", "London", "France"]  # one token each
 SUBJECTS = ["France", "Italy", "London", "Paris", "Rome", "Spain", "Oslo"]
 SMALL: dict[str, Any] = {
@@ -78,5 +80,5 @@ data:
   preserved_count: 3
   snippet_corpus: {folder}/text.txt
 trainer:
-  accelerator: cpu
+  accelerator: {ACCELERATOR}
 """

@@ -18,7 +18,7 @@ from aeplus.module import EditModule
 from aeplus.preserved.statistics import LayerStatistics
 from aeplus.run.session import EditSession
 from aeplus.trainer import interruptible
-from small import LEARNING, learning_options, records
+from small import ACCELERATOR, LEARNING, learning_options, records
 from tiny import tiny_model, tiny_tokenizer
 
 
@@ -34,7 +34,7 @@ def stream() -> EditDataModule:
 
 def trainer(*callbacks: EditCallback, **options: Any) -> Trainer:
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    settings = {"max_epochs": -1, "num_sanity_val_steps": 0, "accelerator": "cpu", "enable_model_summary": False}
+    settings = {"max_epochs": -1, "num_sanity_val_steps": 0, "accelerator": ACCELERATOR, "enable_model_summary": False}
     return Trainer(callbacks=list(callbacks), **{**quiet, **settings, **options})
 
 

@@ -391,6 +391,34 @@ def test_blocks_that_take_minutes_run(block: Block, here: Path, monkeypatch: pyt
     run_block(block, here, monkeypatch)
 
 
+def for_the_tables(block: Block) -> bool:
+    """Whether it makes a table of the demo's model; experiments run at toy size in tests of their own."""
+    return {*block.needs} == {"minutes", "model"} and only_aeplus(block) and block.commands[0][1] != "experiment"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted({block.page for block in SHELL if for_the_tables(block)}))
+def test_commands_of_tables_run_at_toy_size(page: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of a page one after the other, as a later one may use the streams of an earlier; one seed of each."""
+    pytest.importorskip("gensim")
+    for block in (block for block in SHELL if block.page == page and for_the_tables(block)):
+        for words in block.commands:
+            arguments = smaller(one_seed(words[1:]), here)
+            assert main(arguments) == 0, f"{block}: aeplus {' '.join(arguments)}"
+
+
+def one_seed(words: list[str]) -> list[str]:
+    """A command with the first of its seeds, and with the two layers of the tiny model."""
+    found = list(words)
+    if "--seeds" in words:
+        at = words.index("--seeds") + 1
+        found[at] = words[at].split(",")[0]
+    for option, value in (("--model.layers", "[0]"), ("--model.targets.anchor", "{0: 1.0, 1: 1.0}")):
+        if option in words:
+            found[words.index(option) + 1] = value
+    return found
+
+
 def run_block(block: Block, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if block.language == "python":
         exec(compile(block.text, str(block), "exec"), names_of_a_reader(here, monkeypatch))

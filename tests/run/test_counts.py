@@ -219,6 +219,29 @@ def test_each_eigenvector_is_cast_once_for_a_solve(large: tuple[Any, ...], metho
     assert operations.converted < 8 * D * D * share
 
 
+@pytest.mark.parametrize("method", ["alphaedit", "alphaedit_plus", "memit", "rect", "blue"])
+def test_nothing_of_a_layers_size_is_copied_for_a_solve(large: tuple[Any, ...], method: str) -> None:
+    solver = solver_of(large, method, **({"aligned_share": 1.0} if method == "alphaedit_plus" else {}))
+    with Operations() as operations:
+        update = solver.solve(*large[2:])
+    assert 0 < operations.copied < 4 * N * D * 2  # the keys twice, in float32
+    update = stored(update, large[1])
+    assert solver.energy > 0
+    with Operations() as operations:
+        solver.report(update, *large[2:])
+    assert operations.copied < 4 * N * D * 3
+
+
+def test_what_a_batch_copies_is_of_its_rows(plain: dict[str, Counts]) -> None:
+    """No weights: those of an edited layer would be 8 KiB each, of all 300."""
+    fewer = phases("alphaedit", edits=EDITS // 2)[0]
+    assert plain["commit"].operations.copied == 0
+    assert plain["candidates"].operations.copied < 2.3 * fewer["candidates"].operations.copied
+    for phase in ("targets", "validation"):
+        many, few = plain[phase], fewer[phase]
+        assert many.operations.copied / few.operations.copied < 1.4 * max(many.tokens) / max(few.tokens)
+
+
 @pytest.mark.parametrize("removed", [False, True])
 def test_another_residual_of_the_same_keys_needs_no_solve(large: tuple[Any, ...], removed: bool) -> None:
     statistics, weight, residual, keys = large

@@ -3,7 +3,7 @@
 import io
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from aeplus.commands.experiment.data import draw
 from aeplus.commands.experiment.grid import Grid
 from aeplus.commands.runs.runner import Runner, count_edits
 from aeplus.errors import InputError
+from aeplus.methods.method import Method
 from aeplus.models.costs import ModelShape, memory
 from aeplus.models.decoder import Decoder
 from aeplus.models.loading import load_named
@@ -25,6 +26,8 @@ _ANSWER = 2
 _EDITS = 6  # that are made together: of two, an edit costs twice what it costs of ten
 _OUTSIDE = 10  # one of so many directions is outside the null space
 _GIB = 1 << 30
+_PARTS = ("targets", "solve", "validate")  # of a batch's seconds
+_GRADIENT = "gradient"  # how KDE learns: while it is solved
 
 
 @dataclass(frozen=True)
@@ -32,35 +35,39 @@ class Calibration:
     """What was measured on a few edits, in seconds.
 
     Attributes:
-        targets: For the targets of an edit, by the number of layers at which it learns them: those of later layers are
-            nearly reached where they begin.
-        batch: For solving and validating a batch.
+        learned: For what an edit learns, by :func:`kind_of` its cell: targets of later layers are nearly reached where
+            they begin.
+        candidate: For solving and validating a candidate of a batch.
+        batch: For the rest of a batch.
         asked: For asking the test prompts of an edit, once.
         fixed: For the rest of a cell, whatever its size.
         once: Loading, and statistics of preserved knowledge where the cache has none.
         memory: Bytes of a process: weights, and the most that editing or statistics need above them.
     """
 
-    targets: dict[int, float]
+    learned: dict[str, float]
+    candidate: float
     batch: float
     asked: float
     fixed: float
     once: float
     memory: int
 
-    def seconds(self, edits: int, batches: int, layers: int) -> float:
+    def seconds(self, edits: int, batches: int, kind: str, candidates: int) -> float:
         """Seconds of a cell.
 
         Args:
             edits: Its edits; each is asked before and after.
             batches: Its batches.
-            layers: Layers at which it learns targets, one of the numbers in :attr:`targets`.
+            kind: How it learns, one of those in :attr:`learned`.
+            candidates: How many of a batch are found and scored.
         """
-        return self.fixed + batches * self.batch + edits * (self.targets[layers] + 2 * self.asked)
+        each = self.batch + candidates * self.candidate
+        return self.fixed + batches * each + edits * (self.learned[kind] + 2 * self.asked)
 
 
 def calibrate(grid: Grid, settings: Mapping[str, Any]) -> Calibration:
-    """Makes one edit of the grid's first data set, a few with every kind of target, and the one again.
+    """Makes one edit of the grid's first data set, a few with every way to learn, and the one again.
 
     All of it in a temporary folder.
     Where its data are not at hand (AlphaSet, a data set on the hub), they are facts of gensim's. The second time
@@ -72,10 +79,10 @@ def calibrate(grid: Grid, settings: Mapping[str, Any]) -> Calibration:
     with tempfile.TemporaryDirectory(prefix="aeplus-") as scratch:
         out = Path(scratch)
         few = min(_EDITS, settings["data"]["batch_size"])
-        kinds: dict[int, Cell] = {}
+        kinds: dict[str, Cell] = {}
         for variant in reversed(grid.variants):
             cell = _cell(grid, settings, variant, few, out / "few")
-            kinds[target_layers(cell)] = cell
+            kinds[kind_of(cell)] = cell
         one, again = (_cell(grid, settings, grid.variants[0], 1, out / name) for name in ("one", "again"))
         began = time.perf_counter()
         model_settings = settings["model"]
@@ -85,14 +92,17 @@ def calibrate(grid: Grid, settings: Mapping[str, Any]) -> Calibration:
         loaded = time.perf_counter() - began
         runner = Runner(model, tokenizer, sites, out / "targets")
         first = _made(runner, one)
-        several = {layers: _made(runner, cell) for layers, cell in sorted(kinds.items())}
+        several = {kind: _made(runner, cell) for kind, cell in sorted(kinds.items())}
         third = _made(runner, again)
     second = next(iter(several.values()))
     rest, least = (_spent(m, "total") - _batches(m, "total") for m in (second, third))
     asked = max(0.0, rest - least) / max(1, 2 * second["edits"] - 1)  # before and after, less one asked after
+    parts = {part: _batches(second, part) for part in ("total", *_PARTS)}
+    scored = sum(batch["smoothing_iterations"] for batch in second["batches"])
     return Calibration(
-        targets={layers: _batches(m, "targets") / m["edits"] for layers, m in several.items()},
-        batch=(_batches(second, "total") - _batches(second, "targets")) / len(second["batches"]),
+        learned={kind: sum(_batches(m, part) for part in _learning(kind)) / m["edits"] for kind, m in several.items()},
+        candidate=(parts["solve"] * ("solve" not in _learning(next(iter(several)))) + parts["validate"]) / scored,
+        batch=(parts["total"] - sum(parts[part] for part in _PARTS)) / len(second["batches"]),
         asked=asked,
         fixed=max(0.0, least - asked),
         once=loaded + first["seconds"]["statistics"],
@@ -141,12 +151,28 @@ def _memory(shape: ModelShape, settings: Mapping[str, Any]) -> int:
     return shape.weight_bytes + max(above.editing, above.statistics)
 
 
-def target_layers(cell: Cell) -> int:
-    """At how many layers a cell learns targets."""
+def _learning(kind: str) -> tuple[str, ...]:
+    """In which parts of a batch's seconds it learns."""
+    return ("targets", "solve") if kind == _GRADIENT else ("targets",)
+
+
+def kind_of(cell: Cell) -> str:
+    """How a cell learns, as far as it matters to its time: by gradient, or targets at so many layers."""
     model = cell.run.settings["model"]
-    if model["method"].get("targets") != "own":
-        return 1
-    return min(2, len(model["layers"])) if model["method"].get("sites") == "ends" else len(model["layers"])
+    method, layers = model["method"], len(model["layers"])
+    if method.get("update") == "gradient":
+        return _GRADIENT
+    if method.get("targets") != "own":
+        layers = 1
+    elif method.get("sites") == "ends":
+        layers = min(2, layers)
+    return f"{layers} layers"
+
+
+def candidates_of(cell: Cell) -> int:
+    """How many candidates of a batch are found and scored, at most."""
+    method = cell.run.settings["model"]["method"]
+    return int(method.get("smoothing_steps", Method.smoothing_steps)) + 1 if method.get("smooth") else 1
 
 
 def edits_of(cell: Cell, entry: Mapping[str, Any]) -> int | None:
@@ -166,15 +192,9 @@ def edits_of(cell: Cell, entry: Mapping[str, Any]) -> int | None:
         return None
 
 
-def _beyond(cells: Sequence[Cell], grid: Grid) -> Iterator[str]:
+def _beyond(grid: Grid) -> str:
     """What the estimate leaves out."""
-    if any("alphaset" in entry for entry in grid.data.values()):
-        yield " Building AlphaSet comes on top."
-    methods = [cell.run.settings["model"]["method"] for cell in cells]
-    if any(method.get("smooth") for method in methods):
-        yield " Smoothing takes longer than estimated, the more the larger T."
-    if any(method.get("update") == "gradient" for method in methods):
-        yield " KDE takes longer than estimated."
+    return " Building AlphaSet comes on top." if any("alphaset" in entry for entry in grid.data.values()) else ""
 
 
 def show_cells(cells: Sequence[Cell], grid: Grid, title: str, measured: Calibration | None, jobs: int) -> None:
@@ -197,8 +217,8 @@ def show_cells(cells: Sequence[Cell], grid: Grid, title: str, measured: Calibrat
         minutes = ""
         if measured is not None:
             batches = 1 if count is None else -(-count // group[0].run.settings["data"]["batch_size"])
-            each = None if count is None else measured.seconds(count, batches, target_layers(group[0]))
-            seconds = None if each is None else len(group) * each
+            way = kind_of(group[0]), candidates_of(group[0])
+            seconds = None if count is None else len(group) * measured.seconds(count, batches, *way)
             total += seconds or 0.0
             unknown += len(group) if seconds is None else 0
             minutes = "?" if seconds is None else f"{seconds / 60:.1f}"
@@ -212,6 +232,6 @@ def show_cells(cells: Sequence[Cell], grid: Grid, title: str, measured: Calibrat
         f"{len(cells)} cells: about {alone / 60:.0f} minutes in one process"
         + (f", {(total / jobs + measured.once) / 60:.0f} in {jobs}" if jobs > 1 else "")
         + (f"; {unknown} cells of unknown size left out" if unknown else "")
-        + "".join([".", *_beyond(cells, grid)])
+        + f".{_beyond(grid)}"
     )
     print_line(f"memory: about {measured.memory * jobs / _GIB:.1f} GiB{f' in {jobs} processes' if jobs > 1 else ''}")
