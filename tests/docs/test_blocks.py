@@ -392,31 +392,47 @@ def test_blocks_that_take_minutes_run(block: Block, here: Path, monkeypatch: pyt
 
 
 def for_the_tables(block: Block) -> bool:
-    """Whether it makes a table of the demo's model; experiments run at toy size in tests of their own."""
-    return {*block.needs} == {"minutes", "model"} and only_aeplus(block) and block.commands[0][1] != "experiment"
+    """Whether it makes a table of the demo's model; experiments, AlphaSet and chats run in tests of their own."""
+    others = re.search("aeplus experiment|build-alphaset|chat_template", block.text)
+    return {*block.needs} == {"minutes", "model"} and (block.language == "python" or only_aeplus(block)) and not others
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", sorted({block.page for block in SHELL if for_the_tables(block)}))
+@pytest.mark.parametrize("page", sorted({block.page for block in CODE if for_the_tables(block)}))
 def test_commands_of_tables_run_at_toy_size(page: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page one after the other, as a later one may use the streams of an earlier; one seed of each."""
     pytest.importorskip("gensim")
-    for block in (block for block in SHELL if block.page == page and for_the_tables(block)):
-        for words in block.commands:
-            arguments = smaller(one_seed(words[1:]), here)
+    for block in (block for block in CODE if block.page == page and for_the_tables(block)):
+        if block.language == "python":
+            run_block(block, here, monkeypatch)
+            continue
+        commands = list(fewer(block.commands))
+        for words in commands:
+            forget(words, here)
+        for words in commands:
+            arguments = smaller(words, here)
             assert main(arguments) == 0, f"{block}: aeplus {' '.join(arguments)}"
 
 
-def one_seed(words: list[str]) -> list[str]:
-    """A command with the first of its seeds, and with the two layers of the tiny model."""
-    found = list(words)
-    if "--seeds" in words:
-        at = words.index("--seeds") + 1
-        found[at] = words[at].split(",")[0]
-    for option, value in (("--model.layers", "[0]"), ("--model.targets.anchor", "{0: 1.0, 1: 1.0}")):
-        if option in words:
-            found[words.index(option) + 1] = value
-    return found
+def fewer(commands: list[list[str]]) -> Iterator[list[str]]:
+    """The commands with the first of their seeds and numbers, two or three methods, and layers of the tiny model."""
+    seen = set[str]()
+    for command in commands:
+        words = command[1:]
+        but_for_numbers = re.sub(r"\d+", "", " ".join(words))
+        if but_for_numbers in seen:
+            continue
+        seen.add(but_for_numbers)
+        options = dict(pairwise(words))
+        kept, seeds = options.get("--against"), options.get("--seeds", "").split(",")
+        methods = options.get("--methods", "").split(",")
+        changes = {
+            "--seeds": seeds[0],
+            "--methods": ",".join(m for place, m in enumerate(methods) if place < 2 or m == kept),
+            "--model.layers": "[0]",
+            "--model.targets.anchor": "{0: 1.0, 1: 1.0}",
+        }
+        yield [changes.get(before, word) for before, word in pairwise(["", *words])]
 
 
 def run_block(block: Block, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,13 +440,18 @@ def run_block(block: Block, here: Path, monkeypatch: pytest.MonkeyPatch) -> None
         exec(compile(block.text, str(block), "exec"), names_of_a_reader(here, monkeypatch))
         return
     assert only_aeplus(block), f"{block}: expected commands of aeplus only, or a marker such as <!-- needs: hub -->"
-    for words in block.commands:  # a reader has not run the block before
-        made = here / words[words.index("--out") + 1] if "--out" in words else here / "nothing"
-        shutil.rmtree(made) if made.is_dir() else made.unlink(missing_ok=True)
+    for words in block.commands:
+        forget(words, here)
     for words in block.commands:
         if words[0] == "aeplus":
             arguments = smaller(words[1:], here)
             assert main(arguments) == 0, f"{block}: aeplus {' '.join(arguments)}"
+
+
+def forget(words: list[str], here: Path) -> None:
+    """Removes what a command would write: a reader has not run it before."""
+    made = here / words[words.index("--out") + 1] if "--out" in words else here / "nothing"
+    shutil.rmtree(made) if made.is_dir() else made.unlink(missing_ok=True)
 
 
 def smaller(words: list[str], here: Path) -> list[str]:
