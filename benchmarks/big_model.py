@@ -286,7 +286,7 @@ class Bench:
             self.edit(self.options.method)
         return found
 
-    def floor(self, clock: Clock, flops: float, moved: float) -> dict[str, float]:
+    def floor(self, clock: Clock, flops: float, moved: float, double: float) -> dict[str, float]:
         """The least that each phase takes at some speeds."""
         shape, works = self.shape, dict.fromkeys(PHASES, Work())
         done, batch = 0, None
@@ -305,7 +305,7 @@ class Bench:
             works["validate"] += forward_work(shape, tokens, shape.layers, 2 * len(items))
         works["statistics"] = statistics_work(shape, self.layers, self.tokens, 16 * 512)
         works["fixed"] = Work(0.0, float(shape.weight_bytes))  # the digest reads every weight
-        return {phase: work.seconds(flops, moved) for phase, work in works.items()}
+        return {phase: work.seconds(flops, moved, double) for phase, work in works.items()}
 
     def _targets(self, rows: BatchRows, layer: int, found: Targets) -> Work:
         evaluated = (found.steps + 1).clamp(max=self.options.steps).tolist()
@@ -331,10 +331,11 @@ class Bench:
         return (now() - began) / count
 
 
-def peaks(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
-    """Operations a second of a matrix product, and bytes a second of a copy (read and written)."""
+def peaks(device: torch.device, dtype: torch.dtype) -> tuple[float, float, float]:
+    """Operations a second of a matrix product, bytes of a copy (read and written), operations in float64."""
     size = 8192 if device.type != "cpu" else 1024
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    c, d = a.double(), b.double()
     data = torch.empty(2**30 if device.type != "cpu" else 2**27, dtype=torch.uint8, device=device)
     target = torch.empty_like(data)
 
@@ -346,7 +347,8 @@ def peaks(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
             times.append(now() - began)
         return min(times)
 
-    return 2 * size**3 / fastest(lambda: a @ b), 2 * data.numel() / fastest(lambda: target.copy_(data))
+    products = [2 * size**3 / fastest(run) for run in (lambda: a @ b, lambda: c @ d)]
+    return products[0], 2 * data.numel() / fastest(lambda: target.copy_(data)), products[1]
 
 
 def reset_peak(device: torch.device) -> None:
@@ -391,14 +393,14 @@ def main() -> None:
     warnings.filterwarnings("default", message="targets are learned without")
     with tempfile.TemporaryDirectory() as name, patch.dict("os.environ", {"AEPLUS_CACHE": f"{name}/cache"}):
         bench = Bench(options, Path(name))
-        flops, moved = peaks(bench.device, DTYPES[options.dtype])
+        flops, moved, double = peaks(bench.device, DTYPES[options.dtype])
         reset_peak(bench.device)
         statistics = bench.edit(options.method)["seconds"]["statistics"]
         first_peak = peak_bytes(bench.device)
         clock = bench.phases(options.method)
         clock.seconds["statistics"] = statistics
         peak = peak_bytes(bench.device)
-        floor = bench.floor(clock, flops, moved)
+        floor = bench.floor(clock, flops, moved, double)
         report(bench, clock, floor, flops, moved, peak)
         print(f"peak memory of the first call, which computes the statistics: {first_peak / 2**30:.2f} GiB")
         if options.profile is not None:

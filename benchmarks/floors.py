@@ -20,22 +20,24 @@ class Work:
     Attributes:
         flops: Floating-point operations.
         bytes: Bytes that are read.
+        double: Floating-point operations in float64, which a GPU has another speed for.
     """
 
     flops: float = 0.0
     bytes: float = 0.0
+    double: float = 0.0
 
     def __add__(self, other: "Work") -> "Work":
         """Both, one after the other."""
-        return Work(self.flops + other.flops, self.bytes + other.bytes)
+        return Work(self.flops + other.flops, self.bytes + other.bytes, self.double + other.double)
 
     def __mul__(self, times: float) -> "Work":
         """The same several times."""
-        return Work(self.flops * times, self.bytes * times)
+        return Work(self.flops * times, self.bytes * times, self.double * times)
 
-    def seconds(self, flops_per_second: float, bytes_per_second: float) -> float:
+    def seconds(self, flops_per_second: float, bytes_per_second: float, double_per_second: float) -> float:
         """The least time it takes: arithmetic and reading overlap."""
-        return max(self.flops / flops_per_second, self.bytes / bytes_per_second)
+        return max(self.flops / flops_per_second + self.double / double_per_second, self.bytes / bytes_per_second)
 
 
 def forward_work(shape: ModelShape, tokens: int, layers: int, predicted: int = 0) -> Work:
@@ -112,4 +114,4 @@ def statistics_work(shape: ModelShape, sites: Sequence[int], tokens: int, batch:
     passes = -(-tokens // batch)
     once = forward_work(shape, batch, sites[-1] + 1)
     sums = Work(2.0 * d * d * tokens, 8.0 * d * d * passes)
-    return once * passes + (sums + Work(float(_EIGH) * d**3, 4.0 * d * d)) * len(sites)
+    return once * passes + (sums + Work(0.0, 4.0 * d * d, float(_EIGH) * d**3)) * len(sites)

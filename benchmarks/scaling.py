@@ -27,14 +27,15 @@ EARLIER = 10_000  # edits, for what is kept of them
 
 @dataclass(frozen=True)
 class Card:
-    """Speeds that matrix products and copies reach, and memory."""
+    """Speeds that matrix products, copies and products in float64 reach."""
 
     name: str
     flops: float
     bytes: float
+    double: float
 
 
-CARD = Card("400 TFLOP/s in bfloat16, 3 TB/s", 4e14, 3e12)
+CARD = Card("400 TFLOP/s in bfloat16, 40 in float64, 3 TB/s", 4e14, 3e12, 4e13)
 SHAPES = {
     "Llama 3 8B": (ModelShape(32, 4096, 14336, 128256, 218_103_808, 1_050_673_152, 2, 2048), range(4, 9)),
     "Llama 3 70B": (ModelShape(80, 8192, 28672, 128256, 855_638_016, 2_101_346_304, 2, 2048), range(10, 15)),
@@ -96,12 +97,16 @@ def scaling_tables() -> str:
     text += ["", f"| seconds | {' | '.join(names)} |", line]
     once = {name: works(*SHAPES[name]) for name in names}
     for phase in once[names[0]]:
-        spent = [once[name][phase].seconds(CARD.flops, CARD.bytes) for name in names]
+        spent = [once[name][phase].seconds(CARD.flops, CARD.bytes, CARD.double) for name in names]
         text.append(f"| {phase} | {' | '.join(f'{value:.3f}' for value in spent)} |")
     each, plus = [], []
     for name in names:
         editing = [
-            sum(w.seconds(CARD.flops, CARD.bytes) for p, w in works(*SHAPES[name], n).items() if p in _EDITING)
+            sum(
+                w.seconds(CARD.flops, CARD.bytes, CARD.double)
+                for p, w in works(*SHAPES[name], n).items()
+                if p in _EDITING
+            )
             for n in (1, 11)
         ]
         each.append(f"{editing[0] / EDITS:.3f}")
