@@ -737,6 +737,9 @@ def test_a_dry_run_writes_nothing(
     change(scales={"small": {"data": {"pair": {"path": "pair.jsonl"}, "two": {"path": "nowhere.json"}}}})
     assert experiment(workplace, "mine.yaml", "--dry-run", "--seeds", "0") == 0
     assert "not here, and needed: nowhere.json\n" in capsys.readouterr().out
+    change(variants=["kde"], claim={"text": "None."}, scales={"small": {"data": {"pair": {"path": "pair.jsonl"}}}})
+    assert experiment(workplace, "mine.yaml", "--dry-run", "--seeds", "0") == 0
+    assert "1 cells: about" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
