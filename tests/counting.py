@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 _PRODUCTS = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "addmm_": (1, 2), "baddbmm": (1, 2)}
 _FACTORIZATIONS = ("linalg_cholesky_ex", "cholesky", "_linalg_eigh", "_linalg_svd", "linalg_lu_factor_ex", "linalg_qr")
-_COPIES = ("clone", "copy_", "cat", "stack", "_unsafe_view_copy", "repeat", "constant_pad_nd")
+_COPIES = ("clone", "copy_", "cat", "stack", "repeat", "constant_pad_nd")
 _READING = ("tolist", "numpy", "cpu")  # of a tensor on the CPU these pass no operator
 
 
@@ -25,6 +25,7 @@ class Operations(TorchDispatchMode):
         created: Bytes of tensors made from Python values, which are sent to the device.
         converted: Bytes of tensors made by conversion to another dtype or device.
         copied: Bytes of tensors that hold what others hold: clones, tensors written over, tensors put together.
+        shapes: How many of these have each shape.
         factorizations: Matrices factorized, by operator.
         calls: Every operator.
     """
@@ -32,6 +33,7 @@ class Operations(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.flops = self.created = self.converted = self.copied = 0
+        self.shapes: Counter[tuple[int, ...]] = Counter()
         self.waits: Counter[str] = Counter()
         self.factorizations: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
@@ -71,6 +73,7 @@ class Operations(TorchDispatchMode):
             self.converted += result.numel() * result.element_size()
         elif name in _COPIES:
             self.copied += result.numel() * result.element_size()
+            self.shapes[tuple(result.shape)] += 1
         elif name in _FACTORIZATIONS:
             matrix = args[0]
             self.factorizations[name] += matrix[..., 0, 0].numel()

@@ -232,14 +232,22 @@ def test_nothing_of_a_layers_size_is_copied_for_a_solve(large: tuple[Any, ...], 
     assert operations.copied < 4 * N * D * 3
 
 
-def test_what_a_batch_copies_is_of_its_rows(plain: dict[str, Counts]) -> None:
-    """No weights: those of an edited layer would be 8 KiB each, of all 300."""
-    fewer = phases("alphaedit", edits=EDITS // 2)[0]
-    assert plain["commit"].operations.copied == 0
-    assert plain["candidates"].operations.copied < 2.3 * fewer["candidates"].operations.copied
-    for phase in ("targets", "validation"):
-        many, few = plain[phase], fewer[phase]
-        assert many.operations.copied / few.operations.copied < 1.4 * max(many.tokens) / max(few.tokens)
+def test_of_weights_a_batch_copies_the_edited_ones_four_times(plain: dict[str, Counts]) -> None:
+    """The snapshot, restored after the targets and before the candidate, and the candidate's own; all of two layers."""
+    weights = {
+        tuple(parameter.shape)
+        for name, parameter in tiny_model("llama", num_hidden_layers=LAYERS).named_parameters()
+        if parameter.ndim == 2
+    }
+    edited = tuple(tiny_model("llama").model.layers[FIRST].mlp.down_proj.weight.shape)
+    copies = {phase: counts.operations.shapes for phase, counts in plain.items()}
+    assert {phase: shapes[edited] for phase, shapes in copies.items()} == {
+        "targets": 4,
+        "candidates": 4,
+        "validation": 0,
+        "commit": 0,
+    }
+    assert not [shape for shapes in copies.values() for shape in shapes if shape in weights - {edited}]
 
 
 @pytest.mark.parametrize("removed", [False, True])

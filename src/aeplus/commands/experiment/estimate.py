@@ -94,14 +94,14 @@ def calibrate(grid: Grid, settings: Mapping[str, Any]) -> Calibration:
         first = _made(runner, one)
         several = {kind: _made(runner, cell) for kind, cell in sorted(kinds.items())}
         third = _made(runner, again)
-    second = next(iter(several.values()))
+    kind, second = next(iter(several.items()))
     rest, least = (_spent(m, "total") - _batches(m, "total") for m in (second, third))
     asked = max(0.0, rest - least) / max(1, 2 * second["edits"] - 1)  # before and after, less one asked after
     parts = {part: _batches(second, part) for part in ("total", *_PARTS)}
     scored = sum(batch["smoothing_iterations"] for batch in second["batches"])
     return Calibration(
         learned={kind: sum(_batches(m, part) for part in _learning(kind)) / m["edits"] for kind, m in several.items()},
-        candidate=(parts["solve"] * ("solve" not in _learning(next(iter(several)))) + parts["validate"]) / scored,
+        candidate=sum(parts[part] for part in _PARTS if part not in _learning(kind)) / scored,
         batch=(parts["total"] - sum(parts[part] for part in _PARTS)) / len(second["batches"]),
         asked=asked,
         fixed=max(0.0, least - asked),
