@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 import aeplus
-from aeplus.callbacks import EditCallback
+from aeplus.callbacks import EditCallback, EditCheckpoint
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.models.loading import save_model
@@ -192,6 +192,11 @@ def test_edits_are_undone_last_to_first() -> None:
         (
             {"callbacks": None},
             r"expected callbacks to be a list of callbacks of Lightning, got None; give \[callback\]",
+        ),
+        (
+            {"callbacks": [EditCheckpoint()]},
+            r"expected journal to be a folder, with a callback that writes checkpoints, which point at the journal, "
+            r"got None; give one, or leave the callback out",
         ),
         ({"journal": 3}, "expected journal to be the path of a folder, got 3; give a text or a Path"),
         ({"preserve": 3}, "expected preserve to be a list of records, got 3; give"),

@@ -10,7 +10,7 @@ import torch
 from lightning import LightningModule, Trainer
 
 from aeplus.api import edit
-from aeplus.callbacks import EditCallback
+from aeplus.callbacks import CapabilitiesWriter, EditCallback, EvaluationWriter, FigureWriter, SmoothingStop
 from aeplus.data.datamodule import EditDataModule
 from aeplus.data.readers import requests_from_records
 from aeplus.errors import InputError
@@ -94,6 +94,49 @@ def test_a_measured_module_can_be_edited() -> None:
     one, two = (made.language_model.state_dict() for made in (edited, plain))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert edited.session.finish().after == plain.session.finish().after
+
+
+def test_callbacks_hear_of_the_unedited_model_after_it_was_measured(tmp_path: Path) -> None:
+    def watching() -> list[Any]:
+        (tmp_path / "sst2.jsonl").write_text('{"sentence": "good", "label": 1}\n{"sentence": "bad", "label": 0}\n')
+        general = CapabilitiesWriter(str(tmp_path), "sst2", table=False)
+        return [EvaluationWriter(protocols=("strict",)), FigureWriter(figures=["conflict"]), general]
+
+    edited, data, callbacks = module(tiny_model("llama")), stream(), watching()
+    where = {"default_root_dir": tmp_path}
+    trainer(*callbacks, **where).validate(edited, data)
+    trainer(*callbacks, max_epochs=4, **where).fit(edited, data)  # a batch, and a candidate of the next
+    trainer(*callbacks, **where).fit(edited, data)  # a run that went on, and then one of nothing more
+    for _ in range(2):
+        assert len((tmp_path / "edits.jsonl").read_text().splitlines()) == 7
+        assert [result["step"] for result in callbacks[2].results] == [0, 1, 3]
+        measures = edited.session.report.measures
+        assert {"before", "after", "retention"} <= measures.keys()
+        assert None not in measures["retention"]["mean"]
+        trainer(*callbacks, **where).fit(edited, data)
+    late = watching()
+    with pytest.warns(
+        UserWarning, match=r"Writer (records|measures) nothing: the model was edited before this callback"
+    ):
+        trainer(*late, **where).fit(edited, data)
+    assert len((tmp_path / "edits.jsonl").read_text().splitlines()) == 7
+
+
+@pytest.mark.parametrize("monitor", ["score", "validation/score"])
+def test_what_is_watched_may_be_called_without_its_prefix(monitor: str) -> None:
+    edited, stop = module(tiny_model("llama")), SmoothingStop(monitor=monitor)
+    trainer(stop).fit(edited, stream())
+    assert edited.monitor == stop.monitor == "validation/score"
+
+
+def test_a_value_that_nobody_logs_cannot_be_watched() -> None:
+    edited = module(tiny_model("llama"))
+    with pytest.raises(
+        InputError,
+        match=r"expected a value logged as 'validation/scores', which candidates are chosen by, got none; log",
+    ):
+        trainer(SmoothingStop(monitor="validation/scores")).fit(edited, stream())
+    assert not edited.session.entries
 
 
 def test_validate_asks_what_the_model_can_read(tmp_path: Path) -> None:

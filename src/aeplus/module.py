@@ -24,12 +24,13 @@ from aeplus.models.placing import is_spread
 from aeplus.models.sharding import shard_layers
 from aeplus.preserved.corpus import require_corpus
 from aeplus.preserved.statistics import PreservedOptions
+from aeplus.run import notices
 from aeplus.run.committed.chain import HEADER, Chain
 from aeplus.run.committed.entries import plain_edit
 from aeplus.run.committed.store import Store
 from aeplus.run.hooks import EditCallback, opened_session
 from aeplus.run.resume import NOTES, Resume, notes_of, seal
-from aeplus.run.selection import EDITED, SELECTIONS, SelectionOptions, seen
+from aeplus.run.selection import EDITED, MEASURED, SELECTIONS, SelectionOptions, seen
 from aeplus.run.session import EditSession
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions
@@ -250,7 +251,7 @@ class EditModule(LightningModule):
         if taken_up and resume is not None:
             self.uncounted = len(resume.entries)
         if folder is not None:
-            self._check_free(folder, new=resume is None)
+            self._check_free(folder, resume)
         self._prepare()
         if folder is not None:
             facts = [plain_edit(fact) for fact in self._shared.get("preserve", ())]
@@ -269,13 +270,16 @@ class EditModule(LightningModule):
             return expanded(self._journal)
         return Path(trainer.log_dir or trainer.default_root_dir) / "journal" if trainer.checkpoint_callbacks else None
 
-    def _check_free(self, folder: Path, *, new: bool) -> None:
+    def _check_free(self, folder: Path, resume: Resume | None) -> None:
         """A journal can be written, which is found out before the work."""
-        if new:
+        leads = ranks_of(self._trainer).leads
+        if resume is None:
             Chain.check_new(folder)
-        elif (folder / HEADER).is_file() and ranks_of(self._trainer).leads:
+        elif (folder / HEADER).is_file() and leads:
             with locked(folder, "the journal"):
                 pass
+        if resume is not None and (later := resume.left_behind(folder)) and leads:
+            notices.left_behind(folder, sum(len(record.content["edits"]) for record in later))
 
     def _take_up_journal(self) -> bool:
         """Goes on from the edits of the journal that was asked for, unless a checkpoint's are taken up."""
@@ -349,6 +353,12 @@ class EditModule(LightningModule):
         session = self.session
         validated = session.in_batch and session.batch.scores[session.iteration]
         score = self.trainer.callback_metrics.get(self.monitor) if validated else None
+        if validated and score is None and self.monitor.removeprefix("validation/") not in MEASURED:
+            msg = (
+                f"expected a value logged as {self.monitor!r}, which candidates are chosen by, got none; log it during "
+                f"validation, or watch one out of {', '.join(MEASURED)}."
+            )
+            raise InputError(msg)
         if session.settle(None if score is None else float(score)):
             session.commit()
         if self._data.exhausted:
@@ -381,7 +391,9 @@ class EditModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Points at the journal and seals what a run is resumed from."""
-        checkpoint[NOTES] = notes_of(self.session.recording.journal, self._data.cursor, self._all_settings)
+        checkpoint[NOTES] = notes_of(
+            self.session.recording.journal, self.session.recording.run, self._data.cursor, self._all_settings
+        )
         checkpoint[NOTES]["uncounted"] = self.uncounted
         checkpoint[NOTES]["seal"] = seal(checkpoint)
 

@@ -133,6 +133,19 @@ def test_the_most_conflicting_edits_are_chosen_where_they_are_known(
     ]
 
 
+def test_a_page_in_a_runs_folder_can_be_replaced(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(runs[0], tmp_path / "run"))
+    words = ["cases", "--runs", str(run), "--count", "1", "--length", "1", "--overwrite", "--out"]
+    for _ in range(2):
+        assert main([*words, str(run / "cases.md")]) == 0
+    checkpoint = next((run / "checkpoints").iterdir())
+    for kept in (run / "metrics.json", run / "config.yaml", checkpoint):
+        assert main([*words, str(kept)]) == 2
+        assert f"expected --out a path that is not an input, got {kept}" in capsys.readouterr().err
+
+
 def test_a_run_that_saved_only_its_model(runs: list[Path], tmp_path: Path) -> None:
     alone = tmp_path / "alone"
     alone.mkdir()

@@ -48,6 +48,18 @@ def validation_of(edits: list[EditRequest]) -> list[list[ValidationPrompt]]:
     return items
 
 
+def test_preserved_facts_are_joined_as_they_say(tmp_path: Path) -> None:
+    facts = [{"prompt": "The mayor of {} is", "subject": name, "target_new": "Bob"} for name in ("Rome", "Oslo")]
+    (tmp_path / "facts.jsonl").write_text(
+        "".join(json.dumps(f) + "\n" for f in [{**facts[0], "join": "space"}, facts[1]])
+    )
+    for join, expected in (("none", {"Rome": "space", "Oslo": "none"}), ("auto", {"Rome": "space", "Oslo": "auto"})):
+        data = EditDataModule(preserved=str(tmp_path / "facts.jsonl"), join=join).attach(EDITS)  # type: ignore[arg-type]
+        data.setup("fit")
+        asked = {name: probe for probe in data.validation.preserved for name in expected if name in probe.prompt}
+        assert {name: data.validation.preserved_join(probe) for name, probe in asked.items()} == expected
+
+
 def test_no_test_prompt_reaches_validation() -> None:
     changed = [replace(e, rephrase=("garbage",), neighborhood=(Probe("nonsense"),), target_true="no") for e in EDITS]
     items = validation_of(EDITS)

@@ -153,9 +153,11 @@ def test_edit_leaves_out_what_it_is_told_to() -> None:
     ]
     with pytest.raises(InputError, match=r"^record 2, prompt: "):
         aeplus.edit(tiny_model(), tiny_tokenizer(), records, "alphaedit", **SMALL)
-    with pytest.warns(UserWarning, match="1 of 2 edits cannot be read"):
-        result = aeplus.edit(tiny_model(), tiny_tokenizer(), records, "alphaedit", skip_unusable=True, **SMALL)
-    assert result.metrics["edits"] == 1
+    damaged = [*records, {**records[0], "subject": ""}]
+    for given, said in ((records, "1 of 2 edits cannot be read"), (damaged, "1 of 3 records cannot be used")):
+        with pytest.warns(UserWarning, match=said):
+            result = aeplus.edit(tiny_model(), tiny_tokenizer(), given, "alphaedit", skip_unusable=True, **SMALL)
+        assert result.metrics["edits"] == 1
 
 
 def test_beginnings_of_sentences_come_from_the_corpus(monkeypatch: pytest.MonkeyPatch) -> None:

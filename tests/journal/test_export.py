@@ -1,6 +1,7 @@
 """What is exported is the edited model, for those who read it: transformers, peft, llama.cpp, plain torch, a server."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -185,11 +186,11 @@ def test_nothing_to_export(tmp_path: Path, kept: tuple[str, Path, Any]) -> None:
 @pytest.fixture
 def server() -> Iterator[tuple[str, dict[str, str]]]:
     """A server of the OpenAI kind that answers what one sets."""
-    said = {"text": ""}
+    said = {"text": "", "listed": '[{"id": "base"}, {"id": "edited"}]'}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.reply({"data": [{"id": "base"}, {"id": "edited"}]})
+            self.reply({"data": json.loads(said["listed"])})
 
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -227,11 +228,36 @@ def test_a_server_is_asked(server: tuple[str, dict[str, str]]) -> None:
             check_served(url, probe)
 
 
-def test_no_server() -> None:
+@pytest.mark.parametrize("listed", ["[]", "null", '[{"name": "base"}]', '"base"'])
+def test_a_server_of_another_kind(server: tuple[str, dict[str, str]], listed: str) -> None:
+    url, said = server
+    said["listed"] = listed
     with pytest.raises(
-        InputError, match=r"expected a server of the OpenAI kind at http://127.0.0.1:9/v1/models, got an"
+        InputError, match=r"expected a server of the OpenAI kind at .*, got a reply without data with 'id"
     ):
-        check_served("http://127.0.0.1:9", ServedProbe("a", "b", "c"))
+        check_served(url, ServedProbe("a", "b", "c"))
+
+
+def test_no_http() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer() -> None:
+            with other.accept()[0] as accepted:
+                accepted.sendall(b"SSH-2.0-some\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(
+            InputError, match=r"expected a server of the OpenAI kind at .*, got an error \(.*SSH-2.0-some"
+        ):
+            check_served(f"http://127.0.0.1:{other.getsockname()[1]}", ServedProbe("a", "b", "c"))
+        thread.join()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://127.0.0.1:9a", "http://127.0.0.1:9/a b"])
+def test_no_server(url: str) -> None:
+    with pytest.raises(InputError, match=rf"expected a server of the OpenAI kind at {url}/v1/models, got an error"):
+        check_served(url, ServedProbe("a", "b", "c"))
     with pytest.raises(
         InputError, match=r"expected the address of a server such as http://localhost:8000, got 'ftp://x'"
     ):

@@ -15,6 +15,11 @@ from safetensors.torch import load_file
 
 import aeplus
 from aeplus.callbacks import EditCallback
+from aeplus.commands.main import main
+from aeplus.data.manifest import write_validation
+from aeplus.data.paraphrase import Rewriter
+from aeplus.data.readers import requests_from_records
+from aeplus.data.validation import compose_validation
 from aeplus.errors import InputError
 from aeplus.journal import Journal
 from aeplus.journal.undo import _choose_alike
@@ -256,6 +261,27 @@ def test_one_edit_of_a_batch_that_was_solved_as_a_whole(
         Journal.open(run).undo(1, edit=1, model=model, tokenizer=tokenizer)
     assert equal(model, before)
     assert len(Journal.open(run).chain.records) == 3
+
+
+def test_a_checkpoint_takes_out_its_own_run_s_edits_only(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edits = (workplace / "edits.jsonl").read_text().splitlines(keepends=True)
+    for name, lines in (("first", edits[:4]), ("then", edits[4:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    kept = f"--model.journal={tmp_path}/kept"
+    first = fit(workplace, tmp_path, "alphaedit_plus", f"--data.path={tmp_path}/first.jsonl", kept)
+    again = ["fit", f"--config={first}/config.yaml", f"--ckpt_path={first}/checkpoints/1-batches.ckpt"]
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        with pytest.warns(
+            UserWarning, match="kept has 1 edit of this run behind those of the checkpoint: what is made"
+        ):
+            assert main(again) == 0
+    fit(workplace, tmp_path, "alphaedit_plus", f"--data.path={tmp_path}/then.jsonl", kept)
+    assert main(again) == 2
+    assert "expected no edits of another run behind those of the checkpoint in the journal" in capsys.readouterr().err
+    assert [line.active for line in Journal.open(tmp_path / "kept").log() if line.active] == [3, 1, 3]
 
 
 def test_replaying_is_the_run_without_the_batch(run: Path, base: Base, workplace: Path, tmp_path: Path) -> None:
@@ -519,6 +545,33 @@ def test_replay_chooses_by_the_rule_that_the_call_was_given(tmp_path: Path, monk
     assert equal(model, weights(expected))
     aeplus.edit(other, tokenizer, records()[3:], selection="best", **options)
     assert not equal(other, weights(expected))
+
+
+def test_replay_says_by_which_settings_it_solved(tmp_path: Path) -> None:
+    folder, tokenizer = tmp_path / "kept", tiny_tokenizer()
+    facts = [{"prompt": "The river in {} is", "subject": "Oslo", "target_new": "Rome"}]
+    for made, more in (
+        (records()[:2], {}),
+        (records()[2:4], {}),
+        (records()[4:], {"method": "kde", "preserve": facts}),
+    ):
+        aeplus.edit(tiny_model("llama"), tokenizer, made, journal=folder, **{**LEARNING, **more})
+    with pytest.warns(UserWarning, match="made with different settings; those of entry 3 are used"):
+        Journal.open(folder).undo(1, mode="replay", model=tiny_model("llama"), tokenizer=tokenizer)
+    assert Journal.open(folder).show(4)["settings"]["model"]["method"]["name"] == "kde"
+    assert [fact["subject"] for fact in Journal.open(folder).show(4)["settings"]["preserve"]] == ["Oslo"]
+    with pytest.raises(InputError, match=r"got entry 4, which kde has solved as a whole"):
+        Journal.open(folder).undo(4, edit=1, model=tiny_model("llama"), tokenizer=tokenizer)
+
+
+def test_replay_with_a_validation_file_of_the_later_edits(tmp_path: Path) -> None:
+    folder, tokenizer, file = tmp_path / "kept", tiny_tokenizer(), tmp_path / "validation.jsonl"
+    later = requests_from_records(records()[3:])
+    write_validation(file, compose_validation(later, (), Rewriter(), share=1.0, preserved_count=0), later, {})
+    aeplus.edit(tiny_model("llama"), tokenizer, records()[:3], journal=folder, **OPTIONS)
+    aeplus.edit(tiny_model("llama"), tokenizer, records()[3:], journal=folder, validation=str(file), **OPTIONS)
+    assert Journal.open(folder).undo(2, mode="replay", model=tiny_model("llama"), tokenizer=tokenizer).replayed == 1
+    assert Journal.open(folder).undo(1, mode="replay", model=tiny_model("llama"), tokenizer=tokenizer).replayed == 1
 
 
 def test_replay_needs_to_see_what_the_rule_watched() -> None:

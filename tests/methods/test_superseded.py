@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import aeplus
+from aeplus.methods.layer_targets import LayerTarget
 from small import LEARNING
 from tiny import tiny_model, tiny_tokenizer
 
@@ -44,3 +45,24 @@ def test_a_batch_is_that_without_it(method: str, options: dict[str, Any], later:
         assert change > 0
         assert (own - other).norm() < 2e-3 * change
     assert result.metrics["after"]["efficacy"] == alone.metrics["after"]["efficacy"]
+
+
+def test_where_layers_choose_by_themselves_it_is_no_reason_to_smooth(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[torch.Tensor] = []
+    start = LayerTarget.starting
+
+    def starting(self: LayerTarget, *given: Any) -> LayerTarget:
+        found = start(self, *given)
+        started.append(found.norms)
+        return found
+
+    monkeypatch.setattr(LayerTarget, "starting", starting)
+    smoothing = {"smooth": True, "smoothing_mode": "sequential", "smoothing_steps": 2, "smoothing_threshold": 0.0}
+    options = {**smoothing, "targets": "last", "selection": "highest", "selection_scope": "layer"}
+    found, _ = edited([FIRST, OTHER, LATER], "alphaedit_plus", **options)
+    assert len(started) == len(OPTIONS["layers"])
+    for norms in started:  # though the layers below have moved it, as it is of the later edit's subject
+        assert float(norms[0]) == 0 < float(norms[1:].min())
+    expected, _ = edited([OTHER, LATER], "alphaedit_plus", **options)
+    for own, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-4)

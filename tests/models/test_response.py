@@ -10,7 +10,7 @@ import aeplus
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder
 from aeplus.models.replay import Replay, response_of
-from aeplus.models.response import changed
+from aeplus.models.response import Steering, changed
 from aeplus.targets.optimizer import find_targets
 from aeplus.targets.rows import batch_rows
 from families import CONFIGS, NORMALIZING, OPTIONS, PLAIN, REQUESTS, SCALING, random_model, way_left
@@ -145,6 +145,32 @@ def test_targets_are_what_the_layer_can_put_out() -> None:
     assert bool((length <= OPTIONS.clamp * found.initial.norm(dim=0) * 1.01).all())
     free = find_targets(decoder, rows, 1, OPTIONS, reachable=False)
     assert (steering.nearest(free.values.T) - free.values.T).norm() > 0.1 * (free.values - free.initial).norm()
+
+
+def test_a_token_that_is_there_already_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = Decoder(random_model("gemma4_text", CONFIGS["gemma4_text"]))  # whose stream is bent
+    wanted = find_targets(decoder, batch_rows(tiny_tokenizer(), REQUESTS, [""]), 1, OPTIONS).values.T
+    bare = [row.ids[: row.mark + 1] for row in batch_rows(tiny_tokenizer(), REQUESTS, [""]).prompts]
+    runs, moved = [0], Steering.moved
+
+    def counted(*given: Any) -> Tensor:
+        runs[0] += 1
+        return moved(*given)
+
+    monkeypatch.setattr(Steering, "moved", counted)
+    found = []
+    for rows in ([0, 1, 2], [0, 2]):
+        ids = [bare[row] for row in rows]
+        replay = Replay(decoder, ids, 1, [len(row) for row in ids])
+        steering = replay.steer(replay.hidden, decoder.sites[1], torch.tensor([len(row) - 1 for row in ids]))
+        aims = wanted[rows].clone()
+        if 1 in rows:
+            aims[1] = steering.values[1] * (1 + 1e-6)
+        runs[0] = 0
+        found.append((steering.change_for(aims)[[0, -1]], runs[0]))
+    (change, beside), (alone, expected) = found
+    assert beside == expected < 20
+    torch.testing.assert_close(change, alone, rtol=1e-3, atol=1e-4)
 
 
 def test_a_change_of_some_tokens_leaves_the_others() -> None:

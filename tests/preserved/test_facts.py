@@ -15,6 +15,7 @@ from aeplus.preserved.statistics import PreservedOptions
 from aeplus.utils.progress import Progress
 from collecting import collect
 from counting import Operations
+from families import CONFIGS, random_model
 from small import LEARNING, SMALL
 from tiny import tiny_model, tiny_tokenizer
 
@@ -24,17 +25,20 @@ EDIT = {"prompt": "{} is", "subject": "Peru", "target_new": "Paris"}
 FACT = {"prompt": "The capital of {} is", "subject": "Peru", "target_new": "Rome"}
 
 
-def test_keys_are_those_of_plain_passes_at_the_subjects_last_token() -> None:
-    decoder, tokenizer = Decoder(tiny_model("llama")), tiny_tokenizer()
+@pytest.mark.parametrize("kind", ["llama", "opt"])  # OPT hands its MLP all tokens in one row
+def test_keys_are_those_of_plain_passes_at_the_subjects_last_token(kind: str) -> None:
+    decoder, tokenizer = Decoder(random_model(kind, CONFIGS[kind])), tiny_tokenizer()
     sites = decoder.select([0, 2])
     found = statement_keys(decoder, tokenizer, sites, FACTS, CONTEXTS)
     column = 0
     for fact in FACTS:
         for context in CONTEXTS:
-            ids = tokenizer(context + fact.head)["input_ids"]  # the subject is the end of it
+            ids = tokenizer(fact.head(context))["input_ids"]  # the subject is the end of it
             for site, keys in zip(sites, found, strict=True):
                 seen: list[torch.Tensor] = []
-                handle = site.module.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0][0, -1]))
+                handle = site.module.register_forward_pre_hook(
+                    lambda _, x, seen=seen: seen.append(x[0].flatten(0, -2)[-1])
+                )
                 with torch.no_grad():
                     decoder.model(input_ids=torch.tensor([ids]))
                 handle.remove()

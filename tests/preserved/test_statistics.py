@@ -8,6 +8,7 @@ import torch
 from aeplus.errors import InputError
 from aeplus.functional import Spectrum
 from aeplus.models.decoder import Decoder
+from aeplus.preserved import collection
 from aeplus.preserved import stored as module
 from aeplus.preserved.collection import Moment, collect_moments
 from aeplus.preserved.corpus import read_texts
@@ -15,6 +16,7 @@ from aeplus.preserved.statistics import PreservedOptions
 from aeplus.preserved.stored import load_or_collect
 from aeplus.utils.progress import Progress
 from collecting import collect
+from second_device import SECOND, spread, start_second_device
 from tiny import tiny_model, tiny_tokenizer
 
 
@@ -197,3 +199,21 @@ def test_moments_are_let_go_of_once_decomposed(
     decoder = Decoder(tiny_model("llama"))
     load_or_collect(decoder, tiny_tokenizer(), decoder.select([0, 1, 2]), options, Progress())
     assert alive == [3, 2, 1]
+
+
+def test_on_a_device_without_float64_keys_are_summed_up_on_the_cpu(
+    options: PreservedOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_second_device()
+    decoder = Decoder(spread(tiny_model("llama"), 2))
+    sites = decoder.select([1, 2])
+    assert str(sites[1].weight.device) == SECOND
+    given = (decoder, tiny_tokenizer(), sites, options, Progress())
+    expected = collect_moments(*given)
+    assert [str(moment.covariance.device) for moment in expected] == ["cpu", SECOND]
+    monkeypatch.setattr(collection, "_WITHOUT_FLOAT64", (SECOND.partition(":")[0],))  # as Apple's GPU
+    for moment, other in zip(collect_moments(*given), expected, strict=True):
+        assert (moment.covariance.device.type, moment.covariance.dtype) == ("cpu", torch.float64)
+        assert moment.keys.device == other.keys.device
+        torch.testing.assert_close(moment.covariance, other.covariance.cpu(), rtol=1e-6, atol=1e-9)
+        assert moment.statistics().spectrum.vectors.device.type == "cpu"

@@ -31,8 +31,8 @@ def checkpoint(path: Path, batches: int = 1, weights: dict[str, str] | None = No
     update = LowRankUpdate(torch.ones(2, 1), torch.ones(1, 3))
     entry = Entry([plain_edit(REQUESTS[0])], {4: update, 5: update}, {4: torch.ones(3, 1), 5: torch.ones(3, 1)}, {})
     for _ in range(batches):
-        journal.append(entry, SETTINGS, {})
-    content = {"state_dict": {}, "global_step": 1, "aeplus": notes_of(journal, 1, SETTINGS)}
+        journal.append(entry, SETTINGS, {}, "run a")
+    content = {"state_dict": {}, "global_step": 1, "aeplus": notes_of(journal, "run a", 1, SETTINGS)}
     content["aeplus"]["seal"] = seal(content)
     return content
 
@@ -139,6 +139,38 @@ def test_a_journal_that_edits_were_taken_out_of_since(path: Path, tmp_path: Path
     Store.open(tmp_path).leave_out_last(1)
     with pytest.raises(InputError, match=r"got one that edits were taken out of since; go on from the journal instead"):
         Resume.from_checkpoint(content, path, SETTINGS)
+
+
+@pytest.fixture
+def behind(path: Path, tmp_path: Path) -> dict[str, Any]:
+    """A checkpoint after the first of two batches of its run."""
+    content = checkpoint(path, batches=2)
+    content["aeplus"] |= {"records": 1, "head": Store.open(tmp_path).record(2).content["previous"]}
+    content["aeplus"]["seal"] = seal(content)
+    return content
+
+
+def test_its_own_later_batches_may_be_taken_out_more_than_once(
+    path: Path, tmp_path: Path, behind: dict[str, Any]
+) -> None:
+    resume = Resume.from_checkpoint(behind, path, SETTINGS)
+    assert [record.number for record in resume.left_behind(tmp_path / "journal")] == [2]
+    assert resume.left_behind(tmp_path / "another") == []
+    Store.open(tmp_path).leave_out_last(1)  # a resumed run that was killed before its next checkpoint
+    assert Resume.from_checkpoint(behind, path, SETTINGS).left_behind(tmp_path / "journal") == []
+
+
+def test_edits_of_another_run_are_not_taken_out(path: Path, tmp_path: Path, behind: dict[str, Any]) -> None:
+    journal = Store.open(tmp_path)
+    entry = journal.entries()[0]
+    journal.append(entry, SETTINGS, {}, "run b")
+    resume = Resume.from_checkpoint(behind, path, SETTINGS)
+    with pytest.raises(
+        InputError,
+        match=r"expected no edits of another run behind those of the checkpoint in the journal .*, got entry 3; leave",
+    ):
+        resume.left_behind(tmp_path / "journal")
+    assert len(Store.open(tmp_path).active) == 3
 
 
 def test_a_copied_journal_needs_the_old_folder_no_more(path: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,10 @@ from aeplus.models.decoder import Decoder
 from aeplus.models.variants import Variants
 from aeplus.targets import keys as reading
 from aeplus.targets.keys import KeyReader
+from aeplus.targets.optimizer import find_targets
 from aeplus.targets.rows import batch_rows, sample_contexts
+from families import CONFIGS, OPTIONS, random_model
+from families import REQUESTS as THREE
 from tiny import tiny_model, tiny_tokenizer
 
 REQUESTS = [EditRequest("The capital of {} is", "France", "Rome"), EditRequest("{} speaks", "London", "it")]
@@ -130,3 +134,30 @@ def test_what_runs_at_once_is_bounded_by_the_free_memory() -> None:
     assert tokens_ahead(decoder, 50, 80, free=lambda _: 100 * each) == 30
     assert tokens_ahead(decoder, 50, 80, 0.5, free=lambda _: 100 * each) < 30  # logits
     assert tokens_ahead(decoder, 50, 80, free=lambda _: 0) == 1
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "olmo2"])
+def test_an_edit_that_is_there_already_asks_for_no_sweep(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = Decoder(random_model(kind, CONFIGS[kind]))
+    sites, rows = decoder.select([1, 2]), batch_rows(tiny_tokenizer(), THREE, CONTEXTS[:2])
+    wanted = find_targets(decoder, rows, 2, replace(OPTIONS, clamp=0.05)).values
+    sweeps, sweep = [0], reading._sweep
+
+    def counted(*given: Any) -> Any:
+        sweeps[0] += 1
+        return sweep(*given)
+
+    monkeypatch.setattr(reading, "_sweep", counted)
+    found = []
+    for edits in ([0, 1, 2], [0, 2]):
+        reader = KeyReader(decoder, rows.some(edits), sites)
+        _, values = reader.read(sites[0], sites[1])
+        aims = wanted[:, edits].clone()
+        if 1 in edits:
+            aims[:, 1] = values[:, 1] * (1 + 1e-6)
+            assert float(reader.left(sites[1], aims, values)[1]) == 0
+        sweeps[0] = 0
+        found.append((reader.change(sites, aims, values)[:, [0, -1]], sweeps[0]))
+    (change, beside), (alone, expected) = found
+    assert beside == expected < reading._SWEEPS
+    torch.testing.assert_close(change, alone, rtol=1e-3, atol=1e-4)

@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 import torch
 from lightning import Callback
+from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
 from aeplus.errors import InputError
@@ -60,6 +61,9 @@ def check_call(
     for callback in callbacks:
         if not isinstance(callback, Callback):
             _refuse("callbacks", "callbacks of Lightning", callback, "make an instance of one")
+        if isinstance(callback, Checkpoint) and journal is None:
+            what = "a folder, with a callback that writes checkpoints, which point at the journal"
+            _refuse("journal", what, journal, "give one, or leave the callback out")
     if journal is not None and not isinstance(journal, str | PathLike):
         _refuse("journal", "the path of a folder", journal, "give a text or a Path")
 

@@ -122,7 +122,11 @@ def edit(
         journal=None if journal is None else str(journal),
     ).attach(model, tokenizer, preserve=requests_from_records(list(preserve), "preserve"))
     data = EditDataModule(batch_size=batch_size, seed=seed, **data_options).attach(
-        requests_from_records(list(edits), join=data_options.get("join", "auto"))
+        requests_from_records(
+            list(edits),
+            join=data_options.get("join", "auto"),
+            skip_unusable=data_options.get("skip_unusable", False),
+        )
     )
     stops = [callback for callback in callbacks if isinstance(callback, SmoothingStop)]
     if selection is not None and any(stop.selection not in (None, selection) for stop in stops):

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lightning import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from aeplus.callbacks.report import log_folder, run_folder
 from aeplus.errors import require_count
@@ -13,7 +14,7 @@ from aeplus.evaluation.capabilities.items import TaskItems, load_tasks
 from aeplus.evaluation.capabilities.measure import measure_capabilities, print_capabilities
 from aeplus.evaluation.capabilities.tasks import CapabilityOptions, Scoring
 from aeplus.run.batches import BatchCommit
-from aeplus.run.hooks import EditCallback, EditingModule, session_of
+from aeplus.run.hooks import EditCallback, EditingModule, came_late, goes_on, session_of
 from aeplus.run.session import EditSession
 from aeplus.utils.jsonl import write_json
 from aeplus.utils.paths import check_output
@@ -61,7 +62,8 @@ class CapabilitiesWriter(EditCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Reads the items, so that a damaged file is reported before the work."""
-        self.results = []
+        if not goes_on(pl_module):
+            self.results = []
         folder = run_folder(trainer)
         if stage == "fit":
             if trainer.is_global_zero:
@@ -70,7 +72,7 @@ class CapabilitiesWriter(EditCallback):
 
     def on_unedited_model(self, trainer: Trainer, module: EditingModule) -> None:
         """Measures the unedited model."""
-        if self._items:
+        if trainer.state.fn == TrainerFn.FITTING:
             self._measure(trainer, module.session, 0)
 
     def on_batch_committed(self, trainer: Trainer, module: EditingModule, commit: BatchCommit) -> None:
@@ -82,7 +84,9 @@ class CapabilitiesWriter(EditCallback):
         """Measures the edited model, unless that has just been done."""
         session = session_of(pl_module)
         step = len(session.entries)
-        if self.results[-1]["step"] != step:
+        if not any(result["step"] == 0 for result in self.results):
+            came_late(self, "measures nothing")
+        elif self.results[-1]["step"] != step:
             self._measure(trainer, session, step)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

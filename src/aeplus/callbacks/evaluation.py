@@ -22,7 +22,7 @@ from aeplus.metrics.mean import WHOLE
 from aeplus.metrics.retention import Retention, packed_rows, retention_curve, success_matrix, unpacked_rows
 from aeplus.metrics.success import exact_match
 from aeplus.run.batches import BatchCommit
-from aeplus.run.hooks import EditCallback, EditingModule, session_of
+from aeplus.run.hooks import EditCallback, EditingModule, came_late, goes_on, session_of
 from aeplus.run.session import EditSession
 from aeplus.utils.jsonl import write_jsonl
 from aeplus.utils.paths import check_output
@@ -70,7 +70,8 @@ class EvaluationWriter(EditCallback):
 
         It makes sure that nothing of the user's is in the way.
         """
-        self._clear()
+        if not goes_on(pl_module):
+            self._clear()
         if stage == "fit" and self.options.records:
             folder = run_folder(trainer)
             if trainer.is_global_zero:
@@ -101,6 +102,9 @@ class EvaluationWriter(EditCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes up what a checkpoint's run has measured."""
+        if self._suite is None:
+            came_late(self, "measures nothing")
+            return
         self._take_up(session_of(pl_module))
 
     def _take_up(self, session: EditSession) -> None:
@@ -122,7 +126,8 @@ class EvaluationWriter(EditCallback):
 
     def on_batch_committed(self, trainer: Trainer, module: EditingModule, commit: BatchCommit) -> None:
         """Asks previous edits again, and measures after every N batches."""
-        assert self._suite is not None
+        if self._suite is None:
+            return
         session = module.session
         step = commit.index + 1
         values: dict[str, Any] = {}

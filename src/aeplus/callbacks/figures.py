@@ -19,7 +19,7 @@ from aeplus.methods.layer_targets import residual_threshold
 from aeplus.methods.parts import null_space
 from aeplus.models.predict import collect_hidden
 from aeplus.run.batches import BatchCommit
-from aeplus.run.hooks import EditCallback, EditingModule, session_of
+from aeplus.run.hooks import EditCallback, EditingModule, came_late, goes_on, session_of
 from aeplus.run.records import FILE, EditRecord, Success, write_records
 from aeplus.run.session import EditSession
 from aeplus.utils.cache import save_tensors
@@ -78,7 +78,8 @@ class FigureWriter(EditCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forgets a previous run, and makes sure that nothing of the user's is in the way."""
-        self._clear()
+        if not goes_on(pl_module):
+            self._clear()
         folder = run_folder(trainer)
         if stage == "fit" and trainer.is_global_zero:
             check_output(folder / FILE, "the run")
@@ -107,6 +108,8 @@ class FigureWriter(EditCallback):
 
     def on_batch_committed(self, trainer: Trainer, module: EditingModule, commit: BatchCommit) -> None:
         """Keeps the batch's records."""
+        if not self._before:
+            return
         session = module.session
         layers = [edit.report for edit in commit.candidate.layers]
         for report in layers:
@@ -147,6 +150,9 @@ class FigureWriter(EditCallback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures each edit again and writes the records."""
+        if not self._before:
+            came_late(self, "records nothing")
+            return
         session = session_of(pl_module)
         after, holding = self._success(session), still_holding(session.data.edited)
         for record in self._records:

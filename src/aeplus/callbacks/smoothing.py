@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from aeplus.errors import InputError
 from aeplus.methods.registry import Selections
 from aeplus.run.hooks import EditingModule, session_of
-from aeplus.run.selection import SELECTIONS, Decision, Selection, SelectionOptions
+from aeplus.run.selection import MEASURED, SELECTIONS, Decision, Selection, SelectionOptions
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,8 @@ class SmoothingStop(EarlyStopping):
         patience: For ``best``: iterations below the best before the search ends. A tie is not below.
         monitor: What to watch; by default ``validation/probability`` for ``best`` (the mean probability of the
             expected answers), ``validation/score`` (top-1 hits, as in Algorithm 1) for ``converge`` and
-            ``validation/efficacy+generalization`` (the mean of both) for ``highest``.
+            ``validation/efficacy+generalization`` (the mean of both) for ``highest``. Any other value has to be logged
+            during validation by a callback of one's own.
         verbose: Log each decision.
 
     Raises:
@@ -65,8 +66,9 @@ class SmoothingStop(EarlyStopping):
         """Sets how the run chooses its candidates."""
         session = session_of(pl_module)
         session.select = options = self._options[self.selection or session.method.selection]
-        self.monitor = options.monitor or f"validation/{options.watched}"
-        session.monitor = options.watched
+        watched = options.watched
+        self.monitor = f"validation/{watched}" if watched in MEASURED else str(options.monitor)
+        session.monitor = watched
         cast("EditingModule", pl_module).monitor = self.monitor
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

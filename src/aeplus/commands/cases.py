@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from aeplus.commands.options import split_list
+from aeplus.commands.runs.folder import kept_files
 from aeplus.errors import InputError, require_count
 from aeplus.models.decoder import Decoder
 from aeplus.models.generate import generate
@@ -34,7 +35,7 @@ def run(options: Namespace) -> int:
     edits = None if options.edits is None else " ".join(options.edits)
     folders = [Path(folder) for folder in options.runs]
     out = expanded(options.out)
-    check_output(out, "--out", [file for folder in folders for file in folder.glob("*")], options.overwrite)
+    check_output(out, "--out", [file for folder in folders for file in kept_files(folder)], options.overwrite)
     shown = cases(folders, options.count, edits, options.length, out, options.overwrite)
     print(f"{len(shown)} edits in {options.out}")
     return 0

@@ -17,15 +17,25 @@ class CommandParser(ArgumentParser):
         examples: Command lines.
         notes: A paragraph after the options.
         fit_options: Whether it accepts the options of ``aeplus fit`` too.
+        first: What the command line has in front of the options then.
     """
 
-    def __init__(self, name: str, description: str, *examples: str, notes: str = "", fit_options: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        description: str,
+        *examples: str,
+        notes: str = "",
+        fit_options: bool = False,
+        first: str = "",
+    ) -> None:
         width = min(100, get_terminal_size().columns - 2)
         lines = [f"{fill(notes, width, break_on_hyphens=False)}\n"] if notes else []
         lines += ["examples:" if len(examples) > 1 else "example:", *(f"  {example}" for example in examples)]
+        command = f"aeplus {name} {first}".rstrip()
         super().__init__(
             f"aeplus {name}",
-            usage=f"aeplus {name} [options] [any option of aeplus fit]" if fit_options else None,
+            usage=f"{command} [options] [any option of aeplus fit]" if fit_options else None,
             description=fill(description, width, break_on_hyphens=False),
             epilog="\n".join(lines),
             formatter_class=lambda prog: RawDescriptionHelpFormatter(prog, width=width),

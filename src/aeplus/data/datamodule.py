@@ -132,9 +132,14 @@ class EditDataModule(LightningDataModule):
         self.cursor = 0  # edits committed
         self._items: tuple[tuple[Any, ...], list[ValidationPrompt]] | None = None  # of the batch at the cursor
 
-    def attach(self, requests: Sequence[EditRequest]) -> "EditDataModule":
-        """Uses these edits, in their order, instead of reading files."""
-        self._given = list(requests)
+    def attach(self, requests: Sequence[EditRequest], unknown: Collection[int] = ()) -> "EditDataModule":
+        """Uses these edits, in their order, instead of reading files.
+
+        Args:
+            requests: The edits.
+            unknown: The places of those that a validation file need not have been made for.
+        """
+        self._given, self._others = list(requests), unknown
         return self
 
     def follow(self, earlier: Sequence[EditRequest], undone: Sequence[tuple[int, EditRequest]] = ()) -> None:
@@ -238,8 +243,8 @@ class EditDataModule(LightningDataModule):
 
     def _validation_set(self, requests: list[EditRequest], corpus: str | None) -> ValidationSet:
         if self.validation_file is not None:
-            return read_validation(Path(self.validation_file), requests, self._others)
-        facts = read_requests(Path(self.preserved)) if self.preserved else []
+            return replace(read_validation(Path(self.validation_file), requests, self._others), join=self.join)
+        facts = read_requests(Path(self.preserved), join=self.join) if self.preserved else []
         validation = build_validation(
             requests,
             facts,

@@ -98,11 +98,11 @@ def readable_validation(
     preserved = fits([(p.prompt, p.answer, validation.preserved_join(p)) for p in validation.preserved])
     if all((*rewrites, *firsts, *preserved)):
         return validation
-    return ValidationSet(
-        tuple(item for item, good in zip(validation.rewrites, rewrites, strict=True) if good),
-        tuple(probe for probe, good in zip(validation.preserved, preserved, strict=True) if good),
-        {i: item for (i, item), good in zip(validation.firsts.items(), firsts, strict=True) if good},
-        validation.join,
+    return replace(
+        validation,
+        rewrites=tuple(item for item, good in zip(validation.rewrites, rewrites, strict=True) if good),
+        preserved=tuple(probe for probe, good in zip(validation.preserved, preserved, strict=True) if good),
+        firsts={i: item for (i, item), good in zip(validation.firsts.items(), firsts, strict=True) if good},
     )
 
 

@@ -86,7 +86,11 @@ def read_stream(
 
 
 def requests_from_records(
-    records: Iterable[Any], source: str = "the edits", target: Target = "answers", join: str = "auto"
+    records: Iterable[Any],
+    source: str = "the edits",
+    target: Target = "answers",
+    join: str = "auto",
+    skip_unusable: bool = False,
 ) -> list[EditRequest]:
     """Turns records, of any format, into edits.
 
@@ -95,12 +99,13 @@ def requests_from_records(
         source: What messages call their source.
         target: See :func:`read_requests`.
         join: See :func:`read_requests`.
+        skip_unusable: See :func:`read_requests`.
 
     Raises:
         InputError: If a record cannot be used; the message gives its number, from 1.
     """
     numbered = (_Numbered(source, number, record) for number, record in enumerate(records, start=1))
-    return [edit for edits in _parsed(numbered, target, skip_unusable=False, join=join) for edit in edits]
+    return [edit for edits in _parsed(numbered, target, skip_unusable, join) for edit in edits]
 
 
 class _Numbered(NamedTuple):
@@ -165,7 +170,8 @@ def _parsed(
         )
         warnings.warn(msg, stacklevel=2)
     if unread:
-        names = f"{', '.join(list(unread)[:_NAMED])}{', …' if len(unread) > _NAMED else ''}"
+        shown = [name or "(without a name)" for name in list(unread)[:_NAMED]]
+        names = f"{', '.join(shown)}{', …' if len(unread) > _NAMED else ''}"
         nothing = "" if tests else "; the edits have no test prompts, so only Efficacy will be measured"
         msg = f"fields of the records that nobody reads: {names}{nothing}"
         warnings.warn(msg, stacklevel=2)

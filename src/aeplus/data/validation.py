@@ -46,12 +46,14 @@ class ValidationSet:
         firsts: One further paraphrase of every edit that has one, by the edit's index in the stream.
         join: How the prompts on preserved facts and their answers are joined, as a chat template may say. Paraphrases
             are joined as their edits are.
+        joins: The same of those whose facts say it themselves, by prompt.
     """
 
     rewrites: tuple[ValidationItem, ...]
     preserved: tuple[Probe, ...]
     firsts: Mapping[int, ValidationItem] = field(default_factory=dict)
     join: str = "auto"
+    joins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def prompts(self) -> list[str]:
@@ -61,7 +63,7 @@ class ValidationSet:
 
     def preserved_join(self, probe: Probe) -> str:
         """How a preserved prompt and its answer are joined; a beginning of text goes on as the model has it."""
-        return "auto" if probe.answer is None else self.join
+        return "auto" if probe.answer is None else self.joins.get(probe.prompt, self.join)
 
 
 def build_validation(
@@ -114,11 +116,12 @@ def build_validation(
                 firsts[index] = ValidationItem(index, texts[(seed + index) % len(texts)], request.target_new)
 
     facts = [fact for fact in preserved if normal(fact.subject) not in by_subject]
-    probes = []
+    probes, joins = [], {}
     for number, fact in enumerate(rng.sample(facts, min(preserved_count, len(facts)))):
         if texts := paraphrases(fact.prompt, fact.subject):
             probes.append(Probe(texts[number % len(texts)], fact.target_true or fact.target_new))
-    return ValidationSet(tuple(rewrites), tuple(probes), firsts)
+            joins[probes[-1].prompt] = fact.join
+    return ValidationSet(tuple(rewrites), tuple(probes), firsts, joins=joins)
 
 
 def compose_validation(

@@ -25,7 +25,7 @@ from aeplus.run.session import EditSession
 from aeplus.targets.optimizer import TargetOptions
 
 Mode = Literal["subtract", "replay"]
-_SOLVING = ("model", "selection")  # the settings that a batch is solved by
+_SOLVING = ("model", "selection", "preserve")  # the settings that a batch is solved by
 Takes = dict[int, frozenset[int]]
 """By record, the indices of the edits that are taken out."""
 Active = Sequence[tuple[Record, frozenset[int]]]
@@ -205,7 +205,9 @@ def _replay(
         )
     data = EditDataModule(**{**settings["data"], "path": None, "shuffle": False, "subset": None, "limit": None})
     made = [request_from(edit) for entry in kept for edit in entry.edits]
-    data.attach([*made, *(request for _, requests in later for request in requests)])
+    data.attach(
+        [*made, *(request for _, requests in later for request in requests)], _unknown(journal, takes, settings)
+    )
     data.setup("fit")
     preserve = [request_from(fact) for fact in settings.get("preserve", ())]
     session = _session(settings["model"], model, tokenizer, preserve)
@@ -220,6 +222,16 @@ def _replay(
         session.edit_batch(data.validation_items)
         replayed.append((record, session.entries[-1]))
     return replayed
+
+
+def _unknown(journal: ReadOnlyStore, takes: Takes, settings: Mapping[str, Any]) -> list[int]:
+    """The places of the edits that are left which the validation file of some settings was not made for."""
+    files = [
+        record.content["settings"]["data"].get("validation")
+        for record, dropped in journal.active
+        for _ in _left(record, dropped | takes.get(record.number, frozenset()))
+    ]
+    return [place for place, file in enumerate(files) if file != settings["data"].get("validation")]
 
 
 def _choose_alike(session: EditSession, settings: Mapping[str, Any], number: int) -> None:
@@ -279,7 +291,7 @@ def _write(
     chain, count = journal.chain, sum(len(edits) for edits in takes.values())
     by = []
     for record, entry in replayed:
-        content = {"settings": record.content["settings"], "replaces": record.number}
+        content = {"settings": replayed[-1][0].content["settings"], "replaces": record.number}  # all solved by the last
         by.append(chain.append("replayed", content, entry).number)
     if mode == "replay":
         replaced = [record for record, _ in journal.active[_first(journal.active, takes) :]]

@@ -152,7 +152,8 @@ class ClosedForm:
 
         def aims(layer: int) -> Targets:
             found = find(layer)
-            steps.append(found.steps.double().mean().to(self._reader.device))
+            exact = torch.float32 if found.steps.device.type == "mps" else torch.float64
+            steps.append(found.steps.to(exact).mean().to(self._reader.device))
             return self._aims(found)
 
         with snapshot:
@@ -166,21 +167,35 @@ class ClosedForm:
     def _aims(self, found: Targets) -> Targets:
         """Targets where the reader is; an edit that is not made stays where it is."""
         targets = found.to(self._reader.device)
-        if self._made is None:
-            return targets
-        return replace(targets, values=torch.where(self._made, targets.values, targets.initial))
+        return replace(targets, values=self._wanted(targets.values, targets.initial))
+
+    def _wanted(self, values: Tensor, present: Tensor) -> Tensor:
+        """Where the stream should get to, ``[o, n]``: edits that are not made stay where they are at present."""
+        return values if self._made is None else torch.where(self._made, values, present)
 
     def _of_made(self, columns: Tensor) -> Tensor:
         """Keys or residuals, one in each column, 0 for edits that are not made."""
         return columns if self._made is None else columns * self._made.to(columns.device)
 
+    def _residual(
+        self, sharing: Sequence[EditSite], wanted: Tensor, values: Tensor, *, together: bool = True
+    ) -> Tensor:
+        """What the first of the sites has to put out in addition, ``[o, n]``, 0 for edits that are not made.
+
+        Args:
+            sharing: The sites that share what is lacking.
+            wanted: Where the stream after the last of them should get to, ``[o, n]``.
+            values: Where it is, ``[o, n]``.
+            together: As for :meth:`_edit_layers`.
+        """
+        # Nothing is planned for edits that are not made, wherever those of the layers below have led them.
+        wanted = self._wanted(wanted, values)
+        return self._of_made(self._reader.change(sharing, wanted, values, together=together))
+
     def _write(self, index: int, target: LayerTarget) -> None:
         site, solver = self._sites[index], self._solvers[index]
         keys, values = self._reader.read(site, site)
-        first, last = (
-            self._of_made(self._reader.change([site], target.values_at(t), values))
-            for t in (0, self._method.smoothing_steps)
-        )
+        first, last = (self._residual([site], target.values_at(t), values) for t in (0, self._method.smoothing_steps))
         keys = self._of_made(keys)
         # P̃ belongs to the first iteration (Algorithm 1)
         solver.search(last if self._method.search_unsmoothed else first, keys)
@@ -282,9 +297,9 @@ class ClosedForm:
         keys, values = read
         made = self._of_made(keys)
         if self._method.search_unsmoothed:
-            whole = self._reader.change(sharing, target.targets.values, values, together=together)
-            solver.search(self._of_made(whole), made)
-        residual = self._of_made(self._reader.change(sharing, target.values_at(iteration), values, together=together))
+            whole = self._residual(sharing, target.targets.values, values, together=together)
+            solver.search(whole, made)
+        residual = self._residual(sharing, target.values_at(iteration), values, together=together)
         return Solved(solver, stored(solver.solve(residual, made), sharing[0].weight), residual, keys, made)
 
     def _edit_by_layer(self) -> list[LayerEdit]:
@@ -294,7 +309,8 @@ class ClosedForm:
         edits: list[LayerEdit] = []
         for i, (site, solver, target) in enumerate(zip(self._sites, self._solvers, self._targets, strict=True)):
             read = self._reader.read(site, target.at)
-            own, sharing = target.starting(read[1]), self._sites[i : i + target.parts]
+            wanted, sharing = self._wanted(target.targets.values, read[1]), self._sites[i : i + target.parts]
+            own = target.starting(read[1], wanted)
             put = partial(self._put, Snapshot([site]), partial(self._solve, solver, sharing, own, read=read))
             chosen = self._choose(self._method.smoothing_steps + 1 if own.smooths else 1, put)
             edits.append(put(chosen).measured())
@@ -316,8 +332,8 @@ class ClosedForm:
             together: Whether layers that normalize what they put out share the way; otherwise the last goes all of it.
 
         Returns:
-            The edits, and where layers that share the way normalize, the largest share of it that is left; else 0.
-            Processes that run the model together get the same.
+            The edits, and where layers that share the way normalize, the largest share of it that is left of an edit
+            that is made; else 0. Processes that run the model together get the same.
         """
         self._reader.restart()
         edits: list[LayerEdit] = []
@@ -336,5 +352,5 @@ class ClosedForm:
         first = self._targets[0]
         if first.parts == 1 or not self._reader.curved(self._sites):
             return edits, 0.0
-        left = self._reader.left(first.at, first.values_at(iteration), starts[0])
+        left = self._of_made(self._reader.left(first.at, first.values_at(iteration), starts[0]))
         return edits, self._reader.decoder.ranks.together(float(left.max()))

@@ -46,13 +46,15 @@ class LayerTarget:
         self._method, self._threshold = method, residual_threshold(self.norms, method)
         self.smooths = bool(method.smooth and (self.norms > self._threshold).any())
 
-    def starting(self, values: Tensor) -> "LayerTarget":
+    def starting(self, values: Tensor, wanted: Tensor) -> "LayerTarget":
         """The same as seen from where the layers below have got to: that is its v0, and the rest its ``‖r‖``.
 
         Args:
             values: Present values where the target is, ``[o, n]``.
+            wanted: The targets, but those of edits that are not made: these are where they are, ``[o, n]``.
         """
-        return LayerTarget(replace(self.targets, initial=values), self.at, self.parts, self._method, self.every)
+        targets = replace(self.targets, values=wanted, initial=values)
+        return LayerTarget(targets, self.at, self.parts, self._method, self.every)
 
     def values_at(self, iteration: int) -> Tensor:
         """``v^t = v + β(t) (v0 − v)``, ``[o, n]``."""

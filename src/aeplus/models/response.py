@@ -27,6 +27,7 @@ from aeplus.functional import lowest_multiplier, nearest_normalized
 
 _SWEEPS = 24  # of the fixed point
 _NEAR = 1e-3  # share of the way at which it ends
+_ROUNDING = 64, 2  # times a dtype's precision, by float32 and half precision, whose sums are rounded once
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ class Steering:
         way = (values - self.values).norm(dim=1)
         aim, change = values, self._linear_change(values)
         best, least = change, torch.full_like(way, torch.inf)
+        there = ~leads_away(way, values, self.stream.dtype)
         near = torch.zeros((), dtype=torch.bool, device=way.device)
         steps: list[tuple[Tensor, Tensor]] = []
         missing: Tensor | None = None
@@ -158,7 +160,7 @@ class Steering:
             left = missing.norm(dim=1)
             better = (left < least) & ~near
             best, least = torch.where(better[:, None], change, best), torch.where(better, left, least)
-            near = (least <= _NEAR * way).all()
+            near = ((least <= _NEAR * way) | there).all()
             if looks and self.agree(bool(near)):
                 break
             if before is not None and move is not None:
@@ -201,6 +203,15 @@ class Steering:
         states = states.reshape(len(self._column), -1, states.shape[-1])
         at = states[torch.arange(len(states), device=states.device), self._column.to(states.device)]
         return at.to(torch.promote_types(at.dtype, torch.float32))
+
+
+def leads_away(way: Tensor, values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Which ways ``[n]`` to values ``[n, o]`` are longer than the rounding of states in a dtype.
+
+    The others lead nowhere, and no share of them can be told from rounding.
+    """
+    precision = _ROUNDING[dtype in (torch.bfloat16, torch.float16)] * torch.finfo(dtype).eps
+    return way > precision * values.norm(dim=1)
 
 
 def _apply(steps: list[tuple[Tensor, Tensor]], vectors: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from aeplus.utils.progress import Progress
 
 _EXCERPT_TOKENS = 16  # the sampled token last
 _BLOCK = 1024  # rows of C at a time
+_WITHOUT_FLOAT64 = ("mps",)  # types of devices
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Moment:
     """The second moment of the preserved keys of one layer.
 
     Attributes:
-        covariance: ``C`` ``[d, d]``, in float64.
+        covariance: ``C`` ``[d, d]``, in float64; on the CPU where the layer's device has none.
         keys: A uniform sample of the preserved keys, ``[d, s]``.
         tokens: Number of tokens that ``C`` is the mean of.
     """
@@ -72,14 +73,15 @@ def collect_moments(
         InputError: If the corpus cannot be read or is too short, or the keys are not finite.
     """
     weights = [site.weight for site in sites]
-    totals = [torch.zeros(w.shape[1], w.shape[1], dtype=torch.float64, device=w.device) for w in weights]
+    totals = [torch.zeros(w.shape[1], w.shape[1], dtype=torch.float64, device=_exact_device(w)) for w in weights]
     count = 0
 
     exact = all(w.dtype in (torch.float16, torch.bfloat16) for w in weights)
 
     def add(index: int, keys: Tensor) -> None:
         with _tensor_float_32(exact):
-            totals[index] += keys.T @ keys
+            product = keys.T @ keys
+        totals[index] += product.to(totals[index].device)
 
     def read(ids: Tensor, _: Tensor) -> None:
         nonlocal count
@@ -176,6 +178,11 @@ def _sample_keys(
                     sample[index] = torch.cat([keys, added])[kept.to(keys.device)]
             advance(ids.numel())
     return [decoder.ranks.summed(keys).T.contiguous() for keys in sample]
+
+
+def _exact_device(weight: Tensor) -> torch.device:
+    """Where a weight's keys are summed up and decomposed: where it is, or on the CPU if there is no float64."""
+    return torch.device("cpu") if weight.device.type in _WITHOUT_FLOAT64 else weight.device
 
 
 @contextmanager

@@ -33,16 +33,23 @@ class Statement:
         prompt: The prompt with its subject.
         answer: What the model answers to it.
         subject_end: Index in the prompt just after the subject's last character: where its key is, as an edit's.
+        join: How prompt and answer are joined, as an edit's.
+        context_at: Where in the prompt contexts go, an index before the subject, as an edit's.
     """
 
     prompt: str
     answer: str
     subject_end: int
+    join: str = "auto"
+    context_at: int = 0
 
-    @property
-    def head(self) -> str:
-        """The statement up to the end of its subject."""
-        return self.prompt[: self.subject_end]
+    def behind(self, context: str) -> str:
+        """The prompt with a context where its own text begins."""
+        return self.prompt[: self.context_at] + context + self.prompt[self.context_at :]
+
+    def head(self, context: str = "") -> str:
+        """The same up to the end of the subject."""
+        return self.behind(context)[: len(context) + self.subject_end]
 
 
 @torch.no_grad()
@@ -71,10 +78,11 @@ def statement_keys(
     pairs = [(statement, context) for statement in statements for context in contexts]
     rows = encode(
         tokenizer,
-        [context + statement.prompt for statement, context in pairs],
+        [statement.behind(context) for statement, context in pairs],
         [statement.answer for statement, _ in pairs],
-        [len(context) + statement.subject_end for statement, context in pairs],
+        [len(statement.head(context)) for statement, context in pairs],
         decoder.context_length,
+        [statement.join for statement, _ in pairs],
     )
     found: list[dict[TokenRow, Tensor]] = [{} for _ in sites]
     ordered = sorted(set(rows), key=lambda row: len(row.ids))
@@ -82,8 +90,10 @@ def statement_keys(
         marks = torch.tensor([row.mark for row in batch])
 
         def receive(index: int, inputs: Tensor, batch: Sequence[TokenRow] = batch, marks: Tensor = marks) -> None:
-            part = torch.arange(len(batch), device=inputs.device)
-            found[index].update(zip(batch, at_least_float32(inputs[part, marks.to(inputs.device)]), strict=True))
+            # Some layers hand their MLP all tokens in one row.
+            states = inputs.reshape(len(batch), -1, inputs.shape[-1])
+            part = torch.arange(len(batch), device=states.device)
+            found[index].update(zip(batch, at_least_float32(states[part, marks.to(states.device)]), strict=True))
 
         with on_input([site.module for site in sites], receive, stop=True):
             decoder.forward(*pad([row.ids for row in batch], "right"))
@@ -124,6 +134,6 @@ def with_excerpts(
     excerpts: Excerpts, keys: Sequence[Tensor], statements: Iterable[Statement], contexts: Sequence[str] = ("",)
 ) -> Excerpts:
     """Sampled text to which statements are added, each behind every context and up to the end of its subject."""
-    texts = [*excerpts.texts, *(context + s.head for s in statements for context in contexts)]
+    texts = [*excerpts.texts, *(s.head(context) for s in statements for context in contexts)]
     joined = [torch.cat([own, more.to(own)], 1) for own, more in zip(excerpts.keys, keys, strict=True)]
     return replace(excerpts, keys=joined, texts=texts)

@@ -130,16 +130,17 @@ class EditableModel:
             contexts: Prefixes behind which a fact must survive.
 
         Raises:
-            InputError: If the corpus, the file of facts or a cache file cannot be used.
+            InputError: If the corpus, a fact, their file or a cache file cannot be used.
         """
         run = self.decoder, self.tokenizer, self.sites, self.preserved, self._preserve
         kept = kept_eigenvectors(self.method, self.preserved.keep)
-        return preserved_statistics(*run, contexts, self._progress, self.unedited.fingerprint, kept)
+        unedited, template = self.unedited.fingerprint, self._reading.template
+        return preserved_statistics(*run, contexts, self._progress, unedited, kept, template)
 
     def statements(self) -> list[Statement]:
-        """The facts that must survive, as statements.
+        """The facts that must survive, as statements; rendered where the edits are chats.
 
         Raises:
-            InputError: If the file of facts cannot be read.
+            InputError: If the file of facts cannot be read, or one cannot be rendered.
         """
-        return named_statements(self.preserved, self._preserve)
+        return named_statements(self.preserved, self._preserve, self._reading.template)

@@ -1,5 +1,6 @@
 """What a callback can hear from an editing run, beside Lightning's own hooks."""
 
+import warnings
 from typing import Any, Protocol, cast
 
 from lightning import Callback, LightningModule, Trainer
@@ -35,6 +36,21 @@ def session_of(module: LightningModule) -> EditSession:
 def opened_session(module: LightningModule) -> EditSession | None:
     """The same; ``None`` where a run failed before its model was loaded."""
     return getattr(module, "session", None)
+
+
+def goes_on(module: LightningModule) -> bool:
+    """Whether the module has begun to edit in an earlier fit."""
+    session = opened_session(module)
+    return session is not None and session.ready
+
+
+def came_late(callback: Callback, what: str) -> None:
+    """Says what a callback leaves out, as it did not see the unedited model."""
+    warnings.warn(
+        f"{type(callback).__name__} {what}: the model was edited before this callback was there; give it to the first "
+        "fit of a module",
+        stacklevel=3,
+    )
 
 
 class EditCallback(Callback):

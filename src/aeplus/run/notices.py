@@ -2,11 +2,13 @@
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from aeplus.edits import EditRequest, rewordings
 from aeplus.methods.method import SWITCHES, Method
 from aeplus.methods.parts import PRIORS
 from aeplus.methods.registry import DEFAULT_METHOD
+from aeplus.utils.tables import counted
 
 
 def departures(method: Method) -> None:
@@ -43,6 +45,14 @@ def shared_keys(groups: Sequence[Sequence[int]], requests: Sequence[EditRequest]
     for members in groups:
         numbers = ", ".join(str(done + 1 + i) for i in members)
         _warn(f"edits {numbers} have one key ({requests[members[0]].subject!r}, in one batch) and {what}")
+
+
+def left_behind(folder: Path, edits: int) -> None:
+    """Edits that a run committed after the checkpoint that it goes on from."""
+    _warn(
+        f"the journal {folder} has {counted(edits, 'edit')} of this run behind those of the checkpoint: what is made "
+        "now takes their place"
+    )
 
 
 def possible_rewrites(method: Method, requests: Sequence[EditRequest], batch_size: int, done: int) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from aeplus.data.chat import ChatTemplate
 from aeplus.data.readers import read_requests
 from aeplus.edits import EditRequest
 from aeplus.models.decoder import Decoder
@@ -14,18 +15,23 @@ from aeplus.run.committed.entries import Entries
 from aeplus.utils.progress import Progress
 
 
-def named_statements(options: PreservedOptions, more: Sequence[EditRequest] = ()) -> list[Statement]:
+def named_statements(
+    options: PreservedOptions, more: Sequence[EditRequest] = (), template: ChatTemplate | None = None
+) -> list[Statement]:
     """The facts that must survive, as statements.
 
     Args:
         options: Names their file, if there is one.
         more: Others, whose present answer is ``target_new``.
+        template: Renders them as the edits are, so that their keys are those which an edit of them would have;
+            ``None`` where the edits are plain text.
 
     Raises:
-        InputError: If the file of facts cannot be read.
+        InputError: If the file of facts cannot be read, or one cannot be rendered.
     """
     facts = [*(read_requests(options.facts) if options.facts else ()), *more]
-    return [Statement(fact.question, fact.target_new, fact.subject_end) for fact in facts]
+    read = facts if template is None else [template.edit(fact.without_tests()) for fact in facts]
+    return [Statement(f.question, f.target_new, f.subject_end, f.join, f.context_at) for f in read]
 
 
 def preserved_statistics(
@@ -38,6 +44,7 @@ def preserved_statistics(
     progress: Progress,
     fingerprint: str | None = None,
     kept: Kept | None = None,
+    template: ChatTemplate | None = None,
 ) -> list[LayerStatistics]:
     """Statistics of preserved knowledge for each edited layer, with the facts that must survive.
 
@@ -51,11 +58,12 @@ def preserved_statistics(
         progress: Where to show how far it is.
         fingerprint: The unedited weights' fingerprint, if it has been computed already.
         kept: Which eigenvectors are held; all by default. With facts, those of the text alone are all in the cache.
+        template: Renders the facts as the edits are; ``None`` where these are plain text.
 
     Raises:
-        InputError: If the corpus, the file of facts or a cache file cannot be used.
+        InputError: If the corpus, a fact, their file or a cache file cannot be used.
     """
-    facts = named_statements(options, preserve)  # a bad file is reported before the work
+    facts = named_statements(options, preserve, template)  # a bad file is reported before the work
     run = decoder, tokenizer, sites, options, progress, fingerprint, kept
     if not facts:
         return load_or_collect(*run)

@@ -19,10 +19,12 @@ class Reading:
 
     Attributes:
         tokenizer: The same; for chats one that adds nothing to what the template has written.
+        template: What renders the stream's chats; ``None`` where it is plain text.
     """
 
     def __init__(self, decoder: Decoder, tokenizer: Any) -> None:
         self._decoder, self.tokenizer = decoder, tokenizer
+        self.template: ChatTemplate | None = None
         self._adapted: tuple[Stream, bool] | None = None
 
     def adapt(self, data: Stream, contexts: Sequence[str], corpus: str, *, editing: bool) -> None:
@@ -74,4 +76,5 @@ class Reading:
 
     def _read_chats(self, data: Adaptable) -> None:
         if data.chat_template:
-            self.tokenizer = ChatTemplate(self.tokenizer).tokenizer()
+            self.template = ChatTemplate(self.tokenizer)
+            self.tokenizer = self.template.tokenizer()

@@ -1,5 +1,6 @@
 """A run's journal as it is written: every batch that is committed, before anything else hears of it."""
 
+import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -32,6 +33,8 @@ class Recording:
         journal: Where batches are written; ``None`` where they are not.
         numbers: The numbers that this run's batches have in it.
         folder: Where the journal is, also when it is not written any more; ``None`` where none was kept.
+        run: What this run's batches are called by in it; a run that goes on from a checkpoint has the name of the one
+            that wrote it.
     """
 
     def __init__(self, unedited: UneditedModel, sites: Sequence[EditSite], ranks: Ranks | None = None) -> None:
@@ -40,6 +43,7 @@ class Recording:
         self.numbers: list[int] = []
         self._settings: dict[str, Any] = {}
         self.folder: Path | None = None
+        self.run = uuid.uuid4().hex
 
     @contextmanager
     def keep(self, folder: Path, settings: dict[str, Any], resume: Resume | None = None) -> Iterator[None]:
@@ -53,6 +57,8 @@ class Recording:
         Raises:
             InputError: If the folder has a journal of other edits, is in use, or cannot be written.
         """
+        if resume is not None and resume.run is not None:
+            self.run = resume.run
         with locked(folder, "the journal") if self._ranks.leads else nullcontext():
             chain = self._opened(folder, settings, resume).chain if self._ranks.leads else Chain(folder, {})
             header, records = self._ranks.first((chain.header, chain.records))
@@ -77,7 +83,7 @@ class Recording:
             if Chain.open(folder).head != source.chain.head:  # before it was locked
                 msg = f"expected the journal {folder} as it was read, got entries of another run in it; start again."
                 raise InputError(msg)
-            source.leave_out_last(sum(record.number > resume.records for record, _ in source.active))
+            source.leave_out_last(len(resume.left_behind(folder)))
             return source
         return Store(source.chain.copy(folder, resume.records))
 
@@ -90,7 +96,8 @@ class Recording:
         if self.journal is None:
             return entry
         leads = self._ranks.leads
-        written = self.journal.append(entry, self._settings, weights_digests(self._sites)) if leads else None
+        after = weights_digests(self._sites) if leads else {}
+        written = self.journal.append(entry, self._settings, after, self.run) if leads else None
         record = cast("Record", self._ranks.first(written))
         if not leads:
             self.journal.chain.records.append(record)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aeplus.edits import EditRequest
 from aeplus.errors import InputError
-from aeplus.run.committed.chain import HEADER
+from aeplus.run.committed.chain import HEADER, Record
 from aeplus.run.committed.entries import Entries, request_from
 from aeplus.run.committed.store import Store
 from aeplus.utils.fingerprint import tensors_digest
@@ -45,18 +45,21 @@ class Resume:
     Args:
         journal: Where they are.
         records: How many of its records count; by default all.
+        run: What the run is called that goes on; by default it is another one than those that made them.
 
     Attributes:
         entries: The batches, in order.
         journal: The same journal.
         records: The same number.
+        run: The same name.
 
     Raises:
         InputError: If the journal is damaged.
     """
 
-    def __init__(self, journal: Store, records: int | None = None) -> None:
+    def __init__(self, journal: Store, records: int | None = None, run: str | None = None) -> None:
         chain = journal.chain
+        self.run = run
         self.journal, self.records = journal, len(chain.records) if records is None else records
         self._store = Store(chain.first(self.records))
         self.entries: Entries = self._store.entries()
@@ -95,13 +98,35 @@ class Resume:
             )
             raise InputError(msg)
         count = notes["records"]
-        if any(record.kind == "undo" for record in journal.chain.records[count:]):
+        if any(_takes_from(record, count) for record in journal.chain.records[count:]):
             msg = (
                 f"expected a journal as {path} left it, got one that edits were taken out of since; go on from the "
                 "journal instead: --model.journal."
             )
             raise InputError(msg)
-        return cls(journal, count)
+        return cls(journal, count, notes.get("run"))
+
+    def left_behind(self, folder: Path) -> list[Record]:
+        """The batches that a journal has beyond those that count, which a run that goes on in it takes out of it first.
+
+        Args:
+            folder: Where the run writes its journal. In another one than that of its edits there are none.
+
+        Raises:
+            InputError: If another run made one of them.
+        """
+        if self.journal.folder.resolve() != folder.resolve():
+            return []
+        later = [record for record, _ in self.journal.active if record.number > self.records]
+        foreign = [record for record in later if record.content.get("run") != self.run]
+        if foreign:
+            msg = (
+                f"expected no edits of another run behind those of the checkpoint in the journal {folder}, got entry "
+                f"{foreign[0].number}; leave the checkpoint out to go on after them, or give --model.journal a new "
+                "folder to go on without them."
+            )
+            raise InputError(msg)
+        return later
 
     def move(self, folder: Path) -> None:
         """Reads updates from a copy of the journal from now on, so that the run needs no other folder than its own.
@@ -194,11 +219,12 @@ class Resume:
             raise InputError(msg)
 
 
-def notes_of(journal: Store | None, edits: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+def notes_of(journal: Store | None, run: str, edits: int, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of its run, but for the seal.
 
     Args:
         journal: The run's journal.
+        run: What the run is called in it.
         edits: How many edits are committed.
         settings: The present settings.
 
@@ -213,6 +239,7 @@ def notes_of(journal: Store | None, edits: int, settings: Mapping[str, Any]) -> 
         "journal": str(journal.folder.absolute()),
         "records": len(chain.records),
         "head": chain.head,
+        "run": run,
         "edits": edits,
         "settings": dict(settings),
     }
@@ -244,6 +271,11 @@ def _add(state: Any, value: Any) -> None:
     else:
         state.update(repr(value).encode())
     state.update(b"\x1e")
+
+
+def _takes_from(record: Record, count: int) -> bool:
+    """Whether a record takes edits out of the first ones."""
+    return record.kind == "undo" and any(int(number) <= count for number in record.content["takes"])
 
 
 def _journal_of(folder: Path, notes: Mapping[str, Any]) -> Store | None:

@@ -141,6 +141,11 @@ class EditSession(EditableModel):
         return self._data is not None
 
     @property
+    def ready(self) -> bool:
+        """Whether the session is prepared for editing."""
+        return self._editing is not None
+
+    @property
     def statistics(self) -> list[LayerStatistics]:
         """Statistics of preserved knowledge for each edited layer.
 
@@ -185,7 +190,8 @@ class EditSession(EditableModel):
             layers, names = [site.layer for site in self.sites], [site.name for site in self.sites]
             model = self.report.model, self.unedited.fingerprint
             resume.check(*model, layers, data.requests, names, self._edited_dtype)
-        if editing and self._editing is None:
+        begins = editing and self._editing is None
+        if begins:
             began = time.perf_counter()
             self._editing = self._read_preserved()
             self.report.seconds["statistics"] = time.perf_counter() - began
@@ -193,6 +199,7 @@ class EditSession(EditableModel):
             before = self.measuring.begin(data, self.unedited)
             self.report.edits = len(data.requests)
             self.report.record("before", before)
+        if begins or not self._prepared:  # those who watch editing need to hear of it, whatever was measured before
             self._notify("on_unedited_model")
         if resume is not None:
             entries, snapshot = Entries(resume.entries), Snapshot(self.sites)

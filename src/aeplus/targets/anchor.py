@@ -84,9 +84,11 @@ def mlp_outputs(decoder: Decoder, rows: BatchRows, layer: int) -> Tensor:
     for batch in batches(sorted(set(prompts), key=lambda row: len(row.ids)), _BATCH_TOKENS):
 
         def receive(_: int, inputs: Tensor, batch: Sequence[TokenRow] = batch) -> None:
-            part = torch.arange(len(batch), device=inputs.device)
-            marks = torch.tensor([row.mark for row in batch], device=inputs.device)
-            found.update(zip(batch, inputs[part, marks], strict=True))
+            # Some layers hand their MLP all tokens in one row.
+            states = inputs.reshape(len(batch), -1, inputs.shape[-1])
+            part = torch.arange(len(batch), device=states.device)
+            marks = torch.tensor([row.mark for row in batch], device=states.device)
+            found.update(zip(batch, states[part, marks], strict=True))
 
         with on_input([site.module], receive, stop=True):
             decoder.forward(*pad([row.ids for row in batch], "right"))

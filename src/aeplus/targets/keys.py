@@ -15,6 +15,7 @@ from aeplus.models.decoder import Decoder, at_least_float32
 from aeplus.models.hooks import on_input
 from aeplus.models.kernels import Fused
 from aeplus.models.replay import Replay, freezes_prefix, response_of
+from aeplus.models.response import leads_away
 from aeplus.models.sites import EditSite
 from aeplus.models.variants import Variants
 from aeplus.targets.rows import BatchRows
@@ -119,7 +120,10 @@ class KeyReader:
         return any(response_of(self.decoder, site).curved for site in sites)
 
     def left(self, at: EditSite, wanted: Tensor, values: Tensor) -> Tensor:
-        """The share of the way from values to wanted ones ``[o, n]`` that is left at the site read last, ``[n]``."""
+        """The share of the way from values to wanted ones ``[o, n]`` that is left at the site read last, ``[n]``.
+
+        None is left of a way that is no longer than rounding.
+        """
         columns = zip(self._parts, self._split(wanted), self._split(values), strict=True)
         return torch.cat([part.left(at, *own) for part, *own in columns])
 
@@ -253,8 +257,9 @@ class _Rows:
     def left(self, at: EditSite, wanted: Tensor, values: Tensor) -> Tensor:
         now = self._bare.run(self._hidden[self._bare_rows], at.layer, at.layer + 1)
         reached = self._last(now, self._bare_columns).T
-        way = (wanted - values).norm(dim=0).clamp(min=torch.finfo(values.dtype).tiny)
-        return (wanted - reached).norm(dim=0) / way
+        way = (wanted - values).norm(dim=0)
+        share = (wanted - reached).norm(dim=0) / way.clamp(min=torch.finfo(values.dtype).tiny)
+        return torch.where(leads_away(way, wanted.T, now.dtype), share, 0.0)
 
     @torch.no_grad()
     def planned(self, sites: Sequence[EditSite], wanted: Tensor) -> Tensor:
@@ -267,7 +272,8 @@ def plan_change(replay: Replay, hidden: Tensor, column: Tensor, sites: Sequence[
     """Plans the changes of several sites' outputs that lead the stream to where it should get, from below to above.
 
     Each sweep gives every site its share of what is lacking, as far as it can reach; what the last one cannot reach
-    is added to the aim of the next sweep. An edit whose target is not reached like that is left to the last site.
+    is added to the aim of the next sweep. An edit whose target is not reached like that is left to the last site. One
+    that is there already, but for rounding, asks for no sweep.
 
     Args:
         replay: Recorded rows.
@@ -285,6 +291,7 @@ def plan_change(replay: Replay, hidden: Tensor, column: Tensor, sites: Sequence[
     way = (wanted - last.values).norm(dim=1)
     alone = (wanted - last.nearest(wanted)).norm(dim=1)
     enough = torch.maximum(alone, _NEAR * way)
+    there = ~leads_away(way, wanted, hidden.dtype)
     best, least = torch.zeros_like(wanted), torch.full_like(way, torch.inf)
     aim, missing = wanted, torch.zeros_like(wanted)
     gain = torch.full_like(way, len(sites) / (len(sites) - 1))
@@ -299,7 +306,7 @@ def plan_change(replay: Replay, hidden: Tensor, column: Tensor, sites: Sequence[
         best, aim, missing = (
             torch.where(better[:, None], new, old) for new, old in ((change, best), (tried, aim), (lacking, missing))
         )
-        if replay.decoder.ranks.together(bool((least < 0.1 * _NEAR * way).all())):
+        if replay.decoder.ranks.together(bool(((least < 0.1 * _NEAR * way) | there).all())):
             break
     return torch.where((least <= enough)[:, None], best, 0.0)
 

@@ -206,7 +206,9 @@ def test_what_is_new_runs_alone(workplace: Path, out: Path, ran: list[str]) -> N
     assert [line["method"] for line in lines(out)] == ["alphaedit", "alphaedit:ridge=0.5"]
 
 
-def test_changed_settings_run_again(workplace: Path, out: Path, ran: list[str]) -> None:
+def test_changed_settings_run_again(
+    workplace: Path, out: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     before = metrics(out / "alphaedit" / "seed_0")
     notes = out / "alphaedit" / "seed_0" / "notes.txt"
     notes.write_text("mine")
@@ -215,9 +217,18 @@ def test_changed_settings_run_again(workplace: Path, out: Path, ran: list[str]) 
     assert notes.read_text() == "mine"
     assert metrics(out / "alphaedit" / "seed_0") == before
     notes.unlink()
-    assert compare(workplace, out, *words) == 0
-    assert ran == ["alphaedit/seed_0"]
+    capsys.readouterr()
+    assert compare(workplace, out, *words, "--seeds=0,1,2") == 0
+    said = capsys.readouterr().err
+    replaced = (
+        f"aeplus: 2 finished runs in {out} made with other settings, files or versions will be replaced; to keep what "
+        "is there, choose another --out\n"
+    )
+    assert said.index(replaced) < said.index("[1/3] alphaedit, seed 0\n")
+    assert ran == ["alphaedit/seed_0", "alphaedit/seed_1", "alphaedit/seed_2"]
     assert metrics(out / "alphaedit" / "seed_0") != before
+    assert compare(workplace, out, *words, "--seeds=0,1,2,3") == 0
+    assert "will be replaced" not in capsys.readouterr().err
 
 
 def test_changed_edits_run_again(workplace: Path, here: Path, ran: list[str]) -> None:
@@ -292,10 +303,16 @@ def test_ctrl_c_loses_one_run(
     assert [line["method"] for line in lines(here / "out")] == ["alphaedit"]
     assert "runs: 1 of 2" in (here / "out" / "compare.md").read_text()
     assert (here / "out" / "alphaedit_plus" / "seed_0").is_dir()
+    # What is finished stands in the tables from the first, also where it comes behind.
+    words[0] = "--methods=alphaedit_plus,alphaedit"
+    assert compare(workplace, here / "out", *words) == 130
+    assert "interrupted: 1 of 2 runs finished and cached" in capsys.readouterr().err
+    assert [line["method"] for line in lines(here / "out")] == ["alphaedit"]
+    assert "runs: 1 of 2" in (here / "out" / "compare.md").read_text()
     (here / "stop").unlink()
     assert compare(workplace, here / "out", *words) == 0
-    assert ran == ["alphaedit/seed_0", "alphaedit_plus/seed_0", "alphaedit_plus/seed_0"]
-    assert [line["method"] for line in lines(here / "out")] == ["alphaedit", "alphaedit_plus"]
+    assert ran == ["alphaedit/seed_0", *["alphaedit_plus/seed_0"] * 3]
+    assert [line["method"] for line in lines(here / "out")] == ["alphaedit_plus", "alphaedit"]
 
 
 def test_a_run_that_ends_early_is_no_result(
@@ -369,6 +386,17 @@ def test_nothing_is_begun_with_bad_input(
     assert not (here / "out").exists()
 
 
+def test_numbers_that_change_nothing_are_named_first(
+    workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--methods=alphaedit:max_rank=2,alphaedit", "--seeds=0,1", "--data.path=nowhere.jsonl"]
+    assert compare(workplace, here / "out", *words) == 2
+    said = capsys.readouterr().err
+    text = "aeplus: alphaedit:max_rank=2: max_rank changes nothing: alphaedit does not use it\n"
+    assert said.count("changes nothing") == said.count(text) == 1
+    assert said.index(text) < said.index("which does not exist")
+
+
 def test_a_checkpoint_is_refused(workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({}, here / "some.ckpt")
     assert compare(workplace, here / "out", "--ckpt_path=some.ckpt") == 2
@@ -422,20 +450,27 @@ def test_what_evaluation_writer_measures_is_in_the_csv(workplace: Path, here: Pa
         assert not [name for name in line if name.endswith((".low", ".count")) or name == "edits"]
 
 
-def test_the_documented_part(workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A filter that a callback's module defines is known by the time the methods are read."""
+def test_the_documented_part(workplace: Path, here: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filter that a callback's module defines is known by the time the methods are read, and as it is now."""
+    pages = files_of_pages()
     for name in ("my_parts.py", "memit_squared.yaml"):
-        (here / name).write_text(files_of_pages()[name])
+        (here / name).write_text(pages[name])
     monkeypatch.syspath_prepend(here)
     words = ["--config=memit_squared.yaml", "--methods=memit_squared.yaml,memit", "--data.limit=2"]
-    try:
-        assert compare(workplace, here / "out", *words) == 0
-    finally:
-        FILTERS.pop("squared", None)
-        sys.modules.pop("my_parts", None)
-    squared, plain = lines(here / "out")
-    assert (squared["method"], plain["method"]) == ("memit_squared", "memit")
-    assert squared["leakage"] != plain["leakage"]
+    leakages = []
+    for formula in ("** 2", "** 2", "** 0.5"):
+        (here / "my_parts.py").write_text(pages["my_parts.py"].replace("** 2", formula))
+        try:
+            assert compare(workplace, here / "out", *words) == 0
+        finally:
+            FILTERS.pop("squared", None)
+            sys.modules.pop("my_parts", None)
+        squared, plain = lines(here / "out")
+        assert (squared["method"], plain["method"]) == ("memit_squared", "memit")
+        assert squared["leakage"] != plain["leakage"]
+        leakages.append(squared["leakage"])
+    assert leakages[0] == leakages[1] != leakages[2]
+    assert ran == ["memit_squared/seed_0", "memit/seed_0"] * 2
 
 
 def test_help_needs_no_torch(here: Path) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from aeplus.commands.compare.specs import parse_seeds, parse_specs
+from aeplus.commands.compare.specs import parse_seeds, parse_specs, tell_idle
 from aeplus.errors import InputError
 from aeplus.methods.compositions import method_switches
 from aeplus.methods.method import METHODS, Method
@@ -49,6 +49,29 @@ def test_a_variant_goes_over_its_method() -> None:
     expected |= {"max_leakage": 0.006, "max_rank": None, "smooth": False, "epsilon": 1e-5, "ridge": 0.5}
     expected["gradient"] = {**expected["gradient"], "steps": 7}
     assert merged == expected
+
+
+@pytest.mark.parametrize(
+    ("label", "own_ridge", "idle"),
+    [
+        ("alphaedit_plus:ridge=0.1", 10.0, ["ridge"]),
+        ("alphaedit_plus:ridge=0.1", None, []),
+        ("alphaedit_plus:smoothing_steps=2", None, ["smoothing_steps"]),
+        ("alphaedit_plus:smooth=true:smoothing_steps=2", None, []),
+        ("memit:gradient.steps=2:gradient.steps=3:max_rank=4:alpha=2", None, ["gradient.steps", "max_rank"]),
+        ("kde:gradient.steps=2", None, []),
+        ("alphaedit", None, []),  # whose own numbers nobody has given
+    ],
+)
+def test_numbers_of_a_variant_that_change_nothing(
+    capsys: pytest.CaptureFixture[str], label: str, own_ridge: float | None, idle: list[str]
+) -> None:
+    (spec,) = parse_specs(label)
+    assert spec.idle({**numbers(), "own_ridge": own_ridge}) == idle
+    tell_idle(label, idle)
+    name = label.split(":")[0]
+    said = [f"aeplus: {label}: {field} changes nothing: {name} does not use it" for field in idle]
+    assert capsys.readouterr().err.splitlines() == said
 
 
 def test_every_field_can_be_set() -> None:

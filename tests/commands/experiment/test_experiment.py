@@ -21,9 +21,11 @@ from aeplus.commands.configs import FOLDER
 from aeplus.commands.experiment import launch
 from aeplus.commands.experiment.arguments import EXPERIMENTS
 from aeplus.commands.experiment.cells import make_cells
+from aeplus.commands.experiment.command import _with_overrides
 from aeplus.commands.experiment.drawings import check_figures
 from aeplus.commands.experiment.estimate import Calibration, candidates_of, kind_of, show_cells
 from aeplus.commands.experiment.grid import read_experiment
+from aeplus.commands.experiment.study import Study
 from aeplus.commands.experiment.tables import check_tables
 from aeplus.commands.fit import BaseCLI
 from aeplus.commands.main import main
@@ -106,7 +108,9 @@ def settings(workplace: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_it_is_whole_at_both_scales(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
+def test_it_is_whole_at_both_scales(
+    name: str, settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for scale in ("small", "paper"):
         if "unavailable" in shipped(name)["scales"][scale]:
             with pytest.raises(
@@ -127,6 +131,82 @@ def test_it_is_whole_at_both_scales(name: str, settings: dict[str, Any], tmp_pat
         assert found.shipped
         assert all(table.paper is None for table in found.tables)  # none is known; none may be invented
     assert not list(tmp_path.glob("*"))
+    assert "changes nothing" not in capsys.readouterr().err
+
+
+def test_numbers_that_change_nothing_are_named_once(
+    settings: dict[str, Any], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of each variant, where they act at none of its points."""
+    points = {"method.smooth": [False, True], "method.smoothing_steps": [2, 3], "method.max_rank": [1]}
+    change(variants=["alphaedit", "alphaedit_plus:relax=bounded", "memit:ridge=2"], set=points, tables=[])
+    make_cells(read_experiment("mine.yaml", "small").grid, settings, here / "out")
+    said = [line for line in capsys.readouterr().err.splitlines() if "changes nothing" in line]
+    assert said == [
+        "aeplus: alphaedit: max_rank changes nothing: alphaedit does not use it",
+        "aeplus: memit:ridge=2: ridge changes nothing: memit does not use it",
+        "aeplus: memit:ridge=2: max_rank changes nothing: memit does not use it",
+    ]
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_options_win_wherever_they_stand(workplace: Path, here: Path, place: int) -> None:
+    """Over what the experiment sets and over every config; what one adds to a list is added once."""
+    change(callbacks=[{"class_path": "aeplus.callbacks.FigureWriter"}])
+    added = "--trainer.callbacks+=aeplus.callbacks.GenerationWriter"
+    options = ["--data.batch_size", "5", added, "--trainer.callbacks.every=2", "--model.targets.steps=7"]
+    (here / "other.yaml").write_text("model: {targets: {steps: 8}}")
+    words = [f"--config={workplace}/tiny.yaml", "-c", "other.yaml"]
+    words[place:place] = options
+    grid = read_experiment("mine.yaml", "small").grid
+    grid.overrides.update({"data": {"batch_size": 10}, "model": {"targets": {"contexts": 3}}})
+    found = BaseCLI(_with_overrides(words, grid)).settings
+    targets = found["model"]["targets"]
+    assert (found["data"]["batch_size"], targets["contexts"], targets["steps"]) == (5, 3, 7)
+    callbacks = [c["class_path"].rpartition(".")[2] for c in found["trainer"]["callbacks"]]
+    assert (callbacks.count("FigureWriter"), callbacks.count("GenerationWriter")) == (1, 1)
+    (writer,) = [c for c in found["trainer"]["callbacks"] if c["class_path"].endswith("GenerationWriter")]
+    assert writer["init_args"]["every"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--data.limit", "50"], "expected no --data.limit, got one, but mine sets it for its data set pair at scale "),
+        (["--data.limit=50"], "small; leave it out: --edits chooses it."),
+        (["--data.shuffle=true"], "got one, but mine sets it for .* at scale small; change it in mine.yaml."),
+        (["--data.neighbors=2", "--edits=1"], None),
+    ],
+)
+def test_options_that_a_data_set_would_beat(
+    workplace: Path, here: Path, capsys: pytest.CaptureFixture[str], words: list[str], text: str | None
+) -> None:
+    change(scales={"small": {"data": {"pair": {"path": "pair.jsonl", "limit": 1, "shuffle": True}}}})
+    status = experiment(workplace, "mine.yaml", *words, "--out", "out", "--model.model=./nowhere")
+    assert status == 2
+    said = capsys.readouterr().err
+    assert re.search(text or "expected a model folder at ./nowhere", said), said
+
+
+def test_options_that_a_shipped_data_set_would_beat(
+    workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert experiment(workplace, "table13", "--scale=paper", "--data.neighbors=2") == 2
+    said = capsys.readouterr().err
+    assert "but table13 sets it for its data set CounterFact at scale paper; change it in a copy of " in said
+    assert "configs/experiment/table13.yaml, and name that." in said
+
+
+def test_the_name_comes_first(workplace: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["experiment", "--config", f"{workplace}/tiny.yaml", "table4"]) == 2
+    assert (
+        f"expected the experiment's name in front of all options, got '{workplace}/tiny.yaml' for it, and table4 "
+        "behind; write aeplus experiment table4 and then the options."
+    ) in capsys.readouterr().err
+    assert main(["experiment", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("usage: aeplus experiment NAME [options] [any option of aeplus fit]\n")
+    assert "minutes to hours with SmolLM2" in " ".join(said.split())
 
 
 NOT_ITS_METHOD = {
@@ -480,9 +560,16 @@ def test_ctrl_c_keeps_what_is_finished(
     assert (
         "## Cells that are not done (1 of 2)\n\n- pair, rect, seed 0: missing" in (here / "out" / "mine.md").read_text()
     )
+    # What is finished stands in the tables from the first, also where it comes behind.
+    change(callbacks=[{"class_path": "crashing.Crash"}], variants=["rect", "memit"])
+    assert experiment(workplace, "mine.yaml", "--out", "out") == 130
+    said = capsys.readouterr().err
+    assert "[2/2] pair, memit, seed 0: cached\n[1/2] pair, rect, seed 0\n" in said
+    assert "interrupted: 1 of 2 cells finished" in said
+    assert [cell["status"] for cell in content(here / "out")["cells"]] == ["missing", "done"]
     (here / "stop").unlink()
     assert experiment(workplace, "mine.yaml", "--out", "out") == 0
-    assert ran == ["pair/memit/seed_0", "pair/rect/seed_0", "pair/rect/seed_0"]
+    assert ran == ["pair/memit/seed_0", *["pair/rect/seed_0"] * 3]
 
 
 def test_data_that_cannot_be_had_fail_their_cells(
@@ -807,6 +894,28 @@ def test_cells_are_the_same_in_several_processes(workplace: Path, here: Path) ->
         (table,) = content(here / out)["tables"]
         scores.append([number["mean"] for row in table["rows"] for number in row["values"] if number])
     assert scores[0] == pytest.approx(scores[1], rel=1e-5)  # threads round otherwise
+
+
+@pytest.mark.slow
+def test_several_processes_take_what_is_finished_first(
+    workplace: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert experiment(workplace, "mine.yaml", "--out", "out") == 0
+    change(variants=["prune", "memit", "rect"])
+    statuses: list[list[str]] = []
+    write = Study.write
+
+    def noted(study: Study) -> None:
+        write(study)
+        statuses.append([cell["status"] for cell in content(here / "out")["cells"]])
+
+    monkeypatch.setattr(Study, "write", noted)
+    assert experiment(workplace, "mine.yaml", "--out", "out", "--jobs", "2") == 0
+    assert statuses[:2] == [["missing", "done", "done"], ["done", "done", "done"]]
+    said = capsys.readouterr().err
+    lines = [said.index(f"{cell}, seed 0: cached\n") for cell in ("[2/3] pair, memit", "[3/3] pair, rect")]
+    assert lines == sorted(lines)
+    assert lines[1] < said.index("[1/3] pair, prune, seed 0: done")
 
 
 class Executor:

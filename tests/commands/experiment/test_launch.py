@@ -51,3 +51,4 @@ def test_a_killed_process_fails_its_own_cell_alone(
     assert [made[index].method for index in range(4)] == labels
     said = "aeplus: one of 2 processes was killed, for want of memory as a rule; the cells left are made one at a time"
     assert said in capsys.readouterr().err
+    assert len(list(launch.local([orders[0], orders[2]], 2, lambda order: None))) == 2  # and joblib goes on as before

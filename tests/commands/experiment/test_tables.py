@@ -1,6 +1,8 @@
 """Tables and claims from what the cells' runs wrote."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,15 +10,16 @@ from aeplus.commands.experiment.cells import Cell
 from aeplus.commands.experiment.data import Place
 from aeplus.commands.experiment.grid import Claim, Experiment, Grid, Layout
 from aeplus.commands.experiment.study import Study
-from aeplus.commands.experiment.tables import Result, build_table, check_claim, table_markdown
+from aeplus.commands.experiment.tables import Result, build_table, check_claim, check_tables, table_markdown
 from aeplus.commands.experiment.values import Files
 from aeplus.commands.runs.runner import Run
+from aeplus.errors import InputError
 
 INF, NAN = float("inf"), float("nan")
 
 
-def result(variant: str, seed: int, leakage: float | None) -> Result:
-    cell = Cell("edits", variant, {}, Place({}), Run(variant, seed, Path(variant), {}))
+def result(variant: str, seed: int, leakage: float | None, data: str = "edits") -> Result:
+    cell = Cell(data, variant, {}, Place({}), Run(variant, seed, Path(variant), {}))
     return Result(cell, Files({"leakage": leakage, "batches": [], "edits": 1}, {}, {}), "done")
 
 
@@ -46,6 +49,21 @@ def test_only_shipped_claims_are_the_papers(tmp_path: Path, claim: str, shipped:
     study.about = dict.fromkeys(("command", "scale", "model", "machine"), "") | {"seeds": [], "versions": {}}
     study.write()
     assert (tmp_path / "mine.md").read_text().startswith(f"# Mine\n\nWhat.\n\n{said}\n\n")
+
+
+@pytest.mark.parametrize(("named", "rows"), [(["one"], ["before"]), (["one", "two"], ["one, before", "two, before"])])
+def test_the_papers_numbers_of_the_unedited_model(named: list[str], rows: list[str]) -> None:
+    results = [result("memit", 0, 0.2, data) for data in named]
+    cells = [r.cell for r in results]
+    paper = {row: [number] for number, row in enumerate(rows)}
+    layout = Layout("Leakage", ("data", "variant"), (), ("leakage",), before=True, paper=paper)
+    check_tables([layout], Claim(), cells)
+    found = {row["label"]: row["paper"] for row in build_table(layout, results)["rows"]}
+    assert {label: found[label] for label in rows} == paper
+    changes: list[dict[str, Any]] = [{"before": False}, {"paper": {rows[0]: [1, 2]}}]
+    for change in changes:
+        with pytest.raises(InputError, match="expected the paper's numbers of 'Leakage' as 1 for each of"):
+            check_tables([replace(layout, **change)], Claim(), cells)
 
 
 def test_fluency_says_its_unit_as_papers_print_another() -> None:

@@ -254,6 +254,15 @@ def test_the_command_writes_the_same_whatever_the_test_prompts_say(
     assert not (here / "lightning_logs").exists()
 
 
+@pytest.mark.parametrize(("method", "told"), [("alphaedit_plus", True), ("memit", False)])
+def test_conflict_is_counted_where_there_is_a_null_space(workplace: Path, here: Path, method: str, told: bool) -> None:
+    words = ["--config", f"method/{method}", "--no-targets", "--data.limit", "2", "--length", "1"]
+    assert inspect(workplace, *words, "--out", "out") == 0
+    page = (here / "out" / "inspect.html").read_text()
+    assert ("edits that conflict with preserved knowledge" in page) == told
+    assert "contradictory edits" in page
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

@@ -12,6 +12,7 @@ import pytest
 
 from aeplus.commands.main import main
 from aeplus.metrics.paired import score_difference
+from aeplus.utils.paths import whole_file
 from journals import fit
 from made_runs import made_comparison, made_metrics, made_records, made_run
 from pages import Shown
@@ -100,6 +101,22 @@ def test_the_page_loads_nothing_and_is_the_same_every_time() -> None:
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in first.decode()
     reported("version_0")
     assert Path("page.html").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("means", "shown"),
+    [
+        ([None, 80.0, 60.0, 70.0], ["–", "80.0", "70.0", "60.0"]),
+        ([90.0, None, 60.0, None], ["90.0", "–", "–", "60.0"]),
+        ([90.0, 80.0, 60.0, 70.0, None, None], ["90.0", "80.0", "70.0", "60.0"]),  # which are still to come
+    ],
+)
+def test_retention_after_batches_that_nobody_measured(means: list[float | None], shown: list[str]) -> None:
+    metrics = made_metrics(measures={"retention": {"matrix": [], "mean": means}})
+    metrics["batches"] *= 2
+    made_run(Path("version_0"), metrics)
+    page, _ = reported("version_0")
+    assert page.table("", "after the first batch") == [["alphaedit", *shown]]
 
 
 def test_a_resumed_run_counts_the_batches_before_it() -> None:
@@ -320,6 +337,27 @@ def test_what_may_be_written(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "run", "--out", "mine.html", "--overwrite"]) == 0
     assert "1 part in mine.html" in capsys.readouterr().out
     assert Path("mine.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_page_beside_what_it_is_of_can_be_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is read or kept there cannot, even by ``--overwrite``."""
+    made_run(Path("run"), made_metrics(), made_records())
+    (Path("run") / "figures").mkdir()
+    made_comparison(Path("out"))
+    for folder in ("run", "out"):
+        words = ["report", folder, "--out", f"{folder}/report.html", "--markdown", f"{folder}/report.md"]
+        assert main(words) == 0
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert f"got {folder}/report.html, which exists; choose another, or add --overwrite" in said
+        assert main([*words, "--overwrite"]) == 0
+    (Path("run") / "figures" / "score.png").write_bytes(b"mine")
+    with whole_file(Path("out") / "table4.md") as scratch:  # as an experiment does
+        scratch.write_text("kept")
+    kept_files = ("run/config.yaml", "run/edits.jsonl", "run/figures/score.png")
+    for kept in (*kept_files, "out/compare.md", "out/compare.tex", "out/table4.md"):
+        assert main(["report", "run", "out", "--out", kept, "--overwrite"]) == 2
+        assert f"expected --out a path that is not an input, got {kept}; choose another." in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -63,8 +63,10 @@ def test_a_batch_without_one_edit_lacks_its_part_of_the_sum() -> None:
             assert torch.equal(rest.keys[layer], entry.keys[layer][:, [0, 2]])
 
 
-def test_a_batch_solved_as_a_whole_is_not_separable() -> None:
-    update = LowRankUpdate(torch.ones(2, 1), torch.ones(1, 3))
+@pytest.mark.parametrize("rank", [1, 3])
+def test_a_batch_solved_as_a_whole_is_not_separable(rank: int) -> None:
+    """With fewer columns than edits, or with more, as PRUNE's correction of the sum has them."""
+    update = LowRankUpdate(torch.ones(2, rank), torch.ones(rank, 3))
     assert not Entry([{}, {}], {0: update}, {0: torch.ones(3, 2)}, {}).separable
 
 

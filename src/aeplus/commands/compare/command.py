@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from aeplus.commands.compare.against import HEADER, Against, check_against
-from aeplus.commands.compare.specs import MethodSpec, parse_seeds, parse_specs
+from aeplus.commands.compare.specs import MethodSpec, parse_seeds, parse_specs, tell_idle
 from aeplus.commands.compare.tables import TABLES, Table, print_outcomes, table_rows, write_tables
 from aeplus.commands.compare.ways import TITLE, print_ways, ways_markdown, ways_note, ways_table
 from aeplus.commands.fit import BaseCLI
+from aeplus.commands.runs.cache import is_finished
 from aeplus.commands.runs.folder import check_folder
 from aeplus.commands.runs.outcome import Outcome
 from aeplus.commands.runs.runner import Run, Runner, count_edits
@@ -21,7 +22,7 @@ from aeplus.models.loading import load_named
 from aeplus.run.report import machine
 from aeplus.trainer import silence_lightning
 from aeplus.utils.paths import check_output, expanded, locked
-from aeplus.utils.tables import print_line
+from aeplus.utils.tables import counted, print_line
 
 
 def run(options: Namespace) -> int:
@@ -46,6 +47,8 @@ def run(options: Namespace) -> int:
         check_output(out / name, "--out")
     check_against(options.against, [spec.label for spec in specs])
     runs = plan(specs, seeds, out, settings)
+    for spec in specs:
+        tell_idle(spec.label, spec.idle(settings["model"]["method"]))
     counts = sorted({count_edits(run.settings["data"]) for run in runs if run.label == specs[0].label})
     model_settings = settings["model"]
     model, tokenizer = load_named(model_settings)
@@ -104,7 +107,6 @@ class Comparison:
         out: Where the tables go.
 
     Attributes:
-        outcomes: The outcomes of the runs so far.
         against: Compares the methods with one of them.
         title: The title of the table in the terminal.
         notes: The notes below the table in Markdown.
@@ -112,29 +114,33 @@ class Comparison:
 
     def __init__(self, runs: list[Run], runner: Runner, out: Path) -> None:
         self.runs, self.runner, self.out = runs, runner, out
-        self.outcomes: list[Outcome] = []
+        self._found: dict[int, Outcome] = {}  # by the place of the run
         self.title = "Comparison (%)"
         self.against = Against(None, {})
         self.notes: dict[str, str] = {}
         self._start = time.perf_counter()
         self._cached: list[float] = []  # seconds of the cached runs
 
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """The outcomes of the runs so far, in the order of the runs."""
+        return [self._found[place] for place in sorted(self._found)]
+
     def execute(self) -> None:
-        """Runs what is not cached; the tables are updated after every run."""
-        for number, run in enumerate(self.runs, 1):
-            outcome = self.runner.finished(run)
-            message = f"[{number}/{len(self.runs)}] {run.label}, seed {run.seed}"
-            print(message if outcome is None else f"{message}: cached", file=sys.stderr)
-            if outcome is None:
-                outcome = self._run(run)
-            else:
+        """Runs what is not cached; the tables are updated after every run, and hold what is cached from the first."""
+        for place, run in enumerate(self.runs):
+            if (outcome := self.runner.finished(run)) is not None:
+                print(f"{self._said(place)}: cached", file=sys.stderr)
+                self._found[place] = outcome
                 self._cached.append(outcome.seconds)
-            self.outcomes.append(outcome)
-            methods = self._methods()
-            notes = {**self.notes, "asked": ways_note(self.outcomes), **self._progress()}
-            more = ways_markdown(self.outcomes, methods) + self.against.markdown(self.outcomes, methods)
-            others = self._others(methods)
-            write_tables(self.out, self._rows(), self.outcomes, notes, more, others)
+        self._tell_replaced()
+        if self._found:
+            self._write()
+        for place, run in enumerate(self.runs):
+            if place not in self._found:
+                print(self._said(place), file=sys.stderr)
+                self._found[place] = self._run(run)
+                self._write()
 
     def show(self) -> None:
         """Prints the table and the paths of all files."""
@@ -145,11 +151,32 @@ class Comparison:
             print_line(f"{label}: {self.out / name}")
         print_line(f"TensorBoard: tensorboard --logdir {self.out}")
 
+    def _said(self, place: int) -> str:
+        return f"[{place + 1}/{len(self.runs)}] {self.runs[place].label}, seed {self.runs[place].seed}"
+
+    def _tell_replaced(self) -> None:
+        """Says how many finished runs of other settings are about to be replaced."""
+        replaced = sum(is_finished(run.folder) for place, run in enumerate(self.runs) if place not in self._found)
+        if replaced:
+            runs = counted(replaced, "finished run")
+            print(
+                f"aeplus: {runs} in {self.out} made with other settings, files or versions will be replaced; to keep "
+                "what is there, choose another --out",
+                file=sys.stderr,
+            )
+
+    def _write(self) -> None:
+        methods, outcomes = self._methods(), self.outcomes
+        notes = {**self.notes, "asked": ways_note(outcomes), **self._progress()}
+        more = ways_markdown(outcomes, methods) + self.against.markdown(outcomes, methods)
+        write_tables(self.out, self._rows(), outcomes, notes, more, self._others(methods))
+
     def _run(self, run: Run) -> Outcome:
         try:
             return self.runner.make(run)
         except KeyboardInterrupt:
-            done = f"{len(self.outcomes)} of {len(self.runs)} runs finished and cached"
+            finished = sum(outcome.error is None for outcome in self.outcomes)
+            done = f"{finished} of {len(self.runs)} runs finished and cached"
             print(f"\ninterrupted: {done}; rerun the same command to continue", file=sys.stderr)
             raise
 

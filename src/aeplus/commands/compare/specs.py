@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -39,10 +40,12 @@ class MethodSpec:
     Attributes:
         label: Its name in tables: the text that ``--methods`` has for it, a YAML file's method by its name.
         switches: The fields it sets, over the numbers of the configuration; nested as in a config.
+        given: Those among them that a variant sets one by one.
     """
 
     label: str
     switches: dict[str, Any]
+    given: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -56,14 +59,31 @@ class MethodSpec:
             InputError: If the result is not a valid method; the message names the field.
         """
         values = merged(dict(numbers), self.switches)
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(Method, "method")
         try:
-            parser.instantiate_classes(parser.parse_object({"method": values}))
+            _built(values)
         except InputError as error:
             msg = f"--methods {self.label}: {error}"
             raise InputError(msg) from error
         return values
+
+    def idle(self, numbers: Mapping[str, Any]) -> list[str]:
+        """Those of the fields given one by one that change nothing, over the configuration's ``model.method``."""
+        method = _built(merged(dict(numbers), self.switches))
+        return [field for field in self.given if method.idle([field.partition(".")[0]])]
+
+
+def tell_idle(label: str, names: Iterable[str]) -> None:
+    """Reports fields of a variant that change nothing, in the words of ``aeplus fit``."""
+    for name in names:
+        used_by = label.partition(":")[0]
+        print(f"aeplus: {label}: {name} changes nothing: {used_by} does not use it", file=sys.stderr)
+
+
+def _built(values: Mapping[str, Any]) -> Method:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Method, "method")
+    method: Method = parser.instantiate_classes(parser.parse_object({"method": dict(values)}))["method"]
+    return method
 
 
 def parse_specs(text: str) -> list[MethodSpec]:
@@ -113,6 +133,7 @@ def _spec(item: str) -> MethodSpec:
     label, switches = ":".join([method.name, *settings]), method_switches(method)
     if settings:
         switches["name"] = label
+    given = []
     for setting in settings:
         field, equals, value = setting.partition("=")
         if not equals or not _VALUE.fullmatch(value):
@@ -128,7 +149,8 @@ def _spec(item: str) -> MethodSpec:
         for part in reversed(field.split(".")):
             nested = {part: nested}
         switches = merged(switches, nested)
-    return MethodSpec(label, switches)
+        given.append(field)
+    return MethodSpec(label, switches, tuple(dict.fromkeys(given)))
 
 
 def _value(text: str) -> Any:

@@ -26,10 +26,11 @@ def experiment_parser() -> CommandParser:
         "aeplus experiment table4 --config model/smollm2-135m --dry-run",
         "aeplus experiment table4 --config model/smollm2-135m --jobs 2",
         "aeplus experiment table1 --config model/llama3-8b --scale paper",
-        notes=f"{FIT_OPTIONS}, --data.path and the seeds. model.method gives the numbers that the experiment leaves "
-        "open. Options override what the experiment sets for its scale, a --config does not. The exit status is 2 if a "
-        "cell could not be run.",
+        notes=f"{FIT_OPTIONS}, --data.path, the seeds and what a data set sets for itself. model.method gives the "
+        "numbers that the experiment leaves open. Options override what the experiment sets for its scale, a --config "
+        "does not. The exit status is 2 if a cell could not be run.",
         fit_options=True,
+        first="NAME",
     )
     parser.add_argument(
         "name", metavar="NAME", help=f"{', '.join(EXPERIMENTS)}; or a YAML file of your own, as those in configs"
@@ -37,7 +38,7 @@ def experiment_parser() -> CommandParser:
     parser.option(
         "--scale",
         "NAME",
-        "small: data that need no download, minutes to an hour with SmolLM2 on two cores (--jobs 2); "
+        "small: data that need no download, minutes to hours with SmolLM2 on two cores (--jobs 2); "
         "paper: the paper's data",
         "small",
         choices=SCALES,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aeplus.commands.compare.specs import MethodSpec, parse_specs
+from aeplus.commands.compare.specs import MethodSpec, parse_specs, tell_idle
 from aeplus.commands.experiment.data import Place, check_place, place_of, slug
 from aeplus.commands.experiment.grid import SET, Grid
 from aeplus.commands.runs.folder import check_folder
@@ -99,6 +99,9 @@ def make_cells(grid: Grid, settings: Mapping[str, Any], out: Path) -> list[Cell]
         check_folder(folder)
         cells.append(Cell(name, variant, values, place, Run(spec.label, seed, folder, own)))
     _check_apart(cells)
+    for variant in grid.variants:
+        at_points = [spec.idle(settings["model"]["method"]) for (own, _), spec in methods.items() if own == variant]
+        tell_idle(variant, [field for field in at_points[0] if all(field in idle for idle in at_points)])
     return cells
 
 

@@ -12,11 +12,12 @@ import yaml  # type: ignore[import-untyped]
 
 from aeplus.commands.compare.specs import merged, parse_seeds
 from aeplus.commands.experiment import launch
+from aeplus.commands.experiment.arguments import EXPERIMENTS
 from aeplus.commands.experiment.cells import Cell, make_cells
 from aeplus.commands.experiment.data import slug
 from aeplus.commands.experiment.drawings import check_figures, hidden_name
 from aeplus.commands.experiment.estimate import calibrate, show_cells
-from aeplus.commands.experiment.grid import Experiment, Grid, read_experiment
+from aeplus.commands.experiment.grid import Experiment, Grid, find_experiment, read_experiment
 from aeplus.commands.experiment.study import ENDINGS, FILE, Study
 from aeplus.commands.experiment.tables import check_tables
 from aeplus.commands.fit import BaseCLI
@@ -30,6 +31,7 @@ from aeplus.utils.paths import check_output, expanded, locked
 from aeplus.utils.tables import print_line
 
 _OWN = ("--data.path", "--data.seed", "--model.seed")
+_CONFIG = ("--config", "-c")
 
 
 def run(options: Namespace) -> int:
@@ -48,8 +50,9 @@ def run(options: Namespace) -> int:
     silence_lightning()
     _check_options(options)
     launcher_options = launch.parse_launcher_options(options.launcher_options)
-    experiment = read_experiment(options.name, options.scale)
+    experiment = _read(options)
     experiment = replace(experiment, grid=_asked(experiment.grid, options))
+    _check_data(options, experiment)
     base = BaseCLI(_with_overrides(options.fit_arguments, experiment.grid))
     settings = base.settings
     model = str(settings["model"]["model"])
@@ -88,13 +91,45 @@ def _check_options(options: Namespace) -> None:
     for name, value in (("--jobs", options.jobs), ("--edits", options.edits)):
         if value is not None:
             require_count(value, name, 1)
-    if given := [word for word in options.fit_arguments if word.partition("=")[0] in _OWN]:
+    if given := [name for word in options.fit_arguments if (name := word.partition("=")[0].rstrip("+")) in _OWN]:
         msg = (
-            f"expected no {given[0].partition('=')[0]}, got one, but an experiment draws its own data, with its own "
-            "seeds; leave it out: --seeds chooses the seeds, and a YAML file of your own other data."
+            f"expected no {given[0]}, got one, but an experiment draws its own data, with its own seeds; leave it out: "
+            "--seeds chooses the seeds, and a YAML file of your own other data."
         )
         raise InputError(msg)
     launch.check_launcher(options.launcher)
+
+
+def _read(options: Namespace) -> Experiment:
+    """The experiment; what stands behind an option of ``aeplus fit`` may have been taken for its name."""
+    try:
+        return read_experiment(options.name, options.scale)
+    except InputError as error:
+        meant = [word for word in options.fit_arguments if word in EXPERIMENTS]
+        if options.name in EXPERIMENTS or not meant:
+            raise
+        msg = (
+            f"expected the experiment's name in front of all options, got {options.name!r} for it, and {meant[0]} "
+            f"behind; write aeplus experiment {meant[0]} and then the options."
+        )
+        raise InputError(msg) from error
+
+
+def _check_data(options: Namespace, experiment: Experiment) -> None:
+    """No option of the data is one that a data set sets for itself, over every option."""
+    own = {
+        f"--data.{field}": name for name, entry in experiment.grid.data.items() if "path" in entry for field in entry
+    }
+    for option in (word.partition("=")[0] for word in options.fit_arguments):
+        if option in own:
+            path = find_experiment(options.name)
+            file = f"a copy of {path}, and name that" if experiment.shipped else path
+            how = "leave it out: --edits chooses it" if option == "--data.limit" else f"change it in {file}"
+            msg = (
+                f"expected no {option}, got one, but {experiment.name} sets it for its data set {own[option]} at scale "
+                f"{options.scale}; {how}."
+            )
+            raise InputError(msg)
 
 
 def _asked(grid: Grid, options: Namespace) -> Grid:
@@ -115,14 +150,28 @@ def _asked(grid: Grid, options: Namespace) -> Grid:
 
 
 def _with_overrides(rest: Sequence[str], grid: Grid) -> list[str]:
-    """The arguments with what the experiment sets, over every config and under every option."""
+    """The arguments with what the experiment sets, over every config and under every option, wherever it stands."""
     more: dict[str, Any] = {"trainer": {"callbacks+": grid.callbacks}} if grid.callbacks else {}
     overrides = merged(grid.overrides, more)
     if not overrides:
         return list(rest)
-    flags = [i for i, word in enumerate(rest) if word.partition("=")[0] in ("--config", "-c")]
+    flags = [i for i, word in enumerate(rest) if word.partition("=")[0] in _CONFIG]
     end = 0 if not flags else flags[-1] + (1 if "=" in rest[flags[-1]] else 2)
-    return [*rest[:end], f"--config={yaml.safe_dump(overrides, allow_unicode=True)}", *rest[end:]]
+    given = f"--config={yaml.safe_dump(overrides, allow_unicode=True)}"
+    return [*rest[:end], given, *_again(rest[:end]), *rest[end:]]
+
+
+def _again(words: Sequence[str]) -> list[str]:
+    """Options in front of a config, to hold behind it; a list that one adds to is not added to twice."""
+    options: list[list[str]] = []
+    for word in words:
+        if word.startswith("--") or word in _CONFIG or not options:
+            options.append([])
+        options[-1].append(word)
+    names = [option[0].partition("=")[0] for option in options]
+    added = tuple(name.removesuffix("+") for name in names if name.endswith("+"))
+    single = [name.startswith("--") and name not in _CONFIG and not name.startswith(added) for name in names]
+    return [word for option, holds in zip(options, single, strict=True) if holds for word in option]
 
 
 def _check_out(out: Path, experiment: Experiment, cells: Sequence[Cell], scale: str, asked: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aeplus.commands.options import split_list
-from aeplus.commands.runs.cache import take_over
+from aeplus.commands.runs.cache import is_finished, take_over
 from aeplus.commands.runs.outcome import Outcome
 from aeplus.commands.runs.runner import Run, Runner
 from aeplus.errors import InputError
@@ -83,6 +83,43 @@ def make(order: Order) -> Made:
         return _failed(order, reason)
 
 
+def finished(orders: Sequence[Order], jobs: int) -> list[Made]:
+    """Those of some cells that have been made already, as local processes with their model find.
+
+    Args:
+        orders: The cells.
+        jobs: Processes; with one, it is this process.
+
+    Raises:
+        InputError: If the model cannot be loaded.
+    """
+    likely = sorted((order for order in orders if is_finished(order.run.folder)), key=_model_of)  # each loaded once
+    if jobs == 1 or not likely:
+        found = [_finished(order) for order in likely]
+    else:
+        from joblib import Parallel, delayed
+        from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+        try:
+            found = Parallel(n_jobs=jobs, backend="loky", batch_size=1)(delayed(_finished)(order) for order in likely)
+        except TerminatedWorkerError:  # each is found when its turn comes
+            found = []
+    return sorted((made for made in found if made is not None), key=lambda made: made.index)
+
+
+def _finished(order: Order) -> Made | None:
+    """A cell that has been made already with the same settings."""
+    from aeplus.trainer import silence_lightning
+
+    silence_lightning()
+    runner = _runner(order)
+    try:
+        outcome = runner.finished(order.run)
+    except Exception:  # which fails the cell when its turn comes
+        return None
+    return None if outcome is None else Made(order.index, outcome, True)
+
+
 def _failed(order: Order, reason: str) -> Made:
     return Made(order.index, Outcome.failed(order.run.label, order.run.seed, reason, 0.0), False)
 
@@ -111,12 +148,19 @@ def make_all(orders: Sequence[Order]) -> list[Made]:
     return [make(order) for order in orders]
 
 
-def _runner(order: Order) -> Runner:
-    from aeplus.models.decoder import Decoder
-    from aeplus.models.loading import PLACING, load_named
+def _model_of(order: Order) -> str:
+    """What a cell's model is loaded by."""
+    from aeplus.models.loading import PLACING
 
     model = order.run.settings["model"]
-    key = repr([[model[name] for name in PLACING], model.get("site"), model["layers"], str(order.targets)])
+    return repr([[model[name] for name in PLACING], model.get("site"), model["layers"], str(order.targets)])
+
+
+def _runner(order: Order) -> Runner:
+    from aeplus.models.decoder import Decoder
+    from aeplus.models.loading import load_named
+
+    model, key = order.run.settings["model"], _model_of(order)
     if key not in _HELD:
         _HELD.clear()  # one model at a time
         loaded, tokenizer = load_named(model)
@@ -170,15 +214,20 @@ def local(orders: Sequence[Order], jobs: int, start: Callable[[Order], None]) ->
 
 def _one_at_a_time(orders: Iterable[Order]) -> Iterator[Made]:
     """Makes cells in another process, so that one which is killed fails its own cell alone."""
-    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    for order in orders:
-        try:
-            yield get_reusable_executor(max_workers=1).submit(make, order).result()
-        except TerminatedWorkerError:
-            reason = "its process was killed, for want of memory as a rule"
-            yield _failed(order, reason)
+    one = ProcessPoolExecutor(max_workers=1)  # not the process' reusable one, which joblib would take for its own
+    try:
+        for order in orders:
+            try:
+                yield one.submit(make, order).result()
+            except TerminatedWorkerError:
+                one.shutdown()
+                one = ProcessPoolExecutor(max_workers=1)
+                yield _failed(order, "its process was killed, for want of memory as a rule")
+    finally:
+        one.shutdown()
 
 
 def parse_launcher_options(words: Sequence[str] | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,10 +70,12 @@ class Study:
         """
         try:
             self._draw_data()
-            if launcher == "submitit":
+            if launcher == "submitit":  # whose jobs alone may have room for the model, and so find what is finished
                 in_order = sorted(self._orders(self._open()), key=lambda o: self.results[o.index].cell.shares_targets)
                 self._take(launch.submitted(in_order, jobs, self.out / "submitit", launcher_options))
-            elif jobs == 1:
+                return
+            self._take_finished(jobs)
+            if jobs == 1:
                 self._take(launch.local(self._orders(self._open()), 1, self._say))
             else:
                 threads = self._threads(jobs)
@@ -220,18 +222,29 @@ class Study:
     def _say(self, order: launch.Order) -> None:
         print(f"[{order.index + 1}/{len(self.results)}] {self.results[order.index].cell}", file=sys.stderr)
 
-    def _take(self, made: Any) -> None:
-        for one in made:
-            result, outcome = self.results[one.index], one.outcome
-            if outcome.error is None:
-                files, status = Files.read(result.cell.run.folder), "done"
-            else:
-                files, status = None, "failed"
-            source = None if one.source is None else str(one.source)
-            self.results[one.index] = Result(result.cell, files, status, outcome.error, outcome.seconds, source)
-            said = f"as in {one.source}" if one.source else "cached" if one.cached else status
-            print(f"[{one.index + 1}/{len(self.results)}] {result.cell}: {said}", file=sys.stderr)
+    def _take_finished(self, jobs: int) -> None:
+        """Takes what has been made already, so that what is written of the rest holds it from the first."""
+        if made := launch.finished(self._orders(self._open()), jobs):
+            for one in made:
+                self._note(one)
             self.write()
+
+    def _take(self, made: Iterable[launch.Made]) -> None:
+        for one in made:
+            self._note(one)
+            self.write()
+
+    def _note(self, one: launch.Made) -> None:
+        """Notes what became of a cell."""
+        result, outcome = self.results[one.index], one.outcome
+        if outcome.error is None:
+            files, status = Files.read(result.cell.run.folder), "done"
+        else:
+            files, status = None, "failed"
+        source = None if one.source is None else str(one.source)
+        self.results[one.index] = Result(result.cell, files, status, outcome.error, outcome.seconds, source)
+        said = f"as in {one.source}" if one.source else "cached" if one.cached else status
+        print(f"[{one.index + 1}/{len(self.results)}] {result.cell}: {said}", file=sys.stderr)
 
     @staticmethod
     def _threads(jobs: int) -> int:

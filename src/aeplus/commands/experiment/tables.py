@@ -51,7 +51,7 @@ def check_tables(layouts: Sequence[Layout], claim: Claim, cells: Sequence[Cell])
         for name in layout.values:
             value_of(name)
         width = len(_columns(layout, cells)) * len(layout.values)
-        labels = [label for label, _ in _rows(layout, cells)]
+        labels = [label for label, _ in (*_before_rows(layout, cells), *_rows(layout, cells))]
         for label, numbers in (layout.paper or {}).items():
             if label not in labels or len(numbers) != width:
                 msg = (

@@ -83,12 +83,13 @@ def run(options: Namespace) -> int:
             examine(session, requests, data.batch_size, BarProgress(), targets=options.targets, length=options.length)
         )
     paths = data.path if isinstance(data.path, str) else ", ".join(data.path)
+    judged = [f.conflicting for f in findings if f.conflicting is not None]  # none without a null space
     facts = {
         "model": settings["model"],
         "edited layers": ", ".join(str(site.layer) for site in session.sites),
         "method": session.method.label,
         "edits": f"{len(findings)} of {paths}, in batches of {data.batch_size}",
-        "edits that conflict with preserved knowledge": str(sum(bool(f.conflicting) for f in findings)),
+        **({"edits that conflict with preserved knowledge": str(sum(judged))} if judged else {}),
         "contradictory edits": str(sum(bool(f.contradictions) for f in findings)),
         "duplicates": str(sum(bool(f.doubles) for f in findings)),
         "edits with tokenization warnings": str(sum(bool(f.notes) for f in findings)),

@@ -3,13 +3,13 @@
 from argparse import Namespace
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 from aeplus.commands.report.document import Document, Part
 from aeplus.commands.report.gather import Compared, Experiment, Run, cell_label, edits_of, read_source
 from aeplus.commands.report.html import html_page
 from aeplus.commands.report.markdown import markdown_page
 from aeplus.commands.report.parts import compare_part, experiment_part, fit_part
+from aeplus.commands.runs.folder import kept_files
 from aeplus.errors import InputError
 from aeplus.utils.paths import check_output, expanded, whole_file
 
@@ -31,7 +31,7 @@ def run(options: Namespace) -> int:
                 f"expected another file for --markdown than for --out, got {options.markdown} for both; choose another."
             )
             raise InputError(msg)
-    inputs = [file for folder in options.runs for file in _files(expanded(folder))]
+    inputs = [file for folder in options.runs for file in kept_files(expanded(folder))]
     for option, path in outputs.items():
         check_output(path, option, inputs, options.overwrite)
     document = report(options.runs, options.against, options.command)
@@ -73,10 +73,6 @@ def report(folders: Sequence[str], against: str | None = None, command: str = ""
         )
     made = f"Made by aeplus {version('aeplus')}" + (f": {command}" if command else "")
     return Document(parts, remarks, made)
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
 
 
 def _labelled(runs: Sequence[Run]) -> list[Run]:

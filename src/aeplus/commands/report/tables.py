@@ -1,6 +1,6 @@
 """The tables of a report, from runs that are grouped by what tables call them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from aeplus.commands.compare.against import HEADER as AGAINST
@@ -115,7 +115,7 @@ def retention_table(runs: Seeds) -> list[Block]:
     for label, of in runs.items():
         means = [values for run in of.values() if (values := _retained(run))]
         if means:
-            places: tuple[Callable[[list[float]], float], ...] = (_first, _middle, _last, min)
+            places = (_first, _middle, _last, _lowest)
             rows.append([label, *(spread((place(values) for values in means), ".1f") for place in places)])
     if not rows:
         return [Paragraph("Not measured: add the callback EvaluationWriter to the run.", "quiet")]
@@ -245,21 +245,27 @@ def _smoothed(run: Run, batch: Mapping[str, Any]) -> bool:
     return any(count > 1 and iteration < (count - 1 if last is None else last) for iteration, count in tried)
 
 
-def _retained(run: Run) -> list[float]:
+def _retained(run: Run) -> list[float | None]:
+    """Retention after each batch so far, ``None`` where nobody measured it; empty where nobody ever did."""
     means = run.metrics["measures"].get("retention", {"mean": []}) or {"mean": []}
-    return [value for value in means["mean"] if value is not None]
+    values: list[float | None] = means["mean"][: len(run.metrics["batches"])]
+    return values if any(value is not None for value in values) else []
 
 
-def _first(values: list[float]) -> float:
+def _first(values: list[float | None]) -> float | None:
     return values[0]
 
 
-def _middle(values: list[float]) -> float:
+def _middle(values: list[float | None]) -> float | None:
     return values[(len(values) - 1) // 2]
 
 
-def _last(values: list[float]) -> float:
+def _last(values: list[float | None]) -> float | None:
     return values[-1]
+
+
+def _lowest(values: list[float | None]) -> float | None:
+    return min(value for value in values if value is not None)
 
 
 def _mean(batches: Sequence[Mapping[str, Any]], name: str) -> float:

@@ -10,6 +10,7 @@ import yaml  # type: ignore[import-untyped]
 
 from aeplus.commands.runs.folder import begin_folder, not_ours
 from aeplus.commands.runs.outcome import Outcome
+from aeplus.commands.runs.sources import own_sources
 from aeplus.errors import InputError
 from aeplus.run.report import versions
 from aeplus.utils.cache import digest
@@ -24,8 +25,8 @@ _SHOWN = ("metrics.json", "capabilities.json", "edits.jsonl", "figures/data.json
 def settings_digest(settings: Mapping[str, Any], fingerprint: str) -> str:
     """A digest of everything that a run's result depends on, 32 hexadecimal digits.
 
-    A file counts by its name and content, wherever it is, those that callbacks read too; a method by its parts and
-    numbers, whatever it is called.
+    A file counts by its name and content, wherever it is, those that callbacks read too, and those of the user's own
+    code; a method by its parts and numbers, whatever it is called.
 
     Args:
         settings: The run's configuration.
@@ -44,7 +45,8 @@ def settings_digest(settings: Mapping[str, Any], fingerprint: str) -> str:
     own = {**model, "method": method, "preserved": preserved}
     texts = [text_stamp(corpus) for corpus in (data["snippet_corpus"], model["preserved"]["corpus"]) if corpus]
     given = {**settings, "trainer": trainer, "data": {**data, **files}, "model": own}
-    return digest([given, fingerprint, texts, list(versions().values())])
+    sources = own_sources(settings)  # as a rule none
+    return digest([given, fingerprint, texts, list(versions().values()), *([sources] if sources else [])])
 
 
 def take_over(run: Path, key: str, settings: Mapping[str, Any], finished: Path) -> Outcome | None:
@@ -98,6 +100,14 @@ def cached(folder: Path, key: str) -> Outcome | None:
         return Outcome(**saved["outcome"]) if whole else None
     except (InputError, KeyError, TypeError):  # no result, or a damaged one: the run is repeated
         return None
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder has a finished run, whatever its settings were, that has not been altered."""
+    try:
+        return cached(folder, read_json(folder / _RESULT)["digest"]) is not None
+    except (InputError, KeyError, TypeError):
+        return False
 
 
 def finish(folder: Path, key: str, outcome: Outcome) -> None:

@@ -1,4 +1,4 @@
-"""The folder of a run that a comparison or an experiment makes: what in it is its own, and may be deleted."""
+"""The folder of a run: what in it is its own, and may be deleted where a comparison or an experiment made it."""
 
 import re
 import shutil
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aeplus.errors import InputError
+from aeplus.utils.paths import is_listed
 
 _MARKER = ".aeplus-compare"  # in every folder that a comparison made, which it may delete
 # What a run leaves in its folder. Anything else there is the user's.
@@ -13,6 +14,17 @@ _OURS = re.compile(
     r"\.aeplus.*|config\.yaml|hparams\.yaml|events\.out\.tfevents.*|(result|metrics|capabilities)\.json|"
     r"(edits|prompts)\.jsonl|figures|checkpoints|journal|model"
 )
+
+_KEPT = re.compile(rf"{_OURS.pattern}|compare\.(md|csv|tex)|experiment\.json|cases|data|targets")
+
+
+def kept_files(folder: Path) -> list[Path]:
+    """The files below a folder of runs that aeplus reads or keeps there; not a page that was put beside them."""
+
+    def kept(file: Path) -> bool:
+        return any(_KEPT.fullmatch(part) for part in file.relative_to(folder).parts) or is_listed(file)
+
+    return [file for file in folder.rglob("*") if file.is_file() and kept(file)] if folder.is_dir() else []
 
 
 def check_folder(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Asking a running server of the OpenAI kind (vLLM, SGLang, llama.cpp) whether it serves the edits."""
 
 import json
+from http.client import HTTPException
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
@@ -31,10 +32,9 @@ def check_served(url: str, probe: ServedProbe, model: str | None = None) -> str:
         msg = f"expected the address of a server such as http://localhost:8000, got {url!r}; correct it."
         raise InputError(msg)
     if model is None:
-        listed = _ask(f"{base}/v1/models")["data"]
-        model = str(listed[-1]["id"])
+        model = _ask(f"{base}/v1/models", ("data", -1, "id"))
     asked = {"model": model, "prompt": probe.prompt, "max_tokens": 12, "temperature": 0}
-    answer = str(_ask(f"{base}/v1/completions", asked)["choices"][0]["text"])
+    answer = _ask(f"{base}/v1/completions", ("choices", 0, "text"), asked)
     if _same(answer, probe.after):
         return answer
     what = "the answer of the base model" if _same(answer, probe.before) else "another answer"
@@ -45,12 +45,20 @@ def check_served(url: str, probe: ServedProbe, model: str | None = None) -> str:
     raise InputError(msg)
 
 
-def _ask(url: str, content: dict[str, Any] | None = None) -> Any:
+def _ask(url: str, place: tuple[str, int, str], content: dict[str, Any] | None = None) -> str:
+    """What a server's reply has at a place."""
     data = None if content is None else json.dumps(content).encode()
     try:
         with urlopen(Request(url, data, {"Content-Type": "application/json"}), timeout=_SECONDS) as reply:
-            return json.loads(reply.read(1 << 24))
-    except (URLError, OSError, ValueError) as error:
+            listed, number, name = place
+            return str(json.loads(reply.read(1 << 24))[listed][number][name])
+    except (KeyError, IndexError, TypeError) as error:
+        msg = (
+            f"expected a server of the OpenAI kind at {url}, got a reply without {place[0]} with {place[2]!r}; load a "
+            "model in it, or correct the address."
+        )
+        raise InputError(msg) from error
+    except (URLError, HTTPException, OSError, ValueError) as error:
         msg = (
             f"expected a server of the OpenAI kind at {url}, got an error ({error}); start it, or correct the address."
         )

@@ -109,9 +109,12 @@ class Entry:
 
     @property
     def separable(self) -> bool:
-        """Whether one edit can be taken out: every edit has a column of its own, the first ones, in each update."""
+        """Whether one edit can be taken out: every edit has a column of its own in each update, which has no other.
+
+        PRUNE's correction of the sum has further ones, which depend on all edits.
+        """
         count = len(self.edits)
-        by_edit = all(rank >= count for rank in self.ranks.values())
+        by_edit = all(rank == count for rank in self.ranks.values())
         return by_edit and all(keys.shape[1] == count for keys in self.keys.values())
 
     def without(self, dropped: Collection[int]) -> "Entry":

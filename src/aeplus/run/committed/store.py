@@ -136,19 +136,22 @@ class Store(ReadOnlyStore):
         """A batch that has been written, without its updates in memory."""
         return entry.recorded(lambda: self.chain.entry(record))
 
-    def append(self, entry: Entry, settings: Mapping[str, Any], after: Mapping[str, str]) -> Record:
+    def append(
+        self, entry: Entry, settings: Mapping[str, Any], after: Mapping[str, str], run: str | None = None
+    ) -> Record:
         """Writes a committed batch.
 
         Args:
             entry: The batch.
             settings: The hyperparameters that it was made with.
             after: The digests of the edited weights, which contain it.
+            run: What the run is called that made it.
 
         Raises:
             InputError: If it cannot be written; the journal is then as before.
         """
         weights = {"before": self.weights, "after": dict(after)}
-        return self.chain.append("batch", {"settings": dict(settings), "weights": weights}, entry)
+        return self.chain.append("batch", {"settings": dict(settings), "weights": weights, "run": run}, entry)
 
     def leave_out(self, numbers: Sequence[int]) -> None:
         """Takes out some batches, the last that count; those that do not count any more are left.
