@@ -8,6 +8,7 @@ import torch
 from aeplus.data.chat import ChatTemplate
 from aeplus.data.datamodule import EditDataModule
 from aeplus.edits import EditRequest
+from aeplus.errors import InputError
 from aeplus.functional import LowRankUpdate, Spectrum
 from aeplus.models.decoder import Decoder
 from aeplus.preserved.statistics import LayerStatistics
@@ -15,7 +16,7 @@ from aeplus.run.committed.entries import Entries, Entry
 from aeplus.run.preservation import LeakageMeter
 from aeplus.run.session import EditSession
 from small import LEARNING, learning_options
-from tiny import tiny_model
+from tiny import tiny_model, tiny_tokenizer
 from tokenizers_of_kinds import byte_level
 
 
@@ -78,3 +79,13 @@ def test_the_keys_of_facts_are_those_of_what_a_chat_sends(
             model(torch.tensor([ids]))
             handle.remove()
             torch.testing.assert_close(statistics.keys[:, place], seen[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_fact_of_several_turns_needs_the_template() -> None:
+    fact = EditRequest("The capital of {} is", "Peru", "Rome", turns=(("system", "Be brief."),))
+    options = learning_options("alphaedit")
+    run = EditSession(tiny_model("llama"), tiny_tokenizer(), LEARNING["layers"], *options, preserve=[fact])
+    data = EditDataModule(preserved_count=0).attach([EditRequest("In {}", "Oslo", "Rome")])
+    data.setup("fit")
+    with pytest.raises(InputError, match=r"facts that must survive, record 1: expected data.chat_template: true"):
+        run.prepare(data)

@@ -10,6 +10,25 @@ from aeplus.edits import EditRequest, held_out_prompts
 from aeplus.errors import InputError
 
 
+def check_turns(requests: Iterable[EditRequest], template: ChatTemplate | None, source: str = "") -> None:
+    """Prompts of several turns need a template.
+
+    Args:
+        requests: The edits, or facts.
+        template: Renders them as chats; ``None`` where they are plain text.
+        source: What the message calls their source.
+
+    Raises:
+        InputError: If there is one without it.
+    """
+    if template is None and (chats := [edit for edit in requests if edit.turns and not edit.asked]):
+        msg = (
+            f"{source}record {chats[0].id or 1}: expected data.chat_template: true for a prompt of several turns, got "
+            "false; set it, or write the prompt as one text."
+        )
+        raise InputError(msg)
+
+
 def usable_edits(
     requests: Sequence[EditRequest], limits: ModelLimits, template: ChatTemplate | None, join: str, skip_unusable: bool
 ) -> tuple[list[EditRequest], list[EditRequest]]:
@@ -25,12 +44,7 @@ def usable_edits(
     Raises:
         InputError: If something cannot be read and may not be left out.
     """
-    if template is None and (chats := [edit for edit in requests if edit.turns and not edit.asked]):
-        msg = (
-            f"record {chats[0].id or 1}: expected data.chat_template: true for a prompt of several turns, got "
-            "false; set it, or write the prompt as one text."
-        )
-        raise InputError(msg)
+    check_turns(requests, template)
     ruled = [replace(r, join=join) if r.join == "auto" and join != "auto" else r for r in requests]
     rendered = ruled if template is None else [template.edit(request) for request in ruled]
     problems = find_problems(limits, rendered, tests=False)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from aeplus.data.adapting import check_turns
 from aeplus.data.chat import ChatTemplate
 from aeplus.data.readers import read_requests
 from aeplus.edits import EditRequest
@@ -27,9 +28,11 @@ def named_statements(
             ``None`` where the edits are plain text.
 
     Raises:
-        InputError: If the file of facts cannot be read, or one cannot be rendered.
+        InputError: If the file of facts cannot be read, one cannot be rendered, or one has several turns without a
+            template.
     """
     facts = [*(read_requests(options.facts) if options.facts else ()), *more]
+    check_turns(facts, template, "facts that must survive, ")
     read = facts if template is None else [template.edit(fact.without_tests()) for fact in facts]
     return [Statement(f.question, f.target_new, f.subject_end, f.join, f.context_at) for f in read]
 
