@@ -30,6 +30,21 @@ def test_a_cell_of_every_way_to_learn_targets_goes_ahead() -> None:
 
 
 @pytest.mark.slow  # processes take a while to begin
+def test_processes_begin_in_the_present_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(order: Order) -> Made:
+        return Made(order.index, Outcome(os.getcwd(), 0, {}, {}, 1.0, None, 1.0), False)
+
+    monkeypatch.setattr(launch, "make", make)
+    orders = [Order(index, Run("memit", 0, tmp_path, {}), tmp_path) for index in range(2)]
+    for name in ("first", "then"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        made = list(launch.local(orders, 2, lambda order: None))
+        launch.forget(2)
+        assert {cell.outcome.method for cell in made} == {str(tmp_path / name)}
+
+
+@pytest.mark.slow  # processes take a while to begin
 def test_a_killed_process_fails_its_own_cell_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,3 +67,4 @@ def test_a_killed_process_fails_its_own_cell_alone(
     said = "aeplus: one of 2 processes was killed, for want of memory as a rule; the cells left are made one at a time"
     assert said in capsys.readouterr().err
     assert len(list(launch.local([orders[0], orders[2]], 2, lambda order: None))) == 2  # and joblib goes on as before
+    launch.forget(2)

@@ -169,9 +169,17 @@ def _runner(order: Order) -> Runner:
     return _HELD[key]
 
 
-def forget() -> None:
-    """Lets go of this process' model."""
+def forget(jobs: int) -> None:
+    """Lets go of this process' model, and ends the others, which hold one each and stay in the folder they began in.
+
+    Args:
+        jobs: Processes; with one, there are no others.
+    """
     _HELD.clear()
+    if jobs > 1:
+        from joblib.externals.loky import get_reusable_executor
+
+        get_reusable_executor().shutdown(kill_workers=True)  # which joblib takes its processes from
 
 
 def local(orders: Sequence[Order], jobs: int, start: Callable[[Order], None]) -> Iterator[Made]:

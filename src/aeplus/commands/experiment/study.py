@@ -91,10 +91,11 @@ class Study:
                 file=sys.stderr,
             )
             raise
+        finally:
+            launch.forget(jobs if launcher == "local" else 1)
 
     def draw(self) -> None:
         """Draws the figures and the page of cases, and writes everything."""
-        launch.forget()
         for name, figure in draw_figures(self.experiment.figures, self.results).items():
             path = Path("figures") / f"{name}.svg"
             save_svg(figure, self.out / path)
