@@ -169,7 +169,7 @@ def _runner(order: Order) -> Runner:
     return _HELD[key]
 
 
-def forget(jobs: int) -> None:
+def forget(jobs: int = 1) -> None:
     """Lets go of this process' model, and ends the others, which hold one each and stay in the folder they began in.
 
     Args:
