@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -98,3 +99,15 @@ def counted_tokens(layers: torch.nn.ModuleList) -> Iterator[list[int]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def counted_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[int]:
+    """From now on, how often a function of a module or a class has been called: the one number of the list."""
+    calls, original = [0], getattr(owner, name)
+
+    def called(*args: Any, **options: Any) -> Any:
+        calls[0] += 1
+        return original(*args, **options)
+
+    monkeypatch.setattr(owner, name, called)
+    return calls

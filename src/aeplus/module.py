@@ -30,7 +30,7 @@ from aeplus.run.committed.entries import plain_edit
 from aeplus.run.committed.store import Store
 from aeplus.run.hooks import EditCallback, opened_session
 from aeplus.run.resume import NOTES, Resume, notes_of, seal
-from aeplus.run.selection import EDITED, MEASURED, SELECTIONS, SelectionOptions, seen
+from aeplus.run.selection import EDITED, SELECTIONS, SelectionOptions, logged, seen
 from aeplus.run.session import EditSession
 from aeplus.targets.cache import TargetCache
 from aeplus.targets.optimizer import TargetOptions
@@ -352,14 +352,7 @@ class EditModule(LightningModule):
         """
         session = self.session
         validated = session.in_batch and session.batch.scores[session.iteration]
-        score = self.trainer.callback_metrics.get(self.monitor) if validated else None
-        if validated and score is None and self.monitor.removeprefix("validation/") not in MEASURED:
-            msg = (
-                f"expected a value logged as {self.monitor!r}, which candidates are chosen by, got none; log it during "
-                f"validation, or watch one out of {', '.join(MEASURED)}."
-            )
-            raise InputError(msg)
-        if session.settle(None if score is None else float(score)):
+        if session.settle(logged(self.trainer.callback_metrics, self.monitor) if validated else None):
             session.commit()
         if self._data.exhausted:
             self.trainer.should_stop = True

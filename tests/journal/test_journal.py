@@ -564,6 +564,16 @@ def test_replay_says_by_which_settings_it_solved(tmp_path: Path) -> None:
         Journal.open(folder).undo(4, edit=1, model=tiny_model("llama"), tokenizer=tokenizer)
 
 
+def test_replay_says_where_other_facts_were_protected(tmp_path: Path) -> None:
+    folder, tokenizer = tmp_path / "kept", tiny_tokenizer()
+    facts = [{"prompt": "The river in {} is", "subject": "Oslo", "target_new": "Rome"}]
+    for made, preserve in ((records()[:2], facts), (records()[2:4], [])):
+        aeplus.edit(tiny_model("llama"), tokenizer, made, "alphaedit", journal=folder, preserve=preserve, **LEARNING)
+    aeplus.edit(tiny_model("llama"), tokenizer, records()[4:6], "alphaedit", journal=folder, preserve=facts, **LEARNING)
+    with pytest.warns(UserWarning, match="made with different settings; those of entry 3 are used"):
+        Journal.open(folder).undo(1, mode="replay", model=tiny_model("llama"), tokenizer=tokenizer)
+
+
 def test_replay_with_a_validation_file_of_the_later_edits(tmp_path: Path) -> None:
     folder, tokenizer, file = tmp_path / "kept", tiny_tokenizer(), tmp_path / "validation.jsonl"
     later = requests_from_records(records()[3:])

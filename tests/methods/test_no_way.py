@@ -1,7 +1,6 @@
 """Where layers normalize, edits that need no way or are not made have no say in how the others go theirs."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from aeplus.models.decoder import Decoder
 from aeplus.models.sites import Snapshot
 from aeplus.targets.optimizer import Targets, find_targets
 from aeplus.targets.rows import batch_rows
+from counting import counted_calls
 from families import CONFIGS, OPTIONS, REQUESTS, _unprotected, random_model
 from tiny import tiny_tokenizer
 
@@ -29,18 +29,12 @@ def proposed(edits: list[int], monkeypatch: pytest.MonkeyPatch, *, made: bool = 
     else:
         rows = replace(rows, superseded=frozenset([1]))
         found.initial[:, 1] *= 1.01  # as if it were read with other rounding
-    solved: list[bool] = []
-    each = ClosedForm._edit_layers
-
-    def counted(self: ClosedForm, *given: Any, **more: Any) -> Any:
-        solved.append(True)
-        return each(self, *given, **more)
+    solved = counted_calls(monkeypatch, ClosedForm, "_edit_layers")
 
     def find(_: int) -> Targets:
         columns = {name: getattr(found, name)[..., edits] for name in vars(found)}
         return Targets(**columns)
 
-    monkeypatch.setattr(ClosedForm, "_edit_layers", counted)
     with Snapshot(sites) as snapshot:
         none = [torch.zeros(site.weight.shape[1], 0) for site in sites]
         method = named_method("alphaedit", ridge=1e-15, double=True)
@@ -48,7 +42,7 @@ def proposed(edits: list[int], monkeypatch: pytest.MonkeyPatch, *, made: bool = 
         editor = ClosedForm(decoder, snapshot, rows.some(edits), method, preserved, none, find)
         updates = [edit.update.dense() for edit in editor.propose(0)]
     monkeypatch.undo()
-    return len(solved), updates
+    return solved[0], updates
 
 
 @pytest.mark.parametrize("made", [True, False])

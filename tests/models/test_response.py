@@ -13,6 +13,7 @@ from aeplus.models.replay import Replay, response_of
 from aeplus.models.response import Steering, changed
 from aeplus.targets.optimizer import find_targets
 from aeplus.targets.rows import batch_rows
+from counting import counted_calls
 from families import CONFIGS, NORMALIZING, OPTIONS, PLAIN, REQUESTS, SCALING, random_model, way_left
 from small import SMALL, records
 from tiny import tiny_tokenizer
@@ -151,14 +152,7 @@ def test_a_token_that_is_there_already_keeps_no_other_waiting(monkeypatch: pytes
     decoder = Decoder(random_model("gemma4_text", CONFIGS["gemma4_text"]))  # whose stream is bent
     wanted = find_targets(decoder, batch_rows(tiny_tokenizer(), REQUESTS, [""]), 1, OPTIONS).values.T
     bare = [row.ids[: row.mark + 1] for row in batch_rows(tiny_tokenizer(), REQUESTS, [""]).prompts]
-    runs, moved = [0], Steering.moved
-
-    def counted(*given: Any) -> Tensor:
-        runs[0] += 1
-        return moved(*given)
-
-    monkeypatch.setattr(Steering, "moved", counted)
-    found = []
+    runs, found = counted_calls(monkeypatch, Steering, "moved"), []
     for rows in ([0, 1, 2], [0, 2]):
         ids = [bare[row] for row in rows]
         replay = Replay(decoder, ids, 1, [len(row) for row in ids])

@@ -14,6 +14,7 @@ from aeplus.targets import keys as reading
 from aeplus.targets.keys import KeyReader
 from aeplus.targets.optimizer import find_targets
 from aeplus.targets.rows import batch_rows, sample_contexts
+from counting import counted_calls
 from families import CONFIGS, OPTIONS, random_model
 from families import REQUESTS as THREE
 from tiny import tiny_model, tiny_tokenizer
@@ -141,14 +142,7 @@ def test_an_edit_that_is_there_already_asks_for_no_sweep(kind: str, monkeypatch:
     decoder = Decoder(random_model(kind, CONFIGS[kind]))
     sites, rows = decoder.select([1, 2]), batch_rows(tiny_tokenizer(), THREE, CONTEXTS[:2])
     wanted = find_targets(decoder, rows, 2, replace(OPTIONS, clamp=0.05)).values
-    sweeps, sweep = [0], reading._sweep
-
-    def counted(*given: Any) -> Any:
-        sweeps[0] += 1
-        return sweep(*given)
-
-    monkeypatch.setattr(reading, "_sweep", counted)
-    found = []
+    sweeps, found = counted_calls(monkeypatch, reading, "_sweep"), []
     for edits in ([0, 1, 2], [0, 2]):
         reader = KeyReader(decoder, rows.some(edits), sites)
         _, values = reader.read(sites[0], sites[1])

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -78,3 +79,14 @@ def on_call(
             yield
         except _Stop:
             return
+
+
+def at_columns(states: Tensor, columns: Tensor) -> Tensor:
+    """The states ``[rows, d]`` at each row's column, in their dtype.
+
+    Args:
+        states: ``[rows, tokens, d]``, or ``[rows · tokens, d]``, as some layers hand their MLP all tokens in one row.
+        columns: ``[rows]``.
+    """
+    states = states.reshape(len(columns), -1, states.shape[-1])
+    return states[torch.arange(len(columns), device=states.device), columns.to(states.device)]

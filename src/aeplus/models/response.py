@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from aeplus.functional import lowest_multiplier, nearest_normalized
+from aeplus.models.hooks import at_columns
 
 _SWEEPS = 24  # of the fixed point
 _NEAR = 1e-3  # share of the way at which it ends
@@ -200,8 +201,7 @@ class Steering:
         return like.new_ones(like.shape[1]) if scale is None else scale.to(like)
 
     def _at(self, states: Tensor) -> Tensor:
-        states = states.reshape(len(self._column), -1, states.shape[-1])
-        at = states[torch.arange(len(states), device=states.device), self._column.to(states.device)]
+        at = at_columns(states, self._column)
         return at.to(torch.promote_types(at.dtype, torch.float32))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from aeplus.errors import InputError
 from aeplus.functional import Spectrum
 from aeplus.models.decoder import Decoder, at_least_float32
-from aeplus.models.hooks import on_input
+from aeplus.models.hooks import at_columns, on_input
 from aeplus.models.predict import batches
 from aeplus.models.sites import EditSite
 from aeplus.models.tokens import TokenRow, encode, pad
@@ -90,10 +90,7 @@ def statement_keys(
         marks = torch.tensor([row.mark for row in batch])
 
         def receive(index: int, inputs: Tensor, batch: Sequence[TokenRow] = batch, marks: Tensor = marks) -> None:
-            # Some layers hand their MLP all tokens in one row.
-            states = inputs.reshape(len(batch), -1, inputs.shape[-1])
-            part = torch.arange(len(batch), device=states.device)
-            found[index].update(zip(batch, at_least_float32(states[part, marks.to(states.device)]), strict=True))
+            found[index].update(zip(batch, at_least_float32(at_columns(inputs, marks)), strict=True))
 
         with on_input([site.module for site in sites], receive, stop=True):
             decoder.forward(*pad([row.ids for row in batch], "right"))

@@ -9,7 +9,7 @@ does once the name is in :data:`~aeplus.methods.registry.Selections`.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from aeplus.errors import InputError
 
@@ -224,3 +224,23 @@ def seen(summary: Mapping[str, float | None], name: str) -> float | None:
         return summary[name]
     parts = [value for part in EDITED.split("+") if (value := summary[part]) is not None]
     return sum(parts) / len(parts) if parts else None
+
+
+def logged(values: Mapping[str, Any], monitor: str) -> float | None:
+    """What a rule sees of a candidate among what its trainer has logged; ``None`` where it was not measured.
+
+    Args:
+        values: The logged values.
+        monitor: The name of one.
+
+    Raises:
+        InputError: If nothing logs such a value.
+    """
+    value = values.get(monitor)
+    if value is None and monitor.removeprefix("validation/") not in MEASURED:
+        msg = (
+            f"expected a value logged as {monitor!r}, which candidates are chosen by, got none; log it during "
+            f"validation, or watch one out of {', '.join(MEASURED)}."
+        )
+        raise InputError(msg)
+    return None if value is None else float(value)

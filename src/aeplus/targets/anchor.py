@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aeplus.errors import InputError
 from aeplus.models.decoder import Decoder, at_least_float32
-from aeplus.models.hooks import on_input
+from aeplus.models.hooks import at_columns, on_input
 from aeplus.models.predict import batches
 from aeplus.models.replay import response_of
 from aeplus.models.tokens import TokenRow, pad
@@ -84,11 +84,8 @@ def mlp_outputs(decoder: Decoder, rows: BatchRows, layer: int) -> Tensor:
     for batch in batches(sorted(set(prompts), key=lambda row: len(row.ids)), _BATCH_TOKENS):
 
         def receive(_: int, inputs: Tensor, batch: Sequence[TokenRow] = batch) -> None:
-            # Some layers hand their MLP all tokens in one row.
-            states = inputs.reshape(len(batch), -1, inputs.shape[-1])
-            part = torch.arange(len(batch), device=states.device)
-            marks = torch.tensor([row.mark for row in batch], device=states.device)
-            found.update(zip(batch, states[part, marks], strict=True))
+            marks = torch.tensor([row.mark for row in batch], device=inputs.device)
+            found.update(zip(batch, at_columns(inputs, marks), strict=True))
 
         with on_input([site.module], receive, stop=True):
             decoder.forward(*pad([row.ids for row in batch], "right"))

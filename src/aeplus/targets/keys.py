@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aeplus.models.costs import tokens_ahead
 from aeplus.models.decoder import Decoder, at_least_float32
-from aeplus.models.hooks import on_input
+from aeplus.models.hooks import at_columns, on_input
 from aeplus.models.kernels import Fused
 from aeplus.models.replay import Replay, freezes_prefix, response_of
 from aeplus.models.response import leads_away
@@ -249,9 +249,8 @@ class _Rows:
 
     @staticmethod
     def _last(states: Tensor, column: Tensor) -> Tensor:
-        """The states ``[rows, d]`` at each row's column; some layers hand their MLP all tokens in one row."""
-        states = states.reshape(len(column), -1, states.shape[-1])
-        return at_least_float32(states[torch.arange(len(column), device=states.device), column.to(states.device)])
+        """The states ``[rows, d]`` at each row's column."""
+        return at_least_float32(at_columns(states, column))
 
     @torch.no_grad()
     def left(self, at: EditSite, wanted: Tensor, values: Tensor) -> Tensor:
